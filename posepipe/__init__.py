@@ -1,0 +1,22 @@
+"""posepipe: fetal and newborn brain MRI into the space of an age-matched atlas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .registration.aligner import Aligner, Alignment, align
+
+__all__ = ["Aligner", "Alignment", "__version__", "align"]
+
+
+def __getattr__(name: str) -> Any:
+    # late, so that `import posepipe` (and so `posepipe --help`) stays cheap
+    if name in {"Aligner", "Alignment", "align"}:
+        from .registration import aligner
+
+        return getattr(aligner, name)
+    msg = f"module 'posepipe' has no attribute {name!r}"
+    raise AttributeError(msg)
