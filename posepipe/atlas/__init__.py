@@ -1,0 +1,28 @@
+"""The atlas registry: manifests → files on this machine, age → cohort, each template's rotation to the canonical frame.
+
+Nothing here downloads except :func:`fetch`, and nothing happens at import.
+"""
+
+from __future__ import annotations
+
+from .add import add, add_folder
+from .choose import Choice, choose_template
+from .fetch import fetch
+from .library import AtlasLibrary, AtlasStatus, Template
+from .manifest import Cohort, Manifest, SourceFile, load_canonical, load_manifests
+
+__all__ = [
+    "AtlasLibrary",
+    "AtlasStatus",
+    "Choice",
+    "Cohort",
+    "Manifest",
+    "SourceFile",
+    "Template",
+    "add",
+    "add_folder",
+    "choose_template",
+    "fetch",
+    "load_canonical",
+    "load_manifests",
+]
