@@ -1,0 +1,37 @@
+"""BIDS datasets: which images to work on, their ages and masks, and the names and files of what is written."""
+
+from __future__ import annotations
+
+from .ages import Age, AgeReader, parse_age
+from .description import write_bidsignore, write_dataset_description
+from .failures import Failures
+from .filters import read_filter_file
+from .image import InputImage
+from .masks import parse_derivative
+from .names import OutputNames, check_collisions, subject_page
+from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json, write_text
+from .walk import find_images, list_subjects
+
+__all__ = [
+    "HASH_KEY",
+    "Age",
+    "AgeReader",
+    "Failures",
+    "InputImage",
+    "Metadata",
+    "OutputNames",
+    "check_collisions",
+    "find_images",
+    "is_done",
+    "list_subjects",
+    "parameters_hash",
+    "parse_age",
+    "parse_derivative",
+    "read_filter_file",
+    "read_json",
+    "subject_page",
+    "write_bidsignore",
+    "write_dataset_description",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,290 @@
+"""The age of the brain in an image: weeks of gestation, or postmenstrual weeks after birth, and where it was read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AgeError
+from .image import InputImage
+from .tables import Row, Table, read_table
+
+# the first of these with a value is used; all but the last say by their name what they count from
+COLUMNS = (
+    "gestational_age",
+    "gestational_age_weeks",
+    "gestational_weeks",
+    "ga_weeks",
+    "ga",
+    "ga_at_scan",
+    "pma_weeks",
+    "postmenstrual_age",
+    "postmenstrual_age_weeks",
+    "postmenstrual_weeks",
+    "pma",
+    "pma_at_scan",
+    "scan_age",
+    "scan_age_weeks",
+    "age",
+)
+BIRTH_COLUMNS = (
+    "birth_age",
+    "gestational_age_at_birth",
+    "ga_birth_weeks",
+    "ga_at_birth",
+    "ga_birth",
+    "birth_ga",
+)
+PLAUSIBLE_WEEKS = (10.0, 120.0)
+
+_NO_VALUE = {"", "n/a", "na", "nan", "none"}
+_FROM_CONCEPTION = set(COLUMNS) - {"age"} | set(BIRTH_COLUMNS)
+_DAYS_PER = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
+_UNIT_WORDS = {
+    "d": "days", "day": "days", "days": "days",
+    "w": "weeks", "wk": "weeks", "wks": "weeks", "week": "weeks", "weeks": "weeks",
+    "mo": "months", "month": "months", "months": "months",
+    "y": "years", "yr": "years", "yrs": "years", "year": "years", "years": "years",
+}  # fmt: skip
+_UNIT_IN_NAME = re.compile(r"(?:^|_)(days?|weeks?|wks?|months?|years?)(?:_|$)")
+_WEEKS_AND_DAYS = re.compile(r"(\d{1,3})\s*(?:\+|w(?:eeks?|ks?)?\s*\+?)\s*(?:([0-6])\s*d?(?:ays?)?)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Age:
+    """An age in ``weeks`` since the last menstrual period, where it was read (file and column, or ``--age``), notes."""
+
+    weeks: float
+    source: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _NoAge:
+    """Why a table or a cell gives no age; ``notable`` if a value is there that was passed over."""
+
+    reason: str
+    notable: bool = False
+
+
+def parse_age(text: str) -> tuple[float, bool] | None:
+    """A number, or weeks and days as the clinic writes them: the value, and whether the notation itself says weeks.
+
+    None if it is neither.
+
+    >>> parse_age("29.5"), parse_age("29w"), parse_age("28+7")
+    ((29.5, False), (29.0, True), None)
+    >>> weeks, _ = parse_age("29+3"); round(weeks * 7)
+    206
+    """
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text), False
+    found = _WEEKS_AND_DAYS.fullmatch(text)
+    if found is None or (found[2] is None and "+" in text):
+        return None
+    return int(found[1]) + int(found[2] or 0) / 7, True
+
+
+class AgeReader:
+    """Reads the age of each image of one dataset; every table is read once.
+
+    Args:
+        bids_dir: the dataset.
+        age: weeks for all images, as given with ``--age``.
+        column: the one column to read, as given with ``--age-column``; default: the first of :data:`COLUMNS` with a
+        value.
+
+    Raises :class:`~posepipe.errors.AgeError` for an ``age`` that no fetus or infant has.
+    """
+
+    def __init__(self, bids_dir: str | Path, *, age: float | None = None, column: str | None = None) -> None:
+        self._root = Path(bids_dir).absolute()
+        self._age = None if age is None else _plausible(float(age), "--age")
+        self._column = column
+        self._tables: dict[Path, Table | None] = {}
+
+    def age_of(self, image: InputImage) -> Age:
+        """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv.
+
+        Raises :class:`~posepipe.errors.AgeError` if none of them gives one (the message says what each lacks), for an
+        age outside 10–120 weeks, and for two rows that disagree.
+        """
+        if self._age is not None:
+            return Age(self._age, "--age")
+        problems: list[_NoAge] = []
+        for table, rows, where in self._rows_of(image):
+            if table is None:
+                problems.append(_NoAge(f"no {where}"))
+            elif not rows:
+                problems.append(_NoAge(f"{where} has no row for it"))
+            elif found := self._from_rows(image, table, rows, where, problems):
+                passed_over = [problem.reason for problem in problems if problem.notable]
+                return Age(found.weeks, found.source, (*passed_over, *found.warnings))
+        reasons = "; ".join(problem.reason for problem in problems)
+        msg = (
+            f"{image.path}: no usable age: {reasons}. Give --age WEEKS, or a column such as ga_weeks or pma_weeks "
+            f"in {self._root / 'participants.tsv'} (--age-column names another)"
+        )
+        raise AgeError(msg)
+
+    def _rows_of(self, image: InputImage) -> Iterator[tuple[Table | None, list[Row], str]]:
+        """Table, rows of the image, and the table's path for messages; the most specific table first."""
+        folder = image.path.parents[1]
+        unit = f"sub-{image.subject}" + (f"_ses-{image.session}" if image.session else "")
+        scans = self._read(folder / f"{unit}_scans.tsv", "filename", "scans.json")
+        names = (image.path.relative_to(folder).as_posix(), image.relative.as_posix())
+        yield scans, _rows(scans, *names), f"{unit}_scans.tsv" if scans is None else self._name(scans)
+        if image.session:
+            path = self._root / f"sub-{image.subject}" / f"sub-{image.subject}_sessions.tsv"
+            sessions = self._read(path, "session_id", "sessions.json")
+            yield sessions, _rows(sessions, image.session), path.relative_to(self._root).as_posix()
+        yield self._participant(image)
+
+    def _participant(self, image: InputImage) -> tuple[Table | None, list[Row], str]:
+        table = self._read(self._root / "participants.tsv", "participant_id")
+        rows = _rows(table, image.subject)
+        if table is not None and "session_id" in table.columns and image.session:
+            # one row per participant and session, as some longitudinal datasets write it
+            rows = [row for row in rows if row.get("session_id", "").removeprefix("ses-") == image.session]
+        return table, rows, "participants.tsv"
+
+    def _read(self, path: Path, key: str, inherited: str | None = None) -> Table | None:
+        if path not in self._tables:
+            self._tables[path] = read_table(path, key, *([self._root / inherited] if inherited else []))
+        return self._tables[path]
+
+    def _name(self, table: Table) -> str:
+        return table.path.relative_to(self._root).as_posix()
+
+    def _from_rows(
+        self, image: InputImage, table: Table, rows: list[Row], where: str, problems: list[_NoAge]
+    ) -> Age | None:
+        """The first age in the row(s) of an image; reasons against the columns before it are added to ``problems``."""
+        by_lower = {column.lower(): column for column in table.columns}
+        names = (self._column,) if self._column else COLUMNS
+        columns = [by_lower[name.lower()] for name in names if name.lower() in by_lower]
+        if not columns:
+            lacks = f"column {self._column!r}" if self._column else "age column"
+            problems.append(_NoAge(f"{where} has no {lacks} (columns: {', '.join(table.columns)})"))
+        first: Age | None = None
+        differing = []
+        for column in columns:
+            reading = self._one(image, table, rows, column)
+            if first is None and isinstance(reading, _NoAge):
+                problems.append(reading)
+            elif first is None and isinstance(reading, Age):
+                _plausible(reading.weeks, f"{table.path}: {column} of {image.relative}")
+                first = reading
+            elif isinstance(reading, Age) and first is not None and abs(reading.weeks - first.weeks) > 1:
+                differing.append(f"{reading.source} says {reading.weeks:.2f} weeks")
+        if first is None or not differing:
+            return first
+        note = f"{first.source} ({first.weeks:.2f} weeks) was used, but {', '.join(differing)}; --age-column chooses"
+        return Age(first.weeks, first.source, (*first.warnings, note))
+
+    def _one(self, image: InputImage, table: Table, rows: list[Row], column: str) -> Age | _NoAge:
+        """What all rows of the image say in one column."""
+        readings = [self._cell(image, table, row, column) for row in rows]
+        ages = [reading for reading in readings if isinstance(reading, Age)]
+        if len({round(age.weeks, 6) for age in ages}) > 1:
+            values = " and ".join(sorted({row.get(column, "") for row in rows}))
+            msg = (
+                f"{table.path}: {len(rows)} rows for {image.relative} disagree in {column!r} ({values}); "
+                "keep one, use --age, or give each session its age in sessions.tsv"
+            )
+            raise AgeError(msg)
+        return ages[0] if ages else readings[0]
+
+    def _cell(self, image: InputImage, table: Table, row: Row, column: str) -> Age | _NoAge:
+        where = f"{self._name(table)}:{column}"
+        text = row.get(column, "")
+        if text.lower() in _NO_VALUE:
+            return _NoAge(f"{where} is {text or 'empty'}")
+        parsed = parse_age(text)
+        if parsed is None or not math.isfinite(parsed[0]):
+            return _NoAge(f"{where} is {text!r}, neither a number nor weeks+days such as 29+3", notable=True)
+        value, says_weeks = parsed
+        unit, problem = _unit(table, column)
+        if problem or (says_weeks and unit not in {None, "weeks"}):
+            why = problem or f"{text!r} is weeks and days, but the unit is {unit}"
+            return _NoAge(f"{where}: {why}", notable=True)
+        named = column.lower() in _FROM_CONCEPTION
+        sidecar = table.path.with_suffix(".json")
+        if named and unit in {"months", "years"}:
+            return _NoAge(f"{where} is in {unit}; an age by this name is read in weeks or days", notable=True)
+        if unit is None and not says_weeks and not named:
+            add = f'{{"{column}": {{"Units": "weeks"}}}}'
+            why = f"has no unit: add {add} to {sidecar} if it counts weeks from the last menstrual period"
+            return _NoAge(f"{where} {why}", notable=True)
+        weeks = value * _DAYS_PER[unit or "weeks"] / 7
+        if _counts_from_birth(column, unit, weeks):
+            return self._since_birth(image, row, table, weeks, where)
+        assumed = unit is None and not says_weeks
+        warnings = (f"{where} has no Units in {sidecar.name}: read as weeks",) if assumed else ()
+        return Age(weeks, where, warnings)
+
+    def _since_birth(self, image: InputImage, row: Row, table: Table, weeks: float, where: str) -> Age | _NoAge:
+        """Postmenstrual age = gestational age at birth + age since birth."""
+        participants, rows, _ = self._participant(image)
+        places = [(table, row)] + [(participants, r) for r in rows if participants is not None]
+        for place, candidate in places:
+            by_lower = {column.lower(): column for column in candidate}
+            for name in BIRTH_COLUMNS:
+                if place is None or name not in by_lower:
+                    continue
+                birth = self._cell(image, place, candidate, by_lower[name])
+                if isinstance(birth, Age):
+                    note = f"{where} counts from birth: {weeks:.2f} weeks added to {birth.weeks:.2f} ({birth.source})"
+                    return Age(birth.weeks + weeks, f"{birth.source} + {where}", (*birth.warnings, note))
+        why = "counts from birth; that is no postmenstrual age without the gestational age at birth"
+        return _NoAge(f"{where} {why} (a column such as {BIRTH_COLUMNS[0]} or {BIRTH_COLUMNS[2]})", notable=True)
+
+
+def _counts_from_birth(column: str, unit: str | None, weeks: float) -> bool:
+    """Months and years do; so do weeks or days too few for a fetus, unless the column's name says otherwise."""
+    name = column.lower()
+    if name in _FROM_CONCEPTION:
+        return False
+    return (
+        unit in {"months", "years"}
+        or name.startswith(("postnatal", "chronological"))
+        or 0 <= weeks < PLAUSIBLE_WEEKS[0]
+    )
+
+
+def _rows(table: Table | None, *keys: str) -> list[Row]:
+    if table is None:
+        return []
+    return next((table.rows[key] for key in keys if key in table.rows), [])
+
+
+def _unit(table: Table, column: str) -> tuple[str | None, str | None]:
+    """The unit of a column, from its sidecar or its name; and what is wrong with it."""
+    found = _UNIT_IN_NAME.search(column.lower())
+    by_name = _UNIT_WORDS[found[1]] if found else None
+    written = table.units(column)
+    if written is None:
+        return by_name, None
+    units = {_UNIT_WORDS[word] for word in re.findall(r"[a-z]+", written.lower()) if word in _UNIT_WORDS}
+    if len(units) != 1:
+        return None, f"the unit {written!r} is not one of weeks, days, months, years"
+    unit = units.pop()
+    if by_name not in {None, unit}:
+        return None, f"its name says {by_name}, but its Units say {written!r}"
+    return unit, None
+
+
+def _plausible(weeks: float, what: str) -> float:
+    low, high = PLAUSIBLE_WEEKS
+    if not low <= weeks <= high:
+        msg = (
+            f"{what} is {weeks:.4g} weeks, which is no age of a fetus or infant counted from the last menstrual period "
+            f"({low:g} to {high:g} weeks); correct it, or give --age WEEKS"
+        )
+        raise AgeError(msg)
+    return weeks

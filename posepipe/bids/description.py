@@ -1,0 +1,104 @@
+"""What makes the output folder a dataset: its description and the list of what the BIDS validator should pass over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import BidsError
+from .masks import parse_derivative
+from .sidecars import read_json, write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+BIDS_VERSION = "1.10.0"
+IGNORED = (
+    "*.html",
+    "logs/",
+    "failures.tsv",
+    "group_*",
+    "sub-*/**/log",  # the validator knows folders below sub-* without a slash at the end only
+    # not in the standard yet: transforms, the cohort of a space, and the contrast that a mask was made from
+    "*_xfm.txt",
+    "*_xfm.json",
+    "*_cohort-*",
+    "*_mod-*_mask.*",
+)
+
+
+def write_dataset_description(
+    out_dir: str | Path,
+    *,
+    version: str,
+    source: str | Path,
+    derivatives: Sequence[str | Path] = (),
+    url: str | None = None,
+) -> Path:
+    """Write or update ``dataset_description.json`` of the output dataset.
+
+    Args:
+        out_dir: the output dataset; what another tool has described there is kept.
+        version: of posepipe.
+        source: the input dataset, linked as ``raw`` (so ``bids:raw:…`` in sidecars resolves).
+        derivatives: ``[NAME=]PATH`` of the derivative datasets used, linked by their names.
+        url: of posepipe's code; left out if None.
+
+    Raises :class:`~posepipe.errors.BidsError` if ``out_dir`` is the input or a raw dataset, or its description broken.
+    """
+    path = Path(out_dir) / "dataset_description.json"
+    old = read_json(path) if path.exists() else {}
+    derived = old.get("DatasetType") == "derivative" or "GeneratedBy" in old or "PipelineDescription" in old
+    if Path(out_dir).resolve() == Path(source).resolve() or (old and not derived):
+        msg = f"{out_dir}: is an input dataset; give an output folder of its own, such as derivatives/posepipe"
+        raise BidsError(msg)
+    links = {"raw": Path(source).resolve().as_uri()}
+    links |= {name: folder.resolve().as_uri() for name, folder in map(parse_derivative, derivatives)}
+    ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
+    if url:
+        ours["CodeURL"] = url
+    others = [entry for entry in _list(old, "GeneratedBy", path) if entry.get("Name") != "posepipe"]
+    new = {
+        "Name": "posepipe: fetal and newborn brain MRI in the space of an age-matched atlas",
+        "BIDSVersion": BIDS_VERSION,
+        **old,
+        "DatasetType": "derivative",
+        "GeneratedBy": [*others, ours],
+        "SourceDatasets": _with(_list(old, "SourceDatasets", path), _source(Path(source), links["raw"])),
+        "DatasetLinks": {**old.get("DatasetLinks", {}), **links},
+    }
+    return path if new == old else write_json(path, new)
+
+
+def _list(description: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    value = description.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        msg = f"{path}: {key} must be a list of objects; correct it, or remove the file"
+        raise BidsError(msg)
+    return value
+
+
+def _source(source: Path, uri: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"URL": uri}
+    described = source / "dataset_description.json"
+    if described.exists():
+        try:
+            doi = read_json(described).get("DatasetDOI")
+        except BidsError as error:
+            logger.warning("%s; the source is named by its path", error)
+        else:
+            entry |= {"DOI": doi} if doi else {}
+    return entry
+
+
+def _with(entries: list[dict[str, Any]], entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return entries if entry in entries else [*entries, entry]
+
+
+def write_bidsignore(out_dir: str | Path) -> Path:
+    """Write ``.bidsignore``, or add posepipe's lines to the one that is there."""
+    path = Path(out_dir) / ".bidsignore"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    missing = [line for line in IGNORED if line not in lines]
+    return write_text(path, "\n".join([*lines, *missing]) + "\n") if missing else path

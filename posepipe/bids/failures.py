@@ -1,0 +1,104 @@
+"""``failures.tsv``: the images that could not be processed, safe when the tasks of a job array fail at the same time.
+
+Each failed image has a small file of its own under ``logs/failures/``, written by atomic replace; they are the
+record, and the table is made from them. No lock is needed, which matters where locks are least to be trusted: on
+network file systems.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from ..errors import BidsError
+from .image import InputImage
+from .sidecars import read_json, write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("subject", "session", "image", "stage", "error", "log")
+
+
+class Failures:
+    """The failed images of one output dataset."""
+
+    def __init__(self, out_dir: str | Path) -> None:
+        self._out_dir = Path(out_dir)
+        self._records = self._out_dir / "logs" / "failures"
+        self.table = self._out_dir / "failures.tsv"
+
+    def record(self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None) -> None:
+        """Note that ``image`` failed at ``stage``; replaces what was noted of it before."""
+        text = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        row = {
+            "subject": f"sub-{image.subject}",
+            "session": f"ses-{image.session}" if image.session else "n/a",
+            "image": image.relative.as_posix(),
+            "stage": stage,
+            "error": text,
+            "log": self._shown(log),
+        }
+        write_json(self._record_of(image), row)
+        self.merge()
+
+    def clear(self, image: InputImage) -> None:
+        """Forget the failure of ``image``, now that it has succeeded."""
+        record = self._record_of(image)
+        if record.exists():
+            record.unlink(missing_ok=True)
+            self.merge()
+
+    def failed_images(self) -> list[str]:
+        """Paths of the failed images, relative to their dataset, sorted."""
+        return [row["image"] for row in self.rows()]
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row per failed image, with the columns of the table, sorted by image."""
+        rows = []
+        for name in self._listing():
+            try:
+                rows.append(read_json(self._records / name))
+            except BidsError as error:
+                if (self._records / name).exists():  # else cleared since it was listed
+                    logger.warning("%s; this failure is left out of failures.tsv", error)
+        return sorted(rows, key=lambda row: row.get("image", ""))
+
+    def merge(self) -> Path:
+        """Write ``failures.tsv`` from the records (a header alone if there are none)."""
+        while True:
+            seen = self._listing()
+            lines = ["\t".join(COLUMNS)]
+            lines += ["\t".join(_cell(row.get(column)) for column in COLUMNS) for row in self.rows()]
+            write_text(self.table, "\n".join(lines) + "\n")
+            # whoever writes last has then seen all records: a table written from an older listing is written again
+            if self._listing() == seen:
+                return self.table
+
+    def _listing(self) -> dict[str, tuple[int, int]]:
+        """Record files with what changes when they are replaced."""
+        found = {}
+        if self._records.is_dir():
+            with os.scandir(self._records) as entries:
+                names = [e.name for e in entries if e.name.endswith(".json") and not e.name.startswith(".")]
+            for name in names:
+                try:
+                    status = (self._records / name).stat()
+                except FileNotFoundError:
+                    continue
+                found[name] = (status.st_mtime_ns, status.st_ino)
+        return found
+
+    def _record_of(self, image: InputImage) -> Path:
+        return self._records / f"{image.path.name.partition('.')[0]}.json"
+
+    def _shown(self, log: str | Path | None) -> str:
+        if log is None:
+            return "n/a"
+        path = Path(log)
+        return path.relative_to(self._out_dir).as_posix() if path.is_relative_to(self._out_dir) else str(path)
+
+
+def _cell(value: str | None) -> str:
+    """One cell: tabs and line breaks would end it early."""
+    return " ".join((value or "").split()) or "n/a"

@@ -1,0 +1,202 @@
+"""Existing brain masks of derivative datasets (``-d``), each given to the image that it belongs to.
+
+A mask belongs to the image that its sidecar names as its one source; else to the images whose entities it shares. All
+lookups are in one dictionary per participant and session: the work grows with the number of images, not with its
+square.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ..errors import BidsError, UsageError
+from .entities import split_name
+from .image import InputImage
+
+logger = logging.getLogger(__name__)
+
+_MASK_FILE = re.compile(r"sub-.+_mask\.nii(?:\.gz)?")
+_CONTRASTS = {"T1w", "T2w"}
+_NATIVE_SPACES = {"orig", "native", "scanner", "individual"}
+_SOURCE_KEYS = ("Sources", "RawSources", "Rawsources")
+Key = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A brain mask: the entities an image must share (``key``), and the contrast and source that it names, if any."""
+
+    path: Path
+    key: Key
+    contrast: str | None
+    source: str | None
+
+
+def parse_derivative(spec: str | Path) -> tuple[str, Path]:
+    """``[NAME=]PATH`` of ``-d`` as a name (default: the folder's) and an absolute path.
+
+    Raises :class:`~posepipe.errors.UsageError` for a folder that is not there or that holds no ``sub-*``.
+    """
+    name, equals, rest = str(spec).partition("=")
+    if not equals or "/" in name or Path(spec).is_dir():
+        name, rest = "", str(spec)
+    path = Path(rest).absolute()
+    if not path.is_dir():
+        msg = f"-d {spec}: no such folder: {path}"
+        raise UsageError(msg)
+    with os.scandir(path) as entries:
+        if not any(e.name.startswith("sub-") and e.is_dir() for e in entries):
+            msg = f"-d {spec}: {path} has no sub-* folders; point to one dataset, such as derivatives/masks"
+            raise UsageError(msg)
+    return name or path.name, path
+
+
+def attach_masks(
+    images: Sequence[InputImage], present: Sequence[InputImage], derivatives: Sequence[str | Path]
+) -> list[Path | None]:
+    """The brain mask of each of ``images``, or None, from the derivative datasets given.
+
+    ``present`` are all images of the same participants, filtered or not: a mask that would fit several of them by its
+    name alone is not used for any, and that is logged. Raises :class:`~posepipe.errors.BidsError` for two equally
+    good masks.
+    """
+    folders = [parse_derivative(spec)[1] for spec in derivatives]
+    if not folders:
+        return [None] * len(images)
+    everything: dict[tuple[str, str | None], list[InputImage]] = defaultdict(list)
+    for image in present:
+        everything[image.subject, image.session].append(image)
+    index: dict[tuple[str, str | None], _MaskIndex] = {}
+    found = []
+    for image in images:
+        unit = (image.subject, image.session)
+        if unit not in index:
+            index[unit] = _MaskIndex(folders, everything[unit])
+        found.append(index[unit].mask_of(image))
+    if not any(found):
+        logger.warning("no brain mask in %s belongs to any of the images", ", ".join(map(str, folders)))
+    return found
+
+
+class _MaskIndex:
+    """The masks of one participant and session, by the image they name and by their entities."""
+
+    def __init__(self, folders: Sequence[Path], images: Sequence[InputImage]) -> None:
+        by_name = {image.path.name: image for image in images}
+        first = images[0]
+        self._bound: dict[str, list[_Mask]] = defaultdict(list)
+        self._by_key: dict[Key, list[_Mask]] = defaultdict(list)
+        for folder in folders:
+            for mask in _masks_in(folder, first.subject, first.session):
+                if mask.source in by_name:
+                    self._bound[str(mask.source)].append(mask)
+                else:
+                    self._by_key[mask.key].append(mask)
+        self._fits: dict[Path, int] = defaultdict(int)
+        for image in images:
+            for key in _keys(image):
+                for mask in self._by_key.get(key, ()):
+                    self._fits[mask.path] += mask.contrast in {None, image.suffix}
+
+    def mask_of(self, image: InputImage) -> Path | None:
+        bound = self._bound.get(image.path.name)
+        if bound:
+            return _only(image, bound).path
+        for key in _keys(image):
+            candidates = [m for m in self._by_key.get(key, ()) if m.contrast in {None, image.suffix}]
+            # a mask that says its contrast is a better match than one that leaves it open
+            candidates = [m for m in candidates if m.contrast] or candidates
+            if candidates:
+                return self._unless_shared(image, _only(image, candidates))
+        return None
+
+    def _unless_shared(self, image: InputImage, mask: _Mask) -> Path | None:
+        if mask.key == frozenset(image.entities.items()) or self._fits[mask.path] == 1:
+            return mask.path
+        logger.warning(
+            "%s: not used for %s, its name fits %d images; name the one image in its sidecar's Sources",
+            mask.path,
+            image.relative,
+            self._fits[mask.path],
+        )
+        return None
+
+
+def _only(image: InputImage, masks: Sequence[_Mask]) -> _Mask:
+    if len(masks) > 1:
+        names = " and ".join(str(mask.path) for mask in masks)
+        msg = f"{image.path}: {len(masks)} brain masks match equally well: {names}; keep one, or give fewer -d"
+        raise BidsError(msg)
+    return masks[0]
+
+
+def _keys(image: InputImage) -> Iterator[Key]:
+    """Entity sets that a mask of ``image`` may carry, the most specific first; all hold participant and session."""
+    fixed = {k: v for k, v in image.entities.items() if k in {"sub", "ses"}}
+    others = [item for item in image.entities.items() if item[0] not in fixed]
+    for size in range(len(others), -1, -1):
+        for chosen in combinations(others, size):
+            yield frozenset((*fixed.items(), *chosen))
+
+
+def _masks_in(folder: Path, subject: str, session: str | None) -> Iterator[_Mask]:
+    anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
+    if not anat.is_dir():
+        return
+    with os.scandir(anat) as entries:
+        names = sorted(e.name for e in entries if _MASK_FILE.fullmatch(e.name))
+    for name in names:
+        mask = _parse(anat / name)
+        if mask is not None and ("ses" in dict(mask.key)) == (session is not None):
+            yield mask
+
+
+def _parse(path: Path) -> _Mask | None:
+    """A brain mask from its name, in BIDS's or MIALSRTK's spelling (``…_T2w_desc-brain_mask``); None for others."""
+    split = split_name(path.name)
+    if split is None or any(token not in _CONTRASTS for token in split.stray):
+        return None
+    entities = dict(split.entities)
+    label, (*kept, what) = entities.pop("label", None), entities.get("desc", "").split("+")
+    if what == "brain" and label in {None, "brain"}:
+        del entities["desc"]
+        if kept:  # posepipe's own masks: desc-LABEL+brain belongs to the image with desc-LABEL
+            entities["desc"] = "+".join(kept)
+    elif label != "brain":
+        return None
+    contrast = entities.pop("mod", None) or (split.stray[0] if split.stray else None)
+    if entities.get("space") in _NATIVE_SPACES:
+        del entities["space"]
+    elif entities.get("space") in _CONTRASTS:  # on the grid of that contrast
+        contrast = contrast or entities.pop("space")
+    source = _one_source(path)
+    return _Mask(path, frozenset(entities.items()), contrast, source)
+
+
+def _one_source(path: Path) -> str | None:
+    """File name of the one image that the mask's sidecar names; None without a sidecar, or if it names several."""
+    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read as JSON (%s); the mask is matched by its name", sidecar, error)
+        return None
+    for key in _SOURCE_KEYS:
+        value: Any = content.get(key) if isinstance(content, dict) else None
+        sources = [value] if isinstance(value, str) else value or []
+        # the mask of a reconstruction may list all of its stacks: that binds it to none of them
+        images = [str(s).rpartition("/")[2] for s in sources if str(s).endswith((".nii", ".nii.gz"))]
+        if images:
+            return images[0] if len(images) == 1 else None
+    return None

@@ -1,0 +1,149 @@
+"""Names of all outputs. Two inputs never share one, and a name says which input it was made from.
+
+- Every entity of the input is kept, in BIDS order.
+- The resampled image lies on the template's grid, so ``space-``, ``cohort-``, ``res-`` and ``den-`` of the input
+  would say what is no longer true there: their labels move into ``desc-`` (input ``space-T2w_res-05`` →
+  ``desc-spaceT2w+res05``).
+- ``desc-`` of the input stays in front, joined by ``+``: ``desc-preproc`` → ``desc-preproc+reoriented``,
+  ``desc-preproc+brain``.
+- ``desc-brain_mask`` does not say the contrast, and a T1w and a T2w image often share all entities: the mask of a T1w
+  image always carries ``mod-T1w``, that of a T2w image never does, whatever else the dataset holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BidsError
+from .entities import join_name
+from .image import InputImage
+
+_GRID_ENTITIES = ("space", "cohort", "res", "den")
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """Paths of everything that is written for one image.
+
+    ``template_space`` is the atlas and its cohort as in ``tpl-ATLAS_cohort-COHORT`` (None: an atlas without cohorts).
+    """
+
+    out_dir: Path
+    image: InputImage
+    template_space: tuple[str, str | None]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out_dir", Path(self.out_dir))
+
+    @property
+    def folder(self) -> Path:
+        """``sub-01/[ses-1/]anat``."""
+        return _unit_folder(self.out_dir, self.image.subject, self.image.session) / "anat"
+
+    @property
+    def template(self) -> str:
+        """The template as transforms name it: ``CRL+29``."""
+        return "+".join(part for part in self.template_space if part)
+
+    @property
+    def forward(self) -> Path:
+        """ITK transform that resamples the image onto the template (atlas points → image points)."""
+        return self._xfm(self.image.suffix, self.template)
+
+    @property
+    def backward(self) -> Path:
+        """Its inverse."""
+        return self._xfm(self.template, self.image.suffix)
+
+    @property
+    def resampled(self) -> Path:
+        """The image on the template's grid."""
+        atlas, cohort = self.template_space
+        moved = [key + self.image.entities[key] for key in _GRID_ENTITIES if key in self.image.entities]
+        entities = {k: v for k, v in self.image.entities.items() if k not in (*_GRID_ENTITIES, "desc")}
+        entities["space"] = atlas
+        if cohort:
+            entities["cohort"] = cohort
+        desc = "+".join([*moved, *([self.image.entities["desc"]] if "desc" in self.image.entities else [])])
+        if desc:
+            entities["desc"] = desc
+        return self.folder / join_name(entities, self.image.suffix, ".nii.gz")
+
+    @property
+    def reoriented(self) -> Path:
+        """The image's own voxels under a new affine."""
+        return self._with_desc("reoriented", self.image.suffix)
+
+    @property
+    def mask(self) -> Path:
+        """The brain mask, on the image's own grid."""
+        extra = {} if self.image.suffix == "T2w" else {"mod": self.image.suffix}
+        if extra and "mod" in self.image.entities:
+            extra = {"mod": f"{self.image.entities['mod']}+{self.image.suffix}"}
+        return self._with_desc("brain", "mask", **extra)
+
+    @property
+    def synth(self) -> Path:
+        """The converted contrast; written for T1w input only."""
+        return self._with_desc("synth", "T2w")
+
+    @property
+    def subject_page(self) -> Path:
+        """The report of the image's participant and session."""
+        return subject_page(self.out_dir, self.image.subject, self.image.session)
+
+    def log_dir(self, run_id: str) -> Path:
+        """Folder of one run's settings and crash files."""
+        return _unit_folder(self.out_dir, self.image.subject, self.image.session) / "log" / run_id
+
+    @staticmethod
+    def sidecar(path: Path) -> Path:
+        """The JSON file beside an output.
+
+        >>> OutputNames.sidecar(Path("sub-01_T2w.nii.gz")).name
+        'sub-01_T2w.json'
+        """
+        return path.with_name(path.name.partition(".")[0] + ".json")
+
+    def files(self, *, synth: bool = False) -> tuple[Path, ...]:
+        """Every file that a finished image has, sidecars included (``synth``: the converted contrast too)."""
+        made = [self.forward, self.resampled, self.reoriented, self.mask, *([self.synth] if synth else [])]
+        return (*made, self.backward, *(self.sidecar(path) for path in made))
+
+    def _xfm(self, source: str, target: str) -> Path:
+        entities = {**self.image.entities, "from": source, "to": target, "mode": "image"}
+        return self.folder / join_name(entities, "xfm", ".txt")
+
+    def _with_desc(self, label: str, suffix: str, **extra: str) -> Path:
+        own = self.image.entities.get("desc")
+        entities = {**self.image.entities, **extra, "desc": f"{own}+{label}" if own else label}
+        return self.folder / join_name(entities, suffix, ".nii.gz")
+
+
+def subject_page(out_dir: str | Path, subject: str, session: str | None = None) -> Path:
+    """Path of the report of one participant and session, ``OUT_DIR/sub-01[_ses-1].html``."""
+    return Path(out_dir) / (f"sub-{subject}" + (f"_ses-{session}" if session else "") + ".html")
+
+
+def _unit_folder(out_dir: Path, subject: str, session: str | None) -> Path:
+    folder = out_dir / f"sub-{subject}"
+    return folder / f"ses-{session}" if session else folder
+
+
+def check_collisions(names: Iterable[OutputNames]) -> None:
+    """Make sure that no two images would be written to one file.
+
+    Raises :class:`~posepipe.errors.BidsError` naming both, e.g. ``sub-01_T2w.nii`` beside ``sub-01_T2w.nii.gz``.
+    """
+    owner: dict[Path, InputImage] = {}
+    for one in names:
+        for path in one.files(synth=one.image.suffix == "T1w"):
+            other = owner.setdefault(path, one.image)
+            if other != one.image:
+                msg = (
+                    f"{other.path} and {one.image.path} would both be written to {path}; "
+                    "remove or rename one, or choose with --bids-filter-file"
+                )
+                raise BidsError(msg)

@@ -1,0 +1,147 @@
+"""JSON files: written whole or not at all, and read by the inheritance principle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import BidsError
+from .entities import split_name
+from .image import InputImage
+from .names import OutputNames
+
+logger = logging.getLogger(__name__)
+
+HASH_KEY = "ParametersHash"
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` by way of a temporary name in the same folder: readers see the old file or the new, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # unique across the nodes of a cluster, where process ids are not
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, obj: Any) -> Path:
+    """Write ``obj`` as JSON, atomically; numpy scalars and arrays, paths and sets are converted, NaN becomes null."""
+    return write_text(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object. Raises :class:`~posepipe.errors.BidsError` if it is missing, broken, or not an object."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as JSON ({error})"
+        raise BidsError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path}: expected a JSON object, found {type(content).__name__}"
+        raise BidsError(msg)
+    return content
+
+
+def plain(obj: Any) -> Any:
+    """``obj`` in the types that JSON knows.
+
+    >>> plain({"a": (1, float("nan")), 2: Path("x")})
+    {'a': [1, None], '2': 'x'}
+    """
+    if isinstance(obj, Mapping):
+        return {str(key): plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [plain(value) for value in obj]
+    if isinstance(obj, (set, frozenset)):
+        return sorted(plain(value) for value in obj)
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if hasattr(obj, "tolist"):  # numpy scalars and arrays, torch tensors
+        return plain(obj.tolist())
+    return obj
+
+
+def parameters_hash(parameters: Mapping[str, Any], image: InputImage) -> str:
+    """SHA-256 (hex) of the settings an image is processed with, and of the contents of the image and of its mask.
+
+    Independent of the order of the settings, of file times, and of where the dataset lies.
+    """
+    digest = hashlib.sha256(json.dumps(plain(parameters), sort_keys=True, default=str).encode())
+    digest.update(image.relative.as_posix().encode())
+    for path in (image.path, image.mask):
+        digest.update(b"\0" if path is None else _file_digest(path))
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def is_done(names: OutputNames, parameters: Mapping[str, Any], *, synth: bool = False) -> bool:
+    """Whether an earlier run finished this image with these settings: all outputs are there, and the hash that
+    the forward transform's sidecar holds under ``ParametersHash`` is equal.
+
+    ``synth``: the converted contrast is among the outputs. An input that was replaced since is not done.
+    """
+    if not all(path.is_file() for path in names.files(synth=synth)):
+        return False
+    try:
+        written = read_json(names.sidecar(names.forward)).get(HASH_KEY)
+    except BidsError as error:
+        logger.warning("%s; the image is processed again", error)
+        return False
+    return written is not None and written == parameters_hash(parameters, names.image)
+
+
+class Metadata:
+    """JSON metadata of images by the inheritance principle, read when asked for; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[tuple[dict[str, str], Path]]]] = {}
+
+    def of(self, image: InputImage) -> dict[str, Any]:
+        """Metadata of ``image``; what lies nearer to it overrides what lies further up.
+
+        Raises :class:`~posepipe.errors.BidsError` for a sidecar that is not valid JSON.
+        """
+        merged: dict[str, Any] = {}
+        for depth in range(len(image.relative.parts)):
+            folder = image.root.joinpath(*image.relative.parts[:depth])
+            sidecars = self._listing(folder).get(image.suffix, [])
+            fitting = [(len(e), path) for e, path in sidecars if e.items() <= image.entities.items()]
+            for _, path in sorted(fitting):
+                merged |= read_json(path)
+        return merged
+
+    def _listing(self, folder: Path) -> dict[str, list[tuple[dict[str, str], Path]]]:
+        if folder not in self._folders:
+            found: dict[str, list[tuple[dict[str, str], Path]]] = defaultdict(list)
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.name.endswith(".json")]
+            for name in names:
+                # sidecars further up name no participant, so one is lent to take the name apart
+                split = split_name(name) or split_name(f"sub-x_{name}")
+                if split is not None and not split.stray:
+                    entities = {k: v for k, v in split.entities.items() if k != "sub" or name.startswith("sub-")}
+                    found[split.suffix].append((entities, folder / name))
+            self._folders[folder] = dict(found)
+        return self._folders[folder]
