@@ -9,11 +9,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from posepipe.atlas import Cohort, Manifest, SourceFile
 from posepipe.imaging.volume import Volume, save_volume
 
 REPOSITORY, COMMIT = "someone/atlas", "0" * 40
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh cache folder (``tmp_path/cache``), no TEMPLATEFLOW_HOME, no POSEPIPE_ATLAS_PATH.
+
+    Each test module imports it, to stay away from the machine's own caches.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
+    monkeypatch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
 
 
 def write_image(path: Path, *, seed: int = 0, labels: bool = False, affine=None) -> Path:

@@ -4,7 +4,7 @@ import argparse
 
 import numpy as np
 import pytest
-from atlas_helpers import write_image, write_template
+from atlas_helpers import own_caches, write_image, write_template  # noqa: F401 - own_caches acts by being here
 
 from posepipe.atlas import AtlasLibrary, add, add_folder, choose_template
 from posepipe.cli import atlas_command
@@ -12,12 +12,12 @@ from posepipe.errors import AtlasError, ImageError, UsageError
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 
 
-def test_an_added_cohort_is_found_by_the_library(tmp_path, own_caches):
+def test_an_added_cohort_is_found_by_the_library(tmp_path):
     image = write_image(tmp_path / "t2.nii")
     mask = write_image(tmp_path / "mask.nii.gz", labels=True)
     template = add("Own", image=image, age=29.5, mask=mask, title='a "quoted" title')
     assert template.space == "Own+29p5"
-    assert template.image.is_relative_to(own_caches / "posepipe" / "atlases")
+    assert template.image.is_relative_to(tmp_path / "cache" / "posepipe" / "atlases")
     np.testing.assert_array_equal(load_volume(template.image).data, load_volume(image).data)
     library = AtlasLibrary.default()
     assert library.status("Own").title == 'a "quoted" title'

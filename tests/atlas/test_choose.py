@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from atlas_helpers import write_template
+from atlas_helpers import own_caches, write_template  # noqa: F401 - own_caches acts by being here
 from hypothesis import given
 from hypothesis import strategies as st
 

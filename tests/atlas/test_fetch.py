@@ -10,7 +10,15 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from atlas_helpers import COMMIT, REPOSITORY, file_server, served_manifest, write_image, write_template
+from atlas_helpers import (
+    COMMIT,
+    REPOSITORY,
+    file_server,
+    own_caches,  # noqa: F401 - acts by being here
+    served_manifest,
+    write_image,
+    write_template,
+)
 
 from posepipe.atlas import AtlasLibrary, fetch
 from posepipe.atlas.download import download

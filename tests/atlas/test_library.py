@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from atlas_helpers import write_image, write_template
+from atlas_helpers import own_caches, write_image, write_template  # noqa: F401 - own_caches acts by being here
 
 from posepipe.atlas import AtlasLibrary, load_manifests
 from posepipe.errors import AtlasError, UsageError
@@ -24,9 +24,9 @@ def test_a_template_with_its_mask_and_labels(tmp_path):
     assert (template.age, template.space, template.contrast) == (29.0, "CRL+29", "T2w")
 
 
-def test_lookup_order(tmp_path, monkeypatch, own_caches):
+def test_lookup_order(tmp_path, monkeypatch):
     places = {
-        "fetched": own_caches / "posepipe" / "atlases",
+        "fetched": tmp_path / "cache" / "posepipe" / "atlases",
         "flow": tmp_path / "flow",
         "env2": tmp_path / "env2",
         "env1": tmp_path / "env1",
