@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +100,9 @@ def test_canonical_file_with_a_bad_entry_is_refused():
 
 
 def test_manifests_match_templateflows_own_list_of_dhcpvol():
-    import json
-    import zipfile
-
-    templateflow = pytest.importorskip("importlib.util").find_spec("templateflow")
+    templateflow = find_spec("templateflow")
+    assert templateflow is not None
+    assert templateflow.submodule_search_locations
     skeleton = Path(templateflow.submodule_search_locations[0]) / "conf" / "templateflow-skel.zip"
     with zipfile.ZipFile(skeleton) as archive:
         described = json.loads(archive.read("tpl-dhcpVol/template_description.json"))
