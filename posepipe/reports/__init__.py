@@ -1,0 +1,1 @@
+"""Pages for readers: figures of a pose, and the page of a subject, self-contained and offline."""

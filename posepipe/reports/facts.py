@@ -1,0 +1,201 @@
+"""What a page tells about one image: the sidecar of its forward transform, in a reader's words and units."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..errors import TransformError
+from ..geometry import Rigid
+
+UNKNOWN = "not recorded"
+Row = tuple[str, str]
+
+
+def pose_of(sidecar: Mapping[str, Any]) -> Rigid | None:
+    """The pose a sidecar holds, or None where it holds none.
+
+    Raises :class:`~posepipe.errors.TransformError` for numbers that are no rigid map.
+    """
+    if sidecar.get("RotationMatrix") is None or sidecar.get("TranslationMM") is None:
+        return None
+    try:
+        return Rigid(np.array(sidecar["RotationMatrix"], float), np.array(sidecar["TranslationMM"], float))
+    except (TypeError, ValueError) as error:
+        msg = f"{sidecar.get('Sources')}: the sidecar's rotation and translation are not numbers; run posepipe again"
+        raise TransformError(msg) from error
+
+
+def pose_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """Rotation, translation and confidence."""
+    vector = sidecar.get("RotationVector")
+    degrees = UNKNOWN if vector is None else _triple(np.degrees(np.asarray(vector, float)), "°")
+    shift = sidecar.get("TranslationMM")
+    return [
+        ("Rotation", _number(sidecar.get("RotationAngleDegrees"), "{:.1f}°")),
+        ("Rotation vector", degrees),
+        ("Translation", UNKNOWN if shift is None else _triple(np.asarray(shift, float), unit=" mm")),
+        ("Confidence", confidence(sidecar)),
+    ]
+
+
+def confidence(sidecar: Mapping[str, Any]) -> str:
+    """The estimated probability that the pose is within 15°, in words.
+
+    >>> confidence({"Confidence": 0.973}), confidence({"Confidence": None})
+    ('97 % (that the pose is within 15°)', 'not estimated')
+    """
+    value = sidecar.get("Confidence")
+    if value is None:
+        return "not estimated"
+    percent = 100 * float(value)
+    shown = f"{percent:.0f}" if 1 <= percent <= 99 or percent in (0, 100) else f"{percent:.1f}"
+    return f"{shown} % (that the pose is within 15°)"
+
+
+def image_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """Age, template and why it was chosen, contrast and mask."""
+    age = sidecar.get("Age")
+    return [
+        ("Age", UNKNOWN if age is None else f"{_plain(age)} weeks"),
+        ("Age from", _text(sidecar.get("AgeSource"))),
+        ("Template", f"{_text(sidecar.get('Atlas'))}, cohort {_text(sidecar.get('Cohort'))}"),
+        ("Chosen for", _choice(age, sidecar.get("Cohort"))),
+        ("Contrast", _text(sidecar.get("Contrast"))),
+        ("Brain mask", _text(sidecar.get("Mask"))),
+        ("Sources", _text(sidecar.get("Sources"))),
+    ]
+
+
+def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """How the pose was found, and with which weights."""
+    rows = [("Initial pose", _text(sidecar.get("InitMethod"))), ("Refinement", _text(sidecar.get("RefineMethod")))]
+    weights = sidecar.get("Weights") or {}
+    if not weights:
+        return [*rows, ("Network weights", "none used")]
+    return [*rows, *((f"Weights: {name}", f"SHA-256 {value}") for name, value in weights.items())]
+
+
+def software_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """Versions of the software that ran."""
+    return [(str(k), _text(v)) for k, v in (sidecar.get("SoftwareVersions") or {}).items()]
+
+
+def seconds_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """Seconds by stage, with their sum where the sidecar gives none."""
+    seconds = sidecar.get("Seconds") or {}
+    rows = [(str(stage), _number(value, "{:.2f}")) for stage, value in seconds.items()]
+    if len(rows) > 1 and not any(str(stage).lower() == "total" for stage in seconds):
+        rows.append(("total", f"{sum(float(v) for v in seconds.values() if v is not None):.2f}"))
+    return rows
+
+
+def similarity_rows(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Measure, value before and value after.
+
+    Understands ``{"MI": {"before": …, "after": …}}``, ``{"before": {"MI": …}, "after": …}`` and ``{"MI before": …,
+    "MI after": …}``; a single value is that of the pose written.
+
+    >>> similarity_rows({"Similarity": {"MIBefore": 0.1, "MIAfter": 0.45678, "NCC": 0.9}})
+    [('MI', '0.1', '0.4568'), ('NCC', '', '0.9')]
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, value in _flat(sidecar.get("Similarity") or {}):
+        match = re.match(r"^(?:(.*?)[\s_.-]*)?(before|after|initial|final)(?:[\s_.-]*(.*))?$", name, re.IGNORECASE)
+        when, measure = "after", name
+        if match:
+            when = "before" if match[2].lower() in ("before", "initial") else "after"
+            measure = " ".join(p for p in (match[1], match[3]) if p) or "similarity"
+        found.setdefault(measure, {})[when] = _number(value, "{:.4g}")
+    return [(measure, values.get("before", ""), values.get("after", "")) for measure, values in found.items()]
+
+
+def matrix_text(pose: Rigid) -> str:
+    """The homogeneous matrix (4, 4) of ``pose``, atlas to image, RAS mm, as four lines."""
+    matrix = pose.matrix + 0.0  # no minus zero
+    return "\n".join(" ".join(f"{value:11.6f}" for value in row) for row in matrix)
+
+
+def describe(output: str) -> str:
+    """What an output file is, from its name.
+
+    >>> describe("sub-01/anat/sub-01_from-T2w_to-CRL+29_mode-image_xfm.txt")
+    'transform from the image to the template (ITK)'
+    """
+    name = PurePosixPath(output).name
+    for pattern, meaning in (
+        (r"_from-T[12]w_to-.*_xfm\.json$", "all numbers of this page"),
+        (r"\.json$", "sidecar"),
+        (r"_from-T[12]w_to-.*_xfm\.txt$", "transform from the image to the template (ITK)"),
+        (r"_xfm\.txt$", "transform from the template to the image (ITK)"),
+        (r"_space-.*\.nii(\.gz)?$", "image on the template's grid"),
+        (r"_desc-reoriented_.*\.nii(\.gz)?$", "image with a new header, its voxels as they were"),
+        (r"_desc-brain_mask\.nii(\.gz)?$", "brain mask used"),
+        (r"_desc-synth_.*\.nii(\.gz)?$", "image converted to the template's contrast"),
+    ):
+        if re.search(pattern, name):
+            return meaning
+    return "output"
+
+
+def apply_command(name: str, outputs: Sequence[str]) -> str:
+    """The ANTs line that puts the image on the template's grid again, to be run in the folder of the page.
+
+    Empty unless the outputs hold the forward transform and an image on the template's grid to take the grid from.
+    """
+    forward = next((o for o in outputs if re.search(r"_from-T[12]w_to-[^/]*_xfm\.txt$", o)), None)
+    grid = next((o for o in outputs if re.search(r"_space-[^/]*\.nii(\.gz)?$", o)), None)
+    if forward is None or grid is None:
+        return ""
+    image = shlex.quote(name) if name.startswith("/") else '"$BIDS_DIR"/' + shlex.quote(name)
+    return (
+        f"antsApplyTransforms -d 3 -i {image} \\\n  -r {shlex.quote(grid)} \\\n"
+        f"  -t {shlex.quote(forward)} \\\n  -o resampled.nii.gz"
+    )
+
+
+def _choice(age: Any, cohort: Any) -> str:
+    """Why this cohort: how its age compares with the image's."""
+    if age is None:
+        return UNKNOWN
+    try:
+        older = float(cohort) - float(age)
+    except (TypeError, ValueError):
+        return f"an image of {_plain(age)} weeks"
+    if abs(older) < 0.05:
+        return f"an image of {_plain(age)} weeks: the cohort's own age"
+    if abs(older) > 10:  # a cohort counted in months, or from birth
+        return f"an image of {_plain(age)} weeks"
+    side = "older" if older > 0 else "younger"
+    return f"an image of {_plain(age)} weeks: the cohort is {abs(older):.1f} weeks {side}"
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        full = f"{above} {name}".strip()
+        rows += _flat(value, full) if isinstance(value, Mapping) else [(full, value)]
+    return rows
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(float(value)) if isinstance(value, (int, float)) else _text(value)
+
+
+def _plain(value: Any) -> str:
+    return _number(value, "{:.4g}")
+
+
+def _triple(values: np.ndarray, each: str = "", unit: str = "") -> str:
+    return ", ".join(f"{axis} {v + 0.0:.1f}{each}" for axis, v in zip("RAS", values.round(1), strict=True)) + unit
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "" or value == []:
+        return UNKNOWN
+    return ", ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
