@@ -58,6 +58,10 @@ class Rigid:
         object.__setattr__(self, "rotation", rotation)
         object.__setattr__(self, "translation", translation)
 
+    def __reduce__(self) -> tuple:
+        # frozen slots have no default pickling, and poses travel between processes
+        return (Rigid, (np.array(self.rotation), np.array(self.translation)))
+
     @classmethod
     def identity(cls) -> Rigid:
         """The map that moves nothing."""

@@ -1,0 +1,88 @@
+"""Known truth from real images: turn them, put them on another voxel grid, and damage them."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ..geometry import Rigid, random_rotations
+from ..geometry.so3 import Array
+from ..imaging.moments import moments
+from ..imaging.volume import Volume
+
+STRENGTHS = {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15}
+"""Damage at strength 1."""
+DAMAGES = (*STRENGTHS, "all")
+
+
+def turned(
+    image: Volume, mask: Volume, rotation: Array, rng: np.random.Generator, *, max_shift: float = 40.0
+) -> tuple[Volume, Volume, Rigid]:
+    """``image`` and ``mask`` as another scan would show them: head turned, moved, and on another voxel grid.
+
+    The head turns by ``rotation`` (3, 3) about its centre and moves up to ``max_shift`` mm an axis. The new grid is oblique by a
+    uniform random rotation against the head, has 0.8–1.2 times the spacing, a random voxel phase and randomly flipped
+    voxel axes (so half of the affines are left-handed); values come from one linear interpolation.
+    Returns the new image, its mask, and the motion (old world → new world).
+    """
+    m = moments(mask)
+    motion = Rigid.about(rotation, m.center, m.center + rng.uniform(-max_shift, max_shift, 3))
+    spacing = image.spacing * rng.uniform(0.8, 1.2, 3)
+    axes = random_rotations(1, rng)[0] * rng.choice([-1.0, 1.0], 3)
+    points = np.argwhere(mask.data)[::7] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+    local = (points - m.center) @ axes
+    low, high = local.min(0) - 4 * spacing * rng.uniform(0.5, 1.5, 3), local.max(0) + 4 * spacing
+    shape = tuple(np.ceil((high - low) / spacing).astype(int) + 1)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * spacing
+    affine[:3, 3] = m.center + axes @ low
+    to_old = np.linalg.inv(image.affine) @ affine
+    data = ndimage.affine_transform(
+        np.where(mask.data, image.data, 0).astype(np.float32), to_old[:3, :3], to_old[:3, 3], shape, order=1
+    )
+    inside = ndimage.affine_transform(mask.data.astype(np.float32), to_old[:3, :3], to_old[:3, 3], shape, order=1) > 0.5
+    new = motion.matrix @ affine
+    return Volume(data * inside, new, image.source), Volume(inside, new, mask.source), motion
+
+
+def damaged(
+    image: Volume, mask: Volume, kind: str, strength: float, rng: np.random.Generator
+) -> tuple[Volume, Volume]:
+    """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of them.
+
+    ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a random plane that is lost; leak, the volume of a bright blob
+    stuck to the brain as a share of the brain; bias, the relative standard deviation of a smooth gain; noise, the standard deviation of
+    Rician noise as a share of the brain's mean.
+    """
+    if kind not in DAMAGES:
+        msg = f"unknown damage {kind!r}: choose from {', '.join(DAMAGES)}"
+        raise ValueError(msg)
+    if kind == "all":
+        for single in ("bias", "leak", "cut", "noise"):
+            image, mask = damaged(image, mask, single, strength, rng)
+        return image, mask
+    strength = strength * STRENGTHS[kind]
+    data, inside = image.data.astype(np.float32), mask.data.astype(bool)
+    if kind == "cut":
+        direction = rng.normal(size=3)
+        world = image.affine[:3, :3].T @ (direction / np.linalg.norm(direction))
+        height = sum(np.arange(n).reshape([-1 if a == i else 1 for a in range(3)]) * world[i] for i, n in enumerate(data.shape))
+        inside = inside & (height <= np.quantile(np.broadcast_to(height, data.shape)[inside], 1 - strength))
+    elif kind == "leak":
+        edge = np.argwhere(inside & ~ndimage.binary_erosion(inside))
+        at = edge[rng.integers(len(edge))]
+        radius = (3 * strength * inside.sum() * image.voxel_volume / (2 * np.pi)) ** (1 / 3)  # half of the ball is outside
+        offset = np.stack(np.meshgrid(*[np.arange(n) for n in data.shape], indexing="ij"), -1) - at
+        blob = np.linalg.norm(offset @ image.affine[:3, :3].T, axis=-1) < radius
+        texture = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 3.0 / image.spacing)
+        texture = texture / texture.std()
+        level = float(np.quantile(data[inside], rng.uniform(0.3, 1.0)))
+        data = np.where(blob & ~inside, level * (1 + 0.2 * texture), data)
+        inside = inside | blob
+    elif kind == "bias":
+        field = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 25.0 / image.spacing)
+        data = data * np.exp(strength * (field - field[inside].mean()) / field[inside].std())
+    else:
+        sigma = strength * float(data[inside].mean())
+        data = np.hypot(data + sigma * rng.normal(size=data.shape), sigma * rng.normal(size=data.shape))
+    return image.with_data(np.where(inside, np.maximum(data, 0), 0).astype(np.float32)), mask.with_data(inside)
