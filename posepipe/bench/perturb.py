@@ -20,9 +20,9 @@ def turned(
 ) -> tuple[Volume, Volume, Rigid]:
     """``image`` and ``mask`` as another scan would show them: head turned, moved, and on another voxel grid.
 
-    The head turns by ``rotation`` (3, 3) about its centre and moves up to ``max_shift`` mm an axis. The new grid is oblique by a
-    uniform random rotation against the head, has 0.8–1.2 times the spacing, a random voxel phase and randomly flipped
-    voxel axes (so half of the affines are left-handed); values come from one linear interpolation.
+    The head turns by ``rotation`` (3, 3) about its centre and moves up to ``max_shift`` mm an axis. The new grid is
+    oblique by a uniform random rotation against the head, has 0.8–1.2 times the spacing, a random voxel phase and
+    randomly flipped voxel axes (so half of the affines are left-handed); values come from one linear interpolation.
     Returns the new image, its mask, and the motion (old world → new world).
     """
     m = moments(mask)
@@ -50,9 +50,10 @@ def damaged(
 ) -> tuple[Volume, Volume]:
     """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of them.
 
-    ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a random plane that is lost; leak, the volume of a bright blob
-    stuck to the brain as a share of the brain; bias, the relative standard deviation of a smooth gain; noise, the standard deviation of
-    Rician noise as a share of the brain's mean.
+    ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a
+    random plane that is lost; leak, the volume of a bright blob stuck to the brain as a share of the brain; bias, the
+    relative standard deviation of a smooth gain; noise, the standard deviation of Rician noise as a share of the
+    brain's mean.
     """
     if kind not in DAMAGES:
         msg = f"unknown damage {kind!r}: choose from {', '.join(DAMAGES)}"
@@ -66,12 +67,14 @@ def damaged(
     if kind == "cut":
         direction = rng.normal(size=3)
         world = image.affine[:3, :3].T @ (direction / np.linalg.norm(direction))
-        height = sum(np.arange(n).reshape([-1 if a == i else 1 for a in range(3)]) * world[i] for i, n in enumerate(data.shape))
-        inside = inside & (height <= np.quantile(np.broadcast_to(height, data.shape)[inside], 1 - strength))
+        x, y, z = (w * np.arange(n) for w, n in zip(world, data.shape, strict=True))
+        height = x[:, None, None] + y[:, None] + z
+        inside = inside & (height <= np.quantile(height[inside], 1 - strength))
     elif kind == "leak":
         edge = np.argwhere(inside & ~ndimage.binary_erosion(inside))
         at = edge[rng.integers(len(edge))]
-        radius = (3 * strength * inside.sum() * image.voxel_volume / (2 * np.pi)) ** (1 / 3)  # half of the ball is outside
+        # half of the ball is outside
+        radius = (3 * strength * inside.sum() * image.voxel_volume / (2 * np.pi)) ** (1 / 3)
         offset = np.stack(np.meshgrid(*[np.arange(n) for n in data.shape], indexing="ij"), -1) - at
         blob = np.linalg.norm(offset @ image.affine[:3, :3].T, axis=-1) < radius
         texture = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 3.0 / image.spacing)

@@ -1,7 +1,7 @@
 """Rigid maps of world space as a value object.
 
-**Frame: world coordinates are RAS millimetres, points are column vectors, ``y = R x + t``.** The pose of an image against an
-atlas is the map from atlas points to image points (DESIGN §2).
+**Frame: world coordinates are RAS millimetres, points are column vectors, ``y = R x + t``.** The pose of an image
+against an atlas is the map from atlas points to image points (DESIGN §2).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Rigid:
         rotation = np.array(self.rotation, dtype=float)
         translation = np.array(self.translation, dtype=float)
         if rotation.shape != (3, 3) or translation.shape != (3,):
-            msg = f"a rigid map has a (3, 3) rotation and a (3,) translation, not {rotation.shape} and {translation.shape}"
+            shapes = f"{rotation.shape} and {translation.shape}"
+            msg = f"a rigid map has a (3, 3) rotation and a (3,) translation, not {shapes}"
             raise TransformError(msg)
         if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             msg = "a rigid map must be finite; the registration that made it diverged"

@@ -86,9 +86,9 @@ def from_quaternion(q: npt.ArrayLike) -> Array:
            [ 0., -1.,  0.],
            [ 0.,  0.,  1.]])
     """
-    q = np.asarray(q, dtype=float)
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
-    w, v = q[..., 0, None, None], q[..., 1:]
+    unit: Array = np.asarray(q, dtype=float)
+    unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
+    w, v = unit[..., 0, None, None], unit[..., 1:]
     k = hat(v)
     return np.eye(3) + 2 * w * k + 2 * (k @ k)
 
@@ -96,8 +96,8 @@ def from_quaternion(q: npt.ArrayLike) -> Array:
 def geodesic_distance(r1: npt.ArrayLike, r2: npt.ArrayLike) -> Array:
     """Angle in radians, [0, π], of the rotation between ``r1`` and ``r2`` (..., 3, 3); they broadcast.
 
-    ``θ = ‖log(R₁ᵀ R₂)‖_F / √2`` (Salehi et al. 2018, eq. 7), by atan2 of the parts of the relative quaternion, which keeps
-    full precision at 0 and at π, where arccos loses half the digits.
+    ``θ = ‖log(R₁ᵀ R₂)‖_F / √2`` (Salehi et al. 2018, eq. 7), by atan2 of the parts of the relative quaternion, which
+    keeps full precision at 0 and at π, where arccos loses half the digits.
 
     >>> float(geodesic_distance(np.eye(3), exp([0, 0, 0.5])).round(12))
     0.5

@@ -33,7 +33,7 @@ def exp(x: Tensor) -> Tensor:
     safe = torch.where(small, torch.ones_like(t2), t2)
     theta = safe.sqrt()
     a = torch.where(small, 1 - t2 / 6 + t2 * t2 / 120, theta.sin() / theta)
-    b = torch.where(small, 0.5 - t2 / 24 + t2 * t2 / 720, (1 - theta.cos()) / safe)
+    b = torch.where(small, 0.5 - t2 / 24 + t2 * t2 / 720, 2 * (theta / 2).sin() ** 2 / safe)
     k = hat(x)
     return torch.eye(3, dtype=x.dtype, device=x.device) + a * k + b * (k @ k)
 
@@ -65,7 +65,8 @@ def log(r: Tensor) -> Tensor:
 def geodesic_distance(r1: Tensor, r2: Tensor, eps: float = 1e-12) -> Tensor:
     """Angle in radians between rotations ``r1`` and ``r2`` (..., 3, 3) (Salehi et al. 2018, eq. 7).
 
-    ``2 atan2(‖R₁ − R₂‖/2√2, √(1 + tr)/2)`` with both roots padded by ``eps``, so that the gradient is finite at 0 and at π.
+    ``2 atan2(‖R₁ − R₂‖/2√2, √(1 + tr)/2)`` with both roots padded by ``eps``, so that the gradient is finite at 0 and
+    at π; so the distance of equal rotations is ``2 √eps``, not 0.
 
     >>> r = torch.eye(3, dtype=torch.float64, requires_grad=True)
     >>> geodesic_distance(r, torch.eye(3, dtype=torch.float64)).backward()

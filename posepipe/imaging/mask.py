@@ -32,9 +32,10 @@ class BrainMask:
 
 
 def given_mask(mask: Volume, image: Volume) -> BrainMask:
-    """A mask drawn or made elsewhere (voxels > 0.5 of binary or probability masks, > 0 of label maps) on the image's grid.
+    """A mask drawn or made elsewhere, on the image's grid.
 
-    Raises :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
+    Inside are voxels > 0.5 of binary and probability masks, and > 0 of label maps. Raises
+    :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
     """
     if not mask.same_grid(image, tolerance=0.05):
         msg = (
@@ -49,8 +50,8 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
 def nonzero_mask(image: Volume) -> BrainMask:
     """The voxels that are not exactly 0, holes filled: for images that were brain-extracted before.
 
-    Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty: at least 5 % of the voxels are 0, and
-    the faces of the grid are mostly 0 too (a whole uterus fills them; a few padded rows do not make a background).
+    Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty: at least 5 % of the voxels are 0,
+    and the faces of the grid are mostly 0 too (a whole uterus fills them; a few padded rows do not make a background).
     """
     data = image.data != 0
     empty = 1 - float(data.mean())
@@ -59,21 +60,22 @@ def nonzero_mask(image: Volume) -> BrainMask:
         msg = (
             f"{image.source}: no brain mask was given and the background is not exactly empty "
             f"({100 * empty:.0f} % of the voxels are 0), so the brain cannot be told from what surrounds it; "
-            "give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: --mask-file) or a brain-extracted image"
+            "give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: --mask-file) "
+            "or a brain-extracted image"
         )
         raise MaskError(msg)
     return _checked(data, image, "nonzero", image.source)
 
 
 def brain_mask(image: Volume, given: Volume | None = None, mode: str = "auto") -> BrainMask:
-    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, or ``auto`` (the given mask, else nonzero voxels)."""
+    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, or ``auto`` (given, else nonzero voxels)."""
     if mode not in {"auto", "given", "nonzero"}:
         msg = f"unknown mask mode {mode!r}: choose auto, given or nonzero"
         raise ValueError(msg)
     if given is not None and mode != "nonzero":
         return given_mask(given, image)
     if mode == "given":
-        msg = f"{image.source}: --mask given, but no brain mask was found for it; point -d at the derivatives that hold it"
+        msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
         raise MaskError(msg)
     return nonzero_mask(image)
 
@@ -92,6 +94,7 @@ def _checked(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str)
     data = ndimage.binary_fill_holes(data)
     mask = BrainMask(image.with_data(data), kind, tuple(warnings))
     if mask.millilitres < MIN_MILLILITRES:
-        msg = f"{source}: the brain mask holds {mask.millilitres:.1f} ml, too little for a brain; check the mask and its units"
+        held = f"{mask.millilitres:.1f} ml"
+        msg = f"{source}: the brain mask holds {held}, too little for a brain; check the mask and its units"
         raise MaskError(msg)
     return mask

@@ -25,7 +25,8 @@ def sample(image: Tensor, world_to_voxel: Tensor, points: Tensor) -> Tensor:
     t = world_to_voxel[:3, 3] * scale - 1
     grid = points.reshape(-1, 3) @ m.T + t
     # grid_sample wants the last image axis first
-    out = F.grid_sample(image[None], grid.flip(-1)[None, None, None], mode="bilinear", padding_mode="zeros", align_corners=True)
+    grid = grid.flip(-1)[None, None, None]
+    out = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return out.reshape(image.shape[0], *shape)
 
 

@@ -40,7 +40,8 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along each axis."""
-        return self.data.shape  # type: ignore[return-value]
+        x, y, z = self.data.shape
+        return x, y, z
 
     @property
     def spacing(self) -> npt.NDArray[np.float64]:
@@ -77,8 +78,8 @@ class Volume:
 def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     """Read a NIfTI (or MGH) file as a :class:`Volume` with ``data`` in ``dtype``; not-finite voxels become 0.
 
-    A trailing axis of length 1 is dropped. Raises :class:`~posepipe.errors.ImageError` for a missing, unreadable, empty or
-    4D file, and for a header whose affine is unusable.
+    A trailing axis of length 1 is dropped. Raises :class:`~posepipe.errors.ImageError` for a missing, unreadable, empty
+    or 4D file, and for a header whose affine is unusable.
     """
     import nibabel as nib
 
