@@ -1,7 +1,8 @@
-"""ITK transform files, read and written by way of nitransforms."""
+"""ITK transform files: rigid maps in and out, LPS on disk and RAS in memory."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +10,43 @@ import numpy as np
 from ..errors import TransformError
 from .rigid import Rigid
 
+_TEXT = """#Insight Transform File V1.0
+#Transform 0
+Transform: AffineTransform_double_3_3
+Parameters: {parameters}
+FixedParameters: 0 0 0
+"""
+
 
 def write_itk(pose: Rigid, path: str | Path) -> Path:
-    """Write ``pose`` (RAS mm) as an ITK text transform (LPS): what ``antsApplyTransforms -t`` takes.
+    """Write ``pose`` (RAS mm) as an ITK transform (LPS), text or ``.mat``: what ``antsApplyTransforms -t`` takes.
 
-    A map from atlas points to image points resamples the image onto the atlas grid.
+    A map from atlas points to image points resamples the image onto the atlas grid. The file appears whole or not
+    at all.
     """
-    from nitransforms.linear import Affine
-
     path = Path(path)
-    Affine(pose.matrix).to_filename(path, fmt="itk")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        if path.suffix == ".mat":
+            from nitransforms.io.itk import ITKLinearTransform
+
+            ITKLinearTransform.from_ras(pose.matrix).to_filename(temporary)
+        else:
+            # nitransforms writes six digits, which moves a point far from the origin by up to 0.005 mm: write them all
+            rotation, translation = pose.to_lps()
+            parameters = " ".join(repr(float(v)) for v in (*rotation.ravel(), *translation))
+            temporary.write_text(_TEXT.format(parameters=parameters))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
 def read_itk(path: str | Path) -> Rigid:
     """Read a rigid ITK transform, text or ``.mat`` (ANTs' ``0GenericAffine.mat``), into RAS mm.
 
-    Raises :class:`~posepipe.errors.TransformError` if the file is missing, unreadable or not rigid.
+    Raises :class:`~posepipe.errors.TransformError` if the file is missing, unreadable, not one linear transform given
+    as a matrix (an Euler or versor transform, a series), or not rigid.
     """
     from nitransforms.io.itk import ITKLinearTransform
 
@@ -36,7 +57,9 @@ def read_itk(path: str | Path) -> Rigid:
     try:
         matrix = np.asarray(ITKLinearTransform.from_filename(path).to_ras(), dtype=float)
     except Exception as error:  # nitransforms raises many kinds for a malformed file
-        msg = f"{path}: not an ITK linear transform ({error}); give a file written by ANTs, ITK-SNAP or posepipe"
+        why = str(error) or type(error).__name__
+        what = "give one AffineTransform, as ANTs and posepipe write for rigid maps"
+        msg = f"{path}: not an ITK matrix transform ({why}); {what}"
         raise TransformError(msg) from error
     try:
         return Rigid.from_matrix(matrix)
