@@ -145,6 +145,8 @@ def test_the_mat_of_a_registration_reads_back_as_the_map_it_applies(tmp_path):
         fixed=ants.from_numpy(fixed.astype(np.float32), spacing=(1.5, 1.5, 1.5), origin=(-12.0, 7, 3)),
         moving=ants.from_numpy(moving.astype(np.float32), spacing=(1.5, 1.5, 1.5), origin=(20.0, -8, 1)),
         type_of_transform="Rigid",
+        aff_metric="meansquares",  # every voxel and a plain metric: this is about the file, and must not hang on chance
+        aff_random_sampling_rate=1.0,
         outprefix=str(tmp_path / "r_"),
         random_seed=1,
     )
