@@ -1,0 +1,1 @@
+"""Nipype workflows: one image, one session, one run."""

@@ -1,0 +1,98 @@
+"""``posepipe-tools align``: one image, no BIDS needed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .parser import add_alignment, command_line, cores
+
+if TYPE_CHECKING:
+    from ..registration.aligner import Alignment
+
+_EXTENSIONS = (".nii.gz", ".nii", ".mgz", ".mgh", ".img", ".hdr")
+
+
+def add_arguments(subparsers: Any) -> None:
+    """Add the ``align`` command to the subparsers of ``posepipe-tools``."""
+    parser = subparsers.add_parser(
+        "align",
+        help="align one image to its atlas",
+        description="Align one image, named as you like; transforms, images, mask and a page go to one folder.",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI or MGH file")
+    parser.add_argument(
+        "--age", type=float, metavar="WEEKS", required=True, help="gestational (postmenstrual) weeks at the scan"
+    )
+    parser.add_argument("-o", "--out-dir", type=Path, metavar="DIR", required=True, help="where the outputs go")
+    parser.add_argument("--mask-file", type=Path, metavar="FILE", help="brain mask on the image's grid")
+    parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: all cores)")
+    add_alignment(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
+    given = vars(args)
+    image, folder = Path(args.image), Path(args.out_dir)
+    stem = stem_of(image)
+    alignment = _align(given, image)
+    written = alignment.save(folder, stem)
+    page = _write_page(folder / f"{stem}.html", stem, alignment, written, given)
+    sidecar = alignment.sidecar()
+    print(
+        f"{image.name}: {alignment.quality.qc}, turned {sidecar['RotationAngleDegrees']:.1f}° from "
+        f"{alignment.template.space}, {sum(alignment.seconds.values()):.1f} s"
+    )
+    for line in (*alignment.quality.reasons, *alignment.warnings):
+        print(f"  note: {line}")
+    for path in written:
+        print(f"  {path}")
+    print(f"report: {page}")
+    return 0
+
+
+def stem_of(image: Path) -> str:
+    """A file's name without the extension of an image.
+
+    >>> stem_of(Path("a/my.brain.nii.gz"))
+    'my.brain'
+    """
+    for extension in _EXTENSIONS:
+        if image.name.lower().endswith(extension):
+            return image.name[: -len(extension)]
+    return image.stem
+
+
+def _align(given: dict[str, Any], image: Path) -> Alignment:
+    from ..registration.aligner import Aligner
+
+    same = ("atlas", "init", "refine", "mask", "contrast", "age_policy", "device")
+    options = {name: given[name] for name in same if name in given}
+    aligner = Aligner(
+        atlas_dirs=tuple(given.get("atlas_dir", ())),
+        seed=given.get("random_seed", 0),
+        threads=given.get("omp_nthreads", cores()),
+        **options,
+    )
+    return aligner.align(image, given["age"], mask=given.get("mask_file"))
+
+
+def _write_page(page: Path, stem: str, alignment: Alignment, written: list[Path], given: dict[str, Any]) -> Path:
+    from .._version import __version__
+    from ..registration.target import Target
+    from ..reports.figures import before_after
+    from ..reports.subject import PageImage, write_subject_page
+
+    target = Target.load(alignment.template)
+    figure = before_after(
+        alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose
+    )
+    outputs = [path.relative_to(page.parent).as_posix() for path in written]
+    shown = PageImage(Path(given["image"]).name, alignment.sidecar(), figure, outputs, alignment.warnings)
+    command = [str(given["image"]), "--age", str(given["age"]), "-o", str(given["out_dir"])]
+    return write_subject_page(
+        page, subject=stem, session=None, images=[shown], version=__version__,
+        command=command_line("posepipe-tools", ["align", *command]),
+    )  # fmt: skip

@@ -1,0 +1,44 @@
+"""``posepipe``: the BIDS App."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the BIDS App with the arguments ``argv`` (default: the command line); the exit code.
+
+    0 if every image that was asked for was processed, 1 if any failed, 2 for a usage error.
+    """
+    from ..errors import AtlasError, BidsError, PosepipeError, UsageError
+    from .parser import parse_settings
+
+    try:
+        settings = parse_settings(sys.argv[1:] if argv is None else argv)
+        set_up_logging(settings.verbose)
+        from .run import run_app
+
+        return run_app(settings)
+    except (UsageError, BidsError, AtlasError) as error:
+        print(f"posepipe: error: {error}", file=sys.stderr)
+        return 2
+    except PosepipeError as error:
+        print(f"posepipe: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("posepipe: stopped; images that are finished are kept, the next run goes on from there", file=sys.stderr)
+        return 130
+
+
+def set_up_logging(verbose: int) -> None:
+    """Plain lines on standard error: warnings, with ``-v`` what is going on, with ``-vv`` everything."""
+    import logging
+
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logger = logging.getLogger("posepipe")
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)

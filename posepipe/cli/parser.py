@@ -1,0 +1,190 @@
+"""The command line of ``posepipe``, and the :class:`~posepipe.settings.Settings` made from it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..errors import UsageError
+from ..settings import (
+    AGE_POLICIES,
+    CONTRAST_CHOICES,
+    DEVICE_CHOICES,
+    INIT_CHOICES,
+    MASK_CHOICES,
+    REFINE_CHOICES,
+    Settings,
+    command_line,
+)
+
+_DEFAULT = {f.name: f.default for f in fields(Settings)}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser. Options that are not given are absent from its result, so that a config file can fill them in."""
+    parser = argparse.ArgumentParser(
+        prog="posepipe",
+        description="Put fetal and newborn brain MRI into the space of an age-matched atlas, however the head lay.",
+        argument_default=argparse.SUPPRESS,
+        epilog="Exit code: 0 if every image was processed, 1 if any failed (see failures.tsv), 2 for a usage error.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="root of a BIDS dataset, raw or derivative")
+    parser.add_argument("out_dir", type=Path, help="output folder, such as BIDS_DIR/derivatives/posepipe")
+    parser.add_argument(
+        "analysis_level", type=_level, metavar="participant", help="the level to run (this version has one)"
+    )
+    parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
+    _add_selection(parser)
+    add_alignment(parser)
+    _add_age(parser)
+    _add_run(parser)
+    _add_instead(parser)
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which images")
+    group.add_argument("--participant-label", nargs="+", metavar="LABEL", help="only these (with or without sub-)")
+    group.add_argument("--session-label", nargs="+", metavar="LABEL", help="only these (with or without ses-)")
+    group.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="choice by entities, as for fMRIPrep")
+    group.add_argument(
+        "-d", "--derivatives", nargs="+", action="extend", metavar="[NAME=]PATH",
+        help="derivative datasets that hold brain masks (desc-brain_mask)",
+    )  # fmt: skip
+    group.add_argument("--skip-bids-validation", action="store_true", help="do not check file names against BIDS")
+
+
+def add_alignment(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the alignment itself, which ``posepipe-tools align`` has too."""
+    group = parser.add_argument_group("alignment")
+    group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
+    group.add_argument(
+        "--atlas-dir", type=Path, action="append", metavar="DIR",
+        help="folder of tpl-NAME folders, looked in first (repeatable); then POSEPIPE_ATLAS_PATH, TemplateFlow's home "
+        "and what `posepipe-tools atlas fetch` got",
+    )  # fmt: skip
+    group.add_argument(
+        "--age-policy", choices=AGE_POLICIES, help=_with_default("age_policy", "for an age outside the atlas's range")
+    )
+    group.add_argument(
+        "--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "of the images; auto: from the name")
+    )
+    group.add_argument(
+        "--mask", choices=MASK_CHOICES,
+        help=_with_default("mask", "brain mask: given (-d), nonzero voxels, or auto: the one, else the other"),
+    )  # fmt: skip
+    group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "how the pose is found"))
+    group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "how it is refined"))
+    group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
+    group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
+
+
+def _add_age(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("age")
+    group.add_argument("--age", type=float, metavar="WEEKS", help="gestational (postmenstrual) weeks, for all images")
+    group.add_argument(
+        "--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--nprocs", type=_positive, metavar="N", help="cores to use (default: all)")
+    group.add_argument("--omp-nthreads", type=_positive, metavar="N", help="threads for each image")
+    group.add_argument("--mem-gb", type=gigabytes, metavar="GB", help="memory to use; 6, 7.5, 7.5GB or 800MB")
+    group.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="intermediate files (default: ./work)")
+    group.add_argument("--nipype-plugin", metavar="NAME", help="Nipype plugin, such as Linear, MultiProc or SLURM")
+    group.add_argument("--plugin-args", type=Path, metavar="FILE", help="TOML or JSON file with the plugin's arguments")
+    group.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of options; the command line wins")
+    group.add_argument("--stop-on-first-crash", action="store_true", help="stop as soon as one image fails")
+    group.add_argument("--write-graph", action="store_true", help="draw the workflow in the work folder (Graphviz)")
+    group.add_argument("-v", "--verbose", action="count", help="say more; -vv says everything")
+
+
+def _add_instead(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
+    group.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
+    group.add_argument("--reports-only", action="store_true", help="write the pages again from the outputs")
+    group.add_argument("--boilerplate-only", action="store_true", help="write logs/CITATION.md and print it")
+
+
+def parse_settings(argv: Sequence[str]) -> Settings:
+    """Settings from the command line, filled in from ``--config-file``.
+
+    Raises :class:`~posepipe.errors.UsageError` for what argparse cannot see; argparse itself leaves with code 2.
+    """
+    parser = build_parser()
+    given: dict[str, Any] = vars(parser.parse_args(argv))
+    del given["analysis_level"]
+    if "config_file" in given:
+        from .config_file import read_config
+
+        given = read_config(given["config_file"], parser) | given
+    given["bids_dir"], given["out_dir"] = given["bids_dir"].absolute(), given["out_dir"].absolute()
+    given["work_dir"] = given.get("work_dir", Path("work")).absolute()
+    given["command"] = command_line("posepipe", list(argv))
+    return make_settings(given)
+
+
+def make_settings(given: dict[str, Any]) -> Settings:
+    """Settings from options by name; lists become tuples, and the run gets its id."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values.setdefault("run_id", f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}")
+    settings = Settings(**values)
+    if settings.age is not None and settings.age_column is not None:
+        msg = "--age and --age-column exclude each other: give one"
+        raise UsageError(msg)
+    if settings.bids_dir in (settings.work_dir, settings.out_dir):
+        wrong = "work" if settings.work_dir == settings.bids_dir else "output"
+        msg = f"{settings.bids_dir}: the {wrong} folder would be the dataset itself; give another"
+        raise UsageError(msg)
+    return settings
+
+
+def gigabytes(text: str) -> float:
+    """Memory in GB from ``7.5``, ``7.5GB`` or ``800MB``.
+
+    >>> gigabytes("7.5"), gigabytes("6 GB"), gigabytes("800MB")
+    (7.5, 6.0, 0.8)
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(GB?|MB?)?\s*", text, re.IGNORECASE)
+    size = float(found[1]) / (1000 if (found[2] or "G").upper().startswith("M") else 1) if found else 0.0
+    if size <= 0:
+        msg = f"{text!r} is no amount of memory; give GB, such as 7.5, 7.5GB or 800MB"
+        raise argparse.ArgumentTypeError(msg)
+    return size
+
+
+def cores() -> int:
+    """Cores that this process may use (a container or a batch system may allow fewer than there are)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.strip().isdecimal() else 0
+    if value < 1:
+        msg = f"{text!r} is not a whole number above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _level(text: str) -> str:
+    if text == "group":
+        msg = "the group level is not available in this version; run participant"
+        raise argparse.ArgumentTypeError(msg)
+    if text != "participant":
+        msg = f"{text!r} is no analysis level; run participant"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _with_default(name: str, text: str) -> str:
+    return f"{text} (default: {_DEFAULT[name]})"

@@ -1,0 +1,202 @@
+"""Making the plan of a run, and printing it (``--dry-run``)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..errors import AtlasError, ImageError, MaskError, PosepipeError
+from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..atlas import AtlasLibrary, Template
+    from ..bids import InputImage, OutputNames
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Find the images that were asked for, their ages and templates; an image that lacks one is a failure of its own.
+
+    Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for a dataset, a choice or an
+    output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
+    """
+    from ..atlas import AtlasLibrary
+    from ..bids import check_collisions, find_images, read_filter_file
+
+    library = AtlasLibrary.default(settings.atlas_dir)
+    _check_atlas(library, settings.atlas)
+    images = find_images(
+        settings.bids_dir,
+        participants=settings.participant_label,
+        sessions=settings.session_label,
+        filters=read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None,
+        derivatives=settings.derivatives,
+        validate=not settings.skip_bids_validation,
+    )
+    planner = _Planner(settings, library)
+    found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
+    for image in images:
+        found[image.subject, image.session].append(planner.plan(image))
+    sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
+    plan = Plan(sessions)
+    check_collisions(image.names for image in plan.images)
+    return plan
+
+
+def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFailure]) -> SessionPlan:
+    images = tuple(part for part in parts if isinstance(part, ImagePlan))
+    return SessionPlan(subject, session, images, tuple(part for part in parts if isinstance(part, PlanFailure)))
+
+
+def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
+    """Settle at once what would fail for every image."""
+    if atlas != "auto":
+        if not library.contrasts(atlas):
+            library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
+    elif not any(library.contrasts(name) for name in (*library.manifests, *library.added())):
+        looked = ", ".join(str(folder) for folder in library.dirs)
+        msg = (
+            f"no atlas was found on this machine (looked in {looked}); name its folder with --atlas-dir, or see "
+            "`posepipe-tools atlas list`"
+        )
+        raise AtlasError(msg)
+
+
+class _Planner:
+    """Plans one image after another; tables of ages and template digests are read once."""
+
+    def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
+        from ..bids import AgeReader, parse_derivative
+
+        self._settings = settings
+        self._library = library
+        self._ages = AgeReader(settings.bids_dir, age=settings.age, column=settings.age_column)
+        self._digests: dict[Path, str] = {}
+        self._derivatives = dict(map(parse_derivative, settings.derivatives))
+
+    def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
+        """The plan of ``image``, or what stands against one."""
+        stage = "image"
+        try:
+            check_header(image.path)
+            stage = "mask"
+            self._check_mask(image)
+            stage = "age"
+            age = self._ages.age_of(image)
+            stage = "atlas"
+            return self._plan(image, age)
+        except PosepipeError as error:
+            return PlanFailure(image, stage, error)
+
+    def _check_mask(self, image: InputImage) -> None:
+        if self._settings.mask == "given" and image.mask is None:
+            msg = (
+                f"{image.path}: --mask given, but no brain mask was found for it; point -d at the derivative dataset "
+                "that holds its desc-brain_mask"
+            )
+            raise MaskError(msg)
+        if image.mask is not None and self._settings.mask != "nonzero":
+            check_header(image.mask)
+
+    def _plan(self, image: InputImage, age: Any) -> ImagePlan:
+        from ..atlas import choose_template
+        from ..bids import OutputNames, is_done, parameters_hash
+
+        s = self._settings
+        contrast = image.suffix if s.contrast == "auto" else s.contrast
+        choice = choose_template(
+            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy
+        )
+        template = choice.template
+        names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
+        parameters = {
+            "version": __version__,
+            "template": [template.space, template.contrast, self._digest(template)],
+            "age": age.weeks,
+            "contrast": contrast,
+            **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
+        }
+        try:
+            done = is_done(names, parameters) and _is_turned_by(names)
+            digest = parameters_hash(parameters, image)
+        except OSError as error:
+            msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
+            raise ImageError(msg) from error
+        return ImagePlan(image, names, age, choice, contrast, self._sources(image), parameters, digest, done)
+
+    def _sources(self, image: InputImage) -> tuple[str, ...]:
+        if image.mask is None or self._settings.mask == "nonzero":
+            return (image.source_uri,)
+        for name, folder in self._derivatives.items():
+            if image.mask.is_relative_to(folder):
+                return (image.source_uri, f"bids:{name}:{image.mask.relative_to(folder).as_posix()}")
+        return (image.source_uri, image.mask.as_uri())
+
+    def _digest(self, template: Template) -> str:
+        """SHA-256 of the template's files: another edition under the same name is another template."""
+        if template.image not in self._digests:
+            digest = hashlib.sha256()
+            for path in (template.image, template.mask):
+                digest.update(path.read_bytes() if path else b"")
+            self._digests[template.image] = digest.hexdigest()
+        return self._digests[template.image]
+
+
+def _is_turned_by(names: OutputNames) -> bool:
+    """Whether the reoriented image is of this template: the name does not say, and one may have come since."""
+    from ..bids import read_json
+
+    turned = str(read_json(names.sidecar(names.reoriented)).get("Transform", ""))
+    return turned.endswith(f"/{names.forward.name}")
+
+
+def check_header(path: Path) -> None:
+    """Read the header of an image, as far as it tells whether the image is usable.
+
+    Raises :class:`~posepipe.errors.ImageError` for a file that is no image, a series, and an affine that is singular.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    try:
+        header = nib.load(path)
+        shape, affine = header.shape, np.asarray(header.affine, dtype=float)
+    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
+        msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
+        raise ImageError(msg) from error
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
+        raise ImageError(msg)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        msg = f"{path}: the header's affine is not usable (singular or not finite); repair the header"
+        raise ImageError(msg)
+
+
+def describe(plan: Plan, settings: Settings) -> Iterator[str]:
+    """The plan in lines of text: for each image its age, template, mask and outputs."""
+    for session in plan.sessions:
+        yield session.label
+        for image in session.images:
+            yield f"  {image.image.relative}" + (" (done: nothing to do)" if image.done else "")
+            yield f"    age       {image.age.weeks:.2f} weeks ({image.age.source})"
+            yield f"    template  {image.choice.reason} ({image.choice.contrast})"
+            yield f"    mask      {_mask(image.image, settings.mask)}"
+            yield f"    outputs   {image.names.folder}{'/'}"
+            yield from (f"              {path.name}" for path in image.names.files())
+            yield from (f"    warning   {warning}" for warning in image.warnings)
+        for failure in session.failures:
+            yield f"  {failure.image.relative}"
+            yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
+    todo, failed = len(plan.todo), len(plan.failures)
+    done = sum(image.done for image in plan.images)
+    yield f"{todo} to do, {done} done already, {failed} that cannot be processed"
+
+
+def _mask(image: InputImage, mode: str) -> str:
+    if image.mask is not None and mode != "nonzero":
+        return f"given: {image.mask}"
+    return "the image's nonzero voxels (its background must be exactly 0)"

@@ -1,0 +1,191 @@
+"""What is told and written while a run goes on: lines on the terminal, failures, pages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bids import Failures, read_json
+from ..errors import PosepipeError
+from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+LAST_NODE = "outputs"
+
+
+@dataclass
+class _Crash:
+    """A node that failed, until its crash file is there."""
+
+    image: ImagePlan
+    session: SessionPlan
+    node: str
+    stage: str
+    text: str
+
+
+@dataclass
+class Monitor:
+    """Nipype's status callback: called with a node and ``start``, ``end`` or ``exception``, in the main process.
+
+    An image is told when it is done or has failed; when a session has no image left, its page is written. Nipype writes
+    a crash file only after its callback, so failures are recorded at the next call, or by :meth:`finish`.
+    """
+
+    plan: Plan
+    settings: Settings
+    methods: str
+    image_of: Mapping[str, tuple[SessionPlan, ImagePlan]]
+    say: Callable[[str], None] = print
+    failed: dict[Path, str] = field(default_factory=dict)
+    finished: set[Path] = field(default_factory=set)
+    pages: list[Path] = field(default_factory=list)
+    page_errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._failures = Failures(self.settings.out_dir)
+        self._crashes: list[_Crash] = []
+        self._figures: dict[str, str] = {}
+        self._left = {session.label: len(session.todo) for session in self.plan.sessions}
+        self._ready: list[SessionPlan] = []
+        self._total = len(self.plan.todo)
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Take note of ``status`` of ``node``."""
+        try:
+            self._settle()
+            session, image = self.image_of[node.fullname.split(".")[2]]
+            if image.image.path in self.failed or image.image.path in self.finished:
+                return  # Nipype's Linear plugin calls the nodes that it leaves out ended
+            if status == "exception":
+                self._fail(session, image, node)
+            elif status == "end" and node.name == LAST_NODE:
+                self._succeed(session, image, node)
+        except Exception:  # an error here must not end the run of the other images
+            logger.exception("posepipe could not take note of %s (%s)", node.fullname, status)
+
+    def refuse(self, failure: PlanFailure) -> None:
+        """Note an image that could not even be planned."""
+        self.failed[failure.image.path] = str(failure.error)
+        self._failures.record(failure.image, failure.stage, failure.error)
+        self.say(f"{failure.image.path.name}: FAILED ({failure.stage}): {failure.error}")
+
+    def finish(self) -> None:
+        """Record what is left, and write the pages that are still to be written."""
+        self._settle()
+        for session in self.plan.sessions:
+            self._write_page(session)
+
+    def _succeed(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
+        self.finished.add(image.image.path)
+        self._failures.clear(image.image)
+        self._figures[image.names.forward.name] = node.result.outputs.figure
+        sidecar = read_json(image.names.sidecar(image.names.forward))
+        seconds = sum(sidecar["Seconds"].values())
+        self.say(
+            f"[{self._count()}/{self._total}] {image.image.path.name}: {sidecar['QC']}, turned "
+            f"{sidecar['RotationAngleDegrees']:.1f}° from {image.space}, {seconds:.1f} s"
+        )
+        self._done_with(session)
+
+    def _fail(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
+        text = error_text(node)
+        self.failed[image.image.path] = text
+        self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
+        first = text.strip().splitlines()[0]
+        self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}): {first}")
+
+    def _settle(self) -> None:
+        """Record the failures whose crash files are there by now; write the pages that are ready."""
+        crashes, self._crashes = self._crashes, []
+        for crash in crashes:
+            log = crash_file(crash.session.log_dir(self.settings.out_dir, self.settings.run_id), crash.node)
+            self._failures.record(crash.image.image, crash.stage, crash.text, log)
+            self._done_with(crash.session)
+        ready, self._ready = self._ready, []
+        for session in ready:
+            self._write_page(session)
+
+    def _done_with(self, session: SessionPlan) -> None:
+        self._left[session.label] -= 1
+        if self._left[session.label] == 0:
+            self._ready.append(session)
+
+    def _write_page(self, session: SessionPlan) -> None:
+        page = _page(self.settings.out_dir, session)
+        if page in self.pages:
+            return
+        if page.is_file() and not session.todo and not session.failures:
+            self.pages.append(page)  # as an earlier run left it
+            return
+        shown = [image.image.path for image in session.images if image.done or image.image.path in self.finished]
+        if not shown and not session.failures and not any(i.image.path in self.failed for i in session.images):
+            return  # stopped before any of its images
+        try:
+            write_page(self.settings, session.subject, session.session, self._figures, self.methods)
+        except (PosepipeError, OSError, ValueError) as error:
+            self.page_errors.append(f"{page}: not written ({error})")
+            self.say(self.page_errors[-1])
+        else:
+            self.pages.append(page)
+
+    def _count(self) -> int:
+        planned = {image.image.path for image in self.plan.todo}
+        return len(planned & (self.failed.keys() | self.finished))
+
+
+def write_page(settings: Settings, subject: str, session: str | None, figures: Mapping[str, str], methods: str) -> Path:
+    """Write the page of a participant and session by way of its interface."""
+    from ..interfaces.page import SubjectPage
+
+    page = SubjectPage(
+        out_dir=str(settings.out_dir),
+        bids_dir=str(settings.bids_dir),
+        subject=subject,
+        session=session or "",
+        figures=dict(figures),
+        atlas_dir=[str(folder) for folder in settings.atlas_dir],
+        command=settings.command,
+        methods=methods,
+    )
+    return Path(page.run().outputs.out_file)
+
+
+def error_text(node: Any) -> str:
+    """Why a node failed: type and message of the error; of one that posepipe did not foresee, its last lines."""
+    trace = getattr(node, "_traceback", None) or ""
+    with contextlib.suppress(OSError, AttributeError):  # no result: the worker died, or the node could not start
+        trace = node.result.runtime.traceback or trace
+    lines = [line for line in ("".join(trace)).splitlines() if line.strip()]
+    starts = [n for n, line in enumerate(lines) if not line.startswith((" ", "\t", "Traceback"))]
+    if not starts:
+        return "RuntimeError: stopped without a message; see the crash file"
+    # the error's own words may run over several lines, but the last frame of the trace comes before them
+    frames = [n for n, line in enumerate(lines) if line.startswith('  File "')]
+    first = next((n for n in starts if not frames or n > frames[-1]), starts[-1])
+    text = "\n".join(lines[first:])
+    return text.removeprefix("posepipe.errors.")
+
+
+def crash_file(folder: Path, node: str) -> Path | None:
+    """The crash file that Nipype wrote for the node with this full name; its folder where it cannot be told."""
+    for path in sorted(folder.glob("crash-*.txt")):
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            if stream.readline().strip() == f"Node: {node}":
+                return path
+    return folder if folder.is_dir() else None
+
+
+def _page(out_dir: Path, session: SessionPlan) -> Path:
+    from ..bids import subject_page
+
+    return subject_page(out_dir, session.subject, session.session)

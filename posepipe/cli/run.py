@@ -1,0 +1,221 @@
+"""The participant level, from settings to exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PosepipeError
+from ..plan import Plan, SessionPlan
+from ..settings import Settings
+from .parser import cores
+
+if TYPE_CHECKING:
+    from ..bids import Failures
+    from .progress import Monitor
+
+logger = logging.getLogger(__name__)
+
+
+def run_app(settings: Settings) -> int:
+    """Do what ``settings`` ask; the exit code: 0 if every image asked for was processed, 1 if any failed.
+
+    Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
+    """
+    from .plan import describe, make_plan
+
+    if settings.reports_only:
+        return _write_reports(settings)
+    plan = make_plan(settings)
+    if settings.dry_run:
+        print("\n".join(describe(plan, settings)))
+        return 1 if plan.failures else 0
+    _prepare_output(settings)
+    if settings.boilerplate_only:
+        print(_write_citation(_build(plan, settings, 1), settings))
+        return 0
+    return _run(plan, settings)
+
+
+def _prepare_output(settings: Settings) -> None:
+    from .._version import __version__
+    from ..bids import write_bidsignore, write_dataset_description
+
+    try:
+        settings.out_dir.mkdir(parents=True, exist_ok=True)
+        write_dataset_description(
+            settings.out_dir, version=__version__, source=settings.bids_dir, derivatives=settings.derivatives
+        )
+        write_bidsignore(settings.out_dir)
+    except OSError as error:
+        msg = f"{settings.out_dir}: cannot be written to ({error.strerror}); give another output folder"
+        raise PosepipeError(msg) from error
+
+
+def _run(plan: Plan, settings: Settings) -> int:
+    from ..bids import Failures
+
+    todo = plan.todo
+    failures = Failures(settings.out_dir)
+    nprocs = settings.nprocs or cores()
+    # few images: several threads for each; many: one image on each core
+    threads = settings.omp_nthreads or max(1, min(8, nprocs // max(1, len(todo))))
+    workflow = _build(plan, settings, threads)
+    text = _write_citation(workflow, settings)
+    monitor = _monitor(plan, settings, text)
+    for image in plan.images:
+        if image.done:
+            print(f"{image.image.path.name}: done already with these settings, left as it is")
+            failures.clear(image.image)
+    _forget_removed(failures, settings.bids_dir)
+    failures.merge()
+    for failure in plan.failures:
+        monitor.refuse(failure)
+    if todo and not (settings.stop_on_first_crash and plan.failures):
+        print(f"{len(todo)} images to align; {nprocs} cores, {threads} threads for each image", flush=True)
+        _write_records(plan, settings)
+        _execute(workflow, settings, monitor, nprocs, len(todo))
+    monitor.finish()
+    return _summary(plan, settings, monitor)
+
+
+def _forget_removed(failures: Failures, bids_dir: Path) -> None:
+    """Forget the failures of images that are no longer in the dataset."""
+    from ..bids import InputImage
+    from ..bids.entities import split_name
+
+    for name in failures.failed_images():
+        split = split_name(Path(name).name)
+        if split is not None and not (bids_dir / name).exists():
+            failures.clear(InputImage(bids_dir / name, Path(name), split.entities, split.suffix))
+
+
+def _build(plan: Plan, settings: Settings, threads: int) -> Any:
+    from posepipe.workflows.base import init_posepipe_wf  # type: ignore[import-not-found]
+    from posepipe.workflows.plugin import quiet_nipype  # type: ignore[import-not-found]
+
+    quiet_nipype(_nipype_level(settings))
+    return init_posepipe_wf(plan=plan, settings=settings, omp_nthreads=threads)
+
+
+def _nipype_level(settings: Settings) -> str:
+    """How much Nipype says: errors are told by posepipe itself."""
+    return {0: "CRITICAL", 1: "INFO"}.get(settings.verbose, "DEBUG")
+
+
+def _write_citation(workflow: Any, settings: Settings) -> str:
+    from posepipe.workflows.base import citation_text
+
+    from ..bids import write_text
+
+    text: str = citation_text(workflow)
+    write_text(settings.out_dir / "logs" / "CITATION.md", text)
+    return text
+
+
+def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:
+    from posepipe.workflows.image import image_wf_name  # type: ignore[import-not-found]
+
+    from .progress import Monitor
+
+    pairs = {image_wf_name(image): (session, image) for session in plan.sessions for image in session.todo}
+    return Monitor(plan, settings, text, pairs, say=lambda line: print(line, flush=True))
+
+
+def _write_records(plan: Plan, settings: Settings) -> None:
+    """``posepipe.toml`` for each session that is worked on."""
+    from ..bids import write_text
+    from ..interfaces.sidecars import software_versions
+
+    text = settings.to_toml(software_versions())
+    for session in plan.sessions:
+        if session.todo:
+            write_text(session.log_dir(settings.out_dir, settings.run_id) / "posepipe.toml", text)
+
+
+def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, images: int) -> None:
+    from .config_file import read_plugin_args
+
+    args: dict[str, Any] = {"status_callback": monitor}
+    if settings.plugin_args is not None:
+        args |= read_plugin_args(settings.plugin_args)
+    name = settings.nipype_plugin or ("Linear" if nprocs == 1 or images == 1 else "MultiProc")
+    if settings.write_graph:
+        path = workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
+        print(f"graph of the workflow: {path}")
+    plugin: Any = name
+    if name == "MultiProc":
+        from posepipe.workflows.plugin import SafeMultiProcPlugin
+
+        limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
+        if settings.mem_gb is not None:
+            limits["memory_gb"] = settings.mem_gb
+        plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
+    try:
+        workflow.run(plugin=plugin, plugin_args=args)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # raised by the engine when any node failed
+        if not monitor.failed:
+            raise
+        logger.debug("the workflow ended with %s", error)
+
+
+def _summary(plan: Plan, settings: Settings, monitor: Monitor) -> int:
+    """Say how it went; the exit code."""
+    asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
+    done = [image.image.path for image in plan.images if image.done]
+    lost = [path for path in asked if path not in monitor.failed and path not in monitor.finished and path not in done]
+    print(
+        f"\n{len(monitor.finished)} aligned, {len(done)} done before, {len(monitor.failed)} failed"
+        + (f", {len(lost)} not reached" if lost else "")
+    )
+    if monitor.failed:
+        print(f"failures: {settings.out_dir / 'failures.tsv'} (run the same command again to do only these)")
+    for page in monitor.pages:
+        print(f"report: {page}")
+    return 1 if monitor.failed or lost or monitor.page_errors else 0
+
+
+def _write_reports(settings: Settings) -> int:
+    """Write the pages again from what lies in the output folder."""
+    from posepipe.workflows.plugin import quiet_nipype
+
+    from ..bids.entities import bare_label
+    from ..interfaces.finished import sessions_of
+    from .progress import write_page
+
+    quiet_nipype(_nipype_level(settings))
+    citation = settings.out_dir / "logs" / "CITATION.md"
+    methods = citation.read_text(encoding="utf-8") if citation.is_file() else ""
+    subjects = {bare_label(label, "sub") for label in settings.participant_label}
+    wanted = {bare_label(label, "ses") for label in settings.session_label}
+    units = [
+        (subject, session)
+        for subject, session in sessions_of(settings.out_dir)
+        if (not subjects or subject in subjects) and (not wanted or session in wanted)
+    ]
+    if not units:
+        msg = f"{settings.out_dir}: no outputs of the participants asked for; run without --reports-only first"
+        raise PosepipeError(msg)
+    failed = False
+    for subject, session in units:
+        try:
+            made_by = dataclasses.replace(settings, command=_recorded_command(settings, subject, session))
+            print(f"report: {write_page(made_by, subject, session, {}, methods)}", flush=True)
+        except (PosepipeError, OSError, ValueError) as error:
+            failed = True
+            name = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+            print(f"{name}: no page ({error})", flush=True)
+    return 1 if failed else 0
+
+
+def _recorded_command(settings: Settings, subject: str, session: str | None) -> str:
+    """The command of the last run that worked on a session, from its log; empty where there is none."""
+    from .config_file import read_toml
+
+    logs = SessionPlan(subject, session).log_dir(settings.out_dir, "").glob("*/posepipe.toml")
+    newest = max(logs, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return str(read_toml(newest).get("run", {}).get("command", "")) if newest else ""

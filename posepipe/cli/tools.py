@@ -1,0 +1,44 @@
+"""``posepipe-tools``: everything around the BIDS App."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("align", "demo", "atlas")
+"""Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    from .._version import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="posepipe-tools", description="One image without BIDS, a demonstration, atlases, measurements."
+    )
+    parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    for name in COMMANDS:
+        importlib.import_module(f".{name}_command", __package__).add_arguments(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command with the arguments ``argv`` (default: the command line); the exit code, 2 for a usage error."""
+    from ..errors import AtlasError, PosepipeError, UsageError
+
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)
+    except (UsageError, AtlasError) as error:
+        print(f"posepipe-tools {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except PosepipeError as error:
+        print(f"posepipe-tools {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("posepipe-tools: stopped", file=sys.stderr)
+        return 130
+    return code

@@ -1,0 +1,99 @@
+"""The outputs of an image, written under their final names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+
+from .sidecars import forward_sidecar, other_sidecars
+
+
+class _DerivativesInputSpec(BaseInterfaceInputSpec):
+    in_pose = File(exists=True, mandatory=True, desc="final pose, atlas points to image points (ITK)")
+    in_mask = File(exists=True, mandatory=True, desc="brain mask")
+    resampled = File(exists=True, mandatory=True, desc="the image on the template's grid")
+    reoriented = File(exists=True, mandatory=True, desc="the image under its new affine")
+    mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
+    initial_record = File(exists=True, mandatory=True, desc="record of InitialPose")
+    refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
+    apply_record = File(exists=True, mandatory=True, desc="record of ApplyPose")
+    quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
+    figure = File(exists=True, desc="picture for the page, handed on")
+    out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+    out_files = traits.Dict(
+        traits.Str, traits.Str, mandatory=True,
+        desc="final paths: forward, backward, resampled, reoriented, mask", hash_files=False,
+    )  # fmt: skip
+    known = traits.Dict(
+        traits.Str, mandatory=True,
+        desc="what is known of the image: Sources, Age, AgeSource, Atlas, Cohort, Contrast, ParametersHash, "
+        "TemplateContrast, TemplateChoice, Warnings",
+    )  # fmt: skip
+
+
+class _DerivativesOutputSpec(TraitedSpec):
+    out_files = traits.List(File(exists=True), desc="every file that was written")
+    sidecar = File(exists=True, desc="sidecar of the forward transform")
+    figure = File(exists=True, desc="picture for the page")
+
+
+class Derivatives(SimpleInterface):
+    """Transforms, images, mask and all their sidecars in the output dataset; each file appears whole or not at all.
+
+    The forward transform's sidecar comes last: where it is, the others are.
+    """
+
+    input_spec = _DerivativesInputSpec
+    output_spec = _DerivativesOutputSpec
+    # an output that the user has removed must come back
+    always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from ..bids import OutputNames, read_json, write_json
+        from ..geometry import read_itk
+
+        files = {name: Path(path) for name, path in self.inputs.out_files.items()}
+        stages = ("mask", "initial", "refined", "apply", "quality")
+        records = {stage: read_json(getattr(self.inputs, f"{stage}_record")) for stage in stages}
+        pose = read_itk(self.inputs.in_pose)
+        marker = OutputNames.sidecar(files["forward"])
+        marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
+        _copy(Path(self.inputs.in_mask), files["mask"])
+        _copy(Path(self.inputs.resampled), files["resampled"])
+        _copy(Path(self.inputs.reoriented), files["reoriented"])
+        _write_pose(pose, files["forward"])
+        _write_pose(~pose, files["backward"])
+        written = [*files.values()]
+        for name, content in other_sidecars(self.inputs.known, records, files, Path(self.inputs.out_dir)).items():
+            written.append(write_json(OutputNames.sidecar(files[name]), content))
+        write_json(marker, forward_sidecar(self.inputs.known, pose, records))
+        self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
+        if isdefined(self.inputs.figure):
+            self._results["figure"] = self.inputs.figure
+        return runtime
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_pose(pose: Any, target: Path) -> None:
+    from ..geometry import write_itk
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")  # ITK goes by the extension
+    try:
+        write_itk(pose, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

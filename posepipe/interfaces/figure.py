@@ -1,0 +1,47 @@
+"""The picture of an image before and after its pose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
+
+from .template import TemplateInputSpec, target_of
+
+
+class _PoseFigureInputSpec(TemplateInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="the image")
+    in_mask = File(exists=True, mandatory=True, desc="its brain mask")
+    in_pose = File(exists=True, mandatory=True, desc="pose, atlas points to image points (ITK)")
+
+
+class _PoseFigureOutputSpec(TraitedSpec):
+    out_figure = File(exists=True, desc="picture (WebP): slices before and after, with the atlas outlined")
+
+
+class PoseFigure(SimpleInterface):
+    """Slices of an image before and after its pose, with the outline of the atlas."""
+
+    input_spec = _PoseFigureInputSpec
+    output_spec = _PoseFigureOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from ..geometry import read_itk
+        from ..imaging.volume import load_volume
+        from ..reports.figures import before_after
+
+        target = target_of(self.inputs)
+        picture = before_after(
+            load_volume(self.inputs.in_file),
+            load_volume(self.inputs.in_mask, np.uint8),
+            target.volume,
+            target.mask,
+            read_itk(self.inputs.in_pose),
+        )
+        path = Path(runtime.cwd) / "figure.webp"
+        path.write_bytes(picture)
+        self._results = {"out_figure": str(path)}
+        return runtime

@@ -1,0 +1,113 @@
+"""Images that are finished, as their outputs tell: what a page is made from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BidsError, PosepipeError
+
+if TYPE_CHECKING:
+    from ..atlas import AtlasLibrary
+    from ..bids import OutputNames
+
+logger = logging.getLogger(__name__)
+
+_RAW = "bids:raw:"
+
+
+@dataclass(frozen=True)
+class FinishedImage:
+    """One image with all its outputs: ``sidecar`` is the forward transform's, ``resampled`` that of the image on the
+    template's grid."""
+
+    names: OutputNames
+    sidecar: Mapping[str, Any]
+    resampled: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Path of the input below its dataset."""
+        return self.names.image.relative.as_posix()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was noted on the way."""
+        return [str(warning) for warning in self.resampled.get("Warnings", [])]
+
+    def outputs(self) -> list[str]:
+        """Its files, relative to the output dataset; images and transforms before sidecars."""
+        files = sorted(self.names.files(), key=lambda path: path.suffix == ".json")
+        return [path.relative_to(self.names.out_dir).as_posix() for path in files]
+
+    def figure(self, library: AtlasLibrary) -> bytes:
+        """Its picture before and after, made again from its outputs and the template.
+
+        Raises :class:`~posepipe.errors.PosepipeError` where one of them is gone.
+        """
+        import numpy as np
+
+        from ..bids import read_json
+        from ..geometry import read_itk
+        from ..imaging.volume import load_volume
+        from ..registration.target import Target
+        from ..reports.figures import before_after
+
+        contrast = str(self.resampled.get("TemplateContrast", "T2w"))
+        target = Target.load(library.template(self.sidecar["Atlas"], self.sidecar["Cohort"], contrast))
+        # the reoriented image is the input but for its affine, which the transform it names brings back
+        turned = read_json(self.names.sidecar(self.names.reoriented)).get("Transform", "")
+        used = self.names.out_dir / turned.removeprefix("bids::") if turned else self.names.forward
+        image = load_volume(self.names.reoriented).moved(read_itk(used))
+        mask = load_volume(self.names.mask, np.uint8)
+        return before_after(image, mask, target.volume, target.mask, read_itk(self.names.forward))
+
+
+def finished_images(out_dir: Path, bids_dir: Path, subject: str, session: str | None) -> list[FinishedImage]:
+    """The finished images of a participant and session in the output dataset ``out_dir``, sorted by name."""
+    from ..bids import read_json
+
+    unit = out_dir / f"sub-{subject}"
+    folder = (unit / f"ses-{session}" if session else unit) / "anat"
+    found = []
+    for path in sorted(folder.glob("*_mode-image_xfm.json")):
+        try:
+            sidecar = read_json(path)
+            if "RotationMatrix" in sidecar:  # else that of the inverse
+                found.append(_finished(path, sidecar, out_dir, bids_dir))
+        except (PosepipeError, KeyError, IndexError) as error:
+            logger.warning("%s: left out of the page (%s)", path, error)
+    return found
+
+
+def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path) -> FinishedImage:
+    from ..bids import InputImage, OutputNames, read_json
+    from ..bids.entities import split_name
+
+    relative = Path(str(sidecar["Sources"][0]).removeprefix(_RAW))
+    split = split_name(relative.name)
+    if split is None:
+        msg = f"{path}: its source {relative} is no BIDS name; run posepipe again for this image"
+        raise BidsError(msg)
+    image = InputImage(bids_dir / relative, relative, split.entities, split.suffix)
+    names = OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"]))
+    missing = [file for file in names.files() if not file.is_file()]
+    if missing:
+        msg = f"{missing[0]}: no such file; run posepipe again for this image"
+        raise BidsError(msg)
+    return FinishedImage(names, sidecar, read_json(names.sidecar(names.resampled)))
+
+
+def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:
+    """Participants and sessions that have outputs or failures in ``out_dir``, sorted."""
+    from ..bids import Failures
+
+    rows = Failures(out_dir).rows()
+    found = {(row["subject"][4:], None if row["session"] == "n/a" else row["session"][4:]) for row in rows}
+    for anat in (*out_dir.glob("sub-*/anat"), *out_dir.glob("sub-*/ses-*/anat")):
+        parts = anat.relative_to(out_dir).parts
+        found.add((parts[0][4:], parts[1][4:] if len(parts) == 3 else None))
+    return sorted(found, key=lambda unit: (unit[0], unit[1] or ""))

@@ -1,0 +1,104 @@
+"""The page of a participant and session, from what lies in the output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+
+if TYPE_CHECKING:
+    from ..reports.subject import Failure
+
+
+class _SubjectPageInputSpec(BaseInterfaceInputSpec):
+    out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+    bids_dir = traits.Str(mandatory=True, desc="root of the input dataset")
+    subject = traits.Str(mandatory=True, desc="participant label without sub-")
+    session = traits.Str("", usedefault=True, desc="session label without ses-; empty for a dataset without sessions")
+    figures = traits.Dict(
+        traits.Str, traits.Str, usedefault=True,
+        desc="name of a forward transform → its picture; pictures that are not here are made from the outputs",
+    )  # fmt: skip
+    atlas_dir = traits.List(traits.Str, usedefault=True, desc="folders of atlases, looked in first")
+    command = traits.Str("", usedefault=True, desc="command line of the run")
+    methods = traits.Str("", usedefault=True, desc="text for a paper")
+
+
+class _SubjectPageOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the page")
+
+
+class SubjectPage(SimpleInterface):
+    """One self-contained page with every finished and every failed image of a participant and session."""
+
+    input_spec = _SubjectPageInputSpec
+    output_spec = _SubjectPageOutputSpec
+    # it shows what lies in the output folder, which is no input that could be hashed
+    always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:
+        i = self.inputs
+        page = write_page_of(
+            Path(i.out_dir), Path(i.bids_dir), i.subject, i.session or None,
+            figures={name: Path(path) for name, path in i.figures.items()},
+            atlas_dirs=[Path(path) for path in i.atlas_dir], command=i.command, methods=i.methods,
+        )  # fmt: skip
+        self._results = {"out_file": str(page)}
+        return runtime
+
+
+def write_page_of(
+    out_dir: Path,
+    bids_dir: Path,
+    subject: str,
+    session: str | None,
+    *,
+    figures: Mapping[str, Path],
+    atlas_dirs: list[Path],
+    command: str,
+    methods: str,
+) -> Path:
+    """Write the page of a participant and session; an image that failed last is shown as failed, not as it was before.
+
+    Raises ValueError where there is nothing to show, and :class:`~posepipe.errors.PosepipeError` for a picture that
+    cannot be made again.
+    """
+    from .._version import __version__
+    from ..atlas import AtlasLibrary
+    from ..bids import Failures, subject_page
+    from ..reports.subject import PageImage, write_subject_page
+    from .finished import finished_images
+
+    unit = (f"sub-{subject}", f"ses-{session}" if session else "n/a")
+    rows = [row for row in Failures(out_dir).rows() if (row["subject"], row["session"]) == unit]
+    failed = {row["image"] for row in rows}
+    library = AtlasLibrary.default(atlas_dirs)
+    images = []
+    for done in finished_images(out_dir, bids_dir, subject, session):
+        if done.name not in failed:
+            picture = figures.get(done.names.forward.name) or done.figure(library)
+            images.append(PageImage(done.name, done.sidecar, picture, done.outputs(), done.warnings))
+    return write_subject_page(
+        subject_page(out_dir, subject, session),
+        subject=subject,
+        session=session,
+        images=images,
+        failures=[_failure(row, out_dir) for row in rows],
+        version=__version__,
+        command=command,
+        methods=methods,
+    )
+
+
+def _failure(row: Mapping[str, str], out_dir: Path) -> Failure:
+    """A failure in full: an error that posepipe foresaw speaks for itself; of any other, the crash file is shown."""
+    from .. import errors
+    from ..reports.subject import Failure
+
+    text, log = row["error"], "" if row["log"] == "n/a" else row["log"]
+    foreseen = hasattr(errors, text.partition(":")[0])
+    if log and not foreseen and (out_dir / log).is_file():
+        text += "\n\n" + (out_dir / log).read_text(encoding="utf-8", errors="replace")
+    return Failure(row["image"], row["stage"], text, log)

@@ -1,0 +1,147 @@
+"""The pose of an image: found, refined, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
+
+from .records import initial_of, initial_to_record, mask_of, refined_of, stopwatch, write_record
+from .template import TemplateInputSpec, target_of
+
+
+class _ComputeInputSpec(TemplateInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="the image")
+    in_mask = File(exists=True, mandatory=True, desc="its brain mask")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
+    num_threads = traits.Range(low=1, value=1, usedefault=True, nohash=True, desc="threads to use")
+
+
+def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
+    """Image, mask, target and device of an interface, with torch held to its number of threads."""
+    import numpy as np
+    import torch
+
+    from ..imaging.volume import load_volume
+
+    torch.set_num_threads(inputs.num_threads)
+    device = inputs.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    mask = load_volume(inputs.in_mask, np.uint8)
+    return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
+
+
+class _InitialPoseInputSpec(_ComputeInputSpec):
+    method = traits.Enum("auto", "search", "axes", "center", usedefault=True, desc="how the pose is found")
+    age_known = traits.Bool(True, usedefault=True, desc="whether the template was chosen by age, so that sizes agree")
+
+
+class _InitialPoseOutputSpec(TraitedSpec):
+    out_pose = File(exists=True, desc="pose, atlas points to image points (ITK)")
+    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, scale, margin, seconds")
+
+
+class InitialPose(SimpleInterface):
+    """The pose of an image from nothing but the image: a search over all rotations, its axes, or its centre."""
+
+    input_spec = _InitialPoseInputSpec
+    output_spec = _InitialPoseOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from ..geometry import write_itk
+        from ..registration.initial import initial_pose
+
+        record: dict[str, Any] = {}
+        with stopwatch(record):
+            image, mask, target, device = _prepare(self.inputs)
+            initial = initial_pose(
+                image, mask, target, method=self.inputs.method, age_known=self.inputs.age_known, device=device
+            )
+        record |= initial_to_record(initial)
+        self._results = {
+            "out_pose": str(write_itk(initial.pose, Path(runtime.cwd) / "initial.txt")),
+            "out_record": write_record(runtime.cwd, "initial", record),
+        }
+        return runtime
+
+
+class _RefinePoseInputSpec(_ComputeInputSpec):
+    in_pose = File(exists=True, mandatory=True, desc="pose to start from (ITK)")
+    method = traits.Enum("ants", "torch", "none", usedefault=True, desc="how the pose is refined")
+    seed = traits.Int(0, usedefault=True, desc="seed of the voxels that are sampled")
+
+
+class _RefinePoseOutputSpec(TraitedSpec):
+    out_pose = File(exists=True, desc="refined pose, atlas points to image points (ITK)")
+    out_record = File(exists=True, desc="JSON: method, similarity before and after, warnings, seconds")
+
+
+class RefinePose(SimpleInterface):
+    """A pose made better by maximising the similarity of image and template; never one that is worse."""
+
+    input_spec = _RefinePoseInputSpec
+    output_spec = _RefinePoseOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from ..geometry import read_itk, write_itk
+        from ..registration.refine import refine_pose
+
+        record: dict[str, Any] = {}
+        with stopwatch(record):
+            image, mask, target, device = _prepare(self.inputs)
+            refined = refine_pose(
+                image,
+                mask,
+                target,
+                read_itk(self.inputs.in_pose),
+                method=self.inputs.method,
+                threads=self.inputs.num_threads,
+                seed=self.inputs.seed,
+                device=device,
+            )
+        record |= {"method": refined.method, "similarity": refined.similarity, "warnings": list(refined.warnings)}
+        self._results = {
+            "out_pose": str(write_itk(refined.pose, Path(runtime.cwd) / "refined.txt")),
+            "out_record": write_record(runtime.cwd, "refined", record),
+        }
+        return runtime
+
+
+class _PoseQualityInputSpec(TemplateInputSpec):
+    in_mask = File(exists=True, mandatory=True, desc="brain mask of the image")
+    mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
+    initial_pose = File(exists=True, mandatory=True, desc="pose of InitialPose (ITK)")
+    initial_record = File(exists=True, mandatory=True, desc="record of InitialPose")
+    refined_pose = File(exists=True, mandatory=True, desc="pose of RefinePose (ITK)")
+    refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
+    age = traits.Float(desc="age of the brain, weeks")
+
+
+class _PoseQualityOutputSpec(TraitedSpec):
+    out_record = File(exists=True, desc="JSON: qc, reasons, confidence, seconds")
+    qc = traits.Enum("pass", "review", "fail", desc="the verdict")
+
+
+class PoseQuality(SimpleInterface):
+    """Whether a pose can be trusted, and why not."""
+
+    input_spec = _PoseQualityInputSpec
+    output_spec = _PoseQualityOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from ..registration.quality import judge_pose
+
+        record: dict[str, Any] = {}
+        with stopwatch(record):
+            quality = judge_pose(
+                initial_of(self.inputs.initial_record, self.inputs.initial_pose),
+                refined_of(self.inputs.refined_record, self.inputs.refined_pose),
+                mask_of(self.inputs.in_mask, self.inputs.mask_record),
+                target_of(self.inputs),
+                self.inputs.age if isdefined(self.inputs.age) else None,
+            )
+        record |= {"qc": quality.qc, "reasons": list(quality.reasons), "confidence": quality.confidence}
+        self._results = {"out_record": write_record(runtime.cwd, "quality", record), "qc": quality.qc}
+        return runtime

@@ -1,0 +1,91 @@
+"""What nodes hand each other besides images: JSON records of the stages, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..imaging.mask import BrainMask
+    from ..registration.initial import InitialPose
+    from ..registration.refine import Refined
+
+
+@contextmanager
+def stopwatch(record: dict[str, Any]) -> Iterator[None]:
+    """Note under ``seconds`` how long the block took."""
+    start = time.perf_counter()
+    yield
+    record["seconds"] = round(time.perf_counter() - start, 3)
+
+
+def write_record(cwd: str | Path, name: str, record: Mapping[str, Any]) -> str:
+    """Write ``record`` to ``cwd/name.json``; its path."""
+    from ..bids import write_json
+
+    return str(write_json(Path(cwd) / f"{name}.json", record))
+
+
+def initial_to_record(initial: InitialPose) -> dict[str, Any]:
+    """The start of the pose search as plain values; hypotheses best first, rotation vectors in radians, mm."""
+    hypotheses = [
+        {"rotvec": h.pose.rotvec.tolist(), "translation": h.pose.translation.tolist(), "score": float(h.score)}
+        for h in initial.hypotheses
+    ]
+    return {
+        "method": initial.method,
+        "scale": float(initial.scale),
+        "margin": None if initial.margin is None else float(initial.margin),
+        "hypotheses": hypotheses,
+    }
+
+
+def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
+    """The initial pose that :func:`initial_to_record` and its transform file hold."""
+    from ..bids import read_json
+    from ..geometry import Rigid, read_itk
+    from ..registration.initial import Hypothesis, InitialPose
+
+    record = read_json(record_file)
+    hypotheses = tuple(
+        Hypothesis(pose=Rigid.from_rotvec(h["rotvec"], h["translation"]), score=h["score"])
+        for h in record["hypotheses"]
+    )
+    return InitialPose(
+        pose=read_itk(pose_file),
+        method=record["method"],
+        hypotheses=hypotheses,
+        scale=record["scale"],
+        margin=record["margin"],
+    )
+
+
+def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
+    """The refined pose that the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file hold."""
+    from ..bids import read_json
+    from ..geometry import read_itk
+    from ..registration.refine import Refined
+
+    record = read_json(record_file)
+    return Refined(
+        pose=read_itk(pose_file),
+        method=record["method"],
+        similarity=record["similarity"],
+        warnings=tuple(record["warnings"]),
+    )
+
+
+def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
+    """The brain mask that :class:`~posepipe.interfaces.mask.BrainMask` wrote."""
+    import numpy as np
+
+    from ..bids import read_json
+    from ..imaging.mask import BrainMask
+    from ..imaging.volume import load_volume
+
+    record = read_json(record_file)
+    volume = load_volume(mask_file, np.uint8)
+    return BrainMask(volume.with_data(volume.data > 0), record["source"], tuple(record["warnings"]))

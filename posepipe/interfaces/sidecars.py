@@ -1,0 +1,102 @@
+"""The contents of the sidecars that posepipe writes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+
+if TYPE_CHECKING:
+    from ..geometry import Rigid
+
+Records = Mapping[str, Mapping[str, Any]]
+
+STAGES = {
+    "mask": "Mask",
+    "initial": "InitialPose",
+    "refined": "Refinement",
+    "quality": "Quality",
+    "apply": "Resampling",
+}
+"""Stage of the workflow → its key under ``Seconds``."""
+_PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "antspyx")
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of posepipe, Python and what computes the results."""
+    versions = {"posepipe": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> dict[str, Any]:
+    """The sidecar of the transform that resamples the image: how the pose came about, in full.
+
+    ``known`` is what the plan knows of the image; ``records`` are those of the stages (:data:`STAGES`).
+    """
+    from ..bids import HASH_KEY
+
+    quality = records["quality"]
+    return {
+        "Sources": known["Sources"],
+        "Age": known["Age"],
+        "AgeSource": known["AgeSource"],
+        "Atlas": known["Atlas"],
+        "Cohort": known["Cohort"],
+        "Contrast": known["Contrast"],
+        "Mask": records["mask"]["source"],
+        "InitMethod": records["initial"]["method"],
+        "RefineMethod": records["refined"]["method"],
+        "RotationMatrix": pose.rotation,
+        "RotationVector": pose.rotvec,
+        "RotationAngleDegrees": pose.angle_degrees,
+        "TranslationMM": pose.translation,
+        "Similarity": records["refined"]["similarity"],
+        "Confidence": quality["confidence"],
+        "QC": quality["qc"],
+        "QCReasons": quality["reasons"],
+        "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items()},
+        "Weights": {},
+        "SoftwareVersions": software_versions(),
+        HASH_KEY: known["ParametersHash"],
+    }
+
+
+def other_sidecars(
+    known: Mapping[str, Any], records: Records, files: Mapping[str, Path], out_dir: Path
+) -> dict[str, dict[str, Any]]:
+    """The sidecars of the other outputs, by the output's name."""
+
+    def uri(name: str) -> str:
+        return f"bids::{files[name].relative_to(out_dir).as_posix()}"
+
+    image = known["Sources"][0]
+    warnings = [*known["Warnings"], *records["mask"]["warnings"], *records["refined"]["warnings"]]
+    return {
+        "backward": {"Sources": [uri("forward")], "InverseOf": uri("forward")},
+        "mask": {
+            "Type": "Brain",
+            "Sources": known["Sources"],
+            "Mask": records["mask"]["source"],
+            "Millilitres": records["mask"]["millilitres"],
+        },
+        "reoriented": {"Sources": [image, uri("forward")], "Transform": uri("forward"), "Interpolation": "none"},
+        "resampled": {
+            "Sources": [image, uri("forward")],
+            "Transform": uri("forward"),
+            "Interpolation": "cubic",
+            "Atlas": known["Atlas"],
+            "Cohort": known["Cohort"],
+            "TemplateContrast": known["TemplateContrast"],
+            "TemplateChoice": known["TemplateChoice"],
+            "Warnings": warnings,
+        },
+    }

@@ -1,0 +1,76 @@
+"""The template as nodes are handed it: traits, and back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, traits
+
+if TYPE_CHECKING:
+    from ..atlas import Template
+    from ..registration.target import Target
+
+
+class TemplateInputSpec(BaseInterfaceInputSpec):
+    """Inputs of every interface that needs the template."""
+
+    template = File(exists=True, mandatory=True, desc="image of the template")
+    template_mask = File(exists=True, desc="its brain mask, on the same grid")
+    atlas = traits.Str(mandatory=True, desc="name of the atlas")
+    cohort = traits.Str(mandatory=True, desc="label of its cohort")
+    template_age = traits.Float(mandatory=True, desc="age of the cohort, weeks")
+    template_contrast = traits.Enum("T2w", "T1w", usedefault=True, desc="contrast of the template's image")
+    to_canonical = traits.List(
+        traits.Float, minlen=9, maxlen=9, desc="rotation of the template to the canonical frame (3, 3), by rows"
+    )
+
+
+def template_inputs(template: Template) -> dict[str, Any]:
+    """Values for the traits of :class:`TemplateInputSpec`."""
+    values: dict[str, Any] = {
+        "template": str(template.image),
+        "atlas": template.atlas,
+        "cohort": template.cohort,
+        "template_age": float(template.age),
+        "template_contrast": template.contrast,
+    }
+    if template.mask is not None:
+        values["template_mask"] = str(template.mask)
+    if template.to_canonical is not None:
+        values["to_canonical"] = [float(v) for v in template.to_canonical.ravel()]
+    return values
+
+
+def template_of(inputs: Any) -> Template:
+    """The template that the traits of an interface describe."""
+    import numpy as np
+
+    from ..atlas import Template
+
+    canonical = np.reshape(inputs.to_canonical, (3, 3)) if len(inputs.to_canonical or ()) == 9 else None
+    mask = Path(inputs.template_mask) if isdefined(inputs.template_mask) else None
+    return Template(
+        atlas=inputs.atlas,
+        cohort=inputs.cohort,
+        age=inputs.template_age,
+        contrast=inputs.template_contrast,
+        image=Path(inputs.template),
+        mask=mask,
+        to_canonical=canonical,
+    )
+
+
+def target_of(inputs: Any, device: str = "cpu") -> Target:
+    """The template made ready; kept in memory, so that the stages of an image and the images of an age share it."""
+    template = template_of(inputs)
+    changed = template.image.stat().st_mtime_ns
+    return _target(template, changed, device)
+
+
+@lru_cache(maxsize=2)
+def _target(template: Template, _changed: int, device: str) -> Target:
+    from ..registration.target import Target
+
+    return Target.load(template, device=device)

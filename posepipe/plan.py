@@ -1,0 +1,100 @@
+"""What a run is going to do: for each image its age, template and outputs, settled before any work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import PosepipeError
+
+if TYPE_CHECKING:
+    from .atlas import Choice
+    from .bids import Age, InputImage, OutputNames
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One image that can be processed.
+
+    ``contrast`` is the image's own; ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
+    ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
+    image and its mask); ``done`` says that an earlier run finished it with the same.
+    """
+
+    image: InputImage
+    names: OutputNames
+    age: Age
+    choice: Choice
+    contrast: str
+    sources: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(hash=False)
+    parameters_hash: str
+    done: bool
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be known of its age and its template."""
+        return (*self.age.warnings, *self.choice.warnings)
+
+    @property
+    def space(self) -> str:
+        """Name of the template's space: ``CRL+29``."""
+        return self.choice.template.space
+
+
+@dataclass(frozen=True)
+class PlanFailure:
+    """One image that cannot be processed, the stage that found it out, and why."""
+
+    image: InputImage
+    stage: str
+    error: PosepipeError
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """The images of one participant and session: the unit that has a page and a log folder of its own."""
+
+    subject: str
+    session: str | None
+    images: tuple[ImagePlan, ...] = ()
+    failures: tuple[PlanFailure, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-1``."""
+        return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
+
+    @property
+    def todo(self) -> tuple[ImagePlan, ...]:
+        """The images that are not done yet."""
+        return tuple(image for image in self.images if not image.done)
+
+    def log_dir(self, out_dir: Path, run_id: str) -> Path:
+        """Folder of one run's settings and crash files."""
+        unit = out_dir / f"sub-{self.subject}"
+        return (unit / f"ses-{self.session}" if self.session else unit) / "log" / run_id
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sessions of a run, in the order of the dataset."""
+
+    sessions: tuple[SessionPlan, ...]
+
+    @property
+    def images(self) -> Iterator[ImagePlan]:
+        """Every image that can be processed."""
+        return (image for session in self.sessions for image in session.images)
+
+    @property
+    def todo(self) -> tuple[ImagePlan, ...]:
+        """Every image that is not done yet."""
+        return tuple(image for session in self.sessions for image in session.todo)
+
+    @property
+    def failures(self) -> tuple[PlanFailure, ...]:
+        """Every image that cannot be processed."""
+        return tuple(failure for session in self.sessions for failure in session.failures)

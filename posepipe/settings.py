@@ -1,0 +1,94 @@
+"""What a run is told to do: one frozen object, built once from the command line and handed down."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+INIT_CHOICES = ("auto", "search", "axes", "center")
+REFINE_CHOICES = ("ants", "torch", "none")
+MASK_CHOICES = ("auto", "given", "nonzero")
+CONTRAST_CHOICES = ("auto", "T1w", "T2w")
+DEVICE_CHOICES = ("auto", "cpu", "cuda")
+AGE_POLICIES = ("error", "nearest")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run; the defaults stand here and nowhere else.
+
+    Names are those of the command-line options. ``nprocs`` None: all cores of this machine; ``omp_nthreads`` None: as
+    many for each image as are left when the images run side by side. ``run_id`` names the run's log folders.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    work_dir: Path
+    run_id: str
+    command: str = ""
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    bids_filter_file: Path | None = None
+    derivatives: tuple[str, ...] = ()
+    skip_bids_validation: bool = False
+    atlas: str = "auto"
+    atlas_dir: tuple[Path, ...] = ()
+    age: float | None = None
+    age_column: str | None = None
+    age_policy: str = "error"
+    contrast: str = "auto"
+    mask: str = "auto"
+    init: str = "auto"
+    refine: str = "ants"
+    nprocs: int | None = None
+    omp_nthreads: int | None = None
+    mem_gb: float | None = None
+    device: str = "auto"
+    nipype_plugin: str | None = None
+    plugin_args: Path | None = None
+    config_file: Path | None = None
+    stop_on_first_crash: bool = False
+    dry_run: bool = False
+    reports_only: bool = False
+    boilerplate_only: bool = False
+    write_graph: bool = False
+    random_seed: int = 0
+    verbose: int = 0
+
+    def to_toml(self, versions: Mapping[str, str]) -> str:
+        """These settings as TOML that ``--config-file`` takes, with the command and ``versions`` in tables beside them.
+
+        >>> s = Settings(Path("/d"), Path("/o"), Path("/w"), "r1", participant_label=("01",))
+        >>> [line for line in s.to_toml({}).splitlines() if "participant" in line]
+        ['participant-label = ["01"]']
+        """
+        apart = {"bids_dir", "out_dir", "run_id", "command", "config_file"}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        lines = [f"{name.replace('_', '-')} = {_toml(value)}" for name, value in given.items() if value is not None]
+        run = {name: getattr(self, name) for name in ("command", "run_id", "bids_dir", "out_dir", "config_file")}
+        lines += ["", "[run]", *(f"{key} = {_toml(value)}" for key, value in run.items() if value is not None)]
+        lines += ["", "[versions]", *(f"{_toml(key)} = {_toml(value)}" for key, value in versions.items())]
+        return "\n".join(lines) + "\n"
+
+
+def command_line(program: str, argv: list[str]) -> str:
+    """The command as a shell would take it."""
+    return shlex.join([program, *argv])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    text = str(value)
+    escaped = "".join(_ESCAPES.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in text)
+    return f'"{escaped}"'
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}

@@ -1,0 +1,58 @@
+"""The workflow of a run."""
+
+from __future__ import annotations
+
+import hashlib
+
+from posepipe.plan import Plan
+from posepipe.settings import Settings
+
+from .engine import Workflow, execution_config
+from .methods import image_methods, intro
+from .session import init_session_wf
+
+
+def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+    """Build the workflow of all images that are still to be done.
+
+    Workflow Graph
+        one session workflow for each session that has something to do, unconnected
+
+    Parameters
+    ----------
+    plan : :class:`~posepipe.plan.Plan`
+        what is to be done
+    settings : :class:`~posepipe.settings.Settings`
+        of the run
+    omp_nthreads : :obj:`int`
+        threads that one node may use
+
+    Inputs
+    ------
+    None; every image workflow has its files set.
+
+    Outputs
+    -------
+    None; the files are written to the output dataset.
+    """
+    workflow = Workflow(name=f"posepipe_{_place(settings)}_wf")
+    workflow.base_dir = str(settings.work_dir)
+    workflow.config = execution_config(stop_on_first_crash=settings.stop_on_first_crash)
+    # images that an earlier run has done belong to the text too
+    texts = [intro(), *(image_methods(image, settings) for image in plan.images if image.done)]
+    workflow.__desc__ = "\n\n".join(text for text, _ in texts)
+    workflow.references = tuple(reference for _, references in texts for reference in references)
+    sessions = [session for session in plan.sessions if session.todo]
+    workflow.add_nodes([init_session_wf(plan=s, settings=settings, omp_nthreads=omp_nthreads) for s in sessions])
+    return workflow
+
+
+def citation_text(workflow: Workflow) -> str:
+    """``CITATION.md``: the methods text of a workflow and its references."""
+    references = "\n".join(f"- {reference}" for reference in workflow.visit_references())
+    return f"# Methods\n\n{workflow.visit_desc()}\n\n# References\n\n{references}\n"
+
+
+def _place(settings: Settings) -> str:
+    """Tells datasets apart that share a work folder, even at the same time and with the same participants."""
+    return hashlib.sha256(f"{settings.bids_dir}\0{settings.out_dir}".encode()).hexdigest()[:8]

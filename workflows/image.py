@@ -1,0 +1,135 @@
+"""The workflow of one image: mask, pose, refinement, quality, resampling, outputs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.derivatives import Derivatives
+from posepipe.interfaces.figure import PoseFigure
+from posepipe.interfaces.mask import BrainMask
+from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
+from posepipe.interfaces.template import template_inputs
+from posepipe.plan import ImagePlan
+from posepipe.settings import Settings
+
+from .engine import Workflow
+from .methods import image_methods
+
+_MEM_GB = 1.5
+
+
+def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+    """Build the workflow that aligns one image to its template.
+
+    Workflow Graph
+        inputnode → mask → initial → refined → quality, apply, figure → derivatives
+
+    Parameters
+    ----------
+    plan : :class:`~posepipe.plan.ImagePlan`
+        the image, its age, its template and where its outputs go
+    settings : :class:`~posepipe.settings.Settings`
+        methods, device and seed
+    omp_nthreads : :obj:`int`
+        threads that one node may use
+
+    Inputs
+    ------
+    image
+        the image file
+    mask
+        a brain mask on its grid; left undefined where there is none
+
+    Outputs
+    -------
+    sidecar
+        sidecar of the forward transform, the last file written
+    out_files
+        every file written
+    figure
+        picture (WebP) of the image before and after
+    """
+    workflow = Workflow(name=image_wf_name(plan))
+    workflow.__desc__, workflow.references = image_methods(plan, settings)
+    template = template_inputs(plan.choice.template)
+    compute = {**template, "device": settings.device, "num_threads": omp_nthreads}
+
+    inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
+    inputnode.inputs.image = str(plan.image.path)
+    if plan.image.mask is not None and settings.mask != "nonzero":
+        inputnode.inputs.mask = str(plan.image.mask)
+    outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
+
+    mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
+    initial = _node(InitialPose(method=settings.init, **compute), "initial_pose", omp_nthreads)
+    refining = {"method": settings.refine, "seed": settings.random_seed}
+    refined = _node(RefinePose(**refining, **compute), "refinement", omp_nthreads)
+    quality = pe.Node(PoseQuality(age=plan.age.weeks, **template), name="quality", mem_gb=0.5)
+    apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
+    figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
+    derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
+
+    given: list[Any] = [("image", "in_file")]
+    workflow.connect([
+        (inputnode, mask, [*given, ("mask", "in_mask")]),
+        (inputnode, initial, given),
+        (inputnode, refined, given),
+        (inputnode, apply, given),
+        (inputnode, figure, given),
+        (mask, initial, [("out_mask", "in_mask")]),
+        (mask, refined, [("out_mask", "in_mask")]),
+        (initial, refined, [("out_pose", "in_pose")]),
+        (mask, quality, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
+        (initial, quality, [("out_pose", "initial_pose"), ("out_record", "initial_record")]),
+        (refined, quality, [("out_pose", "refined_pose"), ("out_record", "refined_record")]),
+        (refined, apply, [("out_pose", "in_pose")]),
+        (mask, figure, [("out_mask", "in_mask")]),
+        (refined, figure, [("out_pose", "in_pose")]),
+        (mask, derivatives, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
+        (initial, derivatives, [("out_record", "initial_record")]),
+        (refined, derivatives, [("out_pose", "in_pose"), ("out_record", "refined_record")]),
+        (apply, derivatives, [
+            ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
+        ]),
+        (quality, derivatives, [("out_record", "quality_record")]),
+        # the picture first: once the outputs are there, the page can be written
+        (figure, derivatives, [("out_figure", "figure")]),
+        (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def image_wf_name(plan: ImagePlan) -> str:
+    """Name of the workflow of an image: its file name in the signs that Nipype takes."""
+    stem = plan.image.path.name.partition(".")[0]
+    return re.sub(r"\W", "_", stem) + "_wf"
+
+
+def _node(interface: Any, name: str, threads: int) -> pe.Node:
+    return pe.Node(interface, name=name, n_procs=threads, mem_gb=_MEM_GB)
+
+
+def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
+    template, names = plan.choice.template, plan.names
+    outputs = ("forward", "backward", "resampled", "reoriented", "mask")
+    return {
+        "out_dir": str(settings.out_dir),
+        "out_files": {name: str(getattr(names, name)) for name in outputs},
+        "known": {
+            "Sources": list(plan.sources),
+            "Age": plan.age.weeks,
+            "AgeSource": plan.age.source,
+            "Atlas": template.atlas,
+            "Cohort": template.cohort,
+            "Contrast": plan.contrast,
+            "ParametersHash": plan.parameters_hash,
+            "TemplateContrast": template.contrast,
+            "TemplateChoice": plan.choice.reason,
+            "Warnings": list(plan.warnings),
+        },
+    }

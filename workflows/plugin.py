@@ -1,0 +1,83 @@
+"""Nipype's MultiProc plugin, made safe for torch and for workers that die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any
+
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+
+START_METHOD = "forkserver"
+"""How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever."""
+
+
+def start_worker(cwd: str, nipype_level: str) -> None:
+    """Prepare a worker: quiet as the main process is, and no look for newer versions."""
+    os.chdir(cwd)
+    os.environ["NIPYPE_NO_ET"] = "1"
+    quiet_nipype(nipype_level)
+
+
+def quiet_nipype(level: str) -> None:
+    """Set how much Nipype logs, and stop it from looking for newer versions: users may be offline."""
+    import nipype
+
+    for name in ("workflow_level", "utils_level", "interface_level"):
+        nipype.config.set("logging", name, level)
+    nipype.config.set("execution", "check_version", "false")
+    nipype.logging.update_logging(nipype.config)
+
+
+class SafeMultiProcPlugin(MultiProcPlugin):
+    """MultiProc whose workers start afresh, and which goes on when one dies (out of memory, a crash in a library).
+
+    Nipype's own plugin would wait for the dead worker for ever. Here the tasks that were running fail, each with an
+    error that says so, and the others go on in new workers.
+    """
+
+    pool: ProcessPoolExecutor
+
+    def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown()  # no worker has started yet
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        level = self.plugin_args.get("nipype_level", "CRITICAL")
+        return ProcessPoolExecutor(
+            max_workers=self.processors,
+            initializer=start_worker,
+            initargs=(self._cwd, level),
+            mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context", START_METHOD)),
+        )
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        try:
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        except BrokenProcessPool:
+            self.pool = self._new_pool()
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        self._task_obj[self._taskid] = future
+        future.add_done_callback(partial(self._collect, self._taskid))
+        return self._taskid
+
+    def _collect(self, taskid: int, future: Future) -> None:
+        error = future.exception()
+        if error is None:
+            self._taskresult[taskid] = future.result()
+            return
+        message = (
+            f"RuntimeError: a worker process ended before this was done ({error}); often there was too little memory: "
+            "run again with fewer --nprocs, or with --mem-gb\n"
+        )
+        self._taskresult[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
+
+    def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
+        if result is not None:  # the status callback comes first, and wants to know
+            self.procs[jobid]._traceback = result["traceback"]
+        return super()._clean_queue(jobid, graph, result=result)

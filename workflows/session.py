@@ -1,0 +1,55 @@
+"""The workflow of one session: its images side by side, and its own log folder."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from posepipe.plan import SessionPlan
+from posepipe.settings import Settings
+
+from .engine import Workflow, execution_config
+from .image import init_image_wf
+
+
+def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+    """Build the workflow of the images of one participant and session that are still to be done.
+
+    The images do not depend on each other: one that fails stops none of the others. The session's page is no node, as
+    it must be written when an image has failed too (:mod:`posepipe.cli.progress`).
+
+    Workflow Graph
+        one image workflow for each image, unconnected
+
+    Parameters
+    ----------
+    plan : :class:`~posepipe.plan.SessionPlan`
+        the session's images
+    settings : :class:`~posepipe.settings.Settings`
+        of the run; crash files go to ``log/<run id>`` of the session
+    omp_nthreads : :obj:`int`
+        threads that one node may use
+
+    Inputs
+    ------
+    None; every image workflow has its files set.
+
+    Outputs
+    -------
+    None; the files are written to the output dataset.
+    """
+    workflow = Workflow(name=session_wf_name(plan))
+    workflow.config = execution_config(
+        crashdump_dir=plan.log_dir(settings.out_dir, settings.run_id),
+        stop_on_first_crash=settings.stop_on_first_crash,
+    )
+    workflow.add_nodes(
+        [init_image_wf(plan=image, settings=settings, omp_nthreads=omp_nthreads) for image in plan.todo]
+    )
+    for node in workflow._get_all_nodes():
+        node.config = deepcopy(workflow.config)
+    return workflow
+
+
+def session_wf_name(plan: SessionPlan) -> str:
+    """Name of the workflow of a session, in the signs that Nipype takes."""
+    return plan.label.replace("-", "_").replace("+", "_") + "_wf"
