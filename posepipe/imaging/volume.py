@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,9 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
         raise ImageError(msg)
     try:
         image = nib.load(path)
+        if path.name.endswith((".nii.gz", ".mgz")):
+            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
+            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
         msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
