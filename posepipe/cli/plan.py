@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..errors import AtlasError, ImageError, MaskError, PosepipeError
+from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
 from ..settings import Settings
 
@@ -74,7 +74,10 @@ class _Planner:
 
         self._settings = settings
         self._library = library
-        self._ages = AgeReader(settings.bids_dir, age=settings.age, column=settings.age_column)
+        try:
+            self._ages = AgeReader(settings.bids_dir, age=settings.age, column=settings.age_column)
+        except AgeError as error:  # an --age that nobody has
+            raise UsageError(str(error)) from error
         self._digests: dict[Path, str] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,11 @@ def write_record(cwd: str | Path, name: str, record: Mapping[str, Any]) -> str:
 def initial_to_record(initial: InitialPose) -> dict[str, Any]:
     """The start of the pose search as plain values; hypotheses best first, rotation vectors in radians, mm."""
     hypotheses = [
-        {"rotvec": h.pose.rotvec.tolist(), "translation": h.pose.translation.tolist(), "score": float(h.score)}
+        {
+            "rotvec": h.pose.rotvec.tolist(),
+            "translation": h.pose.translation.tolist(),
+            **{f.name: float(getattr(h, f.name)) for f in fields(h) if f.name != "pose"},
+        }
         for h in initial.hypotheses
     ]
     return {
@@ -51,8 +56,7 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
 
     record = read_json(record_file)
     hypotheses = tuple(
-        Hypothesis(pose=Rigid.from_rotvec(h["rotvec"], h["translation"]), score=h["score"])
-        for h in record["hypotheses"]
+        Hypothesis(pose=Rigid.from_rotvec(h.pop("rotvec"), h.pop("translation")), **h) for h in record["hypotheses"]
     )
     return InitialPose(
         pose=read_itk(pose_file),

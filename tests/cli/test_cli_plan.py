@@ -1,0 +1,167 @@
+"""The plan of a run and what a dry run prints; nothing is aligned here."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from posepipe.cli.parser import parse_settings
+from posepipe.cli.plan import check_header, make_plan
+from posepipe.errors import AtlasError, ImageError
+
+
+def plan_of(study: Any, *options: str) -> Any:
+    return make_plan(parse_settings(study.command(*options)))
+
+
+def test_plan_holds_sessions_in_order(raw_study: Any) -> None:
+    plan = plan_of(raw_study)
+    labels = ["sub-01", "sub-02_ses-1", "sub-02_ses-2", "sub-03", "sub-04", "sub-05", "sub-06", "sub-07"]
+    assert [session.label for session in plan.sessions] == labels
+    assert [image.space for image in plan.images] == [
+        "Phantom+24", "Phantom+27", "Phantom+32", "Phantom+39", "Phantom+39", "Phantom+34", "Phantom+24",
+    ]  # fmt: skip
+    assert [(failure.image.subject, failure.stage) for failure in plan.failures] == [("05", "age"), ("07", "image")]
+
+
+def test_parameters_follow_what_changes_the_result(raw_study: Any) -> None:
+    first = next(plan_of(raw_study).images)
+    same = next(plan_of(raw_study, "--nprocs", "2", "--device", "cpu", "-v").images)
+    assert same.parameters_hash == first.parameters_hash
+    for options in (("--refine", "none"), ("--init", "axes"), ("--age", "24.4"), ("--random-seed", "1")):
+        assert next(plan_of(raw_study, *options).images).parameters_hash != first.parameters_hash, options
+
+
+def test_contrast_can_be_overruled(raw_study: Any) -> None:
+    image = next(plan_of(raw_study, "--contrast", "T1w").images)
+    assert image.contrast == "T1w" and image.choice.template.contrast == "T1w"
+    assert "from-T2w" in image.names.forward.name
+
+
+def test_mask_that_must_be_given(raw_study: Any) -> None:
+    plan = plan_of(raw_study, "--mask", "given")
+    assert [image.image.subject for image in plan.images] == ["04"]
+    messages = {failure.image.subject: str(failure.error) for failure in plan.failures if failure.stage == "mask"}
+    assert "sub-01_rec-svr_T2w.nii.gz: --mask given" in messages["01"] and "-d" in messages["01"]
+
+
+def test_age_outside_the_atlas(raw_study: Any) -> None:
+    assert "--age-policy nearest" in str(plan_of(raw_study, "--age", "45").failures[0].error)
+    image = next(plan_of(raw_study, "--age", "45", "--age-policy", "nearest").images)
+    assert image.space == "Phantom+39" and any("outside" in warning for warning in image.warnings)
+
+
+def test_dry_run_prints_and_writes_nothing(raw_study: Any, tmp_path: Path) -> None:
+    study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
+    code, told = study.main("--dry-run")
+    assert code == 1 and not study.out.exists() and not study.work.exists()
+    assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in told
+    assert "Phantom+24: asked for by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
+    assert f"given: {study.demo.masks_dir}/sub-04" in told and "nonzero voxels" in told
+    assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in told
+    assert "CANNOT BE PROCESSED (age)" in told
+    assert told.splitlines()[-1] == "7 to do, 0 done already, 2 that cannot be processed"
+    assert study.main("--dry-run", "--participant-label", "01")[0] == 0
+
+
+def test_boilerplate_only_cites_what_would_run(raw_study: Any, tmp_path: Path) -> None:
+    study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
+    code, told = study.main("--boilerplate-only", "--refine", "ants", "--participant-label", "01")
+    text = (study.out / "logs" / "CITATION.md").read_text(encoding="utf-8")
+    assert code == 0 and text in told
+    assert "Salehi" in text and "Avants" in text and "Gorgolewski" in text and "Phantom" in text
+    assert not (study.out / "sub-01").exists()
+    study.main("--boilerplate-only", "--participant-label", "01")
+    assert "Avants" not in (study.out / "logs" / "CITATION.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--atlas", "CRL"], "the atlas CRL is not on this machine"),
+        (["--atlas", "Phantm"], "no atlas named 'Phantm'"),
+        (["--participant-label", "99"], "no sub-99"),
+        (["--session-label", "9"], "no ses-9"),
+        (["-d", "/nowhere"], "no such folder"),
+        (["--bids-filter-file", "/nowhere.json"], "cannot be read"),
+        (["--atlas-dir", "/nowhere"], "--atlas-dir takes a folder"),
+        (["--age", "400"], "no age of a fetus"),
+    ],
+)
+def test_what_makes_every_image_impossible_is_a_usage_error(raw_study: Any, options: list[str], words: str) -> None:
+    code, told = raw_study.main("--dry-run", *options)
+    assert code == 2 and told.startswith("posepipe: error: ") and words in told
+
+
+def test_no_atlas_at_all(raw_study: Any, tmp_path: Path, run_posepipe: Any) -> None:
+    code, told = run_posepipe([str(raw_study.bids), str(tmp_path / "out"), "participant", "--dry-run"])
+    assert code == 2 and "no atlas was found on this machine" in told and "--atlas-dir" in told
+
+
+def test_output_folder_that_is_the_dataset(raw_study: Any, run_posepipe: Any) -> None:
+    code, told = run_posepipe([str(raw_study.bids), str(raw_study.bids), "participant"])
+    assert code == 2 and "the output folder would be the dataset itself" in told
+
+
+def test_two_files_for_one_output(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    anat = study.bids / "sub-01" / "anat"
+    nib.save(nib.load(anat / "sub-01_rec-svr_T2w.nii.gz"), anat / "sub-01_rec-svr_T2w.nii")
+    code, told = study.main("--dry-run")
+    assert code == 2 and "would both be written to" in told
+
+
+def test_broken_mask_is_a_failure_of_its_image(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    (mask,) = study.demo.masks_dir.rglob("*_mask.nii.gz")
+    mask.write_bytes(b"no mask")
+    plan = plan_of(study, "--participant-label", "04", "01")
+    assert [(f.image.subject, f.stage) for f in plan.failures] == [("04", "mask")]
+    assert str(mask) in str(plan.failures[0].error)
+    assert not plan_of(study, "--participant-label", "04", "--mask", "nonzero").failures
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "words"),
+    [
+        ((4, 4, 4, 3), np.eye(4), "3D"),
+        ((4, 4), np.eye(4), "3D"),
+        ((4, 4, 4), np.diag([1.0, 1.0, 0.0, 1.0]), "affine is not usable"),
+    ],
+)
+def test_headers_that_are_unusable(tmp_path: Path, shape: tuple[int, ...], affine: Any, words: str) -> None:
+    path = tmp_path / "image.nii.gz"
+    image = nib.Nifti1Image(np.zeros(shape, np.int16), None)
+    image.header.set_sform(affine, code=2)
+    nib.save(image, path)
+    with pytest.raises(ImageError, match=words):
+        check_header(path)
+
+
+def test_header_of_a_4d_file_with_one_volume_is_fine(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 1), np.int16), np.eye(4)), path)
+    check_header(path)
+
+
+def test_atlas_that_changed_under_its_name_is_another(raw_study: Any, tmp_path: Path) -> None:
+    first = next(plan_of(raw_study).images)
+    shutil.copytree(raw_study.demo.atlas_dir, tmp_path / "atlas")
+    with (tmp_path / "atlas/tpl-Phantom/cohort-24/tpl-Phantom_cohort-24_T2w.nii.gz").open("ab") as stream:
+        stream.write(b"x")
+    other = next(plan_of(raw_study, "--atlas-dir", str(tmp_path / "atlas")).images)
+    assert other.choice.template.image == first.choice.template.image  # the first folder wins
+    (tmp_path / "moved").mkdir()
+    settings = replace(parse_settings(raw_study.command()), atlas_dir=(tmp_path / "atlas",))
+    assert next(make_plan(settings).images).parameters_hash != first.parameters_hash
+
+
+def test_unknown_atlas_is_not_looked_for_again_and_again(raw_study: Any) -> None:
+    with pytest.raises(AtlasError, match="did you mean CRL"):
+        plan_of(raw_study, "--atlas", "crl")

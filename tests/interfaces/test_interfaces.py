@@ -1,0 +1,261 @@
+"""The interfaces, one after another, on a small phantom."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nipype.interfaces.base import BaseInterface
+
+from posepipe.atlas import Template
+from posepipe.bids import Failures, InputImage, OutputNames, read_json
+from posepipe.errors import MaskError
+from posepipe.geometry import Rigid, read_itk, write_itk
+from posepipe.imaging.phantom import brain_labels, brain_mask, render, subject
+from posepipe.imaging.volume import Volume, load_volume, save_volume
+from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.derivatives import Derivatives
+from posepipe.interfaces.figure import PoseFigure
+from posepipe.interfaces.finished import finished_images, sessions_of
+from posepipe.interfaces.mask import BrainMask
+from posepipe.interfaces.page import SubjectPage
+from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
+from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of, write_record
+from posepipe.interfaces.template import template_inputs, template_of
+
+MODULES = ("apply", "derivatives", "figure", "mask", "page", "pose")
+WEEK, SPACING = 28.0, 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from posepipe.workflows.plugin import quiet_nipype
+
+    quiet_nipype("CRITICAL")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A template and a subject turned by a known pose, on disk."""
+    folder = tmp_path_factory.mktemp("case")
+    labels = brain_labels(WEEK, SPACING)
+    save_volume(render(labels, WEEK, "T2w"), folder / "template.nii.gz", np.int16)
+    save_volume(brain_mask(labels), folder / "template_mask.nii.gz")
+    pose = Rigid.from_rotvec([0.4, -1.1, 0.7], [5.0, -8.0, 3.0])
+    image, mask, _ = subject(
+        WEEK, rng=np.random.default_rng(3), pose=pose, contrast="T2w", spacing=SPACING, surroundings=False
+    )
+    save_volume(image, folder / "image.nii.gz", np.int16)
+    save_volume(mask, folder / "mask.nii.gz")
+    canonical = np.eye(3)[[1, 0, 2]] * [1, 1, -1]
+    template = Template(
+        "Phantom", "28", WEEK, "T2w", folder / "template.nii.gz", folder / "template_mask.nii.gz", None, canonical
+    )
+    return {"folder": folder, "pose": pose, "template": template}
+
+
+@pytest.fixture(scope="module")
+def results(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Outputs of each stage, each run in a folder of its own on what the stages before it gave."""
+    image = str(case["folder"] / "image.nii.gz")
+    template = template_inputs(case["template"])
+
+    def run(interface: Any) -> Any:
+        return interface.run(cwd=str(tmp_path_factory.mktemp("node"))).outputs
+
+    compute = {**template, "in_file": image, "device": "cpu", "num_threads": 1}
+    mask = run(BrainMask(in_file=image, in_mask=str(case["folder"] / "mask.nii.gz")))
+    initial = run(InitialPose(in_mask=mask.out_mask, method="search", **compute))
+    refined = run(RefinePose(in_mask=mask.out_mask, in_pose=initial.out_pose, method="torch", **compute))
+    quality = run(
+        PoseQuality(
+            in_mask=mask.out_mask, mask_record=mask.out_record, initial_pose=initial.out_pose,
+            initial_record=initial.out_record, refined_pose=refined.out_pose, refined_record=refined.out_record,
+            age=WEEK, **template,
+        )
+    )  # fmt: skip
+    applied = run(ApplyPose(in_file=image, template=template["template"], in_pose=refined.out_pose))
+    figure = run(PoseFigure(in_file=image, in_mask=mask.out_mask, in_pose=refined.out_pose, **template))
+    found = {"mask": mask, "initial": initial, "refined": refined, "quality": quality}
+    return {**found, "apply": applied, "figure": figure}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_trait_says_what_it_is(module: str) -> None:
+    content = importlib.import_module(f"posepipe.interfaces.{module}")
+    found = [c for _, c in inspect.getmembers(content, inspect.isclass) if issubclass(c, BaseInterface)]
+    own = [c for c in found if c.__module__ == content.__name__]
+    assert own
+    for interface in own:
+        assert interface.__doc__
+        for spec in (interface.input_spec, interface.output_spec):
+            for name, trait in spec().traits(transient=None).items():
+                assert trait.desc, f"{interface.__name__}.{name}"
+
+
+def test_template_survives_the_traits(case: dict[str, Any]) -> None:
+    interface = PoseFigure(**template_inputs(case["template"]))
+    again = template_of(interface.inputs)
+    assert again == case["template"]
+    assert np.array_equal(again.to_canonical, case["template"].to_canonical)
+    bare = Template("A", "1", 1.0, "T1w", case["template"].image)
+    again = template_of(PoseFigure(**template_inputs(bare)).inputs)
+    assert again == bare and again.to_canonical is None
+
+
+def test_given_mask(results: dict[str, Any], case: dict[str, Any]) -> None:
+    mask = results["mask"]
+    assert mask.source == "given" and 100 < mask.millilitres < 500 and mask.warnings == []
+    record = read_json(mask.out_record)
+    assert record["millilitres"] == pytest.approx(mask.millilitres) and record["seconds"] > 0
+    again = mask_of(mask.out_mask, mask.out_record)
+    assert again.source == "given" and again.millilitres == pytest.approx(mask.millilitres)
+
+
+def test_nonzero_mask_where_none_is_given_or_wanted(case: dict[str, Any], tmp_path: Path) -> None:
+    image, mask = str(case["folder"] / "image.nii.gz"), str(case["folder"] / "mask.nii.gz")
+    for options in ({}, {"mode": "nonzero", "in_mask": mask}):
+        found = BrainMask(in_file=image, **options).run(cwd=str(tmp_path)).outputs
+        assert found.source == "nonzero"
+
+
+def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match="--mask given"):
+        BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="given").run(cwd=str(tmp_path))
+
+
+def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str, Any]) -> None:
+    initial = results["initial"]
+    assert read_itk(initial.out_pose).degrees_from(case["pose"]) < 15
+    record = read_json(initial.out_record)
+    assert record["method"] == "search" and len(record["hypotheses"]) >= 1
+    again = initial_of(initial.out_record, initial.out_pose)
+    assert {**initial_to_record(again), "seconds": record["seconds"]} == record
+
+
+def test_refined_pose_is_nearer(results: dict[str, Any], case: dict[str, Any]) -> None:
+    refined = refined_of(results["refined"].out_record, results["refined"].out_pose)
+    assert refined.pose.degrees_from(case["pose"]) < 5
+    assert refined.method == "torch"
+    assert all({"before", "after"} <= set(values) for values in refined.similarity.values())
+
+
+def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
+    record = read_json(results["quality"].out_record)
+    assert record["qc"] == results["quality"].qc in {"pass", "review", "fail"}
+    assert isinstance(record["reasons"], list)
+
+
+def test_applied_pose_lands_on_the_template(results: dict[str, Any], case: dict[str, Any]) -> None:
+    template = load_volume(case["template"].image)
+    resampled = load_volume(results["apply"].resampled)
+    assert resampled.same_grid(template)
+    inside = load_volume(case["template"].mask).data > 0
+    assert np.corrcoef(resampled.data[inside], template.data[inside])[0, 1] > 0.5
+    before = load_volume(case["folder"] / "image.nii.gz", None)
+    after = load_volume(results["apply"].reoriented, None)
+    assert after.data.dtype == before.data.dtype and np.array_equal(after.data, before.data)
+    pose = read_itk(results["refined"].out_pose)
+    assert np.allclose(pose.matrix @ after.affine, before.affine, atol=1e-3)
+
+
+@pytest.mark.parametrize(("stored", "kept"), [(np.float64, np.float32), (np.uint8, np.uint8), (np.int32, np.int32)])
+def test_types_of_voxels(case: dict[str, Any], tmp_path: Path, stored: Any, kept: Any) -> None:
+    small = Volume(np.arange(27, dtype=stored).reshape(3, 3, 3), np.eye(4))
+    image = save_volume(small, tmp_path / "small.nii.gz", stored)
+    pose = write_itk(Rigid.identity(), tmp_path / "pose.txt")
+    done = ApplyPose(in_file=str(image), template=str(image), in_pose=str(pose)).run(cwd=str(tmp_path)).outputs
+    after = load_volume(done.reoriented, None)
+    assert after.data.dtype == kept and np.array_equal(after.data, small.data)
+
+
+def test_figure_is_a_picture(results: dict[str, Any]) -> None:
+    assert Path(results["figure"].out_figure).read_bytes().startswith(b"RIFF")
+
+
+@pytest.fixture
+def names(case: dict[str, Any], tmp_path: Path) -> OutputNames:
+    relative = Path("sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz")
+    image = InputImage(tmp_path / "bids" / relative, relative, {"sub": "01", "ses": "a"}, "T2w")
+    return OutputNames(tmp_path / "out", image, ("Phantom", "28"))
+
+
+def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
+    outputs = ("forward", "backward", "resampled", "reoriented", "mask")
+    stages = ("mask", "initial", "refined", "apply", "quality")
+    records = {f"{stage}_record": results[stage].out_record for stage in stages}
+    return Derivatives(
+        in_pose=results["refined"].out_pose, in_mask=results["mask"].out_mask, resampled=results["apply"].resampled,
+        reoriented=results["apply"].reoriented, figure=results["figure"].out_figure, out_dir=str(names.out_dir),
+        out_files={name: str(getattr(names, name)) for name in outputs}, **records,
+        known={
+            "Sources": [names.image.source_uri], "Age": WEEK, "AgeSource": "--age", "Atlas": "Phantom", "Cohort": "28",
+            "Contrast": "T2w", "ParametersHash": "abc", "TemplateContrast": "T2w", "TemplateChoice": "near",
+            "Warnings": ["a thing to know"],
+        },
+    )  # fmt: skip
+
+
+def test_derivatives_are_all_there_and_told_of(
+    results: dict[str, Any], names: OutputNames, tmp_path: Path
+) -> None:
+    done = derivatives(results, names).run(cwd=str(tmp_path)).outputs
+    there = set(names.folder.iterdir())
+    assert {Path(p) for p in done.out_files} == there
+    assert there == set(names.files()) | {names.sidecar(names.backward)}
+    assert done.figure == results["figure"].out_figure
+    (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
+    assert found.names == names and found.sidecar["ParametersHash"] == "abc"
+    assert found.warnings == ["a thing to know"]
+    assert sessions_of(names.out_dir) == [("01", "a")]
+
+
+def test_image_without_all_its_files_is_not_finished(
+    results: dict[str, Any], names: OutputNames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    derivatives(results, names).run(cwd=str(tmp_path))
+    names.resampled.unlink()
+    assert finished_images(names.out_dir, tmp_path / "bids", "01", "a") == []
+    assert "run posepipe again" in caplog.text
+
+
+def page_of(names: OutputNames, **options: Any) -> SubjectPage:
+    bids = names.image.path.parents[3]
+    return SubjectPage(out_dir=str(names.out_dir), bids_dir=str(bids), subject="01", session="a", **options)
+
+
+def test_page_shows_finished_images(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
+    derivatives(results, names).run(cwd=str(tmp_path))
+    figures = {names.forward.name: results["figure"].out_figure}
+    page = Path(page_of(names, figures=figures, methods="We did this.").run(cwd=str(tmp_path)).outputs.out_file)
+    html = page.read_text(encoding="utf-8")
+    assert page == names.subject_page
+    assert "sub-01_ses-a_T2w.nii.gz" in html and "a thing to know" in html and "We did this." in html
+
+
+def test_page_shows_an_image_that_failed_as_failed(
+    results: dict[str, Any], names: OutputNames, tmp_path: Path
+) -> None:
+    derivatives(results, names).run(cwd=str(tmp_path))
+    log = names.log_dir("r1") / "crash-x.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("Node: x\nTraceback (most recent call last):\nthe whole story")
+    Failures(names.out_dir).record(names.image, "refinement", RuntimeError("diverged"), log)
+    html = Path(page_of(names).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
+    assert "diverged" in html and "the whole story" in html and "data:image/" not in html
+    Failures(names.out_dir).record(names.image, "mask", MaskError("no mask"), log)
+    html = Path(page_of(names).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
+    assert "no mask" in html and "the whole story" not in html
+
+
+def test_records_hold_what_json_cannot(tmp_path: Path) -> None:
+    path = write_record(tmp_path, "x", {"a": np.float32(1.5), "b": float("nan")})
+    assert read_json(path) == {"a": 1.5, "b": None}

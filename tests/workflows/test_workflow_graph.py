@@ -1,0 +1,162 @@
+"""The workflows: how they are put together, described and run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+from nipype.pipeline import engine as pe
+from posepipe.workflows.base import citation_text, init_posepipe_wf
+from posepipe.workflows.engine import execution_config
+from posepipe.workflows.image import image_wf_name, init_image_wf
+from posepipe.workflows.plugin import SafeMultiProcPlugin, quiet_nipype
+
+from posepipe.atlas import Choice, Template
+from posepipe.bids import Age, InputImage, OutputNames
+from posepipe.plan import ImagePlan, Plan, SessionPlan
+from posepipe.settings import Settings
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> None:
+    quiet_nipype("CRITICAL")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "bids", tmp_path / "out", tmp_path / "work", "run1", refine="torch")
+
+
+def make_image(
+    tmp_path: Path, name: str, *, suffix: str = "T2w", done: bool = False, masked: bool = False
+) -> ImagePlan:
+    """A planned image; its files are there, but hold nothing."""
+    files = {key: tmp_path / f"{key}.nii.gz" for key in ("image", "template", "mask")}
+    for path in files.values():
+        path.touch()
+    entities = {"sub": name}
+    relative = Path(f"sub-{name}/anat/sub-{name}_{suffix}.nii.gz")
+    path = tmp_path / "bids" / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    image = InputImage(path, relative, entities, suffix, files["mask"] if masked else None)
+    template = Template("CRL", "29", 29.0, "T2w", files["template"], files["mask"])
+    names = OutputNames(tmp_path / "out", image, ("CRL", "29"))
+    choice = Choice(template, "T2w", "CRL+29: near")
+    return ImagePlan(image, names, Age(29.1, "--age"), choice, suffix, (image.source_uri,), {}, "hash", done)
+
+
+def test_image_workflow_is_one_chain(tmp_path: Path, settings: Settings) -> None:
+    workflow = init_image_wf(plan=make_image(tmp_path, "01", masked=True), settings=settings, omp_nthreads=2)
+    names = {name.rsplit(".", 1)[-1] for name in workflow.list_node_names()}
+    stages = {"mask", "initial_pose", "refinement", "quality", "resampling", "figure", "outputs"}
+    assert names == stages | {"inputnode", "outputnode"}
+    assert workflow.get_node("inputnode").inputs.mask == str(tmp_path / "mask.nii.gz")
+    assert workflow.get_node("refinement").n_procs == 2
+    assert workflow.get_node("refinement").inputs.num_threads == 2
+    assert workflow.get_node("outputs").inputs.known["Age"] == 29.1
+
+
+def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings) -> None:
+    plan = make_image(tmp_path, "01", masked=True)
+    workflow = init_image_wf(plan=plan, settings=replace(settings, mask="nonzero"))
+    assert not workflow.get_node("inputnode").inputs.mask
+    assert "nonzero voxels" in workflow.__desc__
+
+
+def test_names_of_image_workflows_differ(tmp_path: Path) -> None:
+    images = [make_image(tmp_path, "01"), make_image(tmp_path, "01", suffix="T1w"), make_image(tmp_path, "011")]
+    assert len({image_wf_name(image) for image in images}) == 3
+
+
+def test_run_workflow_holds_what_is_to_do(tmp_path: Path, settings: Settings) -> None:
+    todo, done = make_image(tmp_path, "01"), make_image(tmp_path, "02", done=True)
+    plan = Plan((SessionPlan("01", None, (todo,)), SessionPlan("02", None, (done,))))
+    workflow = init_posepipe_wf(plan=plan, settings=settings)
+    names = workflow.list_node_names()
+    assert all(name.startswith("sub_01_wf.sub_01_T2w_wf.") for name in names)
+    node = workflow.get_node("sub_01_wf.sub_01_T2w_wf.mask")
+    assert node.config["execution"]["crashdump_dir"] == str(tmp_path / "out/sub-01/log/run1")
+    assert node.config["execution"]["hash_method"] == "content"
+    assert workflow.base_dir == str(tmp_path / "work")
+
+
+def test_datasets_do_not_share_a_work_folder(tmp_path: Path, settings: Settings) -> None:
+    plan = Plan((SessionPlan("01", None, (make_image(tmp_path, "01"),)),))
+    other = replace(settings, bids_dir=tmp_path / "other")
+    assert init_posepipe_wf(plan=plan, settings=settings).name != init_posepipe_wf(plan=plan, settings=other).name
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_citation_tells_what_ran_once(tmp_path: Path, settings: Settings, done: bool) -> None:
+    images = tuple(make_image(tmp_path, name, done=done) for name in ("01", "02"))
+    plan = Plan((SessionPlan("01", None, images[:1]), SessionPlan("02", None, images[1:])))
+    text = citation_text(init_posepipe_wf(plan=plan, settings=settings))
+    assert text.count("PyTorch") == 1 and "Gholipour" in text and text.count("doi:10.1109/TMI.2018.2866442") == 1
+    assert "Avants" not in text
+    with_ants = citation_text(init_posepipe_wf(plan=plan, settings=replace(settings, refine="ants")))
+    assert "doi:10.1016/j.neuroimage.2010.09.025" in with_ants
+
+
+class _TaskInputSpec(BaseInterfaceInputSpec):
+    die = traits.Bool(False, usedefault=True, desc="end the process")
+    number = traits.Int(desc="something that tells tasks apart")
+
+
+class _TaskOutputSpec(TraitedSpec):
+    pid = traits.Int(desc="process that did it")
+
+
+class Task(SimpleInterface):
+    """Does nothing, or dies as a process that is out of memory does."""
+
+    input_spec = _TaskInputSpec
+    output_spec = _TaskOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        if self.inputs.die:
+            os._exit(137)
+        self._results["pid"] = os.getpid()
+        return runtime
+
+
+def run_tasks(folder: Path, dying: set[int], count: int = 3) -> tuple[dict[str, str], list[str]]:
+    """How each task ended, and the errors that the callback was told."""
+    ended: dict[str, str] = {}
+    told: list[str] = []
+
+    def callback(node: Any, status: str) -> None:
+        if status != "start":
+            ended[node.name] = status
+        if status == "exception":
+            told.append("".join(node._traceback))
+
+    workflow = pe.Workflow(name="tasks", base_dir=str(folder))
+    workflow.config = execution_config(crashdump_dir=folder / "crash")
+    workflow.add_nodes([pe.Node(Task(number=i, die=i in dying), name=f"task{i}", n_procs=2) for i in range(count)])
+    args = {"n_procs": 2, "status_callback": callback, "raise_insufficient": False}
+    try:
+        workflow.run(plugin=SafeMultiProcPlugin(args))
+    except RuntimeError:
+        assert dying
+    return ended, told
+
+
+def test_dead_worker_fails_its_task_only(tmp_path: Path) -> None:
+    ended, told = run_tasks(tmp_path, dying={0})
+    assert ended == {"task0": "exception", "task1": "end", "task2": "end"}
+    assert len(told) == 1 and "a worker process ended" in told[0] and "--mem-gb" in told[0]
+    assert len(list((tmp_path / "crash").glob("crash-*.txt"))) == 1
+
+
+def test_workers_are_other_processes(tmp_path: Path) -> None:
+    ended, _ = run_tasks(tmp_path, dying=set(), count=1)
+    assert ended == {"task0": "end"}
+    (result,) = tmp_path.rglob("result_task0.pklz")
+    from nipype.utils.filemanip import loadpkl
+
+    assert loadpkl(result).outputs.pid != os.getpid()
