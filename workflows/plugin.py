@@ -1,4 +1,4 @@
-"""Nipype's MultiProc plugin, made safe for torch and for workers that die."""
+"""Nipype's Linear and MultiProc plugins, image by image, and safe for torch and for workers that die."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
+from nipype.pipeline.plugins.linear import LinearPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+from nipype.utils.misc import str2bool
 
 START_METHOD = "forkserver"
 """How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever."""
@@ -32,11 +34,31 @@ def quiet_nipype(level: str) -> None:
     nipype.logging.update_logging(nipype.config)
 
 
-class SafeMultiProcPlugin(MultiProcPlugin):
-    """MultiProc whose workers start afresh, and which goes on when one dies (out of memory, a crash in a library).
+class ImageByImagePlugin(LinearPlugin):
+    """Linear that finishes one image before it begins the next; Nipype's own runs every image's first node, then every
+    second one, so that a run that is stopped would have finished none."""
 
-    Nipype's own plugin would wait for the dead worker for ever. Here the tasks that were running fail, each with an
-    error that says so, and the others go on in new workers.
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        """Run each connected part of ``graph``; raises the first error once all parts have had their turn."""
+        import networkx as nx
+
+        errors = []
+        for part in list(nx.weakly_connected_components(graph)):
+            try:
+                super().run(graph.subgraph(part), config, updatehash=updatehash)
+            except Exception as error:
+                errors.append(error)
+                if str2bool(config["execution"]["stop_on_first_crash"]):
+                    break
+        if errors:
+            raise errors[0]
+
+
+class SafeMultiProcPlugin(MultiProcPlugin):
+    """MultiProc that takes the images in their order, whose workers start afresh, and which survives their death.
+
+    When a worker dies (out of memory, a crash in a library), Nipype's own plugin waits for it for ever. Here the tasks
+    that were running fail, each with an error that says so, and the others go on in new workers.
     """
 
     pool: ProcessPoolExecutor
@@ -54,6 +76,14 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             initargs=(self._cwd, level),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context", START_METHOD)),
         )
+
+    def _sort_jobs(self, jobids: Any, scheduler: str | None = None) -> Any:
+        if scheduler not in {None, "tsort"}:
+            return super()._sort_jobs(jobids, scheduler=scheduler)
+        first: dict[str, int] = {}
+        for index, node in enumerate(self.procs):
+            first.setdefault(node.fullname.rsplit(".", 1)[0], index)
+        return sorted(jobids, key=lambda job: (first[self.procs[job].fullname.rsplit(".", 1)[0]], job))
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1

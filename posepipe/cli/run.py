@@ -136,6 +136,8 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 
 
 def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, images: int) -> None:
+    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin
+
     from .config_file import read_plugin_args
 
     args: dict[str, Any] = {"status_callback": monitor}
@@ -146,9 +148,9 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
         path = workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
         print(f"graph of the workflow: {path}")
     plugin: Any = name
-    if name == "MultiProc":
-        from posepipe.workflows.plugin import SafeMultiProcPlugin
-
+    if name == "Linear":
+        plugin = ImageByImagePlugin(args)
+    elif name == "MultiProc":
         limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
         if settings.mem_gb is not None:
             limits["memory_gb"] = settings.mem_gb

@@ -186,14 +186,14 @@ def test_ants_makes_the_same_image_of_the_written_transform(first_run: Any) -> N
         fixed=ants.image_read(str(cohort / "tpl-Phantom_cohort-24_T2w.nii.gz")),
         moving=ants.image_read(str(study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz")),
         transformlist=[str(xfm)],
-        interpolator="linear",
+        interpolator="bSpline",
     )
     ours = load_volume(xfm.parent / "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz")
     assert moved.numpy().shape == ours.shape
     inside = moved.numpy() > 0
     assert inside.sum() > 10_000
-    # they interpolate by other rules, so edges differ; another pose would not correlate like this
-    assert np.corrcoef(moved.numpy()[inside], ours.data[inside])[0, 1] > 0.99
+    # both interpolate by cubic splines, but differ at the edges of the grid
+    assert np.corrcoef(moved.numpy()[inside], ours.data[inside])[0, 1] > 0.998
 
 
 def test_resampled_image_lies_on_the_template_and_the_reoriented_one_keeps_its_voxels(first_run: Any) -> None:

@@ -13,7 +13,7 @@ from nipype.pipeline import engine as pe
 from posepipe.workflows.base import citation_text, init_posepipe_wf
 from posepipe.workflows.engine import execution_config
 from posepipe.workflows.image import image_wf_name, init_image_wf
-from posepipe.workflows.plugin import SafeMultiProcPlugin, quiet_nipype
+from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, quiet_nipype
 
 from posepipe.atlas import Choice, Template
 from posepipe.bids import Age, InputImage, OutputNames
@@ -160,3 +160,47 @@ def test_workers_are_other_processes(tmp_path: Path) -> None:
     from nipype.utils.filemanip import loadpkl
 
     assert loadpkl(result).outputs.pid != os.getpid()
+
+
+def ended_in_order(folder: Path, plugin: Any) -> list[str]:
+    """The order in which nodes of two chains end."""
+    order: list[str] = []
+
+    def callback(node: Any, status: str) -> None:
+        if status == "end":
+            order.append(node.fullname.removeprefix("all."))
+
+    whole = pe.Workflow(name="all", base_dir=str(folder))
+    whole.config = execution_config()
+    for name in ("a", "b"):
+        chain = pe.Workflow(name=name)
+        first, second = (pe.Node(Task(), name=f"task{i}") for i in range(2))
+        chain.connect(first, "pid", second, "number")
+        whole.add_nodes([chain])
+    whole.run(plugin=plugin({"n_procs": 1, "status_callback": callback, "raise_insufficient": False}))
+    return order
+
+
+@pytest.mark.parametrize("plugin", [ImageByImagePlugin, SafeMultiProcPlugin])
+def test_images_are_finished_one_after_the_other(tmp_path: Path, plugin: Any) -> None:
+    assert ended_in_order(tmp_path, plugin) == ["a.task0", "a.task1", "b.task0", "b.task1"]
+
+
+def test_linear_goes_on_after_an_error(tmp_path: Path) -> None:
+    workflow = pe.Workflow(name="tasks", base_dir=str(tmp_path))
+    workflow.config = execution_config(crashdump_dir=tmp_path / "crash")
+    ended: dict[str, str] = {}
+    bad, good = pe.Node(Fails(), name="bad"), pe.Node(Task(), name="good")
+    workflow.add_nodes([bad, good])
+    args = {"status_callback": lambda node, status: ended.update({node.name: status})}
+    with pytest.raises(RuntimeError, match="on purpose"):
+        workflow.run(plugin=ImageByImagePlugin(args))
+    assert ended == {"bad": "exception", "good": "end"}
+
+
+class Fails(Task):
+    """Raises an error."""
+
+    def _run_interface(self, runtime: Any) -> Any:
+        msg = "on purpose"
+        raise RuntimeError(msg)
