@@ -1,0 +1,1 @@
+"""Poses: proposed, refined, judged and applied."""

@@ -1,0 +1,245 @@
+"""The whole job in one call: mask, template, initial pose, refinement, verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._version import __version__
+from ..atlas import AtlasLibrary, Choice, Template, choose_template
+from ..errors import UsageError
+from ..geometry import Rigid, write_itk
+from ..imaging.mask import BrainMask, brain_mask
+from ..imaging.volume import Volume, load_volume, save_volume
+from .apply import reorient, resample_to_template
+from .initial import INIT_METHODS, InitialPose, initial_pose
+from .quality import Quality, judge_pose
+from .refine import REFINE_METHODS, Refined, refine_pose
+from .target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """One image in the frame of one template.
+
+    ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
+    """
+
+    pose: Rigid
+    template: Template
+    target: Target
+    choice_reason: str
+    age: float | None
+    contrast: str
+    image: Volume
+    mask: BrainMask
+    initial: InitialPose
+    refined: Refined
+    quality: Quality
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+    def resampled(self) -> Volume:
+        """The image on the template's grid, one cubic interpolation."""
+        return resample_to_template(self.image, self.target.volume, self.pose)
+
+    def reoriented(self) -> Volume:
+        """The image's own voxels, header turned into the template's frame."""
+        return reorient(self.image, self.pose)
+
+    def sidecar(self) -> dict[str, Any]:
+        """What is known of the transform, by the keys of DESIGN §1."""
+        return {
+            "Age": self.age,
+            "Atlas": self.template.atlas,
+            "Cohort": self.template.cohort,
+            "Contrast": self.contrast,
+            "Mask": self.mask.source,
+            "InitMethod": self.initial.method,
+            "RefineMethod": self.refined.method,
+            "RotationMatrix": self.pose.rotation.tolist(),
+            "RotationVector": self.pose.rotvec.tolist(),
+            "RotationAngleDegrees": self.pose.angle_degrees,
+            "TranslationMM": self.pose.translation.tolist(),
+            "Similarity": self.refined.similarity,
+            "Confidence": self.quality.confidence,
+            "QC": self.quality.qc,
+            "QCReasons": list(self.quality.reasons),
+            "Seconds": self.seconds,
+            "Weights": {},
+            "SoftwareVersions": software_versions(self.refined.method),
+        }
+
+    def save(self, folder: str | Path, stem: str) -> list[Path]:
+        """Write both transforms, the resampled and the reoriented image and the mask as ``folder/stem_…``; returns the paths."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        space = self.template.space
+        kind = self.contrast
+        return [
+            write_itk(self.pose, folder / f"{stem}_from-{kind}_to-{space}_mode-image_xfm.txt"),
+            write_itk(~self.pose, folder / f"{stem}_from-{space}_to-{kind}_mode-image_xfm.txt"),
+            save_volume(self.resampled(), folder / f"{stem}_space-{space.replace('+', '_cohort-')}_{kind}.nii.gz"),
+            save_volume(self.reoriented(), folder / f"{stem}_desc-reoriented_{kind}.nii.gz"),
+            save_volume(self.mask.volume, folder / f"{stem}_desc-brain_mask.nii.gz", dtype=np.uint8),
+        ]
+
+
+@dataclass
+class Aligner:
+    """Aligns image after image with the same settings; templates and their banks stay in memory.
+
+    ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, search, axes, center; ``refine``: ants, torch, none;
+    ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads`` (None: as torch and ITK
+    choose) bounds both. ``cache_dir`` keeps rotation banks (default: the user's cache).
+    """
+
+    atlas: str = "auto"
+    atlas_dirs: Sequence[str | Path] = ()
+    init: str = "auto"
+    refine: str = "ants"
+    mask: str = "auto"
+    contrast: str = "auto"
+    age_policy: str = "error"
+    device: str = "auto"
+    threads: int | None = None
+    cache_dir: Path | None = None
+    seed: int = 0
+    _library: AtlasLibrary = field(init=False, repr=False)
+    _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS)):
+            if value not in known:
+                msg = f"unknown {name} {value!r}: choose from {', '.join(known)}"
+                raise UsageError(msg)
+        self._library = AtlasLibrary.default([Path(d) for d in self.atlas_dirs])
+        self.device = pick_device(self.device)
+
+    def target(self, template: Template) -> Target:
+        """``template`` made ready; kept for the next image."""
+        key = (template.atlas, template.cohort, template.contrast)
+        if key not in self._targets:
+            self._targets[key] = Target.load(template, cache_dir=self.cache_dir, device=self.device)
+        return self._targets[key]
+
+    def align(
+        self,
+        image: str | Path | Volume,
+        age: float | None = None,
+        *,
+        mask: str | Path | Volume | None = None,
+        contrast: str | None = None,
+    ) -> Alignment:
+        """Pose of ``image`` (a file, or a :class:`~posepipe.imaging.volume.Volume`) of a subject of ``age`` weeks against its template.
+
+        ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file name's, else T2w.
+        Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
+        """
+        seconds: dict[str, float] = {}
+        with _threads(self.threads):
+            with _timed(seconds, "read"):
+                volume = image if isinstance(image, Volume) else load_volume(image)
+                given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
+            kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
+            choice: Choice = choose_template(
+                self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy
+            )
+            with _timed(seconds, "mask"):
+                brain = brain_mask(volume, given, self.mask)
+            with _timed(seconds, "template"):
+                target = self.target(choice.template)
+                if self.init in {"auto", "search"}:
+                    _ = target.bank
+            with _timed(seconds, "init"):
+                initial = initial_pose(
+                    volume, brain.volume, target, method=self.init, age_known=age is not None, device=self.device
+                )
+            with _timed(seconds, "refine"):
+                refined = refine_pose(
+                    volume,
+                    brain.volume,
+                    target,
+                    initial.pose,
+                    method=self.refine,
+                    threads=self.threads or torch.get_num_threads(),
+                    seed=self.seed,
+                    device=self.device,
+                )
+        quality = judge_pose(initial, refined, brain, target, age)
+        return Alignment(
+            refined.pose,
+            choice.template,
+            target,
+            choice.reason,
+            age,
+            kind,
+            volume,
+            brain,
+            initial,
+            refined,
+            quality,
+            seconds,
+            tuple(choice.warnings),
+        )
+
+
+def align(
+    image: str | Path | Volume,
+    age: float | None = None,
+    *,
+    mask: str | Path | Volume | None = None,
+    contrast: str | None = None,
+    **settings: Any,
+) -> Alignment:
+    """Align one image: ``posepipe.align("brain.nii.gz", age=29, mask="mask.nii.gz")``; ``settings`` are those of :class:`Aligner`."""
+    return Aligner(**settings).align(image, age, mask=mask, contrast=contrast)
+
+
+def pick_device(name: str) -> str:
+    """``cpu`` or ``cuda`` for a wish of ``auto``, ``cpu`` or ``cuda``; raises UsageError if CUDA is asked for and absent."""
+    if name not in {"auto", "cpu", "cuda"}:
+        msg = f"unknown device {name!r}: choose auto, cpu or cuda"
+        raise UsageError(msg)
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = "--device cuda: torch finds no CUDA device on this machine; use --device cpu"
+        raise UsageError(msg)
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def software_versions(refine: str) -> dict[str, str]:
+    """Versions of what computes a pose."""
+    from importlib.metadata import version
+
+    names = ["torch", "numpy", "scipy", "nibabel", *(["antspyx"] if refine == "ants" else [])]
+    return {"posepipe": __version__, **{n: version(n) for n in names}}
+
+
+def _contrast_of(source: str) -> str:
+    name = Path(source).name
+    return "T1w" if "T1w" in name or "T1W" in name else "T2w"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 4)
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if n:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

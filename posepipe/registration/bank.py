@@ -1,0 +1,153 @@
+"""The rotation bank: one template at thousands of rotations, so that an image is compared with all of them in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import super_fibonacci
+from ..geometry.so3 import Array
+from ..imaging.sampling import sample, tensor
+from .brain import Brain
+
+LOGGER = logging.getLogger(__name__)
+
+ROTATIONS = 4608
+STEP = 0.185
+REACH = 1.45
+"""Points fill a ball of this many radii, this many radii apart."""
+CLASSES = 6
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How well each of J rotations fits each of H centres, all (J, H): ``dice`` of the masks, ``overlap`` (share of the smaller mask
+    inside the other), ``ncc`` and ``ratio`` (correlation ratio) of the intensities inside the intersection."""
+
+    dice: Tensor
+    overlap: Tensor
+    ncc: Tensor
+    ratio: Tensor | None
+
+
+class RotationBank:
+    """A template sampled on a ball of points at J rotations (image orientations against the template).
+
+    ``rotations`` (J, 3, 3) map template to image; ``mask`` and ``value`` (J, P) are what an image with that pose shows at the
+    ball's points ``p`` (P, 3), in units of the template's radius.
+    """
+
+    def __init__(self, mask: Tensor, value: Tensor) -> None:
+        self.rotations = super_fibonacci(len(mask))
+        self.points = ball()
+        self._size = mask.sum(1)
+        self._stack = torch.cat([mask, mask * value, mask * value * value])
+
+    @classmethod
+    def build(cls, template: Brain, n: int = ROTATIONS) -> RotationBank:
+        """Turn ``template`` through ``n`` rotations of a super-Fibonacci grid."""
+        return cls(*_turned(template, n))
+
+    @classmethod
+    def cached(cls, template: Brain, folder: Path | None) -> RotationBank:
+        """As :meth:`build`, kept in ``folder`` under a name made from the template's voxels.
+
+        A folder that cannot be written is reported in the log and the bank made anew each time.
+        """
+        if folder is None:
+            return cls.build(template)
+        path = folder / f"bank-{_fingerprint(template)}.npz"
+        device = template.image.device
+        try:
+            with np.load(path) as saved:
+                return cls(tensor(saved["mask"], device) / 255, tensor(saved["value"], device))
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a damaged cache file is no reason to stop
+            LOGGER.warning("%s: damaged rotation bank (%s); made anew", path, error)
+        mask, value = _turned(template, ROTATIONS)
+        small_mask = (mask * 255).round().to(torch.uint8)
+        small_value = value.to(torch.float16)
+        _save(path, small_mask.cpu().numpy(), small_value.cpu().numpy())
+        # the stored precision is used at once too, so that the first run gives the same bits as the next
+        return cls(small_mask.float() / 255, small_value.float())
+
+    def score(self, image: Brain, radius: float, centers: Array, *, ratio: bool) -> Scores:
+        """Compare ``image`` with every rotation, the ball's radius being ``radius`` mm and its centre moved by ``centers`` (H, 3),
+        in radii, from the mask's; ``ratio`` also asks for the correlation ratio (several times dearer)."""
+        device = self._stack.device
+        where = (self.points.to(device)[None] + tensor(centers, device)[:, None]) * radius + tensor(image.center, device)
+        brightness, weight = sample(torch.stack([image.image * image.mask, image.mask]), image.world_to_voxel, where)
+        value = torch.where(weight > 0.05, brightness / weight.clamp_min(0.05), torch.zeros_like(weight))
+        h = len(centers)
+        columns = torch.cat([weight, brightness, brightness * value]).T
+        n, s_i, s_ii, s_t, s_ti, _, s_tt, _, _ = (self._stack @ columns).reshape(3, -1, 3, h).permute(0, 2, 1, 3).reshape(9, -1, h)
+        n = n.clamp_min(1)
+        variance_i, variance_t = s_ii - s_i**2 / n, s_tt - s_t**2 / n
+        ncc = (s_ti - s_i * s_t / n) / (variance_i.clamp_min(1e-3) * variance_t.clamp_min(1e-3)).sqrt()
+        size_i, size_t = weight.sum(1)[None], self._size[:, None]
+        eta = self._ratio(value, weight, n, s_t, variance_t) if ratio else None
+        return Scores(2 * n / (size_i + size_t), n / torch.minimum(size_i, size_t), ncc, eta)
+
+    def _ratio(self, value: Tensor, weight: Tensor, n: Tensor, s_t: Tensor, variance_t: Tensor) -> Tensor:
+        j, h = n.shape
+        columns = torch.stack([_classes(v, w) for v, w in zip(value, weight, strict=True)], 1).flatten(1)
+        count, total = (self._stack[: 2 * j] @ columns).reshape(2, j, h, CLASSES)
+        between = (total**2 / count.clamp_min(0.5)).sum(-1) - s_t**2 / n
+        return between / variance_t.clamp_min(1e-3)
+
+
+def ball() -> Tensor:
+    """The ball's points (P, 3), in radii."""
+    axis = torch.arange(-8, 9) * STEP
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return points[points.norm(dim=1) <= REACH]
+
+
+def _turned(template: Brain, n: int) -> tuple[Tensor, Tensor]:
+    device = template.image.device
+    rotations = tensor(super_fibonacci(n), device)
+    stack = torch.stack([template.image * template.mask, template.mask])
+    mask, value = [], []
+    for some in rotations.split(512):  # in pieces, for memory
+        where = torch.einsum("jba,pb->jpa", some, ball().to(device)) * template.radius + tensor(template.center, device)
+        brightness, inside = sample(stack, template.world_to_voxel, where)
+        mask.append(inside)
+        value.append(torch.where(inside > 0.05, brightness / inside.clamp_min(0.05), torch.zeros_like(inside)))
+    return torch.cat(mask), torch.cat(value)
+
+
+def _classes(value: Tensor, weight: Tensor) -> Tensor:
+    """Intensity classes (P, CLASSES) of equal size inside the mask, times the mask."""
+    inside = value[weight > 0.5]
+    if len(inside) < CLASSES:
+        return (weight / CLASSES)[:, None].expand(-1, CLASSES)
+    edges = torch.quantile(inside, torch.linspace(0, 1, CLASSES + 1, device=value.device)[1:-1])
+    return torch.nn.functional.one_hot(torch.bucketize(value, edges), CLASSES).to(value.dtype) * weight[:, None]
+
+
+def _fingerprint(template: Brain) -> str:
+    h = hashlib.sha256(f"{FORMAT} {ROTATIONS} {STEP} {REACH} {template.spacing} {template.radius:.4f}".encode())
+    h.update(template.image.cpu().numpy().tobytes())
+    h.update(template.mask.cpu().numpy().tobytes())
+    return h.hexdigest()[:24]
+
+
+def _save(path: Path, mask: np.ndarray, value: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(temporary, mask=mask, value=value)
+        temporary.replace(path)
+    except OSError as error:
+        LOGGER.warning("%s: the rotation bank could not be kept (%s); it is made anew each time", path, error)
+    finally:
+        temporary.unlink(missing_ok=True)

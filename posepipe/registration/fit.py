@@ -1,0 +1,159 @@
+"""Gauss–Newton fit of poses, many at once: a correlation ratio, robust, with a little scale.
+
+The moving image's points are carried into the template, ``y = c_T + e^σ R (p − c_I) + τ``. At each step the best map ``f`` from
+image to template intensities is taken anew (mean of the template in each class of image intensity), which makes the
+criterion a correlation ratio (Roche et al. 1998), good for any contrast; the residual ``f(I) − T(y)``, down-weighted
+where it is large, is then linearised in the seven parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import Rigid, so3, so3_torch
+from ..geometry.so3 import Array
+from ..imaging.sampling import sample
+from .levels import Level, Points
+
+CLASSES = 16
+OUTLIER = 3.0
+"""A residual of this many robust standard deviations counts half."""
+SCALE_LIMIT = 0.25
+STEP_LIMIT = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """``n`` candidate similarity maps image → template: ``rotation`` (n, 3, 3), ``shift`` (n, 3) mm, ``log_scale`` (n,).
+
+    A point ``p`` mm from the image's centre goes to ``e^log_scale · rotation @ p + shift`` mm from the template's centre.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    log_scale: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rotation)
+
+    def pick(self, index: Tensor) -> Poses:
+        """The poses at ``index`` (m,)."""
+        return Poses(self.rotation[index], self.shift[index], self.log_scale[index])
+
+    def carry(self, where: Tensor) -> Tensor:
+        """Points ``where`` (N, 3) → (n, N, 3), mm from the template's centre."""
+        turned = torch.einsum("nij,pj->npi", self.rotation, where)
+        return turned * self.log_scale.exp()[:, None, None] + self.shift[:, None]
+
+    def rigid(self, i: int, image_center: Array, template_center: Array) -> Rigid:
+        """Pose ``i`` as the rigid map template → image (DESIGN §2) that agrees with it at the template's centre."""
+        rotation = so3.project(self.rotation[i].double().cpu().numpy())
+        shift = self.shift[i].double().cpu().numpy() / float(self.log_scale[i].exp())
+        # template centre ↔ image point p with R p e^σ + shift = 0
+        return Rigid.about(rotation.T, template_center, image_center - rotation.T @ shift)
+
+    @classmethod
+    def from_rigid(
+        cls, pose: Rigid, image_center: Array, template_center: Array, log_scale: float, device: torch.device | str = "cpu"
+    ) -> Poses:
+        """One candidate from a rigid map template → image, with ``log_scale`` about the template's centre."""
+        at = pose.apply(template_center) - image_center
+        shift = -pose.rotation.T @ at * np.exp(log_scale)
+        values = [pose.rotation.T[None], shift[None], np.array([log_scale])]
+        return cls(*[torch.as_tensor(np.array(v), dtype=torch.float32, device=device) for v in values])
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Poses after a fit, with each one's ``ratio`` (n,): the correlation ratio inside the overlap, at most 1; and ``overlap`` (n,),
+    the share of the image's weight that falls inside the template."""
+
+    poses: Poses
+    ratio: Tensor
+    overlap: Tensor
+
+
+def fit(template: Level, points: Points, poses: Poses, iterations: int, *, rigid: bool = False) -> Fitted:
+    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps (0: only score them); ``rigid`` keeps the scale as it is."""
+    classes = _classes(points)
+    for _ in range(iterations):
+        carried, sampled = _look(template, points, poses)
+        residual, weight = _residual(sampled[0], points.weight * sampled[1], classes)
+        poses = _step(poses, carried, sampled[2:], residual, weight, template, rigid)
+    _, sampled = _look(template, points, poses)
+    weight = points.weight * sampled[1]
+    return Fitted(poses, _ratio(sampled[0], weight, classes), weight.sum(1) / points.weight.sum())
+
+
+def _classes(points: Points) -> Tensor:
+    """Image intensities as one-hot classes (N, CLASSES) of equal size."""
+    inside = points.value[points.weight > 0.3]
+    edges = torch.quantile(inside, torch.linspace(0, 1, CLASSES + 1, device=inside.device)[1:-1])
+    return F.one_hot(torch.bucketize(points.value, edges), CLASSES).to(points.value.dtype)
+
+
+def _look(template: Level, points: Points, poses: Poses) -> tuple[Tensor, Tensor]:
+    carried = poses.carry(points.where)
+    return carried, sample(template.fields, template.world_to_voxel, carried + template.center)
+
+
+def _mapped(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    """Best guess (n, N) of template values from the image's classes."""
+    mean = ((weight * value) @ classes) / (weight @ classes).clamp_min(1.0)
+    return mean @ classes.T
+
+
+def _residual(value: Tensor, weight: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Residuals (n, N) and robust weights (n, N), the latter scaled by the residual variance."""
+    rough = _mapped(value, weight, classes) - value
+    spread = 1.48 * rough.abs().median(1, keepdim=True).values.clamp_min(0.05)
+    weight = weight / (1 + (rough / (OUTLIER * spread)) ** 2)
+    residual = _mapped(value, weight, classes) - value
+    variance = (weight * residual**2).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
+    return residual, weight / variance.clamp_min(0.02)
+
+
+def _ratio(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    residual = _mapped(value, weight, classes) - value
+    mean = (weight * value).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
+    return 1 - (weight * residual**2).sum(1) / (weight * (value - mean) ** 2).sum(1).clamp_min(1e-6)
+
+
+def _step(
+    poses: Poses, carried: Tensor, gradient: Tensor, residual: Tensor, weight: Tensor, template: Level, rigid: bool
+) -> Poses:
+    x, y, z = carried.unbind(-1)
+    gx, gy, gz = gradient
+    jacobian = torch.stack(
+        [y * gz - z * gy, z * gx - x * gz, x * gy - y * gx, gx, gy, gz, x * gx + y * gy + z * gz], -1
+    )
+    weighted = jacobian * weight[..., None]
+    normal = weighted.transpose(1, 2) @ jacobian
+    right = (weighted * residual[..., None]).sum(1)
+    diagonal = torch.diagonal(normal, dim1=1, dim2=2)
+    normal = normal + torch.diag_embed(1e-3 * diagonal + 1e-4)
+    change = torch.linalg.solve(normal, right)
+    if rigid:
+        change = torch.linalg.solve(normal[:, :6, :6], right[:, :6])
+        change = F.pad(change, (0, 1))
+    turn = change[:, :3] * _limit(change[:, :3], STEP_LIMIT)
+    reach = STEP_LIMIT * float(0.5 * template.spacing * max(template.value.shape))
+    shift = change[:, 3:6] * _limit(change[:, 3:6], reach)
+    grow = change[:, 6].clamp(-0.08, 0.08)
+    rotation = so3_torch.exp(turn)
+    moved = torch.einsum("nij,nj->ni", rotation, poses.shift) * grow.exp()[:, None] + shift
+    return replace(
+        poses,
+        rotation=rotation @ poses.rotation,
+        shift=moved,
+        log_scale=(poses.log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT),
+    )
+
+
+def _limit(vector: Tensor, most: float) -> Tensor:
+    return most / vector.norm(dim=1, keepdim=True).clamp_min(most)

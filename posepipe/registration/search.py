@@ -1,0 +1,115 @@
+"""Search over all rotations: a rotation bank proposes, Gauss–Newton polishes, texture decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import Rigid
+from ..geometry.so3 import Array
+from ..imaging.sampling import tensor
+from .bank import RotationBank, Scores
+from .brain import Brain
+from .fit import Poses, fit
+from .levels import outline, texture
+from .target import Target
+
+DISTINCT_DEGREES = 20.0
+BY_CONTRAST, BY_RATIO = 12, 8
+"""Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
+FINALISTS = 6
+OUTLINE_SHARE = 0.2
+"""How much the outline counts beside the texture when hypotheses are judged (docs/experiments.md, 1)."""
+CENTER_SHIFT = 0.15
+"""How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A polished candidate pose; its ``score`` is the texture's correlation ratio plus :data:`OUTLINE_SHARE` of the outline's."""
+
+    pose: Rigid
+    score: float
+    log_scale: float
+    overlap: float
+
+
+def search(image: Brain, target: Target, *, age_known: bool = True) -> tuple[Hypothesis, ...]:
+    """Distinct hypotheses for the pose of ``image`` against ``target``, best first.
+
+    With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
+    taken both from that and from the mask's radius; else from the mask's radius alone.
+    """
+    start = propose(image, target, age_known=age_known)
+    coarse = outline(image, 2)
+    tried = fit(target.coarse_outline, coarse.points(2000), start, 8)
+    kept = tried.poses.pick(_best_distinct(tried.poses, tried.ratio, FINALISTS))
+    kept = fit(target.coarse_outline, coarse.points(4000), kept, 4).poses
+    final = fit(target.fine_texture, texture(image, 1).points(6000), kept, 5)
+    edges = fit(target.coarse_outline, coarse.points(4000), final.poses, 0)
+    score = final.ratio + OUTLINE_SHARE * edges.ratio
+    return tuple(
+        Hypothesis(
+            final.poses.rigid(int(i), image.center, target.brain.center),
+            float(score[i]),
+            float(final.poses.log_scale[i]),
+            float(final.overlap[i]),
+        )
+        for i in _best_distinct(final.poses, score, FINALISTS)
+    )
+
+
+def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:
+    """The bank's best distinct rotations, with a centre and a size each."""
+    coarse = image.coarser(2)
+    trials: list[tuple[Scores, float, Array]] = []
+    sizes = [image.radius, target.brain.radius] if age_known else [image.radius]
+    for size in sizes:
+        centers = _centers() if size == sizes[-1] else np.zeros((1, 3))
+        trials.append((target.bank.score(coarse, size, centers, ratio=True), size, centers))
+    plain = [s.overlap + 0.3 * s.ncc for s, _, _ in trials]
+    mixed = [s.dice + 0.3 * s.ratio for s, _, _ in trials if s.ratio is not None]
+    chosen = _distinct(plain, target.bank, BY_CONTRAST) + _distinct(mixed, target.bank, BY_RATIO)
+    flat = [(size, center) for _, size, centers in trials for center in centers]
+    rotation = target.bank.rotations[[j for j, _ in chosen]].transpose(0, 2, 1)
+    scale = np.array([target.brain.radius / flat[h][0] for _, h in chosen])
+    center = np.stack([flat[h][1] * flat[h][0] for _, h in chosen])
+    shift = -scale[:, None] * np.einsum("nij,nj->ni", rotation, center)
+    device = image.image.device
+    return Poses(tensor(rotation, device), tensor(shift, device), tensor(np.log(scale), device))
+
+
+def _centers() -> Array:
+    """The mask's centre, and 14 around it (H, 3) in radii: faces and corners of a cube."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
+    return CENTER_SHIFT * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3), corners])
+
+
+def _distinct(scores: list[Tensor], bank: RotationBank, n: int) -> list[tuple[int, int]]:
+    """The ``n`` best rotations at least :data:`DISTINCT_DEGREES` apart, as (rotation, centre) indices."""
+    best, which = torch.cat(scores, 1).max(1)
+    best = best.clone()
+    flat = tensor(bank.rotations, best.device).flatten(1)
+    limit = 1 + 2 * np.cos(np.radians(DISTINCT_DEGREES))
+    out = []
+    for _ in range(n):
+        j = int(best.argmax())
+        out.append((j, int(which[j])))
+        best[flat @ flat[j] > limit] = -torch.inf
+    return out
+
+
+def _best_distinct(poses: Poses, score: Tensor, n: int) -> Tensor:
+    """Indices of the ``n`` best by ``score`` that are more than 5° apart."""
+    flat = poses.rotation.flatten(1)
+    near = flat @ flat.T > 1 + 2 * np.cos(np.radians(5.0))
+    free = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+    out: list[int] = []
+    for i in score.argsort(descending=True).tolist():
+        if free[i] and len(out) < n:
+            out.append(i)
+            free = free & ~near[i]
+    return torch.tensor(out, device=flat.device)

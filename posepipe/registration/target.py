@@ -1,0 +1,96 @@
+"""A template made ready to be aligned to."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import AtlasError
+from ..imaging.mask import given_mask, nonzero_mask
+from ..imaging.volume import Volume, load_volume
+from .bank import RotationBank
+from .brain import Brain
+from .levels import Level, outline, texture
+
+if TYPE_CHECKING:
+    from ..atlas import Template
+
+SPACING = 1.6
+"""Spacing in mm of the grid on which brains are compared; every second voxel of it for the first steps."""
+
+
+class Target:
+    """A template's image and mask, and what the registration needs of them, made once when first asked for.
+
+    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). The rotation bank is kept in ``cache_dir``
+    (None: in memory only).
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        mask: Volume,
+        name: str = "template",
+        *,
+        cache_dir: Path | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.volume, self.mask, self.name = volume, mask, name
+        self._cache_dir, self._device = cache_dir, device
+
+    @classmethod
+    def load(cls, template: Template, *, cache_dir: Path | None = None, device: torch.device | str = "cpu") -> Target:
+        """Read a cohort's files; ``cache_dir`` defaults to :func:`default_cache`.
+
+        Raises :class:`~posepipe.errors.AtlasError` if its image and mask do not belong together.
+        """
+        volume = load_volume(template.image)
+        if template.mask is None:
+            mask = nonzero_mask(volume).volume
+        else:
+            given = load_volume(template.mask)
+            if not given.same_grid(volume, tolerance=0.05):
+                msg = f"{template.mask}: this mask is not on the grid of {template.image}; fetch or add the atlas again"
+                raise AtlasError(msg)
+            mask = given_mask(given, volume).volume
+        return cls(volume, mask, template.space, cache_dir=cache_dir or default_cache(), device=device)
+
+    @cached_property
+    def brain(self) -> Brain:
+        """The template at :data:`SPACING`."""
+        return Brain.prepare(self.volume, self.mask, SPACING, self._device)
+
+    @cached_property
+    def bank(self) -> RotationBank:
+        """Its rotation bank, read from the cache or built."""
+        return RotationBank.cached(self.brain.coarser(2), self._cache_dir)
+
+    @cached_property
+    def coarse_outline(self) -> Level:
+        """Outline channel, coarse."""
+        return outline(self.brain, 2)
+
+    @cached_property
+    def fine_outline(self) -> Level:
+        """Outline channel, fine."""
+        return outline(self.brain, 1)
+
+    @cached_property
+    def fine_texture(self) -> Level:
+        """Texture channel, fine."""
+        return texture(self.brain, 1)
+
+    def log_scale(self, image: Brain) -> float:
+        """Logarithm of the template's size over the image's, by the masks' radii."""
+        return float(np.log(self.brain.radius / image.radius))
+
+
+def default_cache() -> Path:
+    """Where rotation banks are kept: ``XDG_CACHE_HOME/posepipe/banks`` (``~/.cache`` by default)."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "posepipe" / "banks"
