@@ -38,11 +38,10 @@ def run(args: argparse.Namespace) -> int:
     image, folder = Path(args.image), Path(args.out_dir)
     stem = stem_of(image)
     alignment = _align(given, image)
-    written = alignment.save(folder, stem)
-    page = _write_page(folder / f"{stem}.html", stem, alignment, written, given)
-    sidecar = alignment.sidecar()
+    sidecar, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))])
+    page = _write_page(folder / f"{stem}.html", stem, alignment, sidecar, written, given)
     print(
-        f"{image.name}: {alignment.quality.qc}, turned {sidecar['RotationAngleDegrees']:.1f}° from "
+        f"{image.name}: {alignment.quality.qc}, turned {alignment.pose.angle_degrees:.1f}° from "
         f"{alignment.template.space}, {sum(alignment.seconds.values()):.1f} s"
     )
     for line in (*alignment.quality.reasons, *alignment.warnings):
@@ -51,6 +50,29 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {path}")
     print(f"report: {page}")
     return 0
+
+
+def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> tuple[dict[str, Any], list[Path]]:
+    """Write all files; the sidecar of the forward transform, and the files."""
+    from ..bids import OutputNames, write_json
+    from ..interfaces.sidecars import other_sidecars
+
+    names = ("forward", "backward", "resampled", "reoriented", "mask")
+    files = dict(zip(names, alignment.save(folder, stem), strict=True))
+    found = alignment.sidecar()
+    sidecar = {"Sources": sources, "Age": found.pop("Age"), "AgeSource": "--age", **found}
+    known = {
+        "Sources": sources,
+        "Atlas": alignment.template.atlas,
+        "Cohort": alignment.template.cohort,
+        "TemplateContrast": alignment.template.contrast,
+        "TemplateChoice": alignment.choice_reason,
+        "Warnings": list(alignment.warnings),
+    }
+    mask = {"source": alignment.mask.source, "millilitres": alignment.mask.millilitres}
+    sidecars = {"forward": sidecar, **other_sidecars(known, mask, files["forward"].name)}
+    written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
+    return sidecar, [*files.values(), *written]
 
 
 def stem_of(image: Path) -> str:
@@ -79,20 +101,18 @@ def _align(given: dict[str, Any], image: Path) -> Alignment:
     return aligner.align(image, given["age"], mask=given.get("mask_file"))
 
 
-def _write_page(page: Path, stem: str, alignment: Alignment, written: list[Path], given: dict[str, Any]) -> Path:
+def _write_page(
+    page: Path, stem: str, alignment: Alignment, sidecar: dict[str, Any], written: list[Path], given: dict[str, Any]
+) -> Path:
     from .._version import __version__
-    from ..registration.target import Target
     from ..reports.figures import before_after
     from ..reports.subject import PageImage, write_subject_page
 
-    target = Target.load(alignment.template)
-    figure = before_after(
-        alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose
-    )
+    target = alignment.target
+    figure = before_after(alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose)
     outputs = [path.relative_to(page.parent).as_posix() for path in written]
-    shown = PageImage(Path(given["image"]).name, alignment.sidecar(), figure, outputs, alignment.warnings)
-    command = [str(given["image"]), "--age", str(given["age"]), "-o", str(given["out_dir"])]
+    shown = PageImage(Path(given["image"]).name, sidecar, figure, outputs, alignment.warnings)
     return write_subject_page(
         page, subject=stem, session=None, images=[shown], version=__version__,
-        command=command_line("posepipe-tools", ["align", *command]),
+        command=command_line("posepipe-tools", given["argv"]),
     )  # fmt: skip

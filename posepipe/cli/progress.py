@@ -99,6 +99,8 @@ class Monitor:
 
     def _fail(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
         text = error_text(node)
+        if text.startswith("KeyboardInterrupt"):  # Nipype takes it for an error of the image, and would go on
+            raise KeyboardInterrupt
         self.failed[image.image.path] = text
         self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
         first = text.strip().splitlines()[0]

@@ -57,6 +57,10 @@ def _prepare_output(settings: Settings) -> None:
 def _run(plan: Plan, settings: Settings) -> int:
     from ..bids import Failures
 
+    if settings.device == "cuda":  # better told once than for every image
+        from ..registration.aligner import pick_device
+
+        pick_device(settings.device)
     todo = plan.todo
     failures = Failures(settings.out_dir)
     nprocs = settings.nprocs or cores()

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command with the arguments ``argv`` (default: the command line); the exit code, 2 for a usage error."""
     from ..errors import AtlasError, PosepipeError, UsageError
 
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
+    args.argv = argv  # for the record that a page keeps
     try:
         code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)
     except (UsageError, AtlasError) as error:

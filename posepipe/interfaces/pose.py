@@ -24,11 +24,10 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     import torch
 
     from ..imaging.volume import load_volume
+    from ..registration.aligner import pick_device
 
     torch.set_num_threads(inputs.num_threads)
-    device = inputs.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(inputs.device)
     mask = load_volume(inputs.in_mask, np.uint8)
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
 

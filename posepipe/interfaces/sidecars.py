@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
@@ -70,33 +69,29 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
     }
 
 
-def other_sidecars(
-    known: Mapping[str, Any], records: Records, files: Mapping[str, Path], out_dir: Path
-) -> dict[str, dict[str, Any]]:
-    """The sidecars of the other outputs, by the output's name."""
+def other_sidecars(known: Mapping[str, Any], mask: Mapping[str, Any], forward: str) -> dict[str, dict[str, Any]]:
+    """The sidecars of the other outputs, by the output's name; ``mask`` is the record of the brain mask.
 
-    def uri(name: str) -> str:
-        return f"bids::{files[name].relative_to(out_dir).as_posix()}"
-
+    ``forward`` names the forward transform, as a BIDS URI in a BIDS dataset.
+    """
     image = known["Sources"][0]
-    warnings = [*known["Warnings"], *records["mask"]["warnings"], *records["refined"]["warnings"]]
     return {
-        "backward": {"Sources": [uri("forward")], "InverseOf": uri("forward")},
+        "backward": {"Sources": [forward], "InverseOf": forward},
         "mask": {
             "Type": "Brain",
             "Sources": known["Sources"],
-            "Mask": records["mask"]["source"],
-            "Millilitres": records["mask"]["millilitres"],
+            "Mask": mask["source"],
+            "Millilitres": mask["millilitres"],
         },
-        "reoriented": {"Sources": [image, uri("forward")], "Transform": uri("forward"), "Interpolation": "none"},
+        "reoriented": {"Sources": [image, forward], "Transform": forward, "Interpolation": "none"},
         "resampled": {
-            "Sources": [image, uri("forward")],
-            "Transform": uri("forward"),
+            "Sources": [image, forward],
+            "Transform": forward,
             "Interpolation": "cubic",
             "Atlas": known["Atlas"],
             "Cohort": known["Cohort"],
             "TemplateContrast": known["TemplateContrast"],
             "TemplateChoice": known["TemplateChoice"],
-            "Warnings": warnings,
+            "Warnings": known["Warnings"],
         },
     }
