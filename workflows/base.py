@@ -25,7 +25,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
     settings : :class:`~posepipe.settings.Settings`
         of the run
     omp_nthreads : :obj:`int`
-        threads that one node may use
+        threads that ANTs may use for one image
 
     Inputs
     ------

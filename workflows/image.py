@@ -36,7 +36,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     settings : :class:`~posepipe.settings.Settings`
         methods, device and seed
     omp_nthreads : :obj:`int`
-        threads that one node may use
+        threads that ANTs may use for one image; torch has one unless ``settings`` say more
 
     Inputs
     ------
@@ -57,7 +57,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     workflow = Workflow(name=image_wf_name(plan))
     workflow.__desc__, workflow.references = image_methods(plan, settings)
     template = template_inputs(plan.choice.template)
-    compute = {**template, "device": settings.device, "num_threads": omp_nthreads}
+    of_torch = settings.omp_nthreads or 1
+    compute = {**template, "device": settings.device, "torch_threads": of_torch}
 
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
     inputnode.inputs.image = str(plan.image.path)
@@ -66,9 +67,10 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
     mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
-    initial = _node(InitialPose(method=settings.init, **compute), "initial_pose", omp_nthreads)
+    initial = _node(InitialPose(method=settings.init, **compute), "initial_pose", of_torch)
     refining = {"method": settings.refine, "seed": settings.random_seed}
-    refined = _node(RefinePose(**refining, **compute), "refinement", omp_nthreads)
+    of_refining = omp_nthreads if settings.refine == "ants" else of_torch
+    refined = _node(RefinePose(num_threads=of_refining, **refining, **compute), "refinement", of_refining)
     quality = pe.Node(PoseQuality(age=plan.age.weeks, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)

@@ -27,7 +27,7 @@ def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int 
     settings : :class:`~posepipe.settings.Settings`
         of the run; crash files go to ``log/<run id>`` of the session
     omp_nthreads : :obj:`int`
-        threads that one node may use
+        threads that ANTs may use for one image
 
     Inputs
     ------

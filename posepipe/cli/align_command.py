@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .parser import add_alignment, command_line, cores
+from .parser import add_alignment, command_line
 
 if TYPE_CHECKING:
     from ..registration.aligner import Alignment
@@ -28,7 +28,7 @@ def add_arguments(subparsers: Any) -> None:
     )
     parser.add_argument("-o", "--out-dir", type=Path, metavar="DIR", required=True, help="where the outputs go")
     parser.add_argument("--mask-file", type=Path, metavar="FILE", help="brain mask on the image's grid")
-    parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: all cores)")
+    parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: 1)")
     add_alignment(parser)
 
 
@@ -95,7 +95,7 @@ def _align(given: dict[str, Any], image: Path) -> Alignment:
     aligner = Aligner(
         atlas_dirs=tuple(given.get("atlas_dir", ())),
         seed=given.get("random_seed", 0),
-        threads=given.get("omp_nthreads", cores()),
+        threads=given.get("omp_nthreads", 1),
         **options,
     )
     return aligner.align(image, given["age"], mask=given.get("mask_file"))
