@@ -8,7 +8,8 @@ where it is large, is then linearised in the seven parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -68,26 +69,44 @@ class Poses:
         return cls(*[torch.as_tensor(np.array(v), dtype=torch.float32, device=device) for v in values])
 
 
+class Term:
+    """One channel compared: a template's ``level``, the image's ``points`` in the same channel, and its ``share`` of the criterion."""
+
+    def __init__(self, level: Level, points: Points, share: float = 1.0) -> None:
+        self.level, self.points, self.share = level, points, share
+        self.classes = _classes(points)
+
+    def look(self, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the points fall (n, N, 3) from the template's centre, the template's fields there (5, n, N), and weights (n, N)."""
+        carried = poses.carry(self.points.where)
+        fields = sample(self.level.fields, self.level.world_to_voxel, carried + self.level.center)
+        return carried, fields, self.points.weight * fields[1]
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Poses after a fit, with each one's ``ratio`` (n,): the correlation ratio inside the overlap, at most 1; and ``overlap`` (n,),
-    the share of the image's weight that falls inside the template."""
+    """Poses after a fit, with each one's ``criterion`` (n,): the correlation ratios inside the overlap, summed with the terms' shares; and
+    ``overlap`` (n,), the share of the image's weight that falls inside the template, in the first term."""
 
     poses: Poses
-    ratio: Tensor
+    criterion: Tensor
     overlap: Tensor
 
 
-def fit(template: Level, points: Points, poses: Poses, iterations: int, *, rigid: bool = False) -> Fitted:
-    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps (0: only score them); ``rigid`` keeps the scale as it is."""
-    classes = _classes(points)
+def fit(terms: Sequence[Term], poses: Poses, iterations: int) -> Fitted:
+    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them."""
     for _ in range(iterations):
-        carried, sampled = _look(template, points, poses)
-        residual, weight = _residual(sampled[0], points.weight * sampled[1], classes)
-        poses = _step(poses, carried, sampled[2:], residual, weight, template, rigid)
-    _, sampled = _look(template, points, poses)
-    weight = points.weight * sampled[1]
-    return Fitted(poses, _ratio(sampled[0], weight, classes), weight.sum(1) / points.weight.sum())
+        poses = _step(poses, terms)
+    criterion = torch.zeros_like(poses.log_scale)
+    overlap = None
+    for term in terms:
+        _, fields, weight = term.look(poses)
+        criterion = criterion + term.share * _ratio(fields[0], weight, term.classes)
+        overlap = weight.sum(1) / term.points.weight.sum() if overlap is None else overlap
+    if overlap is None:
+        msg = "a fit needs at least one term"
+        raise ValueError(msg)
+    return Fitted(poses, criterion, overlap)
 
 
 def _classes(points: Points) -> Tensor:
@@ -95,11 +114,6 @@ def _classes(points: Points) -> Tensor:
     inside = points.value[points.weight > 0.3]
     edges = torch.quantile(inside, torch.linspace(0, 1, CLASSES + 1, device=inside.device)[1:-1])
     return F.one_hot(torch.bucketize(points.value, edges), CLASSES).to(points.value.dtype)
-
-
-def _look(template: Level, points: Points, poses: Poses) -> tuple[Tensor, Tensor]:
-    carried = poses.carry(points.where)
-    return carried, sample(template.fields, template.world_to_voxel, carried + template.center)
 
 
 def _mapped(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
@@ -124,34 +138,34 @@ def _ratio(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     return 1 - (weight * residual**2).sum(1) / (weight * (value - mean) ** 2).sum(1).clamp_min(1e-6)
 
 
-def _step(
-    poses: Poses, carried: Tensor, gradient: Tensor, residual: Tensor, weight: Tensor, template: Level, rigid: bool
-) -> Poses:
+def _normal(term: Term, poses: Poses) -> tuple[Tensor, Tensor]:
+    """Normal matrix (n, 7, 7) and right side (n, 7) of one term: a mean over its points, times its share."""
+    carried, fields, weight = term.look(poses)
+    residual, robust = _residual(fields[0], weight, term.classes)
     x, y, z = carried.unbind(-1)
-    gx, gy, gz = gradient
+    gx, gy, gz = fields[2:]
     jacobian = torch.stack(
         [y * gz - z * gy, z * gx - x * gz, x * gy - y * gx, gx, gy, gz, x * gx + y * gy + z * gz], -1
     )
-    weighted = jacobian * weight[..., None]
-    normal = weighted.transpose(1, 2) @ jacobian
-    right = (weighted * residual[..., None]).sum(1)
+    weighted = jacobian * (robust * (term.share / weight.sum(1, keepdim=True).clamp_min(1)))[..., None]
+    return weighted.transpose(1, 2) @ jacobian, (weighted * residual[..., None]).sum(1)
+
+
+def _step(poses: Poses, terms: Sequence[Term]) -> Poses:
+    normal, right = _normal(terms[0], poses)
+    for term in terms[1:]:
+        n, r = _normal(term, poses)
+        normal, right = normal + n, right + r
     diagonal = torch.diagonal(normal, dim1=1, dim2=2)
-    normal = normal + torch.diag_embed(1e-3 * diagonal + 1e-4)
-    change = torch.linalg.solve(normal, right)
-    if rigid:
-        change = torch.linalg.solve(normal[:, :6, :6], right[:, :6])
-        change = F.pad(change, (0, 1))
-    turn = change[:, :3] * _limit(change[:, :3], STEP_LIMIT)
-    reach = STEP_LIMIT * float(0.5 * template.spacing * max(template.value.shape))
-    shift = change[:, 3:6] * _limit(change[:, 3:6], reach)
+    change = torch.linalg.solve(normal + torch.diag_embed(1e-3 * diagonal + 1e-7), right)
+    reach = STEP_LIMIT * terms[0].level.reach
+    rotation = so3_torch.exp(change[:, :3] * _limit(change[:, :3], STEP_LIMIT))
     grow = change[:, 6].clamp(-0.08, 0.08)
-    rotation = so3_torch.exp(turn)
-    moved = torch.einsum("nij,nj->ni", rotation, poses.shift) * grow.exp()[:, None] + shift
-    return replace(
-        poses,
-        rotation=rotation @ poses.rotation,
-        shift=moved,
-        log_scale=(poses.log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT),
+    moved = torch.einsum("nij,nj->ni", rotation, poses.shift) * grow.exp()[:, None]
+    return Poses(
+        rotation @ poses.rotation,
+        moved + change[:, 3:6] * _limit(change[:, 3:6], reach),
+        (poses.log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT),
     )
 
 

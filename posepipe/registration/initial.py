@@ -12,8 +12,8 @@ from ..imaging.moments import moments
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
 from .brain import Brain
-from .fit import Fitted, Poses, fit
-from .levels import Level, outline
+from .comparison import Comparison
+from .fit import Poses, fit
 from .search import Hypothesis, search
 from .target import SPACING, Target
 
@@ -73,14 +73,9 @@ def axes(image: Brain, target: Target) -> tuple[Hypothesis, ...]:
     scale = target.log_scale(image)
     device = image.image.device
     poses = Poses(tensor(rotation, device), torch.zeros(4, 3, device=device), torch.full((4,), scale, device=device))
-    scored = _scored(poses, image, target.coarse_outline)
+    compare = Comparison(image, target)
+    scored = fit(compare.rough[:1], poses, 0)
     return tuple(
-        Hypothesis(
-            poses.rigid(int(i), image.center, target.brain.center), float(scored.ratio[i]), scale, float(scored.overlap[i])
-        )
-        for i in scored.ratio.argsort(descending=True)
+        Hypothesis(compare.rigid(poses, int(i)), float(scored.criterion[i]), scale, float(scored.overlap[i]))
+        for i in scored.criterion.argsort(descending=True)
     )
-
-
-def _scored(poses: Poses, image: Brain, template: Level) -> Fitted:
-    return fit(template, outline(image, 2).points(6000), poses, 0)

@@ -41,6 +41,11 @@ class Level:
     center: Tensor
     world_to_voxel: Tensor
 
+    @property
+    def reach(self) -> float:
+        """Half the longest side of the grid, mm."""
+        return 0.5 * self.spacing * max(self.value.shape)
+
     def points(self, at_most: int) -> Points:
         """Up to ``at_most`` voxels with weight, spread evenly at random but always the same ones."""
         index = (self.weight > 0.05).nonzero()

@@ -13,23 +13,24 @@ from ..geometry.so3 import Array
 from ..imaging.sampling import tensor
 from .bank import RotationBank, Scores
 from .brain import Brain
-from .fit import Poses, fit
-from .levels import outline, texture
+from .comparison import Comparison
+from .fit import Fitted, Poses, fit
 from .target import Target
 
 DISTINCT_DEGREES = 20.0
 BY_CONTRAST, BY_RATIO = 12, 8
 """Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
 FINALISTS = 6
-OUTLINE_SHARE = 0.2
-"""How much the outline counts beside the texture when hypotheses are judged (docs/experiments.md, 1)."""
 CENTER_SHIFT = 0.15
 """How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """A polished candidate pose; its ``score`` is the texture's correlation ratio plus :data:`OUTLINE_SHARE` of the outline's."""
+    """A candidate ``pose`` and its ``score``: the criterion of :class:`~posepipe.registration.comparison.Comparison`.
+
+    ``log_scale`` is the logarithm of the template's size over the image's, ``overlap`` the share of the image inside the template.
+    """
 
     pose: Rigid
     score: float
@@ -43,22 +44,17 @@ def search(image: Brain, target: Target, *, age_known: bool = True) -> tuple[Hyp
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
     """
-    start = propose(image, target, age_known=age_known)
-    coarse = outline(image, 2)
-    tried = fit(target.coarse_outline, coarse.points(2000), start, 8)
-    kept = tried.poses.pick(_best_distinct(tried.poses, tried.ratio, FINALISTS))
-    kept = fit(target.coarse_outline, coarse.points(4000), kept, 4).poses
-    final = fit(target.fine_texture, texture(image, 1).points(6000), kept, 5)
-    edges = fit(target.coarse_outline, coarse.points(4000), final.poses, 0)
-    score = final.ratio + OUTLINE_SHARE * edges.ratio
+    compare = Comparison(image, target, points=6000)
+    tried = fit(compare.sketch, propose(image, target, age_known=age_known), 8)
+    final = compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS)))
     return tuple(
         Hypothesis(
-            final.poses.rigid(int(i), image.center, target.brain.center),
-            float(score[i]),
+            compare.rigid(final.poses, int(i)),
+            float(final.criterion[i]),
             float(final.poses.log_scale[i]),
             float(final.overlap[i]),
         )
-        for i in _best_distinct(final.poses, score, FINALISTS)
+        for i in _best_distinct(final, FINALISTS)
     )
 
 
@@ -102,13 +98,13 @@ def _distinct(scores: list[Tensor], bank: RotationBank, n: int) -> list[tuple[in
     return out
 
 
-def _best_distinct(poses: Poses, score: Tensor, n: int) -> Tensor:
-    """Indices of the ``n`` best by ``score`` that are more than 5° apart."""
-    flat = poses.rotation.flatten(1)
+def _best_distinct(fitted: Fitted, n: int) -> Tensor:
+    """Indices of the ``n`` best by criterion that are more than 5° apart."""
+    flat = fitted.poses.rotation.flatten(1)
     near = flat @ flat.T > 1 + 2 * np.cos(np.radians(5.0))
     free = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
     out: list[int] = []
-    for i in score.argsort(descending=True).tolist():
+    for i in fitted.criterion.argsort(descending=True).tolist():
         if free[i] and len(out) < n:
             out.append(i)
             free = free & ~near[i]

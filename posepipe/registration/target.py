@@ -27,8 +27,8 @@ SPACING = 1.6
 class Target:
     """A template's image and mask, and what the registration needs of them, made once when first asked for.
 
-    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). The rotation bank is kept in ``cache_dir``
-    (None: in memory only).
+    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). The rotation bank is kept in
+    ``cache_dir`` (None: in memory only).
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Target:
         return outline(self.brain, 2)
 
     @cached_property
-    def fine_outline(self) -> Level:
-        """Outline channel, fine."""
-        return outline(self.brain, 1)
+    def coarse_texture(self) -> Level:
+        """Texture channel, coarse."""
+        return texture(self.brain, 2)
 
     @cached_property
     def fine_texture(self) -> Level:

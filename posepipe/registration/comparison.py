@@ -1,0 +1,73 @@
+"""One image against one template: the terms that poses are fitted with and judged by, made once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+from ..geometry import Rigid
+from .brain import Brain
+from .fit import Fitted, Poses, Term, fit
+from .levels import outline, texture
+from .target import Target
+
+OUTLINE_SHARE = 0.2
+"""How much the outline counts beside the texture when poses are judged (docs/experiments.md, 3)."""
+TEXTURE_SHARE = 0.5
+"""How much the texture counts beside the outline while poses are still rough."""
+
+
+class Comparison:
+    """The image ``brain`` against ``target``, with up to ``points`` texture points for the last steps and for judging."""
+
+    def __init__(self, brain: Brain, target: Target, *, points: int = 20_000) -> None:
+        self.brain, self.target, self._points = brain, target, points
+
+    @cached_property
+    def sketch(self) -> tuple[Term, ...]:
+        """Outline at few points: for many hypotheses."""
+        return (Term(self.target.coarse_outline, outline(self.brain, 2).points(2000)),)
+
+    @cached_property
+    def rough(self) -> tuple[Term, ...]:
+        """Outline and coarse texture: wide reach."""
+        texture_points = texture(self.brain, 2).points(4000)
+        return (self._edges, Term(self.target.coarse_texture, texture_points, TEXTURE_SHARE))
+
+    @cached_property
+    def fine(self) -> tuple[Term, ...]:
+        """Fine texture and a share of the outline: the criterion by which poses are judged."""
+        inside = Term(self.target.fine_texture, texture(self.brain, 1).points(self._points))
+        return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
+
+    @cached_property
+    def _edges(self) -> Term:
+        return Term(self.target.coarse_outline, outline(self.brain, 2).points(4000))
+
+    def poses(self, pose: Rigid) -> Poses:
+        """``pose`` (template → image) as one candidate, its size from the masks' radii."""
+        scale = self.target.log_scale(self.brain)
+        return Poses.from_rigid(pose, self.brain.center, self.target.brain.center, scale, self.brain.image.device)
+
+    def rigid(self, poses: Poses, i: int = 0) -> Rigid:
+        """Candidate ``i`` as a rigid map template → image."""
+        return poses.rigid(i, self.brain.center, self.target.brain.center)
+
+    def score(self, pose: Rigid) -> float:
+        """The criterion at ``pose``, at the best of a few sizes, so that poses are compared and not sizes."""
+        start = self.poses(pose)
+        steps = torch.linspace(-0.15, 0.15, 7, device=start.log_scale.device)
+        grown = Poses(
+            start.rotation.expand(7, 3, 3), start.shift * steps.exp()[:, None], (start.log_scale + steps).contiguous()
+        )
+        return float(fit(self.fine, grown, 0).criterion.max())
+
+    def refined(self, start: Rigid) -> Rigid:
+        """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself."""
+        poses = fit(self.rough, self.poses(start), 10).poses
+        return self.rigid(fit(self.fine, poses, 6).poses)
+
+    def judged(self, poses: Poses) -> Fitted:
+        """Rough poses brought to the criterion."""
+        return fit(self.fine, fit(self.rough, poses, 4).poses, 4)
