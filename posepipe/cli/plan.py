@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class _Planner:
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
         self._digests: dict[Path, str] = {}
+        self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
@@ -111,9 +113,14 @@ class _Planner:
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
+        beside_t1w = s.atlas == "auto" and self._is_beside_t1w(image, age.weeks)
         choice = choose_template(
-            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy
-        )
+            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy,
+            stage="neonatal" if beside_t1w else None,
+        )  # fmt: skip
+        if beside_t1w:
+            because = "its session has a T1w image too, which is taken for a preterm newborn's"
+            choice = replace(choice, reason=f"{choice.reason} ({because})")
         template = choice.template
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         parameters = {
@@ -130,6 +137,16 @@ class _Planner:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
         return ImagePlan(image, names, age, choice, contrast, self._sources(image), parameters, digest, done)
+
+    def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
+        """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
+        atlas. The folder tells, whatever images were asked for, so that the template does not depend on it."""
+        from ..atlas.choose import PRETERM_WEEKS
+
+        folder = image.path.parent
+        if folder not in self._with_t1w:
+            self._with_t1w[folder] = any(folder.glob("*_T1w.nii*"))
+        return image.suffix == "T2w" and PRETERM_WEEKS[0] <= weeks <= PRETERM_WEEKS[1] and self._with_t1w[folder]
 
     def _sources(self, image: InputImage) -> tuple[str, ...]:
         if image.mask is None or self._settings.mask == "nonzero":

@@ -149,8 +149,7 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
         args |= read_plugin_args(settings.plugin_args)
     name = settings.nipype_plugin or ("Linear" if nprocs == 1 or images == 1 else "MultiProc")
     if settings.write_graph:
-        path = workflow.write_graph(graph2use="colored", format="svg", simple_form=True)
-        print(f"graph of the workflow: {path}")
+        _write_graph(workflow)
     plugin: Any = name
     if name == "Linear":
         plugin = ImageByImagePlugin(args)
@@ -167,6 +166,13 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
         if not monitor.failed:
             raise
         logger.debug("the workflow ended with %s", error)
+
+
+def _write_graph(workflow: Any) -> None:
+    try:
+        print(f"graph of the workflow: {workflow.write_graph(graph2use='colored', format='svg', simple_form=True)}")
+    except OSError as error:  # the drawing is done by Graphviz, a program of its own
+        logger.warning("--write-graph: only graph.dot was written, in %s (%s)", workflow.base_dir, error)
 
 
 def _summary(plan: Plan, settings: Settings, monitor: Monitor) -> int:

@@ -165,3 +165,24 @@ def test_atlas_that_changed_under_its_name_is_another(raw_study: Any, tmp_path: 
 def test_unknown_atlas_is_not_looked_for_again_and_again(raw_study: Any) -> None:
     with pytest.raises(AtlasError, match="did you mean CRL"):
         plan_of(raw_study, "--atlas", "crl")
+
+
+def copy_atlas(study: Any, folder: Path, name: str, cohort: str) -> None:
+    """The phantom of 34 weeks as a cohort of another atlas."""
+    target = folder / f"tpl-{name}" / f"cohort-{cohort}"
+    target.mkdir(parents=True)
+    for path in (study.demo.atlas_dir / "tpl-Phantom" / "cohort-34").iterdir():
+        shutil.copy(path, target / path.name.replace("Phantom_cohort-34", f"{name}_cohort-{cohort}"))
+
+
+def test_contrasts_of_one_newborn_go_to_one_atlas(raw_study: Any, tmp_path: Path) -> None:
+    for name in ("CRL", "Serag"):
+        copy_atlas(raw_study, tmp_path / "atlas", name, "34")
+    options = ("--atlas", "auto", "--age", "34", "--atlas-dir", str(tmp_path / "atlas"))
+    spaces = {image.image.path.name: image.space for image in plan_of(raw_study, *options).images}
+    assert spaces["sub-03_T1w.nii.gz"] == spaces["sub-03_T2w.nii.gz"] == "Serag+34"
+    assert spaces["sub-01_rec-svr_T2w.nii.gz"] == "CRL+34"
+    (tmp_path / "filter.json").write_text('{"t1w": null}')
+    alone = plan_of(raw_study, *options, "--bids-filter-file", str(tmp_path / "filter.json"))
+    (image,) = (i for i in alone.images if i.image.subject == "03")
+    assert image.space == "Serag+34" and "its session has a T1w image too" in image.choice.reason
