@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("align", "demo", "atlas")
+COMMANDS = ("align", "demo", "atlas", "bench")
 """Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
 
 

@@ -43,12 +43,14 @@ def initial_pose(
     method: str = "auto",
     age_known: bool = True,
     device: torch.device | str = "cpu",
+    prepared: Brain | None = None,
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
     ``center`` keeps the header's orientation and brings the centres together; ``axes`` aligns the principal axes of the masks, by
     the best of the four proper sign choices; ``search`` tries all rotations; ``auto`` is ``search``. With ``age_known`` the template is
-    of the subject's age, so that its size tells the subject's.
+    of the subject's age, so that its size tells the subject's. ``prepared`` is the brain at
+    :data:`~posepipe.registration.target.SPACING` if it is at hand already.
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     if method not in INIT_METHODS:
@@ -57,7 +59,7 @@ def initial_pose(
     if method == "center":
         pose = Rigid.about(np.eye(3), target.brain.center, moments(mask).center)
         return InitialPose(pose, method, (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None)
-    brain = Brain.prepare(image, mask, SPACING, device)
+    brain = prepared or Brain.prepare(image, mask, SPACING, device)
     found = axes(brain, target) if method == "axes" else search(brain, target, age_known=age_known)
     best = found[0]
     away = [best.score - h.score for h in found[1:] if h.pose.degrees_from(best.pose) > 30]

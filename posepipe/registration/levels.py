@@ -93,6 +93,14 @@ def texture(brain: Brain, step: int = 1) -> Level:
     return _level(brain, value, inner, inner, origin, step)
 
 
+def channel(brain: Brain, value: Tensor) -> Level:
+    """A channel of its own, ``value`` on the grid of ``brain`` (a tissue's share, say), weighted like the outline."""
+    pad = int(np.ceil(MARGIN_MM / brain.spacing))
+    _, mask, origin = _padded(brain)
+    weight = ((_blur(mask, 5.0, brain) - 0.10) / 0.10).clamp(0, 1)
+    return _level(brain, _blur(F.pad(value, (pad,) * 6), 2.0, brain), weight, torch.ones_like(weight), origin, 1)
+
+
 def _padded(brain: Brain) -> tuple[Tensor, Tensor, np.ndarray]:
     pad = int(np.ceil(MARGIN_MM / brain.spacing))
     image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)

@@ -36,17 +36,19 @@ def refine_pose(
     threads: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    prepared: Brain | None = None,
 ) -> Refined:
     """Refine ``start`` (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
     ``ants``: multi-resolution rigid registration, Mattes mutual information inside the masks; ``torch``: Gauss–Newton on the correlation
     ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards neither the criterion
     that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept and a warning says so.
+    ``prepared`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
         msg = f"unknown refinement {method!r}: choose from {', '.join(REFINE_METHODS)}"
         raise ValueError(msg)
-    compare = Comparison(Brain.prepare(image, mask, SPACING, device), target)
+    compare = Comparison(prepared or Brain.prepare(image, mask, SPACING, device), target)
     before = similarity(compare.brain, target.brain, start)
     if method == "none":
         return Refined(start, method, {k: {"before": v, "after": v} for k, v in before.items()})

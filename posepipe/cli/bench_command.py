@@ -1,0 +1,73 @@
+"""``posepipe-tools bench``: measurements on real data, as CSV and Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
+
+
+def add_arguments(subparsers: Any) -> None:
+    """Register ``bench`` with the parser of ``posepipe-tools``."""
+    parser = subparsers.add_parser("bench", help="measure poses on real data with known truth")
+    parser.add_argument("table", choices=["classical"], help="what to measure")
+    parser.add_argument("data", type=Path, help="folder with atlases/ and ds-fetal, ds-neonates, ds-stacks")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the CSV and the tables")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--init", nargs="+", default=["center", "axes", "search"], choices=["center", "axes", "search"])
+    parser.add_argument("--refine", nargs="+", default=["none", "torch", "ants"], choices=["none", "torch", "ants"])
+    parser.add_argument("--damage", nargs="+", default=["none"], help="none, cut, leak, bias, noise, all; NAME:STRENGTH scales it")
+    parser.add_argument("--trials", type=int, default=24, help="turns of each image, spread over six 30-degree bins")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each; with 1, one process and --threads")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch and ITK when --jobs is 1")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the tables, write ``classical.csv`` and ``classical.md``."""
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    from ..bench import classical
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    cases = classical.cases(args.data, tuple(args.groups))
+    tasks = [(case, damage, args) for case in cases for damage in args.damage]
+    rows: list[classical.Row] = []
+    if args.jobs > 1:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(args.jobs) as pool:
+            for some in tqdm(pool.imap_unordered(_one, tasks), total=len(tasks), mininterval=10):
+                rows += some
+                classical.write_rows(args.output / "classical.csv", rows)
+    else:
+        for task in tqdm(tasks, mininterval=10):
+            rows += _one(task)
+            classical.write_rows(args.output / "classical.csv", rows)
+    order = {(c.group, c.name): k for k, c in enumerate(cases)}
+    rows.sort(key=lambda r: (order[r.group, r.name], args.damage.index(_spec(r.damage, r.strength, args.damage)), r.trial))
+    text = classical.tables(rows)
+    stacks = [c for c in cases if c.group == "stacks"]
+    if stacks:
+        text += "\n\n" + classical.stack_disagreement(stacks)
+    (args.output / "classical.md").write_text(text + "\n")
+    print(text)
+    return 0
+
+
+def _one(task: tuple[Any, str, argparse.Namespace]) -> list[Any]:
+    from ..bench import classical
+
+    case, damage, args = task
+    name, _, strength = damage.partition(":")
+    runner = classical.Runner(case, threads=1 if args.jobs > 1 else args.threads)
+    return list(
+        runner.rows(args.trials, tuple(args.init), tuple(args.refine), name, float(strength or 1), args.seed)
+    )
+
+
+def _spec(name: str, strength: float, specs: list[str]) -> str:
+    return next(s for s in specs if s.partition(":")[0] == name and float(s.partition(":")[2] or 1) == strength)
