@@ -25,7 +25,7 @@ from ..registration.fit import Term, fit
 from ..registration.levels import Level, channel
 from ..registration.target import Target
 
-TISSUES = {
+TISSUES: dict[str, dict[str, tuple[int, ...]]] = {
     "CRL": {"white": (1, 8), "ventricles": (2,), "cerebellum": (3,), "cortex": (5,), "deep": (6,), "brainstem": (7,)},
     "FidonSBA": {"white": (1, 8), "ventricles": (2,), "cerebellum": (3,), "cortex": (5,), "deep": (6,), "brainstem": (7,)},
     "CHN": {"white": (3,), "ventricles": (5,), "cerebellum": (6,), "cortex": (2,), "deep": (7,), "brainstem": (8,)},
@@ -79,9 +79,14 @@ def _tissue_levels(template: Template, brain: Brain) -> dict[str, Level]:
     where = index.float() * brain.spacing + tensor(brain.origin)
     out = {}
     for tissue, keys in TISSUES[template.atlas].items():
-        share = smooth(tensor(np.isin(labels.data, keys))[None], tuple(1.5 / labels.spacing))
+        share = smooth(tensor(np.isin(labels.data, keys))[None], _voxels(1.5, labels.spacing))
         out[tissue] = channel(brain, sample(share, to_voxel, where)[0] * brain.mask)
     return out
+
+
+def _voxels(millimetres: float, spacing: Array) -> tuple[float, float, float]:
+    x, y, z = millimetres / spacing
+    return float(x), float(y), float(z)
 
 
 def connect(a: Node, b: Node, i: int, j: int) -> list[Edge]:
@@ -150,7 +155,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"# residual_degrees: median disagreement with the registrations ({len(edges)} in all) that touch the cohort.")
     for node, rotation, r in zip(nodes, rotations, residual, strict=True):
         vector = ", ".join(f"{v:.3f}" for v in np.degrees(so3.log(rotation)))
-        print(f'\n[{node.template.atlas}.{node.template.cohort}]\nrotvec_degrees = [{vector}]\nmethod = "{METHOD}"\nresidual_degrees = {r:.2f}')
+        print(f'\n[{node.template.atlas}.{node.template.cohort}]\nrotvec_degrees = [{vector}]')
+        print(f'method = "{METHOD}"\nresidual_degrees = {r:.2f}')
     return 0
 
 
