@@ -16,6 +16,7 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("data", type=Path, help="folder with atlases/ and ds-fetal, ds-neonates, ds-stacks")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the CSV and the tables")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     parser.add_argument("--init", nargs="+", default=["center", "axes", "search"], choices=["center", "axes", "search"])
     parser.add_argument("--refine", nargs="+", default=["none", "torch", "ants"], choices=["none", "torch", "ants"])
     parser.add_argument("--damage", nargs="+", default=["none"], help="none, cut, leak, bias, noise, all; NAME:STRENGTH scales it")
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     args.output.mkdir(parents=True, exist_ok=True)
     cases = classical.cases(args.data, tuple(args.groups))
+    if args.names:
+        cases = [c for c in cases if c.name.startswith(tuple(args.names))]
     tasks = [(case, damage, args) for case in cases for damage in args.damage]
     rows: list[classical.Row] = []
     if args.jobs > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,12 @@ from .comparison import Comparison
 from .similarity import similarity
 from .target import SPACING, Target
 
+LOGGER = logging.getLogger(__name__)
+ASTRAY_DEGREES = 5.0
+"""A discarded refinement this far from its start is worth a reader's look; less is the noise of the method."""
 REFINE_METHODS = ("ants", "torch", "none")
+SAME_DEGREES, SAME_MM = 1.0, 1.0
+"""A refinement that ends this near to a start that was better is no cause for doubt: the start was as good as it gets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,8 @@ def refine_pose(
 
     ``ants``: multi-resolution rigid registration, Mattes mutual information inside the masks; ``torch``: Gauss–Newton on the correlation
     ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards neither the criterion
-    that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept and a warning says so.
+    that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept; a warning says so if the
+    two poses differ by more than 1° or 1 mm.
     ``prepared`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
@@ -61,6 +68,10 @@ def refine_pose(
     after = similarity(compare.brain, target.brain, pose)
     warnings: tuple[str, ...] = ()
     if compare.score(pose) < compare.score(start) and after["NMI"] <= before["NMI"]:
-        warnings = (f"refinement by {method} ended worse than its start; the start was kept",)
+        if pose.degrees_from(start) > SAME_DEGREES or pose.mm_from(start, target.brain.center) > SAME_MM:
+            astray = pose.degrees_from(start)
+        LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
+        if astray > ASTRAY_DEGREES:
+            warnings = (f"refinement by {method} went astray by {astray:.0f}°; its start was kept",)
         pose, after = start, before
     return Refined(pose, method, {k: {"before": v, "after": after[k]} for k, v in before.items()}, warnings)

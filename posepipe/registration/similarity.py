@@ -27,7 +27,8 @@ def similarity(image: Brain, template: Brain, pose: Rigid) -> dict[str, float]:
     there = where @ rotation.T + tensor(pose.translation, where.device)
     theirs, weight = sample(torch.stack([image.image, image.mask]), image.world_to_voxel, there)
     both = (weight > 0.5) & (inside > 0.5)
-    joint = float((weight * inside).sum()) * template.spacing**3
+    # the smaller share, not the product: a mask laid on itself then has Dice 1 though its rim is half brain
+    joint = float(torch.minimum(weight, inside).sum()) * template.spacing**3
     sizes = float(inside.sum()) * template.spacing**3 + float(image.mask.sum()) * image.spacing**3
     if int(both.sum()) < 100:
         return {"NCC": 0.0, "NMI": 1.0, "Dice": 2 * joint / sizes}
