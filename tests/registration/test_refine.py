@@ -1,0 +1,134 @@
+"""Refinement: nearer than its start, never worse, and ANTs and torch agree on what a pose is."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from posepipe.errors import TransformError
+from posepipe.geometry import Rigid, so3
+from posepipe.imaging.mask import BrainMask
+from posepipe.imaging.volume import Volume
+from posepipe.registration.ants_refine import THREADS_VARIABLE, ants_rigid
+from posepipe.registration.brain import Brain
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.initial import initial_pose
+from posepipe.registration.quality import judge_pose
+from posepipe.registration.refine import refine_pose
+from posepipe.registration.target import SPACING
+
+
+def off(seed: int, degrees: float = 8.0, mm: float = 4.0) -> Rigid:
+    """A motion of exactly that size about the world's origin, near the template's centre."""
+    rng = np.random.default_rng(seed)
+    axis, shift = rng.normal(size=(2, 3))
+    return Rigid.from_rotvec(np.radians(degrees) * axis / np.linalg.norm(axis), mm * shift / np.linalg.norm(shift))
+
+
+@pytest.mark.parametrize("which", range(0, 12, 2))
+def test_torch_brings_a_rough_start_to_the_truth(heads, target, which):
+    h = heads[which]
+    start = h.pose @ off(which)
+    refined = refine_pose(h.image, h.mask, target, start, method="torch")
+    assert refined.pose.degrees_from(h.pose) < 2
+    assert refined.pose.mm_from(h.pose, target.brain.center) < 1
+    assert refined.warnings == ()
+    for name in ("NCC", "NMI", "Dice"):
+        assert refined.similarity[name]["after"] > refined.similarity[name]["before"], name
+
+
+@pytest.mark.parametrize("which", [1, 5, 9])
+def test_torch_stays_at_the_truth(heads, target, which):
+    h = heads[which]
+    refined = refine_pose(h.image, h.mask, target, h.pose, method="torch")
+    assert refined.pose.degrees_from(h.pose) < 2
+    assert refined.pose.mm_from(h.pose, target.brain.center) < 1
+
+
+@pytest.mark.parametrize("which", [3, 11])
+def test_ants_brings_a_rough_start_to_where_torch_does(heads, target, which):
+    h = heads[which]
+    start = h.pose @ off(20 + which)
+    by = {m: refine_pose(h.image, h.mask, target, start, method=m) for m in ("ants", "torch")}
+    assert by["ants"].pose.degrees_from(h.pose) < 3
+    assert by["ants"].pose.degrees_from(by["torch"].pose) < 3
+    # both map template to image: the translations would be far apart otherwise
+    assert by["ants"].pose.mm_from(by["torch"].pose, target.brain.center) < 1
+    assert (~by["ants"].pose).mm_from(by["torch"].pose, target.brain.center) > 20
+    assert by["ants"].similarity["NMI"]["after"] > by["ants"].similarity["NMI"]["before"]
+
+
+def test_ants_gives_the_same_bits_for_the_same_seed_and_leaves_the_environment(heads, target, monkeypatch):
+    h = heads[4]
+    monkeypatch.setenv(THREADS_VARIABLE, "7")
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002 — the global generator must be left alone
+    poses = [ants_rigid(h.image, h.mask, target, h.pose @ off(1), threads=t, seed=s) for t, s in ((1, 3), (2, 3), (1, 4))]
+    np.testing.assert_array_equal(poses[0].matrix, ants_rigid(h.image, h.mask, target, h.pose @ off(1), seed=3).matrix)
+    assert poses[0].is_close(poses[1], degrees=0.05, mm=0.05)  # whatever the number of threads
+    assert not poses[0].is_close(poses[2], degrees=1e-4)  # the seed is really taken
+    assert os.environ[THREADS_VARIABLE] == "7"
+    assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+
+
+def test_none_only_measures(heads, target):
+    h = heads[4]
+    start = h.pose @ off(2)
+    refined = refine_pose(h.image, h.mask, target, start, method="none")
+    assert refined.pose is start
+    assert refined.method == "none"
+    assert set(refined.similarity) == {"NCC", "NMI", "Dice"}
+    assert all(v["before"] == v["after"] for v in refined.similarity.values())
+
+
+def test_unknown_refinement(heads, target):
+    with pytest.raises(ValueError, match="unknown refinement 'flirt': choose from ants, torch, none"):
+        refine_pose(heads[0].image, heads[0].mask, target, heads[0].pose, method="flirt")
+
+
+def test_a_start_that_cannot_be_bettered_is_kept_and_raises_no_doubt(average, target):
+    image, mask = average
+    start = Rigid.identity()
+    refined = refine_pose(image, mask, target, start, method="torch")
+    assert refined.pose.is_close(start, 0.05, 0.05)
+    assert refined.warnings == ()
+    initial = initial_pose(image, mask, target)
+    verdict = judge_pose(initial, refined, BrainMask(mask.with_data(mask.data > 0), "given"), target, 29.0)
+    assert verdict.qc == "pass", verdict.reasons
+
+
+def test_a_refinement_that_goes_astray_is_undone_and_told(head, target):
+    # ANTs is shown the head elsewhere than the brain by which the outcome is judged
+    astray = Rigid.about(so3.exp([0, 0.4, 0]), head.brain.center)
+    refined = refine_pose(
+        head.image.moved(astray), head.mask.moved(astray), target, head.pose, method="ants", prepared=head.brain
+    )
+    assert refined.pose is head.pose
+    assert refined.warnings == ("refinement by ants ended worse than its start; the start was kept",)
+    assert all(v["before"] == v["after"] for v in refined.similarity.values())
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_never_worse_than_the_start_even_in_noise(make_head, target, seed, noise):
+    h = make_head(seed, noise=noise)
+    refined = refine_pose(h.image, h.mask, target, h.pose, method="torch")
+    compare = Comparison(h.brain, target)
+    higher = refined.similarity["NMI"]["after"] > refined.similarity["NMI"]["before"]
+    assert compare.score(refined.pose) >= compare.score(h.pose) or higher
+
+
+def test_an_image_that_ants_cannot_take_is_named(average, target):
+    image, mask = average
+    empty = Volume(np.full(image.shape, np.nan, np.float32), image.affine, "broken.nii.gz")
+    with pytest.raises(TransformError, match=r"broken\.nii\.gz: ANTs could not register"):
+        ants_rigid(empty, mask, target, Rigid.identity())
+
+
+def test_prepared_brain_gives_the_same_pose(heads, target):
+    h = heads[2]
+    start = h.pose @ off(5)
+    plain = refine_pose(h.image, h.mask, target, start, method="torch")
+    ready = refine_pose(h.image, h.mask, target, start, method="torch", prepared=Brain.prepare(h.image, h.mask, SPACING))
+    np.testing.assert_array_equal(plain.pose.matrix, ready.pose.matrix)
