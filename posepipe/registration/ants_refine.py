@@ -34,7 +34,7 @@ def ants_rigid(image: Volume, mask: Volume, target: Target, start: Rigid, *, thr
     import ants
 
     fixed, moving = _brain(target.volume, target.mask), _brain(image, mask)
-    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, _threads(threads):
+    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, _threads(threads), _seeded(seed + 1):
         first = write_itk(start, Path(folder) / "start.txt")
         try:
             result = ants.registration(
@@ -50,10 +50,10 @@ def ants_rigid(image: Volume, mask: Volume, target: Target, start: Rigid, *, thr
                 aff_iterations=(100, 50),
                 aff_shrink_factors=(3, 2) if min(fixed.spacing) < SPACING_MM else (2, 1),
                 aff_smoothing_sigmas=(2, 1),
-                random_seed=seed + 1,
+                random_seed=seed + 1,  # antspyx up to 0.6.1; later ones pass over it, see _seeded
             )
             return read_itk(result["fwdtransforms"][0])
-        except (RuntimeError, IndexError, TransformError) as error:
+        except (RuntimeError, ValueError, IndexError, TransformError) as error:
             msg = f"{image.source}: ANTs could not register this image ({error}); try --refine torch"
             raise TransformError(msg) from error
 

@@ -18,8 +18,6 @@ LOGGER = logging.getLogger(__name__)
 ASTRAY_DEGREES = 5.0
 """A discarded refinement this far from its start is worth a reader's look; less is the noise of the method."""
 REFINE_METHODS = ("ants", "torch", "none")
-SAME_DEGREES, SAME_MM = 1.0, 1.0
-"""A refinement that ends this near to a start that was better is no cause for doubt: the start was as good as it gets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ def refine_pose(
     ``ants``: multi-resolution rigid registration, Mattes mutual information inside the masks; ``torch``: Gauss–Newton on the correlation
     ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards neither the criterion
     that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept; a warning says so if the
-    two poses differ by more than 1° or 1 mm.
+    two poses differ by more than 5°.
     ``prepared`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
@@ -68,8 +66,7 @@ def refine_pose(
     after = similarity(compare.brain, target.brain, pose)
     warnings: tuple[str, ...] = ()
     if compare.score(pose) < compare.score(start) and after["NMI"] <= before["NMI"]:
-        if pose.degrees_from(start) > SAME_DEGREES or pose.mm_from(start, target.brain.center) > SAME_MM:
-            astray = pose.degrees_from(start)
+        astray = pose.degrees_from(start)
         LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
         if astray > ASTRAY_DEGREES:
             warnings = (f"refinement by {method} went astray by {astray:.0f}°; its start was kept",)
