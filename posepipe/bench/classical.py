@@ -22,11 +22,10 @@ from ..errors import PosepipeError
 from ..geometry import Rigid, rotations_in_bin
 from ..imaging.mask import brain_mask, given_mask
 from ..imaging.volume import Volume, load_volume
-from ..registration.brain import Brain
 from ..registration.comparison import Comparison
 from ..registration.initial import initial_pose
 from ..registration.refine import refine_pose
-from ..registration.target import SPACING, Target
+from ..registration.target import Target
 from .perturb import damaged, turned
 
 BINS = [(low, low + 30) for low in range(0, 180, 30)]
@@ -123,12 +122,12 @@ class Runner:
 
     def _own_pose(self) -> Rigid:
         """The pose as the image lies: rotation as known, translation by registration from it (all, where nothing is known)."""
-        brain = Brain.prepare(self.image, self.mask, SPACING)
+        compare = Comparison.of(self.image, self.mask, self.target)
         if self.case.own is None:
-            return initial_pose(self.image, self.mask, self.target, method="search", prepared=brain).pose
+            return initial_pose(self.image, self.mask, self.target, method="search", compare=compare).pose
         known = self.case.own.rotation
-        start = Rigid.about(known, self.target.brain.center, brain.center)
-        found = Comparison(brain, self.target).refined(start)
+        start = Rigid.about(known, self.target.brain.center, compare.brain.center)
+        found = compare.refined(start)
         return Rigid.about(known, self.target.brain.center, found.apply(self.target.brain.center))
 
     def rows(
@@ -152,8 +151,8 @@ class Runner:
     ) -> Iterator[Row]:
         damage, strength, trial, which = what
         begun = time.perf_counter()
-        brain = Brain.prepare(image, mask, SPACING)
-        start = initial_pose(image, mask, self.target, method=init, prepared=brain)
+        compare = Comparison.of(image, mask, self.target)
+        start = initial_pose(image, mask, self.target, method=init, compare=compare)
         first = time.perf_counter() - begun
         for refine in refines:
             begun = time.perf_counter()
@@ -161,7 +160,7 @@ class Runner:
             if refine != "none":
                 try:
                     pose = refine_pose(
-                        image, mask, self.target, start.pose, method=refine, threads=self.threads, prepared=brain
+                        image, mask, self.target, start.pose, method=refine, threads=self.threads, compare=compare
                     ).pose
                 except PosepipeError as error:
                     print(f"{self.case.name} trial {trial} {init} {refine}: {error}", flush=True)

@@ -19,11 +19,11 @@ from ..geometry import Rigid, write_itk
 from ..imaging.mask import BrainMask, brain_mask
 from ..imaging.volume import Volume, load_volume, save_volume
 from .apply import reorient, resample_to_template
-from .brain import Brain
+from .comparison import Comparison
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .quality import Quality, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
-from .target import SPACING, Target
+from .target import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +160,10 @@ class Aligner:
                 if self.init in {"auto", "search"}:
                     _ = target.bank
             with _timed(seconds, "prepare"):
-                prepared = Brain.prepare(volume, brain.volume, SPACING, self.device)
+                compare = Comparison.of(volume, brain.volume, target, self.device)
             with _timed(seconds, "init"):
                 initial = initial_pose(
-                    volume, brain.volume, target, method=self.init, age_known=age is not None, prepared=prepared
+                    volume, brain.volume, target, method=self.init, age_known=age is not None, compare=compare
                 )
             with _timed(seconds, "refine"):
                 refined = refine_pose(
@@ -174,7 +174,7 @@ class Aligner:
                     method=self.refine,
                     threads=self.threads or torch.get_num_threads(),
                     seed=self.seed,
-                    prepared=prepared,
+                    compare=compare,
                 )
         quality = judge_pose(initial, refined, brain, target, age)
         return Alignment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class RotationBank:
         try:
             with np.load(path) as saved:
                 return cls(tensor(saved["mask"], device) / 255, tensor(saved["value"], device))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except Exception as error:  # a damaged cache file is no reason to stop
             LOGGER.warning("%s: damaged rotation bank (%s); made anew", path, error)
@@ -150,4 +151,5 @@ def _save(path: Path, mask: np.ndarray, value: np.ndarray) -> None:
     except OSError as error:
         LOGGER.warning("%s: the rotation bank could not be kept (%s); it is made anew each time", path, error)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be made holds no half file either
+            temporary.unlink()

@@ -7,10 +7,11 @@ from functools import cached_property
 import torch
 
 from ..geometry import Rigid
+from ..imaging.volume import Volume
 from .brain import Brain
 from .fit import Fitted, Poses, Term, fit
-from .levels import outline, texture
-from .target import Target
+from .levels import Level, outline, texture
+from .target import SPACING, Target
 
 OUTLINE_SHARE = 0.3
 """How much the outline counts beside the texture when poses are judged (docs/experiments.md, 3)."""
@@ -19,31 +20,57 @@ TEXTURE_SHARE = 0.5
 
 
 class Comparison:
-    """The image ``brain`` against ``target``, with up to ``points`` texture points for the last steps and for judging."""
+    """The image ``brain`` against ``target``: one object serves the initial pose and its refinement, so nothing is made twice."""
 
-    def __init__(self, brain: Brain, target: Target, *, points: int = 20_000) -> None:
-        self.brain, self.target, self._points = brain, target, points
+    def __init__(self, brain: Brain, target: Target) -> None:
+        self.brain, self.target = brain, target
+
+    @classmethod
+    def of(cls, image: Volume, mask: Volume, target: Target, device: torch.device | str = "cpu") -> Comparison:
+        """From an image and its brain mask on the same grid."""
+        return cls(Brain.prepare(image, mask, SPACING, device), target)
+
+    @cached_property
+    def _outline(self) -> Level:
+        return outline(self.brain, 2)
+
+    @cached_property
+    def _texture(self) -> Level:
+        return texture(self.brain, 1)
+
+    @cached_property
+    def _edges(self) -> Term:
+        return Term(self.target.coarse_outline, self._outline.points(4000))
 
     @cached_property
     def sketch(self) -> tuple[Term, ...]:
         """Outline at few points: for many hypotheses."""
-        return (Term(self.target.coarse_outline, outline(self.brain, 2).points(2000)),)
+        return (Term(self.target.coarse_outline, self._outline.points(2000)),)
 
     @cached_property
     def rough(self) -> tuple[Term, ...]:
         """Outline and coarse texture: wide reach."""
-        texture_points = texture(self.brain, 2).points(4000)
-        return (self._edges, Term(self.target.coarse_texture, texture_points, TEXTURE_SHARE))
+        points = texture(self.brain, 2).points(4000)
+        return (self._edges, Term(self.target.coarse_texture, points, TEXTURE_SHARE))
+
+    @cached_property
+    def outlines(self) -> tuple[Term, ...]:
+        """Outline alone, which holds on where texture would shrink a damaged brain into the template."""
+        return (self._edges,)
+
+    @cached_property
+    def judging(self) -> tuple[Term, ...]:
+        """Fine texture and a share of the outline: the criterion by which hypotheses are judged."""
+        return self._criterion(6000)
 
     @cached_property
     def fine(self) -> tuple[Term, ...]:
-        """Fine texture and a share of the outline: the criterion by which poses are judged."""
-        inside = Term(self.target.fine_texture, texture(self.brain, 1).points(self._points))
-        return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
+        """The same criterion at more points, for the last steps."""
+        return self._criterion(12_000)
 
-    @cached_property
-    def _edges(self) -> Term:
-        return Term(self.target.coarse_outline, outline(self.brain, 2).points(4000))
+    def _criterion(self, points: int) -> tuple[Term, ...]:
+        inside = Term(self.target.fine_texture, self._texture.points(points))
+        return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
 
     def poses(self, pose: Rigid) -> Poses:
         """``pose`` (template → image) as one candidate, its size from the masks' radii."""
@@ -61,7 +88,7 @@ class Comparison:
         grown = Poses(
             start.rotation.expand(7, 3, 3), start.shift * steps.exp()[:, None], (start.log_scale + steps).contiguous()
         )
-        return float(fit(self.fine, grown, 0).criterion.max())
+        return float(fit(self.judging, grown, 0).criterion.max())
 
     def refined(self, start: Rigid) -> Rigid:
         """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself."""
@@ -70,4 +97,4 @@ class Comparison:
 
     def judged(self, poses: Poses) -> Fitted:
         """Rough poses brought to the criterion."""
-        return fit(self.fine, fit(self.rough[:1], poses, 4).poses, 4)
+        return fit(self.judging, fit(self.outlines, poses, 4).poses, 4)

@@ -95,17 +95,16 @@ class Fitted:
 
 def fit(terms: Sequence[Term], poses: Poses, iterations: int) -> Fitted:
     """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them."""
-    for _ in range(iterations):
-        poses = _step(poses, terms)
-    criterion = torch.zeros_like(poses.log_scale)
-    overlap = None
-    for term in terms:
-        _, fields, weight = term.look(poses)
-        criterion = criterion + term.share * _ratio(fields[0], weight, term.classes)
-        overlap = weight.sum(1) / term.points.weight.sum() if overlap is None else overlap
-    if overlap is None:
+    if not terms:
         msg = "a fit needs at least one term"
         raise ValueError(msg)
+    for _ in range(iterations):
+        poses = _step(poses, terms)
+    looks = [term.look(poses) for term in terms]
+    criterion = torch.zeros_like(poses.log_scale)
+    for term, (_, fields, weight) in zip(terms, looks, strict=True):
+        criterion = criterion + term.share * _ratio(fields[0], weight, term.classes)
+    overlap = looks[0][2].sum(1) / terms[0].points.weight.sum()
     return Fitted(poses, criterion, overlap)
 
 

@@ -11,11 +11,10 @@ from ..geometry import Rigid
 from ..imaging.moments import moments
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
-from .brain import Brain
 from .comparison import Comparison
 from .fit import Poses, fit
 from .search import Hypothesis, search
-from .target import SPACING, Target
+from .target import Target
 
 INIT_METHODS = ("auto", "search", "axes", "center")
 
@@ -43,14 +42,14 @@ def initial_pose(
     method: str = "auto",
     age_known: bool = True,
     device: torch.device | str = "cpu",
-    prepared: Brain | None = None,
+    compare: Comparison | None = None,
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
     ``center`` keeps the header's orientation and brings the centres together; ``axes`` aligns the principal axes of the masks, by
     the best of the four proper sign choices; ``search`` tries all rotations; ``auto`` is ``search``. With ``age_known`` the template is
-    of the subject's age, so that its size tells the subject's. ``prepared`` is the brain at
-    :data:`~posepipe.registration.target.SPACING` if it is at hand already.
+    of the subject's age, so that its size tells the subject's. ``compare`` is the image and the
+    target made ready, if at hand already.
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     if method not in INIT_METHODS:
@@ -59,24 +58,24 @@ def initial_pose(
     if method == "center":
         pose = Rigid.about(np.eye(3), target.brain.center, moments(mask).center)
         return InitialPose(pose, method, (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None)
-    brain = prepared or Brain.prepare(image, mask, SPACING, device)
-    found = axes(brain, target) if method == "axes" else search(brain, target, age_known=age_known)
+    compare = compare or Comparison.of(image, mask, target, device)
+    found = axes(compare) if method == "axes" else search(compare, age_known=age_known)
     best = found[0]
     away = [best.score - h.score for h in found[1:] if h.pose.degrees_from(best.pose) > 30]
     name = "axes" if method == "axes" else "search"
     return InitialPose(best.pose, name, found, float(np.exp(-best.log_scale)), min(away) if away else None)
 
 
-def axes(image: Brain, target: Target) -> tuple[Hypothesis, ...]:
+def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
     """The four proper ways to lay the masks' principal axes on each other, best similarity first."""
+    image, target = compare.brain, compare.target
     mine, theirs = image.moments.axes, target.brain.moments.axes
     signs = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)
     rotation = np.stack([theirs @ np.diag(s) @ mine.T for s in signs])
     scale = target.log_scale(image)
     device = image.image.device
     poses = Poses(tensor(rotation, device), torch.zeros(4, 3, device=device), torch.full((4,), scale, device=device))
-    compare = Comparison(image, target)
-    scored = fit(compare.rough[:1], poses, 0)
+    scored = fit(compare.outlines, poses, 0)
     return tuple(
         Hypothesis(compare.rigid(poses, int(i)), float(scored.criterion[i]), scale, float(scored.overlap[i]))
         for i in scored.criterion.argsort(descending=True)

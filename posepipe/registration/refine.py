@@ -9,10 +9,9 @@ import torch
 
 from ..geometry import Rigid
 from ..imaging.volume import Volume
-from .brain import Brain
 from .comparison import Comparison
 from .similarity import similarity
-from .target import SPACING, Target
+from .target import Target
 
 LOGGER = logging.getLogger(__name__)
 ASTRAY_DEGREES = 5.0
@@ -40,7 +39,7 @@ def refine_pose(
     threads: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    prepared: Brain | None = None,
+    compare: Comparison | None = None,
 ) -> Refined:
     """Refine ``start`` (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
@@ -48,12 +47,12 @@ def refine_pose(
     ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards neither the criterion
     that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept; a warning says so if the
     two poses differ by more than 5°.
-    ``prepared`` as in :func:`~posepipe.registration.initial.initial_pose`.
+    ``compare`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
         msg = f"unknown refinement {method!r}: choose from {', '.join(REFINE_METHODS)}"
         raise ValueError(msg)
-    compare = Comparison(prepared or Brain.prepare(image, mask, SPACING, device), target)
+    compare = compare or Comparison.of(image, mask, target, device)
     before = similarity(compare.brain, target.brain, start)
     if method == "none":
         return Refined(start, method, {k: {"before": v, "after": v} for k, v in before.items()})

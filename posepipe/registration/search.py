@@ -38,14 +38,13 @@ class Hypothesis:
     overlap: float
 
 
-def search(image: Brain, target: Target, *, age_known: bool = True) -> tuple[Hypothesis, ...]:
-    """Distinct hypotheses for the pose of ``image`` against ``target``, best first.
+def search(compare: Comparison, *, age_known: bool = True) -> tuple[Hypothesis, ...]:
+    """Distinct hypotheses for the pose of an image against its target, best first.
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
     """
-    compare = Comparison(image, target, points=6000)
-    tried = fit(compare.sketch, propose(image, target, age_known=age_known), 8)
+    tried = fit(compare.sketch, propose(compare.brain, compare.target, age_known=age_known), 8)
     final = compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS)))
     return tuple(
         Hypothesis(

@@ -1,0 +1,53 @@
+"""Seconds an image in memory, bank built: ``python -m posepipe.bench.speed DATA [REPEATS]``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..imaging.mask import brain_mask
+from ..imaging.volume import Volume, load_volume
+from ..registration.comparison import Comparison
+from ..registration.initial import initial_pose
+from ..registration.refine import refine_pose
+from ..registration.target import Target
+from .classical import cases
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print median seconds of preparing, ``search`` and ``torch`` for the fetus and four newborns, on one thread and on two."""
+    args = argv or sys.argv[1:]
+    repeats = int(args[1]) if len(args) > 1 else 5
+    chosen = [c for c in cases(Path(args[0]), ("fetus", "newborn-T2w")) if c.name.startswith(("f234", "sub-A13", "sub-A14"))]
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for case in chosen:
+            image = load_volume(case.image)
+            target = Target.load(case.template)
+            _ = target.bank, target.coarse_outline, target.coarse_texture, target.fine_texture
+            mask = brain_mask(image).volume
+            stages = np.array([_once(image, mask, target) for _ in range(repeats + 1)])[1:]
+            median = np.median(stages, axis=0)
+            parts = ", ".join(f"{n} {s:.3f}" for n, s in zip(("prepare", "search", "torch"), median, strict=True))
+            print(f"{case.name}, {threads} thread(s): {parts}, together {np.median(stages.sum(1)):.3f} s", flush=True)
+    return 0
+
+
+def _once(image: Volume, mask: Volume, target: Target) -> tuple[float, float, float]:
+    marks = [time.perf_counter()]
+    compare = Comparison.of(image, mask, target)
+    marks.append(time.perf_counter())
+    start = initial_pose(image, mask, target, method="search", compare=compare)
+    marks.append(time.perf_counter())
+    refine_pose(image, mask, target, start.pose, method="torch", compare=compare)
+    marks.append(time.perf_counter())
+    a, b, c = np.diff(marks)
+    return float(a), float(b), float(c)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
