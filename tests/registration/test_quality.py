@@ -1,0 +1,95 @@
+"""Verdicts: what makes a pose one to review, or a failure, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from posepipe.geometry import Rigid
+from posepipe.imaging.mask import BrainMask
+from posepipe.registration.initial import InitialPose
+from posepipe.registration.quality import MOVED_DEGREES, Quality, judge_pose
+from posepipe.registration.refine import Refined
+from posepipe.registration.search import Hypothesis
+
+ALIKE = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95}
+
+
+def initial(margin: float | None = 0.8, pose: Rigid | None = None) -> InitialPose:
+    pose = pose or Rigid.identity()
+    return InitialPose(pose, "search", (Hypothesis(pose, 1.0, 0.0, 1.0),), 1.0, margin)
+
+
+def refined(dice: float = 0.95, pose: Rigid | None = None, warnings: tuple[str, ...] = ()) -> Refined:
+    values = {k: {"before": v, "after": v} for k, v in (ALIKE | {"Dice": dice}).items()}
+    return Refined(pose or Rigid.identity(), "torch", values, warnings)
+
+
+@pytest.fixture
+def mask(average) -> BrainMask:
+    return BrainMask(average[1].with_data(average[1].data > 0), "given")
+
+
+def grown(mask: BrainMask, factor: float) -> BrainMask:
+    """The same mask with ``factor`` times the volume."""
+    side = factor ** (1 / 3)
+    volume = replace(mask.volume, affine=np.diag([side, side, side, 1]) @ mask.volume.affine)
+    return replace(mask, volume=volume)
+
+
+def judge(mask: BrainMask, target, first: InitialPose | None = None, then: Refined | None = None) -> Quality:
+    return judge_pose(first or initial(), then or refined(), mask, target, 29.0)
+
+
+def test_a_good_pose_passes(mask, target):
+    assert judge(mask, target) == Quality("pass", (), None)
+    assert judge(mask, target, initial(margin=None)).qc == "pass"
+
+
+@pytest.mark.parametrize(("factor", "qc"), [(0.5, "review"), (0.75, "pass"), (1.4, "pass"), (1.7, "review")])
+def test_a_mask_of_a_size_beyond_the_age(mask, target, factor, qc):
+    verdict = judge(grown(mask, factor), target)
+    assert verdict.qc == qc
+    if qc == "review":
+        (reason,) = verdict.reasons
+        assert f"{factor:.2f} times the template's at 29 weeks" in reason
+        assert "check mask and age" in reason
+
+
+def test_size_without_an_age(mask, target):
+    (reason,) = judge_pose(initial(), refined(), grown(mask, 2), target, None).reasons
+    assert "times the template's: check" in reason
+
+
+@pytest.mark.parametrize(("dice", "qc"), [(0.9, "pass"), (0.8, "review"), (0.6, "fail")])
+def test_masks_that_overlap_too_little(mask, target, dice, qc):
+    verdict = judge(mask, target, then=refined(dice))
+    assert verdict.qc == qc
+    assert qc == "pass" or f"by only {dice:.2f} (Dice)" in verdict.reasons[0]
+
+
+def test_a_rival_that_fits_as_well(mask, target):
+    verdict = judge(mask, target, initial(margin=0.01))
+    assert verdict.qc == "review"
+    assert verdict.reasons == ("another orientation fits nearly as well (lead 0.010 in score)",)
+
+
+@pytest.mark.parametrize(("degrees", "qc"), [(MOVED_DEGREES - 1, "pass"), (MOVED_DEGREES + 1, "review")])
+def test_a_refinement_that_turned_far(mask, target, degrees, qc):
+    pose = Rigid.from_rotvec([0, np.radians(degrees), 0])
+    verdict = judge(mask, target, then=refined(pose=pose))
+    assert verdict.qc == qc
+    assert qc == "pass" or "refinement turned the pose by 16°" in verdict.reasons[0]
+
+
+def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
+    verdict = judge(replace(mask, warnings=("pieces",)), target, then=refined(warnings=("astray",)))
+    assert verdict == Quality("review", ("pieces", "astray"))
+
+
+def test_all_reasons_are_told_and_the_worst_rules(mask, target):
+    verdict = judge(grown(mask, 3), target, initial(margin=0.0), refined(0.5))
+    assert verdict.qc == "fail"
+    assert len(verdict.reasons) == 3
