@@ -10,6 +10,7 @@ import pytest
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
 from posepipe.imaging.moments import moments
+from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.refine import refine_pose
 
@@ -24,7 +25,7 @@ def test_center_keeps_the_header_and_brings_centres_together(head, target):
 def test_axes_tries_four_ways_and_the_best_is_near(heads, target):
     degrees = []
     for h in heads:
-        found = initial_pose(h.image, h.mask, target, method="axes", prepared=h.brain)
+        found = initial_pose(h.image, h.mask, target, method="axes", compare=Comparison(h.brain, target))
         assert found.method == "axes"
         assert len(found.hypotheses) == 4
         for hypothesis in found.hypotheses:
@@ -44,9 +45,9 @@ def test_axes_tries_four_ways_and_the_best_is_near(heads, target):
 def test_axes_are_bettered_by_torch(heads, target):
     before, after = [], []
     for h in heads[::2]:
-        start = initial_pose(h.image, h.mask, target, method="axes", prepared=h.brain).pose
+        start = initial_pose(h.image, h.mask, target, method="axes", compare=Comparison(h.brain, target)).pose
         before.append(start.degrees_from(h.pose))
-        pose = refine_pose(h.image, h.mask, target, start, method="torch", prepared=h.brain).pose
+        pose = refine_pose(h.image, h.mask, target, start, method="torch", compare=Comparison(h.brain, target)).pose
         after.append(pose.degrees_from(h.pose))
     assert np.mean(after) < 0.7 * np.mean(before)
     assert max(after) < 3

@@ -10,10 +10,10 @@ from posepipe.bench.perturb import turned
 from posepipe.geometry import Rigid, random_rotations
 from posepipe.imaging.mask import brain_mask, given_mask
 from posepipe.imaging.volume import load_volume
-from posepipe.registration.brain import Brain
+from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.refine import refine_pose
-from posepipe.registration.target import SPACING, Target
+from posepipe.registration.target import Target
 
 pytestmark = pytest.mark.data
 
@@ -38,9 +38,9 @@ def test_turned_head_is_found(data_dir, library, path, atlas, cohort):
     rng = np.random.default_rng(0)
     for rotation in random_rotations(2, rng):
         new, new_mask, motion = turned(image, mask, rotation, rng)
-        brain = Brain.prepare(new, new_mask, SPACING)
-        start = initial_pose(new, new_mask, ours, prepared=brain)
-        pose = refine_pose(new, new_mask, ours, start.pose, method="torch", prepared=brain).pose
+        compare = Comparison.of(new, new_mask, ours)
+        start = initial_pose(new, new_mask, ours, compare=compare)
+        pose = refine_pose(new, new_mask, ours, start.pose, method="torch", compare=compare).pose
         # as it lies, the head is in atlas pose
         assert pose.degrees_from(motion) < 6
         assert start.margin is None or start.margin > 0.02
@@ -49,16 +49,16 @@ def test_turned_head_is_found(data_dir, library, path, atlas, cohort):
 def test_raw_stack_with_its_manual_mask(data_dir, library):
     folder = data_dir / "ds-stacks"
     image = load_volume(folder / "sub-01/anat/sub-01_run-1_T2w.nii.gz")
-    mask = load_volume(folder / "derivatives/manual_masks/sub-01/anat/sub-01_run-1_desc-brain_mask.nii.gz")
+    mask = load_volume(folder / "derivatives/manual_masks/sub-01/anat/sub-01_run-1_T2w_desc-brain_mask.nii.gz")
     inside = given_mask(mask, image).volume
     ours = Target.load(library.template("CRL", "25", "T2w"))  # nearest in size; the age is not known
     move = Rigid.from_rotvec([1.5, -0.7, 0.9], [10, -5, 20])
     found = []
     for where in (Rigid.identity(), move):
         stack, cut = image.moved(where), inside.moved(where)
-        brain = Brain.prepare(stack, cut, SPACING)
-        start = initial_pose(stack, cut, ours, age_known=False, prepared=brain).pose
-        refined = refine_pose(stack, cut, ours, start, method="torch", prepared=brain)
+        compare = Comparison.of(stack, cut, ours)
+        start = initial_pose(stack, cut, ours, age_known=False, compare=compare).pose
+        refined = refine_pose(stack, cut, ours, start, method="torch", compare=compare)
         assert refined.similarity["Dice"]["after"] > 0.8
         found.append(refined.pose)
     assert found[1].degrees_from(move @ found[0]) < 5

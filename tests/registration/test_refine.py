@@ -14,12 +14,11 @@ from posepipe.imaging import phantom
 from posepipe.imaging.mask import BrainMask
 from posepipe.imaging.volume import Volume
 from posepipe.registration.ants_refine import THREADS_VARIABLE, ants_rigid
-from posepipe.registration.brain import Brain
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.quality import judge_pose
 from posepipe.registration.refine import refine_pose
-from posepipe.registration.target import SPACING, Target
+from posepipe.registration.target import Target
 
 
 def off(seed: int, degrees: float = 8.0, mm: float = 4.0) -> Rigid:
@@ -108,7 +107,7 @@ def test_a_refinement_that_goes_astray_is_undone_and_told(head, target):
     # ANTs is shown the head elsewhere than the brain by which the outcome is judged
     astray = Rigid.about(so3.exp([0, 0.4, 0]), head.brain.center)
     refined = refine_pose(
-        head.image.moved(astray), head.mask.moved(astray), target, head.pose, method="ants", prepared=head.brain
+        head.image.moved(astray), head.mask.moved(astray), target, head.pose, method="ants", compare=Comparison(head.brain, target)
     )
     assert refined.pose is head.pose
     (warning,) = refined.warnings
@@ -135,9 +134,9 @@ def test_an_image_that_ants_cannot_take_is_named(average, target):
         ants_rigid(empty, mask, target, Rigid.identity())
 
 
-def test_prepared_brain_gives_the_same_pose(heads, target):
+def test_a_comparison_at_hand_gives_the_same_pose(heads, target):
     h = heads[2]
     start = h.pose @ off(5)
     plain = refine_pose(h.image, h.mask, target, start, method="torch")
-    ready = refine_pose(h.image, h.mask, target, start, method="torch", prepared=Brain.prepare(h.image, h.mask, SPACING))
+    ready = refine_pose(h.image, h.mask, target, start, method="torch", compare=Comparison(h.brain, target))
     np.testing.assert_array_equal(plain.pose.matrix, ready.pose.matrix)

@@ -10,16 +10,16 @@ import pytest
 from posepipe.bench.perturb import damaged
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.volume import Volume
-from posepipe.registration.brain import Brain
+from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import InitialPose, initial_pose
 from posepipe.registration.quality import LOW_MARGIN
 from posepipe.registration.search import BY_CONTRAST, BY_RATIO, FINALISTS, propose, search
-from posepipe.registration.target import SPACING, Target
+from posepipe.registration.target import Target
 
 
 @pytest.fixture(scope="module")
 def found(heads, target) -> list[InitialPose]:
-    return [initial_pose(h.image, h.mask, target, method="search", prepared=h.brain) for h in heads]
+    return [initial_pose(h.image, h.mask, target, method="search", compare=Comparison(h.brain, target)) for h in heads]
 
 
 def test_finds_every_pose_in_every_bin_on_grids_of_both_hands(heads, found, target):
@@ -77,7 +77,7 @@ def test_a_brain_that_looks_the_same_after_half_a_turn_has_no_lead(average, targ
 def test_finds_the_pose_of_a_damaged_brain(heads, target, kind, seed):
     h = heads[5 + 4 * seed]
     image, mask = damaged(h.image, h.mask, kind, 1.0, np.random.default_rng(seed))
-    found = search(Brain.prepare(image, mask, SPACING), target)[0]
+    found = search(Comparison.of(image, mask, target))[0]
     assert found.pose.degrees_from(h.pose) < 6
 
 
@@ -85,7 +85,7 @@ def test_a_cut_loses_the_seventh_part_and_the_scale_is_kept(heads, target):
     h = heads[7]
     image, mask = damaged(h.image, h.mask, "cut", 1.0, np.random.default_rng(3))
     assert mask.data.sum() == pytest.approx(0.85 * h.mask.data.sum(), rel=0.01)
-    whole, cut = (search(Brain.prepare(i, m, SPACING), target)[0] for i, m in ((h.image, h.mask), (image, mask)))
+    whole, cut = (search(Comparison.of(i, m, target))[0] for i, m in ((h.image, h.mask), (image, mask)))
     assert cut.log_scale == pytest.approx(whole.log_scale, abs=0.05)
 
 
@@ -94,14 +94,14 @@ def test_finds_the_pose_in_inverted_contrast(heads, target, which):
     h = heads[which]
     inside = h.mask.data > 0
     negative = h.image.with_data(np.where(inside, float(h.image.data[inside].max()) - h.image.data, 0).astype(np.float32))
-    found = search(Brain.prepare(negative, h.mask, SPACING), target)[0]
+    found = search(Comparison.of(negative, h.mask, target))[0]
     assert found.pose.degrees_from(h.pose) < 5
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_finds_a_t1w_newborn_in_a_t2w_template(make_head, target, seed):
     h = make_head(seed, (60, 180), contrast="T1w")
-    assert search(h.brain, target)[0].pose.degrees_from(h.pose) < 5
+    assert search(Comparison(h.brain, target))[0].pose.degrees_from(h.pose) < 5
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
