@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Head:
     mask: Volume
     pose: Rigid
 
-    @property
+    @cached_property
     def brain(self) -> Brain:
         """Ready for registration."""
         return Brain.prepare(self.image, self.mask, SPACING)
