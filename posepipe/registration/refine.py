@@ -44,9 +44,9 @@ def refine_pose(
     """Refine ``start`` (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
     ``ants``: multi-resolution rigid registration of the cut-out brains, Mattes mutual information; ``torch``: Gauss–Newton on
-    the correlation ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards neither the criterion
-    that judges hypotheses (texture and outline) nor the mutual information is higher, the start is kept; a warning says so if the
-    two poses differ by more than 5°.
+    the correlation ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards
+    neither the criterion that judges hypotheses (texture and outline) nor the mutual information is higher, the start is
+    kept; a warning says so if the two poses differ by more than 5°.
     ``compare`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
