@@ -29,7 +29,8 @@ def ants_rigid(image: Volume, mask: Volume, target: Target, start: Rigid, *, thr
 
     Both images are cut out by their masks instead of handing ANTs the masks, so that the brain's edge counts: measured
     better (docs/experiments.md, 4). The gradient step is half of ANTs' default, which keeps a good start's basin.
-    Raises :class:`~posepipe.errors.TransformError` if ANTs fails.
+    The same ``seed`` gives the same bits on one thread. ITK takes its thread count at the first registration of a process, so the
+    first ``threads`` counts for all. Raises :class:`~posepipe.errors.TransformError` if ANTs fails.
     """
     import ants
 
