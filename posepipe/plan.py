@@ -68,7 +68,7 @@ class SessionPlan:
         return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
 
     @property
-    def todo(self) -> tuple[ImagePlan, ...]:
+    def pending(self) -> tuple[ImagePlan, ...]:
         """The images that are not done yet."""
         return tuple(image for image in self.images if not image.done)
 
@@ -90,9 +90,9 @@ class Plan:
         return (image for session in self.sessions for image in session.images)
 
     @property
-    def todo(self) -> tuple[ImagePlan, ...]:
+    def pending(self) -> tuple[ImagePlan, ...]:
         """Every image that is not done yet."""
-        return tuple(image for session in self.sessions for image in session.todo)
+        return tuple(image for session in self.sessions for image in session.pending)
 
     @property
     def failures(self) -> tuple[PlanFailure, ...]:

@@ -42,7 +42,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
     texts = [intro(), *(image_methods(image, settings) for image in plan.images if image.done)]
     workflow.__desc__ = "\n\n".join(text for text, _ in texts)
     workflow.references = tuple(reference for _, references in texts for reference in references)
-    sessions = [session for session in plan.sessions if session.todo]
+    sessions = [session for session in plan.sessions if session.pending]
     workflow.add_nodes([init_session_wf(plan=s, settings=settings, omp_nthreads=omp_nthreads) for s in sessions])
     return workflow
 

@@ -43,7 +43,7 @@ def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int 
         stop_on_first_crash=settings.stop_on_first_crash,
     )
     workflow.add_nodes(
-        [init_image_wf(plan=image, settings=settings, omp_nthreads=omp_nthreads) for image in plan.todo]
+        [init_image_wf(plan=image, settings=settings, omp_nthreads=omp_nthreads) for image in plan.pending]
     )
     for node in workflow._get_all_nodes():
         node.config = deepcopy(workflow.config)

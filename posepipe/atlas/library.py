@@ -224,15 +224,16 @@ class AtlasLibrary:
 
 def templateflow_home() -> Path:
     """TemplateFlow's home, as that package finds it, without importing it (importing may fill the folder)."""
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or _cache_home() / "templateflow")
+    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
 
 
 def atlas_cache() -> Path:
     """Where ``atlas fetch`` and ``atlas add`` put atlases: ``$XDG_CACHE_HOME/posepipe/atlases``."""
-    return _cache_home() / "posepipe" / "atlases"
+    return cache_home() / "posepipe" / "atlases"
 
 
-def _cache_home() -> Path:
+def cache_home() -> Path:
+    """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 

@@ -19,7 +19,7 @@ from .classical import cases
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print median seconds of preparing, ``search`` and ``torch`` for the fetus and four newborns, on one thread and on two."""
+    """Print median seconds of preparing, ``search`` and ``torch`` for the fetus and two newborns, on one thread and on two."""
     args = argv or sys.argv[1:]
     repeats = int(args[1]) if len(args) > 1 else 5
     chosen = [c for c in cases(Path(args[0]), ("fetus", "newborn-T2w")) if c.name.startswith(("f234", "sub-A13", "sub-A14"))]

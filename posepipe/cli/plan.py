@@ -211,9 +211,9 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
         for failure in session.failures:
             yield f"  {failure.image.relative}"
             yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
-    todo, failed = len(plan.todo), len(plan.failures)
+    pending, failed = len(plan.pending), len(plan.failures)
     done = sum(image.done for image in plan.images)
-    yield f"{todo} to do, {done} done already, {failed} that cannot be processed"
+    yield f"{pending} to do, {done} done already, {failed} that cannot be processed"
 
 
 def _mask(image: InputImage, mode: str) -> str:

@@ -55,9 +55,9 @@ class Monitor:
         self._failures = Failures(self.settings.out_dir)
         self._crashes: list[_Crash] = []
         self._figures: dict[str, str] = {}
-        self._left = {session.label: len(session.todo) for session in self.plan.sessions}
+        self._left = {session.label: len(session.pending) for session in self.plan.sessions}
         self._ready: list[SessionPlan] = []
-        self._total = len(self.plan.todo)
+        self._total = len(self.plan.pending)
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of ``status`` of ``node``."""
@@ -126,7 +126,7 @@ class Monitor:
         page = _page(self.settings.out_dir, session)
         if page in self.pages:
             return
-        if page.is_file() and not session.todo and not session.failures:
+        if page.is_file() and not session.pending and not session.failures:
             self.pages.append(page)  # as an earlier run left it
             return
         shown = [image.image.path for image in session.images if image.done or image.image.path in self.finished]
@@ -141,7 +141,7 @@ class Monitor:
             self.pages.append(page)
 
     def _count(self) -> int:
-        planned = {image.image.path for image in self.plan.todo}
+        planned = {image.image.path for image in self.plan.pending}
         return len(planned & (self.failed.keys() | self.finished))
 
 

@@ -61,11 +61,11 @@ def _run(plan: Plan, settings: Settings) -> int:
         from ..registration.aligner import pick_device
 
         pick_device(settings.device)
-    todo = plan.todo
+    pending = plan.pending
     failures = Failures(settings.out_dir)
     nprocs = settings.nprocs or cores()
     # few images: several threads for each; many: one image on each core
-    threads = settings.omp_nthreads or max(1, min(8, nprocs // max(1, len(todo))))
+    threads = settings.omp_nthreads or max(1, min(8, nprocs // max(1, len(pending))))
     workflow = _build(plan, settings, threads)
     text = _write_citation(workflow, settings)
     monitor = _monitor(plan, settings, text)
@@ -77,10 +77,10 @@ def _run(plan: Plan, settings: Settings) -> int:
     failures.merge()
     for failure in plan.failures:
         monitor.refuse(failure)
-    if todo and not (settings.stop_on_first_crash and plan.failures):
-        print(f"{len(todo)} images to align; {nprocs} cores, {threads} threads for each image", flush=True)
+    if pending and not (settings.stop_on_first_crash and plan.failures):
+        print(f"{len(pending)} images to align; {nprocs} cores, {threads} threads for each image", flush=True)
         _write_records(plan, settings)
-        _execute(workflow, settings, monitor, nprocs, len(todo))
+        _execute(workflow, settings, monitor, nprocs, len(pending))
     monitor.finish()
     return _summary(plan, settings, monitor)
 
@@ -124,7 +124,7 @@ def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:
 
     from .progress import Monitor
 
-    pairs = {image_wf_name(image): (session, image) for session in plan.sessions for image in session.todo}
+    pairs = {image_wf_name(image): (session, image) for session in plan.sessions for image in session.pending}
     return Monitor(plan, settings, text, pairs, say=lambda line: print(line, flush=True))
 
 
@@ -135,7 +135,7 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 
     text = settings.to_toml(software_versions())
     for session in plan.sessions:
-        if session.todo:
+        if session.pending:
             write_text(session.log_dir(settings.out_dir, settings.run_id) / "posepipe.toml", text)
 
 

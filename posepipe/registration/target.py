@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..atlas.library import cache_home
 from ..errors import AtlasError
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_volume
@@ -92,5 +92,4 @@ class Target:
 
 def default_cache() -> Path:
     """Where rotation banks are kept: ``XDG_CACHE_HOME/posepipe/banks`` (``~/.cache`` by default)."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "posepipe" / "banks"
+    return cache_home() / "posepipe" / "banks"

@@ -75,8 +75,8 @@ def test_names_of_image_workflows_differ(tmp_path: Path) -> None:
 
 
 def test_run_workflow_holds_what_is_to_do(tmp_path: Path, settings: Settings) -> None:
-    todo, done = make_image(tmp_path, "01"), make_image(tmp_path, "02", done=True)
-    plan = Plan((SessionPlan("01", None, (todo,)), SessionPlan("02", None, (done,))))
+    pending, done = make_image(tmp_path, "01"), make_image(tmp_path, "02", done=True)
+    plan = Plan((SessionPlan("01", None, (pending,)), SessionPlan("02", None, (done,))))
     workflow = init_posepipe_wf(plan=plan, settings=settings)
     names = workflow.list_node_names()
     assert all(name.startswith("sub_01_wf.sub_01_T2w_wf.") for name in names)
