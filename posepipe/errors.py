@@ -33,3 +33,7 @@ class TransformError(PosepipeError):
 
 class BidsError(PosepipeError):
     """A dataset folder that cannot be walked."""
+
+
+class RatingError(PosepipeError):
+    """A file of ratings that cannot be read, or that holds what no page exports."""
