@@ -64,6 +64,16 @@ class Failures:
                     logger.warning("%s; this failure is left out of failures.tsv", error)
         return sorted(rows, key=lambda row: row.get("image", ""))
 
+    def broken(self) -> list[BidsError]:
+        """What is wrong with each record that cannot be read, and so is in no row."""
+        errors = []
+        for name in self._listing():
+            try:
+                read_json(self._records / name)
+            except BidsError as error:
+                errors.append(error)
+        return errors
+
     def merge(self) -> Path:
         """Write ``failures.tsv`` from the records (a header alone if there are none)."""
         while True:

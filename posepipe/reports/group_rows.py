@@ -1,0 +1,249 @@
+"""What the group level reads: one row for each pose in the output dataset, and for each image that has none.
+
+A pose is known by its forward transform's sidecar. One that cannot be read is no reason to leave the image out: it gets
+a row that says so, and the file is named among the problems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..bids import Failures, InputImage, OutputNames, read_json, subject_page
+from ..bids.entities import join_name, split_name
+from ..errors import BidsError, PosepipeError, TransformError
+from .facts import pose_of
+from .verdict import FAILED, Verdict, verdict_of
+
+UNREADABLE = Verdict(
+    "unreadable", "Unreadable", "!", "has outputs that cannot be read", "have outputs that cannot be read"
+)
+MISSING = Verdict("missing", "Not done", "–", "is in the dataset but has no outputs", "are in the dataset without outputs")
+_RAW = "bids:raw:"
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One pose of one image, or an image without one.
+
+    ``subject`` and ``session`` are labels without prefix; ``image`` is the input's path below its dataset, ``contrast``
+    its suffix. ``sidecar`` is that of the forward transform and ``resampled_sidecar`` that of the image on the template's
+    grid; both are empty where there is no pose. ``forward`` and ``resampled`` are paths below the output dataset, or
+    empty. ``error`` says why there is no pose.
+    """
+
+    subject: str
+    session: str | None
+    image: str
+    contrast: str
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    sidecar: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    resampled_sidecar: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    forward: str = ""
+    resampled: str = ""
+    mask: str = ""
+    error: str = ""
+
+    @property
+    def has_pose(self) -> bool:
+        """Whether there is a pose to look at."""
+        return bool(self.sidecar)
+
+    @property
+    def name(self) -> str:
+        """The input's file name without its extension, as ratings name it."""
+        return PurePosixPath(self.image).name.partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-1``."""
+        return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
+
+    @property
+    def page(self) -> str:
+        """Name of the subject page."""
+        return subject_page("", self.subject, self.session).name
+
+    @property
+    def age(self) -> float | None:
+        """Weeks."""
+        return number(self.sidecar.get("Age"))
+
+    @property
+    def angle(self) -> float | None:
+        """Rotation angle of the pose, degrees."""
+        return number(self.sidecar.get("RotationAngleDegrees"))
+
+    @property
+    def confidence(self) -> float | None:
+        """Estimated probability that the pose is within 15°, or None where it was not estimated."""
+        return number(self.sidecar.get("Confidence"))
+
+    @property
+    def space(self) -> str:
+        """The template's space, such as ``CRL+29``; empty where there is no pose."""
+        return "+".join(str(part) for part in (self.sidecar.get("Atlas"), self.sidecar.get("Cohort")) if part)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was noted on the way."""
+        return texts(self.resampled_sidecar.get("Warnings"))
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all stages."""
+        stages = self.sidecar.get("Seconds")
+        found = [number(v) for v in stages.values()] if isinstance(stages, Mapping) else []
+        return math.fsum(v for v in found if v is not None) if found else None
+
+    def similarity(self) -> dict[str, tuple[float | None, float | None]]:
+        """Measure → its value before and after refinement."""
+        stored = self.sidecar.get("Similarity")
+        found = {}
+        for name, value in stored.items() if isinstance(stored, Mapping) else ():
+            pair = value if isinstance(value, Mapping) else {"after": value}
+            found[str(name)] = (number(pair.get("before")), number(pair.get("after")))
+        return found
+
+    def after(self, measure: str) -> float | None:
+        """A similarity of the pose written."""
+        return self.similarity().get(measure, (None, None))[1]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The rows, sorted by image; ``problems`` names every file that could not be read, ``notes`` is good to know."""
+
+    rows: tuple[GroupRow, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else.
+
+    >>> number(0.5), number("0.5"), number(True), number(float("nan"))
+    (0.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """The lines of a sidecar's list of texts, whatever it holds."""
+    if value is None:
+        return ()
+    return tuple(str(v) for v in value) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def collect(
+    out_dir: str | Path, *, inputs: Iterable[InputImage] = (), subjects: Iterable[str] = (), sessions: Iterable[str] = ()
+) -> Collected:
+    """Read the participant level's sidecars and failures in ``out_dir``; images are not opened.
+
+    ``inputs`` are the images of the input dataset: those without outputs or a failure get a row too. ``subjects`` and
+    ``sessions`` (labels without prefix) restrict the rows; all if empty.
+    """
+    out_dir = Path(out_dir)
+    wanted, visits = set(subjects), set(sessions)
+    problems: list[str] = []
+    failures = Failures(out_dir)
+    problems += [str(error) for error in failures.broken()]
+    failed = [_failed(row) for row in failures.rows()]
+    latest = {row.image for row in failed}  # an image that failed last is shown as failed, not as it was before
+    rows = [row for row in _poses(out_dir, problems) if row.image not in latest]
+    known = {_stem(row.image) for row in (*rows, *failed)}
+    missing = [
+        GroupRow(i.subject, i.session, i.relative.as_posix(), i.suffix, MISSING, error="no outputs yet")
+        for i in inputs
+        if _stem(i.relative.as_posix()) not in known
+    ]
+    found = [
+        row
+        for row in (*rows, *failed, *missing)
+        if (not wanted or row.subject in wanted) and (not visits or row.session in visits)
+    ]
+    found.sort(key=lambda row: (row.subject, row.session or "", row.image, row.space))
+    return Collected(tuple(found), tuple(problems))
+
+
+def _stem(image: str) -> str:
+    """Path without the extension, which the name of a transform does not tell."""
+    path = PurePosixPath(image)
+    return (path.parent / path.name.partition(".")[0]).as_posix()
+
+
+def _failed(row: Mapping[str, str]) -> GroupRow:
+    image = str(row.get("image", ""))
+    session = str(row.get("session", "n/a"))
+    split = split_name(PurePosixPath(image).name)
+    return GroupRow(
+        str(row.get("subject", "")).removeprefix("sub-"),
+        None if session == "n/a" else session.removeprefix("ses-"),
+        image,
+        split.suffix if split else "",
+        FAILED,
+        reasons=(f"stopped in {row.get('stage', 'n/a')}",),
+        error=str(row.get("error", "")),
+    )
+
+
+def _poses(out_dir: Path, problems: list[str]) -> Iterator[GroupRow]:
+    for anat in sorted([*out_dir.glob("sub-*/anat"), *out_dir.glob("sub-*/ses-*/anat")]):
+        for path in sorted(anat.glob("*_mode-image_xfm.json")):
+            split = split_name(path.name)
+            # the inverse comes from a template's space, never from T1w or T2w
+            if split is None or split.entities.get("from") not in ("T1w", "T2w"):
+                continue
+            try:
+                yield _pose(out_dir, path)
+            except (BidsError, TransformError) as error:
+                problems.append(str(error))
+                yield _unreadable(out_dir, path, error)
+
+
+def _pose(out_dir: Path, path: Path) -> GroupRow:
+    """The row of the forward sidecar ``path``. Raises :class:`~posepipe.errors.PosepipeError` for one that is damaged."""
+    sidecar = read_json(path)
+    sources = sidecar.get("Sources")
+    if not isinstance(sources, list) or not sources or not sidecar.get("Atlas") or pose_of(sidecar) is None:
+        msg = f"{path}: lacks Sources, Atlas, RotationMatrix or TranslationMM; run posepipe again for this image"
+        raise BidsError(msg)
+    relative = Path(str(sources[0]).removeprefix(_RAW))
+    split = split_name(relative.name)
+    if split is None:
+        msg = f"{path}: its source {relative} is no BIDS name; run posepipe again for this image"
+        raise BidsError(msg)
+    cohort = sidecar.get("Cohort")
+    image = InputImage(out_dir / relative, relative, split.entities, split.suffix)
+    names = OutputNames(out_dir, image, (str(sidecar["Atlas"]), None if cohort is None else str(cohort)))
+    verdict, reasons = verdict_of(sidecar)
+    return GroupRow(
+        image.subject,
+        image.session,
+        relative.as_posix(),
+        split.suffix,
+        verdict,
+        tuple(reasons),
+        sidecar,
+        read_json(names.sidecar(names.resampled)),
+        *(file.relative_to(out_dir).as_posix() for file in (path.with_suffix(".txt"), names.resampled, names.mask)),
+    )
+
+
+def _unreadable(out_dir: Path, path: Path, error: PosepipeError) -> GroupRow:
+    """The row of a sidecar that is damaged: what its name and folder tell."""
+    split = split_name(path.name)
+    assert split is not None  # as _poses has seen
+    entities = {key: label for key, label in split.entities.items() if key not in ("from", "to", "mode")}
+    contrast = split.entities["from"]
+    image = path.parent.relative_to(out_dir) / join_name(entities, contrast, ".nii.gz")
+    forward = path.with_suffix(".txt").relative_to(out_dir).as_posix()
+    return GroupRow(
+        entities["sub"], entities.get("ses"), image.as_posix(), contrast, UNREADABLE, forward=forward, error=str(error)
+    )  # fmt: skip
