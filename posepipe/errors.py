@@ -37,3 +37,7 @@ class BidsError(PosepipeError):
 
 class RatingError(PosepipeError):
     """A file of ratings that cannot be read, or that holds what no page exports."""
+
+
+class WeightsError(PosepipeError):
+    """Weights of a network that are unknown, missing, damaged, or not of the network they are said to be."""

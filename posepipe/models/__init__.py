@@ -1,0 +1,7 @@
+"""Networks, their losses, and their weights."""
+
+from __future__ import annotations
+
+from .weights import LoadedNetwork, available, load_network, save_network
+
+__all__ = ["LoadedNetwork", "available", "load_network", "save_network"]

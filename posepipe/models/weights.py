@@ -1,0 +1,222 @@
+"""Weights of networks: how they are stored, found, verified and loaded.
+
+A weights folder holds for each network ``<name>.safetensors`` and a card, ``<name>.md``, and one ``weights.toml`` that lists
+them all with their SHA-256. One such folder comes with posepipe; the user's own (``--weights``) comes before it.
+
+Parameters are stored in float16. Buffers, the running means and variances of batch normalisation and its counter, are stored
+as they are: a few thousand numbers whose range float16 does not hold (6e-8 to 65,504; the variance of an unscaled image
+exceeds it), and whose digits matter where a channel's mean is many times its spread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import textwrap
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import WeightsError
+from .listing import LISTING, Entry, check_name, listing_text, read_listing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PACKAGED = Path(__file__).with_name("data")
+"""The weights folder that comes with posepipe."""
+
+ARCHITECTURES: Mapping[str, str] = {
+    "PoseNet": "posenet",
+    "CorrectionNet": "correction",
+    "CoordinateNet": "coordinates",
+}
+"""Class of a network → the module of this package that has it, imported when it is wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network ready for use: ``module`` in float32 and evaluation mode, and where it is from.
+
+    ``options`` are those of its constructor, ``sha256`` is of the file ``path``.
+    """
+
+    module: nn.Module
+    name: str
+    sha256: str
+    options: Mapping[str, Any]
+    path: Path
+
+
+def available(weights_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Names of the networks that :func:`load_network` finds, sorted: those in ``weights_dir`` and those of the package.
+
+    Raises :class:`~posepipe.errors.WeightsError` for a folder whose list is missing or cannot be read.
+    """
+    return tuple(sorted(_find(weights_dir)))
+
+
+def load_network(name: str, *, weights_dir: str | Path | None = None, device: str = "cpu") -> LoadedNetwork:
+    """The network called ``name``, on ``device``, its file verified by SHA-256.
+
+    A network that ``weights_dir`` lists comes from there, any other from the package; ``path`` of the result says which.
+
+    Raises :class:`~posepipe.errors.WeightsError` for an unknown name, a folder without a list, and a file that is missing,
+    changed, damaged, or not of the network that the list says. A bad file in ``weights_dir`` is an error, never a
+    reason to take the package's.
+    """
+    found = _find(weights_dir)
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        places = " and ".join(str(folder) for folder in _folders(weights_dir))
+        msg = f"no network is called {name!r} in {places} (there: {known}); name one of these, or another folder with --weights"
+        raise WeightsError(msg)
+    folder, entry = found[name]
+    path = folder / entry.file
+    state = _read_state(path, entry, folder / LISTING)
+    module = _filled(entry.architecture, entry.options, state, where=f"{path}, listed in {LISTING}")
+    return LoadedNetwork(module.to(device).float().eval(), name, entry.sha256, entry.options, path)
+
+
+def save_network(
+    module: nn.Module,
+    name: str,
+    folder: str | Path,
+    *,
+    architecture: str,
+    options: Mapping[str, Any],
+    card: str,
+    terms: str,
+) -> Path:
+    """Write ``module`` into a weights folder under ``name``, and give the path of its file.
+
+    ``architecture`` and ``options`` are the class and the arguments that make the module again; ``card`` is the text of
+    its card (Markdown: what it is for, data, figures, limits), ``terms`` one line on its use. The folder is made if need
+    be; a network of that name in it is replaced. Weights and card come first, the list last, each by atomic replace;
+    one process at a time may write to a folder.
+
+    Raises :class:`~posepipe.errors.WeightsError` for a bad name, options that do not make a network with these weights,
+    numbers that are not finite or too large for float16, and a list that cannot be read.
+    """
+    from safetensors.torch import save
+
+    check_name(name, "save_network")
+    for what, text in (("card", card), ("terms", terms)):
+        if not text.strip():
+            msg = f"network {name!r}: its {what} is empty; say what a user must know"
+            raise WeightsError(msg)
+    folder = Path(folder)
+    before = read_listing(folder) if (folder / LISTING).exists() else {}
+    state = _stored_state(module, name)
+    _filled(architecture, options, state, where=f"network {name!r}")  # what cannot be loaded is not saved
+    blob = save(state)
+    entry = Entry(name, architecture, dict(options), f"{name}.safetensors", hashlib.sha256(blob).hexdigest(), f"{name}.md", terms)
+    text = listing_text({**before, name: entry})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _replace(folder / entry.file, blob)
+    _replace(folder / entry.card, (card.rstrip() + "\n").encode())
+    _replace(folder / LISTING, text.encode())
+    return path
+
+
+def build(architecture: str, options: Mapping[str, Any], *, where: str) -> nn.Module:
+    """A network with fresh weights, from its class's name in :data:`ARCHITECTURES` and the options of its constructor.
+
+    Raises :class:`~posepipe.errors.WeightsError`, which begins with ``where``, for an unknown class or wrong options.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        msg = f"{where}: this posepipe knows no network class {architecture!r} (it knows {known}); a newer one may"
+        raise WeightsError(msg)
+    cls = getattr(importlib.import_module(f".{ARCHITECTURES[architecture]}", __package__), architecture)
+    try:
+        network: nn.Module = cls(**options)
+    except (TypeError, ValueError) as error:
+        msg = f"{where}: {architecture} cannot be made with options {dict(options)} ({error}); correct them"
+        raise WeightsError(msg) from error
+    return network
+
+
+def _filled(architecture: str, options: Mapping[str, Any], state: Mapping[str, Tensor], *, where: str) -> nn.Module:
+    """A network with the weights ``state``; torch's random numbers go on as if it had not been made."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        network = build(architecture, options, where=where)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        # torch lists every weight that does not fit
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        msg = (
+            f"{where}: these are not the weights of {architecture} with options {dict(options)} ({reason}); "
+            "give the class and the options they were made with"
+        )
+        raise WeightsError(msg) from error
+    return network
+
+
+def _folders(weights_dir: str | Path | None) -> list[Path]:
+    return [PACKAGED] if weights_dir is None else [Path(weights_dir), PACKAGED]
+
+
+def _find(weights_dir: str | Path | None) -> dict[str, tuple[Path, Entry]]:
+    """Name → folder and entry, the user's folder before the package's."""
+    found: dict[str, tuple[Path, Entry]] = {}
+    for folder in reversed(_folders(weights_dir)):
+        found |= {name: (folder, entry) for name, entry in read_listing(folder).items()}
+    return found
+
+
+def _read_state(path: Path, entry: Entry, listing: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    again = "get the file again (a copy or download may have been cut short), or save the network again"
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}), though {listing} lists it; {again}"
+        raise WeightsError(msg) from error
+    digest = hashlib.sha256(blob).hexdigest()
+    if digest != entry.sha256:
+        msg = f"{path}: not the file that {listing} lists (SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…); {again}"
+        raise WeightsError(msg)
+    try:
+        state: dict[str, Tensor] = load(blob)
+    except SafetensorError as error:
+        msg = f"{path}: not a safetensors file ({error}); {again}"
+        raise WeightsError(msg) from error
+    return state
+
+
+def _stored_state(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """What is written of ``module``: parameters in float16, buffers as they are."""
+    import torch
+
+    parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}
+    state = {}
+    for key, value in module.state_dict().items():
+        half = value.detach().cpu().to(torch.float16 if key in parameters else value.dtype, copy=True).contiguous()
+        if not bool(half.isfinite().all()):
+            largest = float(value.detach().abs().max())
+            msg = (
+                f"network {name!r}: {key} holds numbers that are not finite or too large for float16 "
+                f"(largest {largest:g}, limit 65504); its training has diverged"
+            )
+            raise WeightsError(msg)
+        state[key] = half
+    return state
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write ``content`` by way of a temporary name in the same folder: readers see the old file or the new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_bytes(content)
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

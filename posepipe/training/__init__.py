@@ -1,0 +1,1 @@
+"""Training: images synthesised on the fly, pose sampling, schedules and loops."""
