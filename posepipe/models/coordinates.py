@@ -1,0 +1,100 @@
+"""The default network: a small 3D U-Net that says of each voxel where in the canonical brain it lies; the pose follows by Procrustes.
+
+Regressing one rotation from an image needs hundreds of thousands of examples; dense coordinates give thousands of targets an example and
+are learnt an order of magnitude faster (docs/experiments.md). All outputs are on half the input's grid.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .procrustes import Similarity, procrustes
+
+HALF_SIDE = 1.6
+"""Half the side of the input cube, in brain radii."""
+
+
+class CoordinateField(NamedTuple):
+    """``position`` (B, 3, s, s, s): canonical coordinates in brain radii; ``log_error`` (B, 1, s, s, s): logarithm of their
+    expected error (scale of a Laplace density); ``foreground`` (B, 1, s, s, s): logit of being brain."""
+
+    position: Tensor
+    log_error: Tensor
+    foreground: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """How much each voxel counts for the pose (B, s³): probability of brain over expected error."""
+        return (torch.sigmoid(self.foreground) * torch.exp(-self.log_error)).flatten(1)
+
+    def solve(self) -> Similarity:
+        """The map canonical → image that fits best, weighted least squares; in radii of the input cube's unit."""
+        where = cube_points(self.position.shape[-1], device=self.position.device).to(self.position.dtype)
+        return procrustes(self.position.flatten(2).transpose(1, 2), where.expand(len(self.position), -1, -1), self.weight)
+
+
+class _Layer(nn.Sequential):
+    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv3d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True)
+        )
+
+
+class CoordinateNet(nn.Module):
+    """U-Net on two channels, brain intensities and mask: (B, 2, S, S, S) → :class:`CoordinateField` on S/2.
+
+    ``size`` S is a multiple of 16 (four halvings), the cube :data:`HALF_SIDE` radii either way of the mask's centre. ``width`` gives the
+    channels from fine to coarse. With ``residual`` the input is nearly upright and the network says by how much each voxel's coordinate
+    differs from its place in the cube.
+    """
+
+    def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (16, 48, 96, 192), *, residual: bool = False) -> None:
+        super().__init__()
+        if size < 16 or size % 16:
+            msg = f"size must be a multiple of 16, not {size}"
+            raise ValueError(msg)
+        self.size, self.residual = size, residual
+        a, b, c, d = width
+        self.fine = nn.Sequential(_Layer(2, a, 2), _Layer(a, a))
+        self.middle = nn.Sequential(_Layer(a, b, 2), _Layer(b, b))
+        self.coarse = nn.Sequential(_Layer(b, c, 2), _Layer(c, c))
+        self.bottom = nn.Sequential(_Layer(c, d, 2), _Layer(d, d), _Layer(d, d))
+        self.up_coarse, self.up_middle, self.up_fine = _Layer(c + d, c), _Layer(b + c, b), _Layer(a + b, a)
+        self.head = nn.Conv3d(a, 5, 1)
+        # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> CoordinateField:
+        """(B, 2, S, S, S) → field on (S/2)³."""
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        with torch.autocast(x.device.type, enabled=False):
+            # bfloat16 gradients of 3³ kernels on 2³ voxels come out wrong on the CPU (torch 2.13): a share too small to cost time
+            bottom = self.bottom(coarse.float())
+        y = self.up_coarse(torch.cat([_double(bottom).to(coarse.dtype), coarse], 1))
+        y = self.up_middle(torch.cat([_double(y), middle], 1))
+        y = self.head(self.up_fine(torch.cat([_double(y), fine], 1))).float()
+        position = y[:, :3]
+        if self.residual:
+            side = y.shape[-1]
+            position = position + cube_points(side, device=y.device).T.reshape(3, side, side, side)
+        return CoordinateField(position, y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:])
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def cube_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """Centres (side³, 3) of the voxels of a cube of ``side`` voxels that reaches :data:`HALF_SIDE` radii, x slowest.
+
+    >>> cube_points(2)[0]
+    tensor([-0.8000, -0.8000, -0.8000])
+    """
+    axis = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side * 2 * HALF_SIDE - HALF_SIDE
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

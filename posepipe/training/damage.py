@@ -1,0 +1,105 @@
+"""What real masks and images suffer: cut caps, leaks, rough rims, bias, noise, blur and thick slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models.coordinates import HALF_SIDE, cube_points
+from .fields import blurred, chance, smooth_field, uniform
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Probabilities of each kind of damage, and its greatest strength.
+
+    ``cut``: a half-space is lost, from a sliver to about 30 % of the brain; ``leak``: one or two balls of other tissue stick to the mask;
+    ``rim``: the mask is grown or shrunk unevenly by up to ``rim_radii``; ``texture``, ``bias`` and
+    ``noise`` are standard deviations as shares of the contrast; ``thick``: slices along an axis are averaged.
+    """
+
+    cut: float = 0.35
+    leak: float = 0.3
+    rim: float = 0.7
+    rim_radii: float = 0.12
+    texture: float = 0.15
+    bias: float = 0.4
+    noise: float = 0.25
+    thick: float = 0.25
+
+    def none(self) -> Damage:
+        """No damage at all."""
+        return Damage(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``image`` and ``mask`` (B, 1, S, S, S) → image and mask as observed, and where there is brain to see in them."""
+    n, side = len(image), image.shape[-1]
+    texture = smooth_field(n, 2, side, max(side // 3, 4), generator)
+    image = image + uniform(n, 0, how.texture, generator) * texture[:, :1]
+    outside = uniform(n, 0, 1, generator) + 0.15 * texture[:, 1:]
+    image = torch.where(mask > 0.05, image, outside)
+    observed = _rim(mask, how, generator)
+    points = cube_points(side, device=image.device).T.reshape(1, 3, side, side, side)
+    where = chance(n, how.leak, generator)
+    for _ in range(2):
+        ball = _ball(points, n, generator) * where
+        image = torch.where((ball > 0.5) & (mask < 0.5), outside, image)
+        observed = torch.maximum(observed, ball)
+        where = where * chance(n, 0.3, generator)
+    observed = observed * (1 - _beyond_plane(points, n, generator) * chance(n, how.cut, generator))
+    image = image * torch.exp(uniform(n, 0, how.bias, generator) * smooth_field(n, 1, side, 3, generator))
+    if how.thick:
+        image = _thick(image, how.thick, generator)
+    if how.noise:
+        level = uniform(n, 0, how.noise, generator) * image.std((2, 3, 4), keepdim=True)
+        image = image + level * torch.randn(image.shape, generator=generator, device=image.device)
+    return image, observed, mask * (observed > 0.5)
+
+
+def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
+    """The mask grown or shrunk, by a smooth random amount."""
+    if not how.rim:
+        return mask
+    n, side = len(mask), mask.shape[-1]
+    voxel = 2 * HALF_SIDE / side
+    soft = blurred(mask, 1.2)
+    # the blurred edge is steepest at its middle: about a third of its height a voxel
+    far = 0.33 * how.rim_radii / voxel
+    level = 0.5 + far * (uniform(n, -1, 1, generator) + 0.5 * smooth_field(n, 1, side, 5, generator))
+    rough = ((soft - level.clamp(0.08, 0.92)) * 7 + 0.5).clamp(0, 1)
+    use = chance(n, how.rim, generator)
+    return use * rough + (1 - use) * mask
+
+
+def _ball(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    direction = torch.randn(n, 3, 1, 1, 1, generator=generator, device=points.device)
+    center = direction / direction.norm(dim=1, keepdim=True) * uniform(n, 0.85, 1.25, generator)
+    distance = (points - center).norm(dim=1, keepdim=True)
+    radius = uniform(n, 0.15, 0.5, generator)
+    return ((radius - distance) * 12 + 0.5).clamp(0, 1)
+
+
+def _beyond_plane(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """1 beyond a plane 0.25 to 1.1 radii from the centre; one plane in three lies along the axes, as the edge of a field of view does."""
+    normal = torch.randn(n, 3, 1, 1, 1, generator=generator, device=points.device)
+    normal = normal / normal.norm(dim=1, keepdim=True)
+    along = (normal.abs() == normal.abs().amax(1, keepdim=True)) * normal.sign()
+    straight = chance(n, 1 / 3, generator)
+    normal = straight * along + (1 - straight) * normal
+    height = (points * normal).sum(1, keepdim=True)
+    return (height > uniform(n, 0.25, 1.1, generator)).float()
+
+
+def _thick(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Averages three neighbouring slices along one axis."""
+    n = len(image)
+    use = chance(n, probability, generator) > 0
+    axis = torch.randint(3, (n, 1, 1, 1, 1), generator=generator, device=image.device)
+    for a in range(3):
+        pick = (use & (axis == a)).flatten()
+        some = image[pick]
+        image[pick] = (some + some.roll(1, 2 + a) + some.roll(-1, 2 + a)) / 3
+    return image

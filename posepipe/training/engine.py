@@ -1,0 +1,182 @@
+"""The training loop: two stages, averaged weights, checkpoints to resume from, a log with an estimate of the time left."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+STAGES = ("mse", "geodesic")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``steps`` (first stage, second stage) of ``batch`` images.
+
+    The learning rate rises over ``warmup`` steps to ``rate`` and falls by a cosine to a hundredth; ``decay`` is the weight decay and
+    ``average`` that of the averaged weights. Every ``every`` steps the log gets a line and the checkpoint is written.
+    """
+
+    steps: tuple[int, int] = (4000, 4000)
+    batch: int = 16
+    rate: float = 2e-3
+    warmup: int = 200
+    decay: float = 1e-4
+    average: float = 0.998
+    every: int = 200
+
+    @property
+    def total(self) -> int:
+        """Steps of both stages."""
+        return sum(self.steps)
+
+    def stage(self, step: int) -> str:
+        """Which stage ``step`` is in."""
+        return STAGES[step >= self.steps[0]]
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate.
+
+        >>> s = Schedule(steps=(50, 50), warmup=10, rate=1.0)
+        >>> round(s.rate_at(9), 2), round(s.rate_at(99), 2)
+        (1.0, 0.01)
+        """
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(self.total - self.warmup - 1, 1)
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class Task(Protocol):
+    """What is learnt: a network, a loss on a fresh batch, a validation of the averaged network, and the state of its random generators."""
+
+    network: nn.Module
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a new batch of ``n``, and figures for the log; ``seconds`` among them is the time taken to make the batch."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures of ``network`` on validation data."""
+
+    def state(self) -> dict[str, Any]:
+        """State of the random generators."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to such a state."""
+
+
+def train(
+    task: Task, schedule: Schedule, folder: Path, *, say: Callable[[str], None] = print, validate_every: int = 1000
+) -> nn.Module:
+    """Train ``task`` and return the averaged network. ``folder`` gets ``checkpoint.pt`` and ``log.csv``; if a checkpoint is there, training
+    goes on from it and ends with the same weights as if it had never stopped.
+
+    Raises :class:`~posepipe.errors.UsageError` if the checkpoint is of another schedule.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    run = _Run(task, schedule, folder)
+    start, first = time.perf_counter(), run.step
+    sums: dict[str, float] = {}
+    while run.step < schedule.total:
+        figures = run.advance()
+        for key, value in figures.items():
+            sums[key] = sums.get(key, 0.0) + value
+        if run.step % schedule.every == 0 or run.step == schedule.total:
+            spent = time.perf_counter() - start
+            n = schedule.every if run.step % schedule.every == 0 else run.step % schedule.every
+            done = (run.step - first) * schedule.batch
+            line = {k: v / n for k, v in sums.items() if k != "seconds"}
+            line |= {"images_s": done / spent, "generation_share": sums.get("seconds", 0.0) / n / (spent / (run.step - first))}
+            if run.step % validate_every == 0 or run.step == schedule.total:
+                line |= {f"val_{k}": v for k, v in task.validate(run.averaged.eval()).items()}
+            run.log(line)
+            left = (schedule.total - run.step) * spent / (run.step - first)
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in line.items())
+            say(f"step {run.step} of {schedule.total} ({schedule.stage(run.step - 1)}): {shown}; {left / 60:.0f} min left")
+            run.save()
+            sums = {}
+    return run.averaged
+
+
+class _Run:
+    """The state of a training run."""
+
+    def __init__(self, task: Task, schedule: Schedule, folder: Path) -> None:
+        self.task, self.schedule, self.folder = task, schedule, folder
+        self.averaged = copy.deepcopy(task.network)
+        self.optimizer = torch.optim.AdamW(task.network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
+        self.step = 0
+        self.rows: list[dict[str, object]] = []
+        if (folder / "checkpoint.pt").is_file():
+            self._resume(folder / "checkpoint.pt")
+
+    def advance(self) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate_at(self.step)
+        network = self.task.network.train()
+        loss, figures = self.task.loss(self.schedule.batch, self.schedule.stage(self.step))
+        if not bool(torch.isfinite(loss)):
+            msg = f"step {self.step}: the loss is not finite; the last good state is in {self.folder / 'checkpoint.pt'}, lower the rate"
+            raise FloatingPointError(msg)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        return {"loss": float(loss.detach()), **figures}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.schedule.average, (1 + self.step) / (10 + self.step))
+        for mine, theirs in zip(self.averaged.state_dict().values(), self.task.network.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+    def log(self, line: dict[str, float]) -> None:
+        self.rows.append({"step": self.step, "stage": self.schedule.stage(self.step - 1), **line})
+        fields = list(dict.fromkeys(k for row in self.rows for k in row))
+        with (self.folder / "log.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def save(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        temporary = path.with_suffix(f".{os.getpid()}")
+        state = {
+            "schedule": asdict(self.schedule),
+            "step": self.step,
+            "rows": self.rows,
+            "network": self.task.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "task": self.task.state(),
+        }
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def _resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["schedule"] != asdict(self.schedule):
+            msg = f"{path}: this run had another schedule ({state['schedule']}); give the same one, or another output folder"
+            raise UsageError(msg)
+        self.step, self.rows = state["step"], state["rows"]
+        self.task.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.task.restore(state["task"])

@@ -1,0 +1,35 @@
+"""Smooth random fields. Interpolation and blur are products with small matrices, on a CPU several times faster than torch's own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..imaging.sampling import smooth
+
+
+def smooth_field(n: int, channels: int, side: int, nodes: int, generator: torch.Generator) -> Tensor:
+    """Normal values at ``nodes``³ points, interpolated linearly to (n, channels, side, side, side).
+
+    >>> smooth_field(2, 3, 16, 4, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 16, 16, 16])
+    """
+    coarse = torch.randn(n, channels, nodes, nodes, nodes, generator=generator, device=generator.device)
+    at = torch.linspace(0, nodes - 1, side, device=generator.device)
+    weight = (1 - (at[:, None] - torch.arange(nodes, device=generator.device)).abs()).clamp_min(0)
+    return torch.einsum("ncxyz,ix,jy,kz->ncijk", coarse, weight, weight, weight)
+
+
+def blurred(x: Tensor, voxels: float) -> Tensor:
+    """Gaussian blur of ``x`` (B, 1, S, S, S) by ``voxels`` standard deviation."""
+    return smooth(x[:, 0], (voxels,) * 3)[:, None]
+
+
+def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """(n, 1, 1, 1, 1) values from ``low`` to ``high``."""
+    return low + (high - low) * torch.rand(n, 1, 1, 1, 1, generator=generator, device=generator.device)
+
+
+def chance(n: int, probability: float, generator: torch.Generator) -> Tensor:
+    """(n, 1, 1, 1, 1) of 1 with ``probability``, else 0."""
+    return (torch.rand(n, 1, 1, 1, 1, generator=generator, device=generator.device) < probability).float()

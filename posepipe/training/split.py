@@ -1,0 +1,52 @@
+"""Which brains train, which validate and which are kept for testing: one file, ``split.toml``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains."""
+
+    validation: frozenset[str]
+    test: frozenset[str]
+
+    def part(self, name: str) -> str:
+        """``train``, ``validation`` or ``test``.
+
+        >>> load_split().part("sub-A13"), load_split().part("CRL+30")
+        ('test', 'train')
+        """
+        return "test" if name in self.test else "validation" if name in self.validation else "train"
+
+
+def load_split(path: str | Path | None = None) -> Split:
+    """The split in ``path`` (default: the one that posepipe's own weights were trained with).
+
+    Raises :class:`~posepipe.errors.UsageError` for a file that is not such a split, or that names one brain twice.
+    """
+    path = Path(path) if path else Path(__file__).with_name("split.toml")
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path}: not a split file ({error}); give a TOML file with [validation] and [test]"
+        raise UsageError(msg) from error
+    sets = []
+    for part in ("validation", "test"):
+        table = content.get(part, {})
+        sets.append(frozenset([*table.get("templates", []), *table.get("subjects", [])]))
+    both = sets[0] & sets[1]
+    if both:
+        msg = f"{path}: {', '.join(sorted(both))} in both validation and test; keep each in one"
+        raise UsageError(msg)
+    return Split(*sets)
