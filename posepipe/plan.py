@@ -20,7 +20,8 @@ class ImagePlan:
 
     ``contrast`` is the image's own; ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
-    image and its mask); ``done`` says that an earlier run finished it with the same.
+    image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
+    that an earlier run finished it with the same.
     """
 
     image: InputImage
@@ -32,6 +33,7 @@ class ImagePlan:
     parameters: Mapping[str, Any] = field(hash=False)
     parameters_hash: str
     done: bool
+    template_files: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ MASK_CHOICES = ("auto", "given", "nonzero")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
+LEVELS = ("participant", "group")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
     work_dir: Path
     run_id: str
     command: str = ""
+    analysis_level: str = "participant"
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
@@ -56,6 +58,8 @@ class Settings:
     boilerplate_only: bool = False
     write_graph: bool = False
     random_seed: int = 0
+    ratings: Path | None = None
+    blind: tuple[str, ...] = ()
     verbose: int = 0
 
     def to_toml(self, versions: Mapping[str, str]) -> str:
@@ -65,7 +69,7 @@ class Settings:
         >>> [line for line in s.to_toml({}).splitlines() if "participant" in line]
         ['participant-label = ["01"]']
         """
-        apart = {"bids_dir", "out_dir", "run_id", "command", "config_file"}
+        apart = {"bids_dir", "out_dir", "analysis_level", "run_id", "command", "config_file"}
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         lines = [f"{name.replace('_', '-')} = {_toml(value)}" for name, value in given.items() if value is not None]
         run = {name: getattr(self, name) for name in ("command", "run_id", "bids_dir", "out_dir", "config_file")}

@@ -8,7 +8,7 @@ from posepipe.plan import Plan
 from posepipe.settings import Settings
 
 from .engine import Workflow, execution_config
-from .methods import image_methods, intro
+from .methods import Methods, citation, image_methods, intro
 from .session import init_session_wf
 
 
@@ -39,7 +39,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
     workflow.base_dir = str(settings.work_dir)
     workflow.config = execution_config(stop_on_first_crash=settings.stop_on_first_crash)
     # images that an earlier run has done belong to the text too
-    texts = [intro(), *(image_methods(image, settings) for image in plan.images if image.done)]
+    texts = [intro(), *(image_methods(Methods.planned(image, settings)) for image in plan.images if image.done)]
     workflow.__desc__ = "\n\n".join(text for text, _ in texts)
     workflow.references = tuple(reference for _, references in texts for reference in references)
     sessions = [session for session in plan.sessions if session.pending]
@@ -49,8 +49,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
 
 def citation_text(workflow: Workflow) -> str:
     """``CITATION.md``: the methods text of a workflow and its references."""
-    references = "\n".join(f"- {reference}" for reference in workflow.visit_references())
-    return f"# Methods\n\n{workflow.visit_desc()}\n\n# References\n\n{references}\n"
+    return citation([workflow.visit_desc()], workflow.visit_references())
 
 
 def _place(settings: Settings) -> str:

@@ -18,7 +18,7 @@ from posepipe.plan import ImagePlan
 from posepipe.settings import Settings
 
 from .engine import Workflow
-from .methods import image_methods
+from .methods import Methods, image_methods
 
 _MEM_GB = 1.5
 
@@ -55,7 +55,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
         picture (WebP) of the image before and after
     """
     workflow = Workflow(name=image_wf_name(plan))
-    workflow.__desc__, workflow.references = image_methods(plan, settings)
+    workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
     template = template_inputs(plan.choice.template)
     of_torch = settings.omp_nthreads or 1
     compute = {**template, "device": settings.device, "torch_threads": of_torch}
@@ -132,6 +132,7 @@ def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
             "ParametersHash": plan.parameters_hash,
             "TemplateContrast": template.contrast,
             "TemplateChoice": plan.choice.reason,
+            "TemplateFiles": dict(plan.template_files),
             "Warnings": list(plan.warnings),
         },
     }

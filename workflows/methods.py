@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from posepipe import __version__
 from posepipe.atlas import load_manifests
 from posepipe.plan import ImagePlan
@@ -40,28 +44,79 @@ _REFINE = {
 }
 
 
-def intro() -> tuple[str, tuple[str, ...]]:
-    """What opens the text, and what it cites."""
+@dataclass(frozen=True)
+class Methods:
+    """What is done, or was done, to an image: the values that its sidecars hold; ``weights`` are name and SHA-256."""
+
+    contrast: str
+    atlas: str
+    template_contrast: str
+    mask: str
+    init: str
+    refine: str
+    weights: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
+        """As the plan has it."""
+        template = plan.choice.template
+        mask = "given" if plan.image.mask is not None and settings.mask != "nonzero" else "nonzero"
+        init = "search" if settings.init == "auto" else settings.init
+        return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine)
+
+    @classmethod
+    def ran(cls, sidecar: Mapping[str, Any], resampled: Mapping[str, Any]) -> Methods:
+        """As the sidecars of the forward transform and of the resampled image tell."""
+        weights = sidecar.get("Weights")
+        return cls(
+            contrast=str(sidecar.get("Contrast", "")),
+            atlas=str(sidecar.get("Atlas", "")),
+            template_contrast=str(resampled.get("TemplateContrast", "")),
+            mask=str(sidecar.get("Mask", "")),
+            init=str(sidecar.get("InitMethod", "")),
+            refine=str(sidecar.get("RefineMethod", "")),
+            weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
+        )
+
+
+def intro(version: str = __version__) -> tuple[str, tuple[str, ...]]:
+    """What opens the text, and what it cites; ``version`` is that of the posepipe that ran."""
     text = (
-        f"Images were put into the standard space of an age-matched atlas with *posepipe* {__version__}, which builds "
+        f"Images were put into the standard space of an age-matched atlas with *posepipe* {version}, which builds "
         "on *Nipype* (Gorgolewski et al. 2011) and takes up the image-to-template pose estimation of Salehi et al. "
         "(2019)."
     )
     return text, (SALEHI, NIPYPE)
 
 
-def image_methods(plan: ImagePlan, settings: Settings) -> tuple[str, tuple[str, ...]]:
+def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
     """What is done to one image, in sentences that are equal where the methods are, and what they cite."""
-    template = plan.choice.template
-    manifest = load_manifests().get(template.atlas)
-    title = f"{manifest.title} ({template.atlas})" if manifest else template.atlas
-    mask = "given" if plan.image.mask is not None and settings.mask != "nonzero" else "nonzero"
-    init = "search" if settings.init == "auto" else settings.init
+    manifest = load_manifests().get(methods.atlas)
+    title = f"{manifest.title} ({methods.atlas})" if manifest else methods.atlas
+    mask = _MASKS.get(methods.mask, f"Brain masks came from the source {methods.mask!r}.")
+    init = _INIT.get(methods.init, f"The pose was found by the method {methods.init!r}")
+    refine = _REFINE.get(methods.refine, f"and refined by the method {methods.refine!r}.")
+    weights = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in methods.weights)
     text = (
-        f"{plan.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
-        f"{template.contrast} template. {_MASKS[mask]} {_INIT[init]}, {_REFINE[settings.refine]} Images were resampled "
-        "once, onto the grid of the template, by cubic interpolation; the same pose was also written into the header "
-        "of the image as it was scanned."
+        f"{methods.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
+        f"{methods.template_contrast} template. {mask} {init}, {refine} "
+        + (f"Weights of the networks: {weights}. " if weights else "")
+        + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
+        "written into the header of the image as it was scanned."
     )
-    citation = (f"Atlas {template.atlas}: {manifest.citation}",) if manifest and manifest.citation else ()
-    return text, (*((ANTS,) if settings.refine == "ants" else ()), *citation)
+    citation = (f"Atlas {methods.atlas}: {manifest.citation}",) if manifest and manifest.citation else ()
+    return text, (*((ANTS,) if methods.refine == "ants" else ()), *citation)
+
+
+def citation(paragraphs: Iterable[str], references: Iterable[str]) -> str:
+    """``CITATION.md``: a methods text and its references, each once."""
+    text = "\n\n".join(dict.fromkeys(paragraphs))
+    listed = "\n".join(f"- {reference}" for reference in dict.fromkeys(references))
+    return f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
+
+
+def citation_of(methods: Iterable[Methods], versions: Iterable[str]) -> str:
+    """The text of what was done to images, by the ``versions`` of posepipe."""
+    opening = intro(" and ".join(dict.fromkeys(versions)) or __version__)
+    parts = [opening, *(image_methods(one) for one in dict.fromkeys(methods))]
+    return citation((text for text, _ in parts), (reference for _, cited in parts for reference in cited))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ages import Age, AgeReader, parse_age
-from .description import write_bidsignore, write_dataset_description
+from .description import record_hashes, write_bidsignore, write_dataset_description
 from .failures import Failures
 from .filters import read_filter_file
 from .image import InputImage
@@ -29,6 +29,7 @@ __all__ = [
     "parse_derivative",
     "read_filter_file",
     "read_json",
+    "record_hashes",
     "subject_page",
     "write_bidsignore",
     "write_dataset_description",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from .sidecars import read_json, write_json, write_text
 logger = logging.getLogger(__name__)
 
 BIDS_VERSION = "1.10.0"
+HASHES = ("AtlasFiles", "Weights")
+"""Keys of posepipe's entry under GeneratedBy: file or name → SHA-256."""
 IGNORED = (
     "*.html",
     "logs/",
@@ -55,10 +57,13 @@ def write_dataset_description(
         raise BidsError(msg)
     links = {"raw": Path(source).resolve().as_uri()}
     links |= {name: folder.resolve().as_uri() for name, folder in map(parse_derivative, derivatives)}
+    made_by = _list(old, "GeneratedBy", path)
+    before = next((entry for entry in made_by if entry.get("Name") == "posepipe"), {})
     ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
     if url:
         ours["CodeURL"] = url
-    others = [entry for entry in _list(old, "GeneratedBy", path) if entry.get("Name") != "posepipe"]
+    ours |= {key: before[key] for key in HASHES if key in before}
+    others = [entry for entry in made_by if entry.get("Name") != "posepipe"]
     new = {
         "Name": "posepipe: fetal and newborn brain MRI in the space of an age-matched atlas",
         "BIDSVersion": BIDS_VERSION,
@@ -68,6 +73,23 @@ def write_dataset_description(
         "SourceDatasets": _with(_list(old, "SourceDatasets", path), _source(Path(source), links["raw"])),
         "DatasetLinks": {**old.get("DatasetLinks", {}), **links},
     }
+    return path if new == old else write_json(path, new)
+
+
+def record_hashes(out_dir: str | Path, *, atlases: Mapping[str, str], weights: Mapping[str, str]) -> Path:
+    """Write what the outputs were made with into ``dataset_description.json``, beside the version of posepipe.
+
+    ``atlases`` are the templates' files and ``weights`` the networks', each with its SHA-256. Raises
+    :class:`~posepipe.errors.BidsError` for a description that is missing or broken.
+    """
+    path = Path(out_dir) / "dataset_description.json"
+    old = read_json(path)
+    entries = _list(old, "GeneratedBy", path)
+    ours = next((entry for entry in entries if entry.get("Name") == "posepipe"), {"Name": "posepipe"})
+    named = dict(zip(HASHES, (dict(sorted(atlases.items())), dict(sorted(weights.items()))), strict=True))
+    new_ours = {**{k: v for k, v in ours.items() if k not in HASHES}, **{k: v for k, v in named.items() if v}}
+    made_by = [new_ours if entry is ours else entry for entry in entries] if ours in entries else [*entries, new_ours]
+    new = {**old, "GeneratedBy": made_by}
     return path if new == old else write_json(path, new)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App with the arguments ``argv`` (default: the command line); the exit code.
 
-    0 if every image that was asked for was processed, 1 if any failed, 2 for a usage error.
+    0 if every image that was asked for was processed (group level: every file was read), 1 if any failed, 2 for a
+    usage error.
     """
     from ..errors import AtlasError, BidsError, PosepipeError, UsageError
     from .parser import parse_settings
@@ -17,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings(sys.argv[1:] if argv is None else argv)
         set_up_logging(settings.verbose)
+        if settings.analysis_level == "group":
+            from .group_run import run_group
+
+            return run_group(settings)
         from .run import run_app
 
         return run_app(settings)

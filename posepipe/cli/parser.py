@@ -19,6 +19,7 @@ from ..settings import (
     CONTRAST_CHOICES,
     DEVICE_CHOICES,
     INIT_CHOICES,
+    LEVELS,
     MASK_CHOICES,
     REFINE_CHOICES,
     Settings,
@@ -39,12 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", type=Path, help="root of a BIDS dataset, raw or derivative")
     parser.add_argument("out_dir", type=Path, help="output folder, such as BIDS_DIR/derivatives/posepipe")
     parser.add_argument(
-        "analysis_level", type=_level, metavar="participant", help="the level to run (this version has one)"
-    )
+        "analysis_level", choices=LEVELS,
+        help="participant: align the images; group: tables and a page of all that is in OUT_DIR",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     _add_selection(parser)
     add_alignment(parser)
     _add_age(parser)
+    _add_group(parser)
     _add_run(parser)
     _add_instead(parser)
     return parser
@@ -95,6 +98,15 @@ def _add_age(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_group(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("group level")
+    group.add_argument("--ratings", type=Path, metavar="DIR", help="folder of ratings exported from the pages (*.json)")
+    group.add_argument(
+        "--blind", nargs="+", type=_rater, metavar="RATER",
+        help="write for each of these raters an order of their own in which to read the pages, verdicts hidden",
+    )  # fmt: skip
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--nprocs", type=_positive, metavar="N", help="cores to use (default: all)")
@@ -123,7 +135,6 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     """
     parser = build_parser()
     given: dict[str, Any] = vars(parser.parse_args(argv))
-    del given["analysis_level"]
     if "config_file" in given:
         from .config_file import read_config
 
@@ -139,6 +150,7 @@ def make_settings(given: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     values.setdefault("run_id", f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}")
     settings = Settings(**values)
+    _check_level(settings)
     if settings.age is not None and settings.age_column is not None:
         msg = "--age and --age-column exclude each other: give one"
         raise UsageError(msg)
@@ -147,6 +159,13 @@ def make_settings(given: dict[str, Any]) -> Settings:
         msg = f"{settings.bids_dir}: the {wrong} folder would be the dataset itself; give another"
         raise UsageError(msg)
     return settings
+
+
+def _check_level(settings: Settings) -> None:
+    if settings.analysis_level == "participant" and (settings.ratings or settings.blind):
+        option = "--ratings" if settings.ratings else "--blind"
+        msg = f"{option} belongs to the group level: posepipe {settings.bids_dir} {settings.out_dir} group {option} …"
+        raise UsageError(msg)
 
 
 def gigabytes(text: str) -> float:
@@ -176,12 +195,9 @@ def _positive(text: str) -> int:
     return value
 
 
-def _level(text: str) -> str:
-    if text == "group":
-        msg = "the group level is not available in this version; run participant"
-        raise argparse.ArgumentTypeError(msg)
-    if text != "participant":
-        msg = f"{text!r} is no analysis level; run participant"
+def _rater(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        msg = f"{text!r} cannot be a rater's name here, as files are named by it; use letters, digits, - and _"
         raise argparse.ArgumentTypeError(msg)
     return text
 

@@ -79,7 +79,7 @@ class _Planner:
             self._ages = AgeReader(settings.bids_dir, age=settings.age, column=settings.age_column)
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
-        self._digests: dict[Path, str] = {}
+        self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
         self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 
@@ -122,10 +122,11 @@ class _Planner:
             because = "its session has a T1w image too, which is taken for a preterm newborn's"
             choice = replace(choice, reason=f"{choice.reason} ({because})")
         template = choice.template
+        template_digest, template_files = self._digest(template)
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         parameters = {
             "version": __version__,
-            "template": [template.space, template.contrast, self._digest(template)],
+            "template": [template.space, template.contrast, template_digest],
             "age": age.weeks,
             "contrast": contrast,
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
@@ -136,7 +137,8 @@ class _Planner:
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
-        return ImagePlan(image, names, age, choice, contrast, self._sources(image), parameters, digest, done)
+        sources = self._sources(image)
+        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files)
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
@@ -156,13 +158,16 @@ class _Planner:
                 return (image.source_uri, f"bids:{name}:{image.mask.relative_to(folder).as_posix()}")
         return (image.source_uri, image.mask.as_uri())
 
-    def _digest(self, template: Template) -> str:
-        """SHA-256 of the template's files: another edition under the same name is another template."""
+    def _digest(self, template: Template) -> tuple[str, dict[str, str]]:
+        """SHA-256 of the template's files, together and by name: another edition under the same name is another template."""
         if template.image not in self._digests:
-            digest = hashlib.sha256()
+            together, by_name = hashlib.sha256(), {}
             for path in (template.image, template.mask):
-                digest.update(path.read_bytes() if path else b"")
-            self._digests[template.image] = digest.hexdigest()
+                content = path.read_bytes() if path else b""
+                together.update(content)
+                if path:
+                    by_name[path.name] = hashlib.sha256(content).hexdigest()
+            self._digests[template.image] = together.hexdigest(), by_name
         return self._digests[template.image]
 
 

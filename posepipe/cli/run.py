@@ -11,6 +11,7 @@ from ..errors import PosepipeError
 from ..plan import Plan, SessionPlan
 from ..settings import Settings
 from .parser import cores
+from .provenance import write_provenance
 
 if TYPE_CHECKING:
     from ..bids import Failures
@@ -34,7 +35,7 @@ def run_app(settings: Settings) -> int:
         return 1 if plan.failures else 0
     _prepare_output(settings)
     if settings.boilerplate_only:
-        print(_write_citation(_build(plan, settings, 1), settings))
+        print(_plan_citation(_build(plan, settings, 1), settings, replace=True))
         return 0
     return _run(plan, settings)
 
@@ -67,7 +68,7 @@ def _run(plan: Plan, settings: Settings) -> int:
     # few images: several threads for each; many: one image on each core
     threads = settings.omp_nthreads or max(1, min(8, nprocs // max(1, len(pending))))
     workflow = _build(plan, settings, threads)
-    text = _write_citation(workflow, settings)
+    text = _plan_citation(workflow, settings)
     monitor = _monitor(plan, settings, text)
     for image in plan.images:
         if image.done:
@@ -82,6 +83,7 @@ def _run(plan: Plan, settings: Settings) -> int:
         _write_records(plan, settings)
         _execute(workflow, settings, monitor, nprocs, len(pending))
     monitor.finish()
+    write_provenance(settings.out_dir)
     return _summary(plan, settings, monitor)
 
 
@@ -109,13 +111,16 @@ def _nipype_level(settings: Settings) -> str:
     return {0: "CRITICAL", 1: "INFO"}.get(settings.verbose, "DEBUG")
 
 
-def _write_citation(workflow: Any, settings: Settings) -> str:
+def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) -> str:
+    """The methods text of the plan, written where there is none yet: at the end of a run, what ran is told."""
     from posepipe.workflows.base import citation_text
 
     from ..bids import write_text
 
     text: str = citation_text(workflow)
-    write_text(settings.out_dir / "logs" / "CITATION.md", text)
+    path = settings.out_dir / "logs" / "CITATION.md"
+    if replace or not path.exists():
+        write_text(path, text)
     return text
 
 

@@ -31,7 +31,7 @@ class _DerivativesInputSpec(BaseInterfaceInputSpec):
     known = traits.Dict(
         traits.Str, mandatory=True,
         desc="what is known of the image: Sources, Age, AgeSource, Atlas, Cohort, Contrast, ParametersHash, "
-        "TemplateContrast, TemplateChoice, Warnings",
+        "TemplateContrast, TemplateChoice, TemplateFiles, Warnings",
     )  # fmt: skip
 
 

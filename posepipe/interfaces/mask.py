@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from .records import stopwatch, write_record
+
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
+
+_SPILL = 0.25
+"""Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
 
 class _BrainMaskInputSpec(BaseInterfaceInputSpec):
@@ -18,7 +24,7 @@ class _BrainMaskInputSpec(BaseInterfaceInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, millilitres, warnings, seconds")
+    out_record = File(exists=True, desc="JSON: source, millilitres, skull_stripped, warnings, seconds")
     source = traits.Str(desc="given or nonzero")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
@@ -41,7 +47,12 @@ class BrainMask(SimpleInterface):
             given = load_volume(self.inputs.in_mask) if use_given else None
             mask = brain_mask(image, given, self.inputs.mode)
             path = save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz")
-        record |= {"source": mask.source, "millilitres": mask.millilitres, "warnings": list(mask.warnings)}
+        record |= {
+            "source": mask.source,
+            "millilitres": mask.millilitres,
+            "skull_stripped": is_skull_stripped(image, mask.volume),
+            "warnings": list(mask.warnings),
+        }
         self._results = {
             "out_mask": str(path),
             "out_record": write_record(runtime.cwd, "mask", record),
@@ -50,3 +61,9 @@ class BrainMask(SimpleInterface):
             "warnings": list(mask.warnings),
         }
         return runtime
+
+
+def is_skull_stripped(image: Volume, mask: Volume) -> bool:
+    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not 0."""
+    outside = int(((image.data != 0) & ~mask.data).sum())
+    return outside <= _SPILL * int(mask.data.sum())

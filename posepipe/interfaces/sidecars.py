@@ -83,8 +83,14 @@ def other_sidecars(known: Mapping[str, Any], mask: Mapping[str, Any], forward: s
             "Mask": mask["source"],
             "Millilitres": mask["millilitres"],
         },
-        "reoriented": {"Sources": [image, forward], "Transform": forward, "Interpolation": "none"},
+        "reoriented": {
+            "SkullStripped": mask["skull_stripped"],
+            "Sources": [image, forward],
+            "Transform": forward,
+            "Interpolation": "none",
+        },
         "resampled": {
+            "SkullStripped": mask["skull_stripped"],
             "Sources": [image, forward],
             "Transform": forward,
             "Interpolation": "cubic",
@@ -92,6 +98,7 @@ def other_sidecars(known: Mapping[str, Any], mask: Mapping[str, Any], forward: s
             "Cohort": known["Cohort"],
             "TemplateContrast": known["TemplateContrast"],
             "TemplateChoice": known["TemplateChoice"],
+            "TemplateFiles": known["TemplateFiles"],
             "Warnings": known["Warnings"],
         },
     }

@@ -67,11 +67,23 @@ def test_usage_errors_leave_with_2(wrong: list[str], capsys: pytest.CaptureFixtu
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_group_level_says_plainly_that_it_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", [["--ratings", "r"], ["--blind", "AB"]])
+def test_options_of_the_group_level_belong_to_it(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLACES, *option]) == 2
+    assert f"{option[0]} belongs to the group level" in capsys.readouterr().err
+
+
+def test_group_level_takes_ratings_and_raters() -> None:
+    s = parse_settings(["/data/bids", "/data/out", "group", "--ratings", "/r", "--blind", "AB", "C-2"])
+    assert (s.analysis_level, s.ratings, s.blind) == ("group", Path("/r"), ("AB", "C-2"))
+
+
+@pytest.mark.parametrize("words", [["/data/bids", "/data/out", "both"], [*PLACES[:2], "group", "--blind", "../x"]])
+def test_unknown_level_and_unusable_rater_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["/data/bids", "/data/out", "group"])
+        main(words)
     assert stop.value.code == 2
-    assert "the group level is not available in this version" in capsys.readouterr().err
+    assert "both" in (told := capsys.readouterr().err) or "rater's name" in told
 
 
 @pytest.mark.parametrize(
@@ -152,7 +164,7 @@ def test_plugin_args_from_toml_and_json(tmp_path: Path) -> None:
 
 
 def test_every_option_is_a_setting() -> None:
-    names = {action.dest for action in build_parser()._actions} - {"help", "version", "analysis_level"}
+    names = {action.dest for action in build_parser()._actions} - {"help", "version"}
     assert names == set(Settings.__dataclass_fields__) - {"run_id", "command"}
 
 

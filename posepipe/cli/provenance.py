@@ -1,0 +1,48 @@
+"""What the outputs were made with, told from the outputs themselves: the methods text, and hashes of atlases and weights.
+
+Nothing is taken from the run that happens to write it: the tasks of a job array, and runs of different days with
+different options, share one output folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..reports.group_rows import GroupRow
+
+
+def write_provenance(out_dir: Path, rows: Iterable[GroupRow] | None = None) -> str:
+    """Write ``logs/CITATION.md`` and the hashes of ``dataset_description.json``; the text, empty where no image has a pose.
+
+    ``rows`` are those of the whole output dataset, read if they are not given. Raises
+    :class:`~posepipe.errors.BidsError` for a description that is missing or broken.
+    """
+    from posepipe.workflows.methods import Methods, citation_of  # type: ignore[import-not-found]
+
+    from ..bids import record_hashes, write_text
+    from ..reports.group_rows import collect
+
+    done = [row for row in (collect(out_dir).rows if rows is None else rows) if row.has_pose]
+    if not done:
+        return ""
+    text: str = citation_of((Methods.ran(row.sidecar, row.resampled_sidecar) for row in done), map(_version, done))
+    write_text(out_dir / "logs" / "CITATION.md", text)
+    atlases: dict[str, str] = {}
+    weights: dict[str, str] = {}
+    for row in done:
+        for found, value in ((atlases, row.resampled_sidecar.get("TemplateFiles")), (weights, row.sidecar.get("Weights"))):
+            for name, digest in value.items() if isinstance(value, dict) else ():
+                known = found.get(str(name), "")
+                if str(digest) not in known:  # another edition under the same name
+                    found[str(name)] = ", ".join(filter(None, (known, str(digest))))
+    record_hashes(out_dir, atlases=atlases, weights=weights)
+    return text
+
+
+def _version(row: GroupRow) -> str:
+    versions = row.sidecar.get("SoftwareVersions")
+    return str(versions.get("posepipe", "of unknown version")) if isinstance(versions, dict) else "of unknown version"
