@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
-from ..models.coordinates import CoordinateField, CoordinateNet
-from .synthesis import Batch, Synthesis
+from ..models.coordinates import CoordinateField
+from .synthesis import Batch
+from .task import SynthesisTask
 
 
-class CoordinateTask:
+class CoordinateTask(SynthesisTask):
     """A :class:`~posepipe.models.coordinates.CoordinateNet` on synthesised images.
 
     First stage: where each voxel lies, with its expected error (Laplace likelihood), and what is brain. Second stage: also the geodesic
     distance of the pose that follows by Procrustes, the paper's loss (eq. 9) put behind a solver.
     """
 
-    def __init__(self, network: CoordinateNet, training: Synthesis, validation: list[Batch], *, bf16: bool = True) -> None:
-        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._training, self._validation, self._bf16 = training, validation, bf16
-
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        start = time.perf_counter()
-        batch = self._training.batch(n)
-        seconds = time.perf_counter() - start
+        batch, seconds = self._training.timed(n)
         field = self._forward(self.network, batch)
         dense = coordinate_loss(field, batch)
         angle = geodesic_distance(field.solve().rotation, batch.rotation)
@@ -38,33 +29,15 @@ class CoordinateTask:
         degrees = torch.rad2deg(angle.detach())
         return total, {"dense": float(dense.detach()), "median": float(degrees.median()), "mean": float(degrees.mean()), "seconds": seconds}
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Median, mean, 95th percentile (degrees) and share over 15° on the validation batches."""
-        degrees = torch.cat(list(self._angles(network)))
-        return {
-            "median": float(degrees.median()),
-            "mean": float(degrees.mean()),
-            "p95": float(degrees.quantile(0.95)),
-            "over15": float((degrees > 15).float().mean()),
-        }
-
-    @torch.inference_mode()
-    def _angles(self, network: nn.Module) -> Iterator[Tensor]:
-        for batch in self._validation:
-            yield torch.rad2deg(geodesic_distance(self._forward(network, batch).solve().rotation, batch.rotation))
+    def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Rotations (B, 3, 3) by Procrustes."""
+        return self._forward(network, batch).solve().rotation
 
     def _forward(self, network: nn.Module, batch: Batch) -> CoordinateField:
         x = batch.input.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
-            return network(x)
-
-    def state(self) -> dict[str, Any]:
-        """See :class:`~posepipe.training.engine.Task`."""
-        return self._training.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See :class:`~posepipe.training.engine.Task`."""
-        self._training.restore(state)
+        with self._autocast(x):
+            field: CoordinateField = network(x)
+        return field
 
 
 def coordinate_loss(field: CoordinateField, batch: Batch) -> Tensor:

@@ -42,7 +42,7 @@ def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator)
     outside = uniform(n, 0, 1, generator) + 0.15 * texture[:, 1:]
     image = torch.where(mask > 0.05, image, outside)
     observed = _rim(mask, how, generator)
-    points = cube_points(side, device=image.device).T.reshape(1, 3, side, side, side)
+    points = cube_points(side, device=image.device)
     where = chance(n, how.leak, generator)
     for _ in range(2):
         ball = _ball(points, n, generator) * where
@@ -55,7 +55,7 @@ def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator)
         image = _thick(image, how.thick, generator)
     if how.noise:
         level = uniform(n, 0, how.noise, generator) * image.std((2, 3, 4), keepdim=True)
-        image = image + level * torch.randn(image.shape, generator=generator, device=image.device)
+        image = image + torch.randn(image.shape, generator=generator, device=image.device).mul_(level)
     return image, observed, mask * (observed > 0.5)
 
 
@@ -77,7 +77,10 @@ def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
 def _ball(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
     direction = torch.randn(n, 3, 1, 1, 1, generator=generator, device=points.device)
     center = direction / direction.norm(dim=1, keepdim=True) * uniform(n, 0.85, 1.25, generator)
-    distance = (points - center).norm(dim=1, keepdim=True)
+    center = center.flatten(1)
+    # |p − c|² = |p|² − 2 p·c + |c|²: one product for the batch
+    square = points.square().sum(1) - 2 * center @ points.T + center.square().sum(1, keepdim=True)
+    distance = _cubes(square.clamp_min_(0).sqrt_())
     radius = uniform(n, 0.15, 0.5, generator)
     return ((radius - distance) * 12 + 0.5).clamp(0, 1)
 
@@ -89,8 +92,14 @@ def _beyond_plane(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
     along = (normal.abs() == normal.abs().amax(1, keepdim=True)) * normal.sign()
     straight = chance(n, 1 / 3, generator)
     normal = straight * along + (1 - straight) * normal
-    height = (points * normal).sum(1, keepdim=True)
+    height = _cubes(normal.flatten(1) @ points.T)
     return (height > uniform(n, 0.25, 1.1, generator)).float()
+
+
+def _cubes(values: Tensor) -> Tensor:
+    """(B, S³) → (B, 1, S, S, S)."""
+    side = round(values.shape[1] ** (1 / 3))
+    return values.reshape(len(values), 1, side, side, side)
 
 
 def _thick(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:

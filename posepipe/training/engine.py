@@ -6,8 +6,10 @@ import copy
 import csv
 import math
 import os
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import TrainingError, UsageError
 
 STAGES = ("mse", "geodesic")
 
@@ -79,35 +81,63 @@ class Task(Protocol):
 def train(
     task: Task, schedule: Schedule, folder: Path, *, say: Callable[[str], None] = print, validate_every: int = 1000
 ) -> nn.Module:
-    """Train ``task`` and return the averaged network. ``folder`` gets ``checkpoint.pt`` and ``log.csv``; if a checkpoint is there, training
-    goes on from it and ends with the same weights as if it had never stopped.
+    """Train ``task`` and return the averaged network, in evaluation mode.
 
-    Raises :class:`~posepipe.errors.UsageError` if the checkpoint is of another schedule.
+    ``folder`` gets ``checkpoint.pt`` and ``log.csv`` every ``schedule.every`` steps, by atomic replace: whenever the process is stopped, a
+    whole checkpoint is there. If one is there at the start, training goes on from it and ends with the same weights as if it had
+    never stopped. Validation takes place at the logged steps that are multiples of ``validate_every``, and at the end. A line of the log
+    holds means over the steps since the line before; ``images_s`` and ``generation_share`` (making batches) leave out validation.
+    Numbers too small for full precision count as 0 from here on in this thread (``torch.set_flush_denormal``), several times faster.
+
+    Raises :class:`~posepipe.errors.UsageError` if the checkpoint is of another schedule or network or cannot be read, and
+    :class:`~posepipe.errors.TrainingError` when the loss or its gradient is no longer finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     run = _Run(task, schedule, folder)
     start, first = time.perf_counter(), run.step
-    sums: dict[str, float] = {}
+    window = _Window()
     while run.step < schedule.total:
-        figures = run.advance()
-        for key, value in figures.items():
-            sums[key] = sums.get(key, 0.0) + value
+        window.add(run.advance())
         if run.step % schedule.every == 0 or run.step == schedule.total:
-            spent = time.perf_counter() - start
-            n = schedule.every if run.step % schedule.every == 0 else run.step % schedule.every
-            done = (run.step - first) * schedule.batch
-            line = {k: v / n for k, v in sums.items() if k != "seconds"}
-            line |= {"images_s": done / spent, "generation_share": sums.get("seconds", 0.0) / n / (spent / (run.step - first))}
+            line = window.means(schedule.batch)
             if run.step % validate_every == 0 or run.step == schedule.total:
                 line |= {f"val_{k}": v for k, v in task.validate(run.averaged.eval()).items()}
             run.log(line)
-            left = (schedule.total - run.step) * spent / (run.step - first)
-            shown = ", ".join(f"{k} {v:.4g}" for k, v in line.items())
-            say(f"step {run.step} of {schedule.total} ({schedule.stage(run.step - 1)}): {shown}; {left / 60:.0f} min left")
             run.save()
-            sums = {}
-    return run.averaged
+            left = (schedule.total - run.step) * (time.perf_counter() - start) / (run.step - first)
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in line.items())
+            say(f"step {run.step} of {schedule.total} ({schedule.stage(run.step - 1)}): {shown}; {_duration(left)} left")
+            window = _Window()
+    return run.averaged.eval()
+
+
+class _Window:
+    """Figures and time since the last line of the log."""
+
+    def __init__(self) -> None:
+        self._start, self._n = time.perf_counter(), 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, figures: dict[str, float]) -> None:
+        self._n += 1
+        for key, value in figures.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+
+    def means(self, batch: int) -> dict[str, float]:
+        spent = time.perf_counter() - self._start
+        line = {k: v / self._n for k, v in self._sums.items() if k != "seconds"}
+        return line | {"images_s": self._n * batch / spent, "generation_share": self._sums.get("seconds", 0.0) / spent}
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(20), _duration(1000), _duration(90000)
+    ('20 s', '17 min', '25.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Run:
@@ -127,12 +157,15 @@ class _Run:
             group["lr"] = self.schedule.rate_at(self.step)
         network = self.task.network.train()
         loss, figures = self.task.loss(self.schedule.batch, self.schedule.stage(self.step))
-        if not bool(torch.isfinite(loss)):
-            msg = f"step {self.step}: the loss is not finite; the last good state is in {self.folder / 'checkpoint.pt'}, lower the rate"
-            raise FloatingPointError(msg)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        length = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if not bool(torch.isfinite(loss) & torch.isfinite(length)):
+            msg = (
+                f"{self.folder}: at step {self.step} the loss ({float(loss):g}) or its gradient is no longer finite; train again with a "
+                "lower rate into another folder"
+            )
+            raise TrainingError(msg)
         self.optimizer.step()
         self.step += 1
         self._average()
@@ -140,6 +173,7 @@ class _Run:
 
     @torch.no_grad()
     def _average(self) -> None:
+        # young averages forget fast, so that the random start does not linger
         decay = min(self.schedule.average, (1 + self.step) / (10 + self.step))
         for mine, theirs in zip(self.averaged.state_dict().values(), self.task.network.state_dict().values(), strict=True):
             if mine.is_floating_point():
@@ -150,14 +184,12 @@ class _Run:
     def log(self, line: dict[str, float]) -> None:
         self.rows.append({"step": self.step, "stage": self.schedule.stage(self.step - 1), **line})
         fields = list(dict.fromkeys(k for row in self.rows for k in row))
-        with (self.folder / "log.csv").open("w", newline="") as file:
+        with _replacing(self.folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)
             writer.writeheader()
             writer.writerows(self.rows)
 
     def save(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        temporary = path.with_suffix(f".{os.getpid()}")
         state = {
             "schedule": asdict(self.schedule),
             "step": self.step,
@@ -167,16 +199,33 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "task": self.task.state(),
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with _replacing(self.folder / "checkpoint.pt") as temporary:
+            torch.save(state, temporary)
 
     def _resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        if state["schedule"] != asdict(self.schedule):
-            msg = f"{path}: this run had another schedule ({state['schedule']}); give the same one, or another output folder"
-            raise UsageError(msg)
-        self.step, self.rows = state["step"], state["rows"]
-        self.task.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.task.restore(state["task"])
+        again = "give the same options as before, or another output folder"
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if state["schedule"] != asdict(self.schedule):
+                msg = f"{path}: this run had another schedule ({state['schedule']}); {again}"
+                raise UsageError(msg)
+            self.step, self.rows = state["step"], state["rows"]
+            self.task.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.task.restore(state["task"])
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            msg = f"{path}: not a checkpoint of this network and task ({reason}); {again}"
+            raise UsageError(msg) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it takes the place of ``path`` when all went well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -8,30 +8,37 @@ two halves can be given the same contrast or different ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from ..atlas import AtlasLibrary, Template
 from ..errors import UsageError
 from ..geometry.so3 import Array
-from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.moments import moments
-from ..imaging.volume import Volume, load_volume
+from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
 from .split import Split
 
 SIDE = 80
 LEFT = 128
 FORMAT = 1
+KINDS = ("labels", "T2w", "T1w")
+MAX_LABELS = LEFT - 1
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What one volume is: ``kind`` is ``labels``, ``T2w`` or ``T1w``; ``group`` an atlas or data set; ``mask`` its row among the masks."""
+    """What one volume is.
+
+    ``name`` is a cohort (``CRL+27``) or a subject (``sub-A11``), ``group`` its atlas or data set, ``part`` of the split ``train`` or
+    ``validation``, ``age`` in weeks, ``kind`` ``labels``, ``T2w`` or ``T1w``, ``mask`` its row among the masks, ``radius_mm`` the
+    length that is 1 in the picture.
+    """
 
     name: str
     group: str
@@ -44,31 +51,50 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """``pictures[i]`` describes ``voxels[i]`` (D, D, D) uint8; ``masks`` (M, D, D, D) uint8, 255 inside."""
+    """``pictures[i]`` describes ``voxels[i]`` (D, D, D) uint8; ``masks`` (M, D, D, D) uint8, 255 inside. ``terms``: group → of use."""
 
     pictures: tuple[Picture, ...]
     voxels: np.ndarray
     masks: np.ndarray
+    terms: Mapping[str, str] = field(default_factory=dict)
 
-    def pick(self, *, part: str = "train", leave_out: tuple[str, ...] = (), kinds: tuple[str, ...] = ("labels", "T2w", "T1w")) -> Array:
-        """Rows of the pictures of ``part`` and ``kinds``, without the groups in ``leave_out``."""
-        keep = [
-            i
-            for i, p in enumerate(self.pictures)
-            if p.part == part and p.kind in kinds and p.group not in leave_out
-        ]
+    def groups(self, part: str) -> tuple[str, ...]:
+        """Groups with pictures in ``part``, sorted."""
+        return tuple(sorted({p.group for p in self.pictures if p.part == part}))
+
+    def pick(self, *, part: str = "train", leave_out: tuple[str, ...] = (), kinds: tuple[str, ...] = KINDS) -> Array:
+        """Rows of the pictures of ``part`` and ``kinds``, without the groups in ``leave_out``.
+
+        Raises :class:`~posepipe.errors.UsageError` when nothing is left, or for a group that is not there.
+        """
+        unknown = sorted(set(leave_out) - {p.group for p in self.pictures})
+        if unknown:
+            known = ", ".join(sorted({p.group for p in self.pictures}))
+            msg = f"{', '.join(unknown)} cannot be left out: the sources hold {known}"
+            raise UsageError(msg)
+        keep = [i for i, p in enumerate(self.pictures) if p.part == part and p.kind in kinds and p.group not in leave_out]
         if not keep:
-            msg = f"no picture to use: part {part}, kinds {', '.join(kinds)}, without {', '.join(leave_out) or 'nothing'}"
+            msg = (
+                f"the sources have no {' or '.join(kinds)} to {part.replace('validation', 'validate')} with, "
+                f"{', '.join(leave_out) or 'nothing'} left out; make sources with more atlases or subjects, or with another split"
+            )
             raise UsageError(msg)
         return np.array(keep)
 
     def save(self, path: str | Path) -> Path:
-        """One compressed file."""
+        """Write one compressed file by atomic replace; raises :class:`~posepipe.errors.UsageError` for a name that does not end in .npz."""
         path = Path(path)
+        if path.suffix != ".npz":
+            msg = f"{path}: sources are written as .npz; give the file that ending"
+            raise UsageError(msg)
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps({"format": FORMAT, "pictures": [asdict(p) for p in self.pictures]})
-        np.savez_compressed(path, voxels=self.voxels, masks=self.masks, about=np.array(about))
-        return path
+        about = json.dumps({"format": FORMAT, "pictures": [asdict(p) for p in self.pictures], "terms": dict(self.terms)})
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            np.savez_compressed(temporary, voxels=self.voxels, masks=self.masks, about=np.array(about))
+            return temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Sources:
@@ -79,56 +105,82 @@ class Sources:
                 if about["format"] != FORMAT:
                     msg = f"{path}: made by another version of posepipe; make it again with `posepipe-tools train sources`"
                     raise UsageError(msg)
-                return cls(tuple(Picture(**p) for p in about["pictures"]), file["voxels"], file["masks"])
-        except (OSError, KeyError, ValueError) as error:
+                pictures = tuple(Picture(**p) for p in about["pictures"])
+                return cls(pictures, file["voxels"], file["masks"], about.get("terms", {}))
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             msg = f"{path}: not a file of training sources ({error}); make one with `posepipe-tools train sources`"
             raise UsageError(msg) from error
 
 
 class Collector:
-    """Gathers pictures; :meth:`sources` hands them over."""
+    """Gathers pictures; :meth:`sources` hands them over. ``say`` is told of each brain, what became of it and why."""
 
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, split: Split, say: Callable[[str], None] = print) -> None:
+        self._split, self._say = split, say
         self._pictures: list[Picture] = []
         self._voxels: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
+        self._terms: dict[str, str] = {}
+
+    def wants(self, name: str) -> bool:
+        """Whether ``name`` may be used; one kept for testing is told as left out."""
+        test = self._split.part(name) == "test"
+        if test:
+            self.leave_out(name, "kept for testing by the split")
+        return not test
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Tell that ``name`` is not used."""
+        self._say(f"{name}: left out, {why}")
+
+    def terms(self, group: str, text: str) -> None:
+        """Note the terms of use of a ``group``."""
+        self._terms[group] = text
 
     def add(
         self, name: str, group: str, age: float, mask: Volume, to_canonical: Array, images: dict[str, Volume], labels: dict[str, Volume]
     ) -> None:
         """One brain: ``to_canonical`` (3, 3) turns its RAS world upright; ``images`` by contrast and any number of ``labels`` on the
-        grid of ``mask``. Brains kept for testing are passed over."""
-        part = self._split.part(name)
-        if part == "test":
+        grid of ``mask``. Brains kept for testing are left out."""
+        if not self.wants(name):
             return
+        part = self._split.part(name)
         about = moments(mask)
         frame = Frame(to_canonical, about.center, about.radius)
         inside = frame.resample(mask.with_data(mask.data.astype(np.float32)), smooth=True)
         row = len(self._masks)
         self._masks.append((255 * inside).round().astype(np.uint8))
-        hard = inside > 0.5
         for kind, volume in images.items():
             low, high = np.percentile(volume.data[mask.data > 0], [0.5, 99.5])
             scaled = np.clip((volume.data - low) / max(high - low, 1e-6), 0, 1)
             picture = frame.resample(volume.with_data(np.where(mask.data > 0, scaled, 0).astype(np.float32)), smooth=True)
+            # the mask was blurred alike, so that the quotient keeps its brightness up to the rim
             picture = np.clip(picture / np.maximum(inside, 0.3), 0, 1)
             self._append(Picture(name, group, part, age, kind, row, about.radius), 1 + 254 * picture, inside > 0.02)
-        for volume in labels.values():
+        for file, volume in labels.items():
             values = np.unique(volume.data)
+            if len(values) > MAX_LABELS + 1:
+                self.leave_out(f"{name}: {file}", f"it has {len(values)} labels, at most {MAX_LABELS + 1} can be told apart")
+                continue
             index = np.searchsorted(values, volume.data).astype(np.float32)
             picture = frame.resample(volume.with_data(index), smooth=False)
+            # canonical axes are RAS: the first half of x is the left of the head
             half = np.arange(SIDE)[:, None, None] < SIDE / 2
-            picture = picture + LEFT * half
-            self._append(Picture(name, group, part, age, "labels", row, about.radius), picture, hard)
+            self._append(Picture(name, group, part, age, "labels", row, about.radius), picture + LEFT * half, inside > 0.5)
+        kinds = " ".join([*images, *(["labels"] * len(labels))])
+        self._say(f"{name}: {kinds}, {age:g} weeks, {part}")
 
     def _append(self, picture: Picture, values: np.ndarray, inside: np.ndarray) -> None:
         self._pictures.append(picture)
         self._voxels.append(np.where(inside, values, 0).round().astype(np.uint8))
 
     def sources(self) -> Sources:
-        """Everything gathered so far."""
-        return Sources(tuple(self._pictures), np.stack(self._voxels), np.stack(self._masks))
+        """Everything gathered so far; raises :class:`~posepipe.errors.UsageError` when that is nothing."""
+        if not self._pictures:
+            msg = "nothing to train with: no brain was found that the split does not keep for testing and whose pose is known"
+            raise UsageError(msg)
+        terms = {g: self._terms.get(g, "not stated") for g in sorted({p.group for p in self._pictures})}
+        return Sources(tuple(self._pictures), np.stack(self._voxels), np.stack(self._masks), terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,32 +204,3 @@ class Frame:
             wide = self.radius * step / volume.spacing
             data = ndimage.gaussian_filter(data, 0.42 * np.sqrt(np.maximum(wide**2 - 1, 0)))
         return ndimage.affine_transform(data, matrix, offset, (SIDE,) * 3, order=1 if smooth else 0)
-
-
-def add_templates(collector: Collector, library: AtlasLibrary, names: tuple[str, ...]) -> None:
-    """Every cohort of the atlases ``names`` whose rotation to the canonical frame is known."""
-    for name in names:
-        cohorts: dict[str, list[Template]] = {}
-        for contrast in library.contrasts(name):
-            for template in library.templates(name, contrast):
-                cohorts.setdefault(template.cohort, []).append(template)
-        for templates in cohorts.values():
-            first = templates[0]
-            if first.to_canonical is None:
-                continue
-            images = {t.contrast: load_volume(t.image) for t in templates}
-            reference = next(iter(images.values()))
-            mask = given_mask(load_volume(first.mask), reference).volume if first.mask else nonzero_mask(reference).volume
-            labels = {"tissues": load_volume(first.tissues)} if first.tissues else {}
-            collector.add(first.space, name, first.age, mask, first.to_canonical, images, labels)
-
-
-def subject_ages(folder: Path) -> Iterator[tuple[str, float]]:
-    """(participant, weeks) of a BIDS folder's ``participants.tsv``."""
-    table = folder / "participants.tsv"
-    if not table.is_file():
-        msg = f"{table}: no such file; training subjects need their ages there"
-        raise UsageError(msg)
-    for line in table.read_text().splitlines()[1:]:
-        name, age = line.split("\t")[:2]
-        yield name, float(age)

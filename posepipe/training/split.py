@@ -16,7 +16,7 @@ else:
 
 @dataclass(frozen=True)
 class Split:
-    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains."""
+    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains. A subject's name holds for all sessions."""
 
     validation: frozenset[str]
     test: frozenset[str]
@@ -24,10 +24,11 @@ class Split:
     def part(self, name: str) -> str:
         """``train``, ``validation`` or ``test``.
 
-        >>> load_split().part("sub-A13"), load_split().part("CRL+30")
+        >>> load_split().part("sub-A13_ses-2"), load_split().part("CRL+30")
         ('test', 'train')
         """
-        return "test" if name in self.test else "validation" if name in self.validation else "train"
+        names = {name, name.partition("_ses-")[0]}
+        return "test" if names & self.test else "validation" if names & self.validation else "train"
 
 
 def load_split(path: str | Path | None = None) -> Split:
@@ -37,8 +38,8 @@ def load_split(path: str | Path | None = None) -> Split:
     """
     path = Path(path) if path else Path(__file__).with_name("split.toml")
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         msg = f"{path}: not a split file ({error}); give a TOML file with [validation] and [test]"
         raise UsageError(msg) from error
     sets = []

@@ -1,67 +1,183 @@
-"""Training subjects' own poses: images and label maps registered to the atlas, so that they stand upright in the canonical frame."""
+"""Where brains to train on come from: atlases, imaged subjects and label maps, each turned upright into the canonical frame.
+
+The rotation of the known atlases to that frame is stored. Everything else is registered to a *reference* atlas, its nearest cohort in age.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..atlas import AtlasLibrary, Template
-from ..errors import UsageError
+from ..bids import AgeReader, InputImage, find_images, read_json
+from ..bids.entities import split_name
+from ..errors import AgeError, ImageError, MaskError, UsageError
 from ..geometry.so3 import Array
-from ..imaging.mask import nonzero_mask
+from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from ..registration.comparison import Comparison
 from ..registration.initial import initial_pose
 from ..registration.target import Target
-from .sources import Collector, subject_ages
+from .sources import Collector
 
 
-def add_imaged_subjects(collector: Collector, library: AtlasLibrary, folder: Path, atlas: str, group: str) -> int:
-    """Skull-stripped subjects of a BIDS ``folder`` with their T2w, T1w and manual label maps (``derivatives``); returns how many."""
-    count = 0
-    for name, age in subject_ages(folder):
-        images = {k: folder / f"{name}/anat/{name}_{k}.nii.gz" for k in ("T2w", "T1w")}
-        volumes = {k: load_volume(p) for k, p in images.items() if p.is_file()}
-        if not volumes:
-            continue
-        first = next(iter(volumes.values()))
-        mask = nonzero_mask(first).volume
-        labels = {p.name: load_volume(p) for p in sorted(folder.glob(f"derivatives/*/{name}/anat/*_dseg.nii.gz"))}
-        labels = {k: v for k, v in labels.items() if v.same_grid(first)}
-        upright = _own_rotation(first, mask, nearest(library, atlas, age, "T2w"))
-        collector.add(name, group, age, mask, upright, volumes, labels)
-        count += 1
-    return count
+@dataclass(frozen=True)
+class Reference:
+    """The atlas ``name`` in ``library`` that other brains are registered to. Where its own rotation to the canonical frame is not stored,
+    its axes are taken for that frame."""
+
+    library: AtlasLibrary
+    name: str
+
+    def nearest(self, age: float) -> Template:
+        """The cohort nearest to ``age`` weeks, in T2w where there is one, with its rotation."""
+        contrasts = self.library.contrasts(self.name)
+        templates = self.library.templates(self.name, "T2w" if "T2w" in contrasts or not contrasts else "T1w")
+        best = min(templates, key=lambda t: abs(t.age - age))
+        return replace(best, to_canonical=np.eye(3)) if best.to_canonical is None else best
+
+    def upright(self, image: Volume, mask: Volume, age: float) -> Array:
+        """Rotation (3, 3) of the image's RAS world to the canonical frame, by search and refinement against the nearest cohort."""
+        template = self.nearest(age)
+        assert template.to_canonical is not None
+        target = Target.load(template)
+        compare = Comparison.of(image, mask, target)
+        found = compare.refined(initial_pose(image, mask, target, method="search", compare=compare).pose)
+        rotation: Array = template.to_canonical @ found.rotation.T
+        return rotation
 
 
-def add_label_maps(collector: Collector, library: AtlasLibrary, folder: Path, atlas: str, group: str) -> int:
-    """Label maps without images (``*_desc-tissues_dseg``), in the key of ``atlas``; returns how many.
+def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[str], reference: Reference | None = None) -> None:
+    """Every cohort of the atlases ``names``. One whose rotation to the canonical frame is not stored is registered to ``reference``, and
+    left out if there is none. Raises :class:`~posepipe.errors.AtlasError` for an atlas that is not on this machine."""
+    for name in names:
+        cohorts: dict[str, list[Template]] = {}
+        contrasts = library.contrasts(name)
+        for contrast in contrasts or ("T2w",):  # of an atlas that is not here, the library says where it looked
+            for template in library.templates(name, contrast):
+                cohorts.setdefault(template.cohort, []).append(template)
+        collector.terms(name, library.status(name).licence or "not stated")
+        for templates in sorted(cohorts.values(), key=lambda t: t[0].age):
+            if collector.wants(templates[0].space):
+                _add_cohort(collector, templates, reference)
 
-    The pose comes from a stand-in image that gives each tissue its mean brightness in the atlas.
+
+def _add_cohort(collector: Collector, templates: list[Template], reference: Reference | None) -> None:
+    first = templates[0]
+    images = {t.contrast: load_volume(t.image) for t in templates}
+    image = next(iter(images.values()))
+    mask = given_mask(load_volume(first.mask), image).volume if first.mask else nonzero_mask(image).volume
+    rotation = first.to_canonical
+    if rotation is None:
+        if reference is None:
+            collector.leave_out(first.space, "its rotation to the canonical frame is not known; name a --reference to register it to")
+            return
+        own = reference.name == first.atlas
+        rotation = np.eye(3) if own else reference.upright(image, mask, first.age)
+    labels = {"tissues": load_volume(first.tissues)} if first.tissues else {}
+    collector.add(first.space, first.atlas, first.age, mask, rotation, images, labels)
+
+
+def add_imaged_subjects(collector: Collector, folder: Path, reference: Reference, derivatives: Sequence[Path] = ()) -> int:
+    """The T2w and T1w images of a BIDS ``folder``, one of each contrast a subject and session; returns how many sessions.
+
+    Masks come from ``derivatives``; images without one must be skull-stripped. Label maps on the image's grid
+    (``derivatives/*/sub-*/[ses-*/]anat/*_dseg``) are used too. Raises what :func:`~posepipe.bids.find_images` does.
     """
+    folder = folder.resolve()
+    sessions: dict[str, list[InputImage]] = {}
+    for image in find_images(folder, derivatives=derivatives):
+        sessions.setdefault(_session_name(image), []).append(image)
+    ages = AgeReader(folder)
+    collector.terms(folder.name, _terms(folder))
     count = 0
-    for name, age in subject_ages(folder):
-        path = folder / f"{name}/anat/{name}_desc-tissues_dseg.nii.gz"
-        if not path.is_file():
+    for name, images in sessions.items():
+        if not collector.wants(name):
             continue
-        labels = load_volume(path)
-        template = nearest(library, atlas, age, "T2w")
+        try:
+            _add_session(collector, name, images, ages.age_of(images[0]).weeks, reference)
+        except (AgeError, ImageError, MaskError) as error:
+            collector.leave_out(name, str(error))
+        else:
+            count += 1
+    return count
+
+
+def _add_session(collector: Collector, name: str, images: list[InputImage], age: float, reference: Reference) -> None:
+    # T2w first: what the reference is compared in
+    ordered = sorted(images, key=lambda i: (i.suffix != "T2w", i.mask is None, i.relative))
+    first = load_volume(ordered[0].path)
+    mask = (given_mask(load_volume(ordered[0].mask), first) if ordered[0].mask else nonzero_mask(first)).volume
+    volumes = {ordered[0].suffix: first}
+    for image in ordered[1:]:
+        if image.suffix in volumes:
+            collector.leave_out(image.relative.name, f"another {image.suffix} of {name} is used")
+        elif not (volume := load_volume(image.path)).same_grid(first):
+            collector.leave_out(image.relative.name, f"it is not on the grid of {ordered[0].relative.name}")
+        else:
+            volumes[image.suffix] = volume
+    root, inside = ordered[0].root, ordered[0].relative.parent
+    labels = {p.name: load_volume(p) for p in sorted(root.glob(f"derivatives/*/{inside.as_posix()}/*_dseg.nii*"))}
+    for file in [k for k, v in labels.items() if not v.same_grid(first)]:
+        collector.leave_out(file, f"it is not on the grid of {ordered[0].relative.name}")
+        del labels[file]
+    collector.add(name, root.name, age, mask, reference.upright(first, mask, age), volumes, labels)
+
+
+def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> int:
+    """Label maps without images (``*_desc-tissues_dseg``), in the key of the ``reference`` atlas; returns how many.
+
+    The pose comes from a stand-in image that gives each tissue its mean brightness in the atlas. Raises
+    :class:`~posepipe.errors.UsageError` if there is no such file, or no tissue labels of the reference.
+    """
+    folder = folder.resolve()
+    ages = AgeReader(folder)
+    collector.terms(folder.name, _terms(folder))
+    count = 0
+    for found in _label_files(folder):
+        name = _session_name(found)
+        if not collector.wants(name):
+            continue
+        try:
+            age = ages.age_of(found).weeks
+        except AgeError as error:
+            collector.leave_out(name, str(error))
+            continue
+        labels = load_volume(found.path)
         mask = labels.with_data(labels.data > 0)
-        upright = _own_rotation(_stand_in(labels, template), mask, template)
-        collector.add(name, group, age, mask, upright, {}, {"tissues": labels})
+        stand_in = _stand_in(labels, reference.nearest(age))
+        collector.add(name, folder.name, age, mask, reference.upright(stand_in, mask, age), {}, {"tissues": labels})
         count += 1
     return count
 
 
-def nearest(library: AtlasLibrary, atlas: str, age: float, contrast: str) -> Template:
-    """The cohort of ``atlas`` nearest to ``age`` weeks."""
-    return min(library.templates(atlas, contrast), key=lambda t: abs(t.age - age))
+def _label_files(folder: Path) -> Iterator[InputImage]:
+    paths = sorted([*folder.glob("sub-*/anat/*_dseg.nii*"), *folder.glob("sub-*/ses-*/anat/*_dseg.nii*")])
+    tissues = [(p, s) for p in paths if (s := split_name(p.name)) and s.entities.get("desc") == "tissues"]
+    if not tissues:
+        msg = f"{folder}: no label maps; they are looked for as sub-*/[ses-*/]anat/*_desc-tissues_dseg.nii.gz"
+        raise UsageError(msg)
+    for path, split in tissues:
+        yield InputImage(path, path.relative_to(folder), split.entities, split.suffix)
+
+
+def _session_name(image: InputImage) -> str:
+    return f"sub-{image.subject}" + (f"_ses-{image.session}" if image.session else "")
+
+
+def _terms(folder: Path) -> str:
+    """Terms of use that a data set states of itself."""
+    path = folder / "dataset_description.json"
+    stated = read_json(path).get("License") if path.is_file() else None
+    return str(stated) if stated else "not stated"
 
 
 def _stand_in(labels: Volume, template: Template) -> Volume:
     if template.tissues is None:
-        msg = f"{template.image}: no tissue labels beside it; label maps need an atlas that has them"
+        msg = f"{template.image}: no tissue labels beside it; label maps need a reference atlas that has them"
         raise UsageError(msg)
     image, tissues = load_volume(template.image).data, load_volume(template.tissues).data
     out = np.zeros_like(labels.data)
@@ -69,14 +185,3 @@ def _stand_in(labels: Volume, template: Template) -> Volume:
         here = tissues == value
         out[labels.data == value] = image[here].mean() if here.any() else image[image > 0].mean()
     return labels.with_data(out)
-
-
-def _own_rotation(image: Volume, mask: Volume, template: Template) -> Array:
-    """Rotation (3, 3) of the image's RAS world to the canonical frame, by search and refinement against ``template``."""
-    if template.to_canonical is None:
-        msg = f"{template.space}: its rotation to the canonical frame is not known; train with another atlas"
-        raise UsageError(msg)
-    target = Target.load(template)
-    compare = Comparison.of(image, mask, target)
-    found = compare.refined(initial_pose(image, mask, target, method="search", compare=compare).pose)
-    return template.to_canonical @ found.rotation.T

@@ -6,6 +6,7 @@ Everything is batched in torch. The frame of a batch is the input cube of the ne
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UsageError
 from ..geometry import random_rotations, so3
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE, cube_points
@@ -23,6 +25,7 @@ from .fields import smooth_field, uniform
 from .sources import SIDE, Sources
 
 MAX_SHIFT = 0.35
+LABELS, IMAGES = ("labels",), ("T2w", "T1w")
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,7 @@ class Synthesis:
         self.step = 2 if recipe.size <= 40 else 1
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(self._device).manual_seed(seed)
-        self._labels = sources.pick(part=part, leave_out=leave_out, kinds=("labels",))
-        self._images = sources.pick(part=part, leave_out=leave_out, kinds=("T2w", "T1w"))
+        self._labels, self._images = _rows(sources, part, leave_out, recipe.labels)
         self._voxels = torch.as_tensor(sources.voxels).to(self._device)
         self._masks = torch.as_tensor(sources.masks).to(self._device)
 
@@ -102,19 +104,33 @@ class Synthesis:
         rows = np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
         rotation, translation, scale = self._poses(n)
         points = self._source_points(rotation, translation, scale)
-        both = F.grid_sample(self._pictures(rows), points, mode="bilinear", padding_mode="zeros", align_corners=False)
-        mask = both[:, 1:].clamp(0, 1)
-        image = both[:, :1] / mask.clamp_min(0.5)
+        pictures, between = self._pictures(rows)
+        image, mask = _read(pictures, points.sub_(between))
         seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
         return Batch(_standardised(seen, observed), rotation, translation, scale, brain, rows)
 
+    def timed(self, n: int) -> tuple[Batch, float]:
+        """``n`` new images, and the seconds it took to make them (of the device too, where work is queued there)."""
+        start = self._now()
+        batch = self.batch(n)
+        return batch, self._now() - start
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
     def upright(self, rows: Array) -> Tensor:
-        """The pictures ``rows`` as they stand in the canonical frame, as inputs (B, 2, S, S, S): references for comparison."""
+        """The pictures ``rows`` with their own contrast, upright in the canonical frame (B, 2, S, S, S): references to compare with."""
         side = self.recipe.size
         points = (cube_points(side, device=self._device) / HALF_SIDE).flip(-1).reshape(1, side, side, side, 3)
-        both = F.grid_sample(self._pictures(rows), points.expand(len(rows), -1, -1, -1, -1), align_corners=False)
-        mask = both[:, 1:].clamp(0, 1)
-        return _standardised(both[:, :1] / mask.clamp_min(0.5), mask)
+        of = self._sources.pictures
+        pictures = torch.stack(
+            [torch.stack([self._voxels[row].float() / 255, self._masks[of[row].mask].float() / 255]) for row in rows]
+        )
+        # coarser than the pictures: the mean of neighbours, so that nothing is skipped
+        image, mask = _read(F.avg_pool3d(pictures, self.step), points.expand(len(rows), -1, -1, -1, -1))
+        return _standardised(image, mask)
 
     def state(self) -> dict[str, Any]:
         """State of the random generators, to go on from."""
@@ -138,33 +154,58 @@ class Synthesis:
         return self._tensor(rotation), self._tensor(shift), self._tensor(size)
 
     def _source_points(self, rotation: Tensor, translation: Tensor, scale: Tensor) -> Tensor:
-        """Where in the pictures each voxel of the cube lies (B, S, S, S, 3), as ``grid_sample`` wants it."""
+        """Where in the pictures each voxel of the cube lies (B, S, S, S, 3), as ``grid_sample`` wants it: z, y, x in halves of the side."""
         r, n, side = self.recipe, len(rotation), self.recipe.size
-        u = cube_points(side, device=self._device)
-        x = ((u[None] - translation[:, None]) / scale[:, None, None]) @ rotation
         stretch = self._tensor(np.exp(self._rng.normal(0, r.stretch, (n, 1, 3))) * self._rng.choice([-1.0, 1.0], (n, 1, 1)) ** [1, 0, 0])
-        x = x * stretch
+        # x = Rᵀ (u − t) / s, then stretched (and mirrored): one affine map of the cube's points
+        turn = rotation / scale[:, None, None] * stretch / HALF_SIDE
+        start = -translation[:, None] @ turn
+        u = cube_points(side, device=self._device).expand(n, -1, -1)
+        x = torch.baddbmm(start.flip(-1), u, turn.flip(-1))
         if r.deform > 0:
-            bend = uniform(n, 0, r.deform, self._generator) * smooth_field(n, 3, side, 5, self._generator)
-            x = x + bend.flatten(2).mT
-        return (x / HALF_SIDE).flip(-1).reshape(n, side, side, side, 3)
+            bend = uniform(n, 0, r.deform / HALF_SIDE, self._generator) * smooth_field(n, 3, side, 5, self._generator)
+            x += bend.flip(1).flatten(2).mT
+        return x.reshape(n, side, side, side, 3)
 
-    def _pictures(self, rows: Array) -> Tensor:
-        """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask."""
+    def _pictures(self, rows: Array) -> tuple[Tensor, Tensor]:
+        """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask; and how far the voxels lie beside where ``grid_sample`` takes
+        every second voxel to be (B, 1, 1, 1, 3)."""
         side = SIDE // self.step
         out = torch.empty(len(rows), 2, side, side, side, device=self._device)
+        first = np.zeros((len(rows), 1, 1, 1, 3))
         for i, row in enumerate(rows):
             picture = self._sources.pictures[row]
-            first = self._rng.integers(0, self.step, 3)
-            sub = tuple(slice(int(f), None, self.step) for f in first)
+            first[i] = self._rng.integers(0, self.step, 3)
+            sub = tuple(slice(int(f), None, self.step) for f in first[i].flat)
             table = self._tensor(random_contrast(picture.kind, self._rng))
             out[i, 0] = table[self._voxels[row][sub].int()]
             out[i, 1] = self._masks[picture.mask][sub]
         out[:, 1] /= 255
-        return out
+        return out, self._tensor((first[..., ::-1] - (self.step - 1) / 2) * 2 / SIDE)
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self._device)
+
+
+def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], labels: float) -> tuple[Array, Array]:
+    """Rows of label maps and of images; a kind of which none is wanted may be missing, and the other then stands in its place."""
+    found: dict[tuple[str, ...], Array] = {}
+    for kinds, share in (IMAGES, 1 - labels), (LABELS, labels):
+        try:
+            found[kinds] = sources.pick(part=part, leave_out=leave_out, kinds=kinds)
+        except UsageError:
+            if share > 0:
+                raise
+    some = next(iter(found.values()))
+    return found.get(LABELS, some), found.get(IMAGES, some)
+
+
+def _read(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Intensities and mask (B, 1, S, S, S) of ``pictures`` (B, 2, D, D, D) at ``points`` (B, S, S, S, 3), where 0 lies outside."""
+    both = F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+    mask = both[:, 1:].clamp(0, 1)
+    # both were averaged with the empty outside alike: the quotient keeps its brightness up to the rim
+    return both[:, :1] / mask.clamp_min(0.5), mask
 
 
 def _standardised(image: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""What all tasks on synthesised images share: batches, validation in degrees, the state of the random generators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..geometry.so3_torch import geodesic_distance
+from .synthesis import Batch, Synthesis
+
+
+class SynthesisTask:
+    """A network that finds the rotation of images from ``training``; ``validation`` is a fixed list of batches.
+
+    With ``bf16`` the network computes in bfloat16 where torch deems that safe.
+    """
+
+    def __init__(self, network: nn.Module, training: Synthesis, validation: list[Batch], *, bf16: bool = True) -> None:
+        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._training, self._validation, self._bf16 = training, validation, bf16
+
+    def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Rotations (B, 3, 3) that ``network`` finds."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Median, mean, 95th percentile (degrees) and share over 15° on the validation batches."""
+        return in_degrees(torch.cat([geodesic_distance(self.rotation(network, b), b.rotation) for b in self._validation]))
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        return self._training.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :class:`~posepipe.training.engine.Task`."""
+        self._training.restore(state)
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)
+
+
+def in_degrees(angle: Tensor) -> dict[str, float]:
+    """Figures of errors ``angle`` (N,), radians.
+
+    >>> in_degrees(torch.deg2rad(torch.tensor([1.0, 2.0, 3.0, 4.0, 90.0])))["over15"]
+    0.20...
+    """
+    degrees = torch.rad2deg(angle.detach())
+    return {
+        "median": float(degrees.median()),
+        "mean": float(degrees.mean()),
+        "p95": float(degrees.quantile(0.95)),
+        "over15": float((degrees > 15).float().mean()),
+    }
