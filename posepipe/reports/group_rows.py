@@ -14,7 +14,7 @@ from typing import Any
 
 from ..bids import Failures, InputImage, OutputNames, read_json, subject_page
 from ..bids.entities import join_name, split_name
-from ..errors import BidsError, PosepipeError, TransformError
+from ..errors import BidsError, TransformError
 from .facts import pose_of
 from .verdict import FAILED, Verdict, verdict_of
 
@@ -203,12 +203,13 @@ def _poses(out_dir: Path, problems: list[str]) -> Iterator[GroupRow]:
             try:
                 yield _pose(out_dir, path)
             except (BidsError, TransformError) as error:
-                problems.append(str(error))
-                yield _unreadable(out_dir, path, error)
+                named = str(error) if str(error).startswith(str(out_dir)) else f"{path}: {error}"
+                problems.append(named)
+                yield _unreadable(out_dir, path, named)
 
 
 def _pose(out_dir: Path, path: Path) -> GroupRow:
-    """The row of the forward sidecar ``path``. Raises :class:`~posepipe.errors.PosepipeError` for one that is damaged."""
+    """The row of the forward sidecar ``path``. Raises BidsError or TransformError for one that is damaged."""
     sidecar = read_json(path)
     sources = sidecar.get("Sources")
     if not isinstance(sources, list) or not sources or not sidecar.get("Atlas") or pose_of(sidecar) is None:
@@ -236,7 +237,7 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
     )
 
 
-def _unreadable(out_dir: Path, path: Path, error: PosepipeError) -> GroupRow:
+def _unreadable(out_dir: Path, path: Path, error: str) -> GroupRow:
     """The row of a sidecar that is damaged: what its name and folder tell."""
     split = split_name(path.name)
     assert split is not None  # as _poses has seen
@@ -245,5 +246,5 @@ def _unreadable(out_dir: Path, path: Path, error: PosepipeError) -> GroupRow:
     image = path.parent.relative_to(out_dir) / join_name(entities, contrast, ".nii.gz")
     forward = path.with_suffix(".txt").relative_to(out_dir).as_posix()
     return GroupRow(
-        entities["sub"], entities.get("ses"), image.as_posix(), contrast, UNREADABLE, forward=forward, error=str(error)
+        entities["sub"], entities.get("ses"), image.as_posix(), contrast, UNREADABLE, forward=forward, error=error
     )  # fmt: skip
