@@ -3,7 +3,7 @@
   const get = (id) => document.getElementById(id);
   const data = JSON.parse(get("group-data").textContent);
   const rows = data.rows, verdicts = data.verdicts;
-  const HEIGHT = 65, SPARE = 8, PAGE = "posepipe-page";
+  const HEIGHT = 64, SPARE = 8, PAGE = "posepipe-page";
   const box = get("table-box"), body = get("images").tBodies[0];
   const heads = [...document.querySelectorAll("#images th")];
   const queue = rows.filter((row) => row.queue !== null).sort((a, b) => a.queue - b.queue);
@@ -244,7 +244,7 @@
   }
   get("filters").addEventListener("input", update);
   get("filters").addEventListener("submit", (event) => event.preventDefault());
-  get("reset").addEventListener("click", reset);
+  get("show-all").addEventListener("click", reset);
   get("measure").addEventListener("change", drawSimilarity);
   get("next-open").addEventListener("click", openNext);
   get("next-skip").addEventListener("click", () => move(1));
