@@ -43,7 +43,7 @@ def refine_pose(
 ) -> Refined:
     """Refine ``start`` (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
-    ``ants``: multi-resolution rigid registration of the cut-out brains, Mattes mutual information; ``torch``: Gauss–Newton on
+    ``ants``: multi-resolution rigid registration of the prepared brains, Mattes mutual information; ``torch``: Gauss–Newton on
     the correlation ratio of outline and texture (:mod:`posepipe.registration.fit`); ``none`` only measures. If afterwards
     neither the criterion that judges hypotheses (texture and outline) nor the mutual information is higher, the start is
     kept; a warning says so if the two poses differ by more than 5°.
@@ -61,7 +61,7 @@ def refine_pose(
     else:
         from .ants_refine import ants_rigid  # antspyx takes seconds to import
 
-        pose = ants_rigid(image, mask, target, start, threads=threads, seed=seed)
+        pose = ants_rigid(compare.brain, target.brain, start, threads=threads, seed=seed, source=image.source)
     after = similarity(compare.brain, target.brain, pose)
     warnings: tuple[str, ...] = ()
     if compare.score(pose) < compare.score(start) and after["NMI"] <= before["NMI"]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.mask import BrainMask
-from posepipe.imaging.volume import Volume
+from posepipe.registration import ants_refine
 from posepipe.registration.ants_refine import ants_rigid
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
@@ -66,7 +69,8 @@ import numpy as np
 from posepipe.geometry import Rigid
 from posepipe.imaging import phantom
 from posepipe.registration.ants_refine import ants_rigid
-from posepipe.registration.target import Target
+from posepipe.registration.brain import Brain
+from posepipe.registration.target import SPACING, Target
 
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "7"
 state = random.getstate()
@@ -74,7 +78,8 @@ labels = phantom.brain_labels(29, 2.5)
 target = Target(phantom.render(labels, 29), phantom.brain_mask(labels))
 image, mask, pose = phantom.subject(29, rng=np.random.default_rng(4), pose=Rigid.from_rotvec([1, 2, 0.5]), spacing=2.5)
 start = pose @ Rigid.from_rotvec([0.08, -0.05, 0.04])
-first, again, other = (ants_rigid(image, mask, target, start, threads=1, seed=s).matrix for s in (3, 3, 4))
+brain = Brain.prepare(image, mask, SPACING)
+first, again, other = (ants_rigid(brain, target.brain, start, threads=1, seed=s).matrix for s in (3, 3, 4))
 assert (first == again).all(), (first, again)
 assert (first != other).any()  # the seed is really taken
 assert os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] == "7"
@@ -114,12 +119,13 @@ def test_a_start_that_cannot_be_bettered_is_kept_and_raises_no_doubt(average, ta
     assert verdict.qc == "pass", verdict.reasons
 
 
-def test_a_refinement_that_goes_astray_is_undone_and_told(head, target):
-    # ANTs is shown the head elsewhere than the brain by which the outcome is judged
+def test_a_refinement_that_goes_astray_is_undone_and_told(head, target, monkeypatch):
+    # ANTs is shown the brain elsewhere than where the outcome is judged
     astray = Rigid.about(so3.exp([0, 0.4, 0]), head.brain.center)
-    refined = refine_pose(
-        head.image.moved(astray), head.mask.moved(astray), target, head.pose, method="ants", compare=Comparison(head.brain, target)
-    )
+    elsewhere = Comparison.of(head.image.moved(astray), head.mask.moved(astray), target).brain
+    shown = partial(ants_rigid, elsewhere)
+    monkeypatch.setattr(ants_refine, "ants_rigid", lambda _image, *others, **settings: shown(*others, **settings))
+    refined = refine_pose(head.image, head.mask, target, head.pose, method="ants", compare=Comparison(head.brain, target))
     assert refined.pose is head.pose
     (warning,) = refined.warnings
     degrees = re.fullmatch(r"refinement by ants went astray by (\d+)°; its start was kept", warning)
@@ -138,11 +144,10 @@ def test_never_worse_than_the_start_even_in_noise(make_head, target, seed, noise
     assert compare.score(refined.pose) >= compare.score(h.pose) or higher
 
 
-def test_an_image_that_ants_cannot_take_is_named(average, target):
-    image, mask = average
-    empty = Volume(np.full(image.shape, np.nan, np.float32), image.affine, "broken.nii.gz")
+def test_an_image_that_ants_cannot_take_is_named(head, target):
+    broken = replace(head.brain, image=torch.full_like(head.brain.image, torch.nan))
     with pytest.raises(TransformError, match=r"broken\.nii\.gz: ANTs could not register"):
-        ants_rigid(empty, mask, target, Rigid.identity())
+        ants_rigid(broken, target.brain, Rigid.identity(), source="broken.nii.gz")
 
 
 def test_a_comparison_at_hand_gives_the_same_pose(heads, target):
