@@ -105,13 +105,14 @@ def _write_page(
     page: Path, stem: str, alignment: Alignment, sidecar: dict[str, Any], written: list[Path], given: dict[str, Any]
 ) -> Path:
     from .._version import __version__
-    from ..reports.figures import before_after
     from ..reports.subject import PageImage, write_subject_page
+    from ..reports.views import make_views
 
     target = alignment.target
-    figure = before_after(alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose)
+    views = make_views(alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose)
     outputs = [path.relative_to(page.parent).as_posix() for path in written]
-    shown = PageImage(Path(given["image"]).name, sidecar, figure, outputs, alignment.warnings)
+    grid = {"TemplateContrast": alignment.template.contrast, "TemplateChoice": alignment.choice_reason}
+    shown = PageImage(Path(given["image"]).name, sidecar, views, outputs, alignment.warnings, grid)
     return write_subject_page(
         page, subject=stem, session=None, images=[shown], version=__version__,
         command=command_line("posepipe-tools", given["argv"]),

@@ -15,7 +15,7 @@ from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,8 @@ class Monitor:
         if not shown and not session.failures and not any(i.image.path in self.failed for i in session.images):
             return  # stopped before any of its images
         try:
-            write_page(self.settings, session.subject, session.session, self._figures, self.methods)
+            sessions = [s.session for s in self.plan.sessions if s.subject == session.subject and s.session]
+            write_page(self.settings, session.subject, session.session, self._figures, self.methods, sessions)
         except (PosepipeError, OSError, ValueError) as error:
             self.page_errors.append(f"{page}: not written ({error})")
             self.say(self.page_errors[-1])
@@ -145,8 +146,15 @@ class Monitor:
         return len(planned & (self.failed.keys() | self.finished))
 
 
-def write_page(settings: Settings, subject: str, session: str | None, figures: Mapping[str, str], methods: str) -> Path:
-    """Write the page of a participant and session by way of its interface."""
+def write_page(
+    settings: Settings,
+    subject: str,
+    session: str | None,
+    figures: Mapping[str, str],
+    methods: str,
+    sessions: Sequence[str] = (),
+) -> Path:
+    """Write the page of a participant and session by way of its interface; ``sessions`` will have pages too."""
     from ..interfaces.page import SubjectPage
 
     page = SubjectPage(
@@ -155,6 +163,7 @@ def write_page(settings: Settings, subject: str, session: str | None, figures: M
         subject=subject,
         session=session or "",
         figures=dict(figures),
+        sessions=list(sessions),
         atlas_dir=[str(folder) for folder in settings.atlas_dir],
         command=settings.command,
         methods=methods,

@@ -1,4 +1,4 @@
-"""The picture of an image before and after its pose."""
+"""The pictures of an image before and after its pose."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class _PoseFigureInputSpec(TemplateInputSpec):
 
 
 class _PoseFigureOutputSpec(TraitedSpec):
-    out_figure = File(exists=True, desc="picture (WebP): slices before and after, with the atlas outlined")
+    out_figure = File(exists=True, desc="pictures (JSON): slices before and after and of the atlas, with outlines")
 
 
 class PoseFigure(SimpleInterface):
-    """Slices of an image before and after its pose, with the outline of the atlas."""
+    """Slices of an image before and after its pose and of the atlas in three planes, and the outlines of both."""
 
     input_spec = _PoseFigureInputSpec
     output_spec = _PoseFigureOutputSpec
@@ -31,17 +31,15 @@ class PoseFigure(SimpleInterface):
 
         from ..geometry import read_itk
         from ..imaging.volume import load_volume
-        from ..reports.figures import before_after
+        from ..reports.views import make_views, write_views
 
         target = target_of(self.inputs)
-        picture = before_after(
+        views = make_views(
             load_volume(self.inputs.in_file),
             load_volume(self.inputs.in_mask, np.uint8),
             target.volume,
             target.mask,
             read_itk(self.inputs.in_pose),
         )
-        path = Path(runtime.cwd) / "figure.webp"
-        path.write_bytes(picture)
-        self._results = {"out_figure": str(path)}
+        self._results = {"out_figure": str(write_views(views, Path(runtime.cwd) / "views.json"))}
         return runtime

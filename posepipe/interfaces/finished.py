@@ -13,6 +13,7 @@ from ..errors import BidsError, PosepipeError
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary
     from ..bids import OutputNames
+    from ..reports.views import Views
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ _RAW = "bids:raw:"
 
 @dataclass(frozen=True)
 class FinishedImage:
-    """One image with all its outputs: ``sidecar`` is the forward transform's, ``resampled`` that of the image on the
-    template's grid."""
+    """One image that has a pose: ``sidecar`` is the forward transform's, ``resampled`` that of the image on the
+    template's grid (empty if it is gone)."""
 
     names: OutputNames
     sidecar: Mapping[str, Any]
@@ -35,16 +36,27 @@ class FinishedImage:
 
     @property
     def warnings(self) -> list[str]:
-        """What was noted on the way."""
-        return [str(warning) for warning in self.resampled.get("Warnings", [])]
+        """What was noted on the way, and which outputs are gone."""
+        gone = [f"{self._shown(path)} is gone: run posepipe again for this image" for path in self.missing()]
+        return [*gone, *(str(warning) for warning in self.resampled.get("Warnings") or [])]
+
+    @property
+    def synth(self) -> Path | None:
+        """The image in the template's contrast, where there is one."""
+        path = self.names.synth
+        return path if self.names.image.suffix == "T1w" and path.is_file() else None
+
+    def missing(self) -> list[Path]:
+        """Outputs that are not there."""
+        return [path for path in self.names.files() if not path.is_file()]
 
     def outputs(self) -> list[str]:
-        """Its files, relative to the output dataset; images and transforms before sidecars."""
-        files = sorted(self.names.files(), key=lambda path: path.suffix == ".json")
-        return [path.relative_to(self.names.out_dir).as_posix() for path in files]
+        """Its files that are there, relative to the output dataset; images and transforms before sidecars."""
+        files = [path for path in self.names.files(synth=self.synth is not None) if path.is_file()]
+        return [self._shown(path) for path in sorted(files, key=lambda path: path.suffix == ".json")]
 
-    def figure(self, library: AtlasLibrary) -> bytes:
-        """Its picture before and after, made again from its outputs and the template.
+    def views(self, library: AtlasLibrary) -> Views:
+        """Its pictures before and after, made again from its outputs and the template, none of which is changed.
 
         Raises :class:`~posepipe.errors.PosepipeError` where one of them is gone.
         """
@@ -54,20 +66,25 @@ class FinishedImage:
         from ..geometry import read_itk
         from ..imaging.volume import load_volume
         from ..registration.target import Target
-        from ..reports.figures import before_after
+        from ..reports.views import make_views
 
+        names = self.names
         contrast = str(self.resampled.get("TemplateContrast", "T2w"))
         target = Target.load(library.template(self.sidecar["Atlas"], self.sidecar["Cohort"], contrast))
         # the reoriented image is the input but for its affine, which the transform it names brings back
-        turned = read_json(self.names.sidecar(self.names.reoriented)).get("Transform", "")
-        used = self.names.out_dir / turned.removeprefix("bids::") if turned else self.names.forward
-        image = load_volume(self.names.reoriented).moved(read_itk(used))
-        mask = load_volume(self.names.mask, np.uint8)
-        return before_after(image, mask, target.volume, target.mask, read_itk(self.names.forward))
+        turned = read_json(names.sidecar(names.reoriented)).get("Transform", "")
+        used = names.out_dir / turned.removeprefix("bids::") if turned else names.forward
+        image = load_volume(names.reoriented).moved(read_itk(used))
+        mask = load_volume(names.mask, np.uint8)
+        synth = load_volume(self.synth) if self.synth else None
+        return make_views(image, mask, target.volume, target.mask, read_itk(names.forward), synth=synth)
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self.names.out_dir).as_posix()
 
 
 def finished_images(out_dir: Path, bids_dir: Path, subject: str, session: str | None) -> list[FinishedImage]:
-    """The finished images of a participant and session in the output dataset ``out_dir``, sorted by name."""
+    """The images of a participant and session that have a pose in the output dataset ``out_dir``, sorted by name."""
     from ..bids import read_json
 
     unit = out_dir / f"sub-{subject}"
@@ -94,11 +111,8 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
         raise BidsError(msg)
     image = InputImage(bids_dir / relative, relative, split.entities, split.suffix)
     names = OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"]))
-    missing = [file for file in names.files() if not file.is_file()]
-    if missing:
-        msg = f"{missing[0]}: no such file; run posepipe again for this image"
-        raise BidsError(msg)
-    return FinishedImage(names, sidecar, read_json(names.sidecar(names.resampled)))
+    grid = names.sidecar(names.resampled)
+    return FinishedImage(names, sidecar, read_json(grid) if grid.is_file() else {})
 
 
 def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:

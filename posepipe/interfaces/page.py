@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
 if TYPE_CHECKING:
+    from ..atlas import AtlasLibrary
     from ..reports.subject import Failure
+    from ..reports.views import Views
+    from .finished import FinishedImage
+
+logger = logging.getLogger(__name__)
 
 
 class _SubjectPageInputSpec(BaseInterfaceInputSpec):
@@ -19,8 +25,11 @@ class _SubjectPageInputSpec(BaseInterfaceInputSpec):
     session = traits.Str("", usedefault=True, desc="session label without ses-; empty for a dataset without sessions")
     figures = traits.Dict(
         traits.Str, traits.Str, usedefault=True,
-        desc="name of a forward transform → its picture; pictures that are not here are made from the outputs",
+        desc="name of a forward transform → its pictures; those that are not here are made from the outputs",
     )  # fmt: skip
+    sessions = traits.List(
+        traits.Str, usedefault=True, desc="labels of the participant's sessions that have a page, or will have one"
+    )
     atlas_dir = traits.List(traits.Str, usedefault=True, desc="folders of atlases, looked in first")
     command = traits.Str("", usedefault=True, desc="command line of the run")
     methods = traits.Str("", usedefault=True, desc="text for a paper")
@@ -43,7 +52,7 @@ class SubjectPage(SimpleInterface):
         page = write_page_of(
             Path(i.out_dir), Path(i.bids_dir), i.subject, i.session or None,
             figures={name: Path(path) for name, path in i.figures.items()},
-            atlas_dirs=[Path(path) for path in i.atlas_dir], command=i.command, methods=i.methods,
+            sessions=list(i.sessions), atlas_dirs=[Path(path) for path in i.atlas_dir], command=i.command, methods=i.methods,
         )  # fmt: skip
         self._results = {"out_file": str(page)}
         return runtime
@@ -56,40 +65,59 @@ def write_page_of(
     session: str | None,
     *,
     figures: Mapping[str, Path],
+    sessions: Sequence[str] = (),
     atlas_dirs: list[Path],
     command: str,
     methods: str,
 ) -> Path:
     """Write the page of a participant and session; an image that failed last is shown as failed, not as it was before.
 
-    Raises ValueError where there is nothing to show, and :class:`~posepipe.errors.PosepipeError` for a picture that
-    cannot be made again.
+    ``sessions`` are labels that the page links to besides those with outputs. Raises ValueError where there is nothing
+    to show. An image whose pictures cannot be made is shown without them, and the page says why.
     """
     from .._version import __version__
     from ..atlas import AtlasLibrary
     from ..bids import Failures, subject_page
     from ..reports.subject import PageImage, write_subject_page
-    from .finished import finished_images
+    from .finished import finished_images, sessions_of
 
     unit = (f"sub-{subject}", f"ses-{session}" if session else "n/a")
     rows = [row for row in Failures(out_dir).rows() if (row["subject"], row["session"]) == unit]
     failed = {row["image"] for row in rows}
     library = AtlasLibrary.default(atlas_dirs)
-    images = []
-    for done in finished_images(out_dir, bids_dir, subject, session):
-        if done.name not in failed:
-            picture = figures.get(done.names.forward.name) or done.figure(library)
-            images.append(PageImage(done.name, done.sidecar, picture, done.outputs(), done.warnings))
+    images = [
+        PageImage(
+            done.name, done.sidecar, _views(done, figures.get(done.names.forward.name), library), done.outputs(),
+            done.warnings, done.resampled,
+        )
+        for done in finished_images(out_dir, bids_dir, subject, session)
+        if done.name not in failed
+    ]  # fmt: skip
+    others = {other for one, other in sessions_of(out_dir) if one == subject and other} | set(sessions)
     return write_subject_page(
         subject_page(out_dir, subject, session),
         subject=subject,
         session=session,
         images=images,
         failures=[_failure(row, out_dir) for row in rows],
+        sessions=[(f"ses-{o}", subject_page(out_dir, subject, o).name) for o in sorted(others - {session or ""})],
         version=__version__,
         command=command,
         methods=methods,
     )
+
+
+def _views(done: FinishedImage, figure: Path | None, library: AtlasLibrary) -> Views | str:
+    """The pictures of an image: those that the run made, else made from the outputs; or in words why there are none."""
+    from ..errors import PosepipeError
+    from ..reports.views import read_views
+
+    try:
+        # the run's pictures are from before the image was converted to the template's contrast
+        return read_views(figure) if figure is not None and done.synth is None else done.views(library)
+    except (PosepipeError, OSError, ValueError) as error:
+        logger.warning("%s: no picture in the page (%s)", done.name, error)
+        return f"It could not be made: {error}"
 
 
 def _failure(row: Mapping[str, str], out_dir: Path) -> Failure:

@@ -58,10 +58,10 @@ def confidence(sidecar: Mapping[str, Any]) -> str:
     return f"{shown} % (that the pose is within 15°)"
 
 
-def image_rows(sidecar: Mapping[str, Any]) -> list[Row]:
-    """Age, template and why it was chosen, contrast and mask."""
-    age = sidecar.get("Age")
-    return [
+def image_rows(sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None) -> list[Row]:
+    """Age, template and why it was chosen, contrast and mask; ``grid`` is the sidecar of the image on its grid."""
+    age, grid = sidecar.get("Age"), grid or {}
+    rows = [
         ("Age", UNKNOWN if age is None else f"{_plain(age)} weeks"),
         ("Age from", _text(sidecar.get("AgeSource"))),
         ("Template", f"{_text(sidecar.get('Atlas'))}, cohort {_text(sidecar.get('Cohort'))}"),
@@ -70,6 +70,19 @@ def image_rows(sidecar: Mapping[str, Any]) -> list[Row]:
         ("Brain mask", _text(sidecar.get("Mask"))),
         ("Sources", _text(sidecar.get("Sources"))),
     ]
+    if grid.get("TemplateChoice"):
+        rows.insert(4, ("Atlas chosen", _text(grid["TemplateChoice"])))
+    return rows
+
+
+def contrast_note(sidecar: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
+    """What a reader must know of the contrasts before looking at the pictures; empty where both are the same.
+
+    >>> contrast_note({"Contrast": "T1w"}, {"TemplateContrast": "T2w"})
+    'T1w image on a T2w template'
+    """
+    own, template = sidecar.get("Contrast"), grid.get("TemplateContrast")
+    return f"{own} image on a {template} template" if own and template and own != template else ""
 
 
 def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,19 @@ from ..errors import ImageError
 _KINDS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"RIFF", "image/webp"))
 
 
-def render(template: str, **values: Any) -> str:
-    """The HTML of ``templates/<template>``: every value is escaped, and a value left out is an error."""
+def render(
+    template: str, *, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = (), **values: Any
+) -> str:
+    """The HTML of ``templates/<template>``: every value is escaped, and a value left out is an error.
+
+    ``styles`` and ``scripts`` name files of ``static/`` that are put into the page. Its content security policy lets it
+    run these scripts only, by their digest, and load nothing from anywhere.
+    """
     import jinja2
     from markupsafe import Markup
 
-    folder = resources.files(__package__)
-    style = (folder / "static" / "page.css").read_text(encoding="utf-8")
+    folder = resources.files(__package__) / "static"
+    css, script = ("\n".join((folder / n).read_text(encoding="utf-8") for n in names) for names in (styles, scripts))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(str(__package__)),
         autoescape=True,
@@ -28,7 +37,24 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(css=Markup(style), **values)
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+    return environment.get_template(template).render(
+        css=Markup(css), page_script=Markup(script), policy=Markup(policy), **values
+    )
+
+
+def json_block(content: Any) -> str:
+    """``content`` as JSON for a ``<script type="application/json">``, in which nothing can end the element.
+
+    >>> print(json_block({"a": "</script>"}))
+    {"a":"\\u003c/script>"}
+    """
+    from markupsafe import Markup
+
+    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def write_page(path: str | Path, html: str) -> Path:
@@ -44,22 +70,15 @@ def write_page(path: str | Path, html: str) -> Path:
     return path
 
 
-def data_uri(figure: bytes | str | Path) -> str:
-    """A picture (JPEG, PNG or WebP; bytes or a file) as a ``data:`` address.
+def data_uri(picture: bytes) -> str:
+    """A picture (JPEG, PNG or WebP) as a ``data:`` address.
 
-    Raises :class:`~posepipe.errors.ImageError` for a file that is not there and for anything else than such a picture.
+    Raises :class:`~posepipe.errors.ImageError` for anything else.
     """
-    name = "a figure" if isinstance(figure, bytes) else str(figure)
-    if not isinstance(figure, bytes):
-        try:
-            figure = Path(figure).read_bytes()
-        except OSError as error:
-            msg = f"{name}: the figure cannot be read ({error.strerror}); make it again"
-            raise ImageError(msg) from error
     for start, kind in _KINDS:
-        if figure.startswith(start):
-            return f"data:{kind};base64,{base64.b64encode(figure).decode('ascii')}"
-    msg = f"{name}: not a JPEG, PNG or WebP picture, so the page cannot show it; make the figure again"
+        if picture.startswith(start):
+            return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+    msg = "a figure: not a JPEG, PNG or WebP picture, so the page cannot show it; make the figure again"
     raise ImageError(msg)
 
 

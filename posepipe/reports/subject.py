@@ -1,7 +1,9 @@
-"""The page of one subject (or one of its sessions): verdict first, then what shows it."""
+"""The page of one subject (or one of its sessions): verdict first, then what shows it, and a form to rate each image."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +11,14 @@ from typing import Any
 
 from . import facts
 from .drawing import axis_phrases, head_turn
-from .page import data_uri, link, render, write_page
-from .verdict import FAILED, ORDER, Verdict, headline, verdict_of, worst
+from .embed import embedded
+from .page import json_block, link, render, write_page
+from .prose import prose
+from .ratings import ARTEFACTS
+from .verdict import FAILED, ORDER, PASS, Verdict, headline, verdict_of, worst
+from .views import Views
+
+_FIRST = 6  # reasons shown in the banner, at most; the table below it has all
 
 
 @dataclass(frozen=True)
@@ -18,14 +26,21 @@ class PageImage:
     """An image that was processed.
 
     ``name`` is the input's path relative to the dataset; ``sidecar`` the contents of the forward transform's
-    ``…_xfm.json``; ``figure`` a JPEG, PNG or WebP picture or its file; ``outputs`` are paths relative to the page.
+    ``…_xfm.json``; ``views`` its pictures, or in words why there are none; ``outputs`` are paths relative to the page;
+    ``grid`` the contents of the sidecar of the image on the template's grid.
     """
 
     name: str
     sidecar: Mapping[str, Any]
-    figure: bytes | Path
+    views: Views | str
     outputs: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    grid: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """The input file's name without its extension: what ratings call the image."""
+        return self.name.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class _Line:
     confidence: str = "–"
     template: str = "–"
     age: str = "–"
+    contrast: str = "–"
 
     @property
     def file(self) -> str:
@@ -62,15 +78,17 @@ class _Section:
     """All that the page shows of one image."""
 
     line: _Line
-    figure: str
+    image: PageImage
+    layers: Sequence[tuple[str, str, bool]]
     head: str
     phrases: Sequence[str]
     tables: Mapping[str, Sequence[facts.Row]]
     similarity: Sequence[tuple[str, str, str]]
     matrix: str
     command: str
-    files: Sequence[tuple[str, str, str]] = field(default_factory=list)
-    warnings: Sequence[str] = ()
+    pose_id: str
+    contrast_note: str
+    files: Sequence[tuple[str, str, str]]
 
 
 def write_subject_page(
@@ -80,21 +98,22 @@ def write_subject_page(
     session: str | None,
     images: Sequence[PageImage],
     failures: Sequence[Failure] = (),
+    sessions: Sequence[tuple[str, str]] = (),
     version: str,
     command: str = "",
     methods: str = "",
 ) -> Path:
-    """Write the page of a subject (and session) to ``path``: one HTML file that needs no network and no script.
+    """Write the page of a subject (and session) to ``path``: one HTML file that needs no network.
 
-    Labels may come with or without ``sub-`` and ``ses-``. ``version`` is posepipe's, ``command`` the command line that
-    ran, ``methods`` the text for a paper. Raises ValueError where there is neither an image nor a failure,
-    :class:`~posepipe.errors.ImageError` for a figure that is no picture, and
-    :class:`~posepipe.errors.TransformError` for a sidecar without a rigid map in its numbers.
+    Labels may come with or without ``sub-`` and ``ses-``. ``sessions`` are labels and pages of the subject's other
+    sessions. ``version`` is posepipe's, ``command`` the command line that ran, ``methods`` the text for a paper. Raises
+    ValueError where there is neither an image nor a failure, and :class:`~posepipe.errors.TransformError` for a sidecar
+    without a rigid map in its numbers.
     """
     if not images and not failures:
         msg = f"{path}: a page needs at least one image or failure to show"
         raise ValueError(msg)
-    title = f"sub-{subject.removeprefix('sub-')}" + (f" ses-{session.removeprefix('ses-')}" if session else "")
+    subject, session = subject.removeprefix("sub-"), (session or "").removeprefix("ses-")
     sections = [_section(number, image) for number, image in enumerate(images, start=1)]
     sections.sort(key=lambda section: _calm(section.line))
     stopped = [
@@ -104,18 +123,29 @@ def write_subject_page(
     lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_calm)
     verdicts = [line.verdict for line in lines]
     first, detail = headline(verdicts)
+    views, thinned = embedded({s.line.anchor: s.image.views for s in sections if isinstance(s.image.views, Views)})
     html = render(
         "subject.html",
-        title=title,
+        styles=("page.css", "subject.css"),
+        scripts=("viewer.js", "rating.js"),
+        title=f"sub-{subject}" + (f" ses-{session}" if session else ""),
+        subject=subject,
+        session=session,
+        sessions=[(label, link(page)) for label, page in sessions],
         version=version,
         verdict=worst(verdicts),
         headline=first,
         detail=detail,
+        told=[(line.file, reason) for line in lines if line.verdict is not PASS for reason in line.reasons],
+        told_first=_FIRST,
         lines=lines,
         sections=sections,
         failures=[(line, f, link(f.log) if f.log else "") for line, f in stopped],
+        artefacts=ARTEFACTS,
+        views=json_block(views),
+        thinned=thinned,
         command=command,
-        methods=methods,
+        methods=prose(methods),
     )
     return write_page(path, html)
 
@@ -127,7 +157,7 @@ def _section(number: int, image: PageImage) -> _Section:
     pose = facts.pose_of(image.sidecar)
     tables = {
         "Pose, template to image": facts.pose_rows(image.sidecar),
-        "Image and template": facts.image_rows(image.sidecar),
+        "Image and template": facts.image_rows(image.sidecar, image.grid),
         "Method": facts.method_rows(image.sidecar),
         "Seconds": facts.seconds_rows(image.sidecar),
         "Software": facts.software_rows(image.sidecar),
@@ -135,20 +165,37 @@ def _section(number: int, image: PageImage) -> _Section:
     rows = dict(tables["Pose, template to image"]) | dict(tables["Image and template"])
     line = _Line(
         f"image-{number}", image.name, verdict, reasons, rows["Rotation"],
-        rows["Confidence"].split(" (")[0], rows["Template"], rows["Age"],
+        rows["Confidence"].split(" (")[0], rows["Template"], rows["Age"], str(image.sidecar.get("Contrast") or "–"),
     )  # fmt: skip
     return _Section(
         line=line,
-        figure=data_uri(image.figure),
+        image=image,
+        layers=[] if isinstance(image.views, str) else _layers(image),
         head="" if pose is None else Markup(head_turn(pose)),  # numbers and our own words only
         phrases=[] if pose is None else axis_phrases(pose),
         tables={name: table for name, table in tables.items() if table},
         similarity=facts.similarity_rows(image.sidecar),
         matrix="" if pose is None else facts.matrix_text(pose),
         command=facts.apply_command(image.name, image.outputs),
+        pose_id=_pose_id(image.sidecar),
+        contrast_note=facts.contrast_note(image.sidecar, image.grid),
         files=[(link(output), output, facts.describe(output)) for output in image.outputs],
-        warnings=list(image.warnings),
     )
+
+
+def _layers(image: PageImage) -> list[tuple[str, str, bool]]:
+    """Rows that the viewer can show: name, title, and whether it is shown at first."""
+    assert isinstance(image.views, Views)
+    contrast = str(image.sidecar.get("Contrast") or "")
+    other = f"After, {contrast}" if "synth" in image.views.layers and contrast else "After"
+    titles = {"before": "Before", "after": other, "synth": "After, synthetic T2w", "atlas": "Atlas"}
+    return [(name, title, name != "atlas") for name, title in titles.items() if name in image.views.layers]
+
+
+def _pose_id(sidecar: Mapping[str, Any]) -> str:
+    """Tells poses of one image apart, so that a rating of an earlier pose is not taken for one of this."""
+    known = [sidecar.get(key) for key in ("RotationMatrix", "TranslationMM", "Atlas", "Cohort")]
+    return hashlib.sha256(json.dumps(known, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _calm(line: _Line) -> int:

@@ -115,7 +115,7 @@ def test_page_of_a_failed_image_says_why(first_run: Any, label: str, words: str)
 def test_page_shows_both_contrasts(first_run: Any) -> None:
     html = (first_run.study.out / "sub-03.html").read_text(encoding="utf-8")
     assert "sub-03_T1w.nii.gz" in html and "sub-03_T2w.nii.gz" in html
-    assert html.count("data:image/") == 2
+    assert html.count("data:image/") == 2 * 3 * 3  # before, after and template of two images in three planes
     assert "participants.tsv:ga_weeks" in html and "Salehi" in html
 
 
@@ -283,7 +283,7 @@ def test_reports_only_makes_the_pages_from_the_outputs(first_run: Any, tmp_path:
     assert {p.name for p in study.out.glob("*.html")} == {"sub-03.html", "sub-06.html"}
     assert stamps(study.out) == stamp
     after = made.read_text(encoding="utf-8")
-    assert after.count("data:image/") == 2
+    assert after.count("data:image/") == 18
     assert [line for line in after.splitlines() if "°" in line] == [line for line in before.splitlines() if "°" in line]
     assert "complete NIfTI file" in (study.out / "sub-06.html").read_text(encoding="utf-8")
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from nipype.interfaces.base import BaseInterface
+from PIL import Image
 
 from posepipe.atlas import Template
 from posepipe.bids import Failures, InputImage, OutputNames, read_json
@@ -27,6 +33,7 @@ from posepipe.interfaces.page import SubjectPage
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of, write_record
 from posepipe.interfaces.template import template_inputs, template_of
+from posepipe.reports.views import read_views
 
 MODULES = ("apply", "derivatives", "figure", "mask", "page", "pose")
 WEEK, SPACING = 28.0, 2.0
@@ -180,8 +187,10 @@ def test_types_of_voxels(case: dict[str, Any], tmp_path: Path, stored: Any, kept
     assert after.data.dtype == kept and np.array_equal(after.data, small.data)
 
 
-def test_figure_is_a_picture(results: dict[str, Any]) -> None:
-    assert Path(results["figure"].out_figure).read_bytes().startswith(b"RIFF")
+def test_figure_holds_pictures(results: dict[str, Any]) -> None:
+    views = read_views(results["figure"].out_figure)
+    assert list(views.layers) == ["before", "after", "atlas"]
+    assert all(sheet.startswith(b"RIFF") for layer in views.layers.values() for sheet in layer)
 
 
 @pytest.fixture
@@ -221,13 +230,17 @@ def test_derivatives_are_all_there_and_told_of(
     assert sessions_of(names.out_dir) == [("01", "a")]
 
 
-def test_image_without_all_its_files_is_not_finished(
-    results: dict[str, Any], names: OutputNames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_image_that_lost_a_file_is_shown_with_what_is_left(
+    results: dict[str, Any], names: OutputNames, tmp_path: Path
 ) -> None:
     derivatives(results, names).run(cwd=str(tmp_path))
-    names.resampled.unlink()
-    assert finished_images(names.out_dir, tmp_path / "bids", "01", "a") == []
-    assert "run posepipe again" in caplog.text
+    names.reoriented.unlink()
+    (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
+    assert found.missing() == [names.reoriented]
+    assert not any(name.endswith("desc-reoriented_T2w.nii.gz") for name in found.outputs())
+    html = Path(page_of(names).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
+    assert "desc-reoriented_T2w.nii.gz is gone: run posepipe again for this image" in html
+    assert "No picture of this image" in html and "data:image/" not in html.replace("img-src data:", "")
 
 
 def page_of(names: OutputNames, **options: Any) -> SubjectPage:
@@ -240,8 +253,47 @@ def test_page_shows_finished_images(results: dict[str, Any], names: OutputNames,
     figures = {names.forward.name: results["figure"].out_figure}
     page = Path(page_of(names, figures=figures, methods="We did this.").run(cwd=str(tmp_path)).outputs.out_file)
     html = page.read_text(encoding="utf-8")
-    assert page == names.subject_page
+    assert page == names.subject_page and html.count("data:image/webp") == 9
     assert "sub-01_ses-a_T2w.nii.gz" in html and "a thing to know" in html and "We did this." in html
+
+
+def test_page_is_made_again_from_the_outputs_alone(
+    results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path
+) -> None:
+    derivatives(results, names).run(cwd=str(tmp_path))
+    (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
+    library = SimpleNamespace(template=lambda atlas, cohort, contrast: case["template"])
+    made, again = read_views(results["figure"].out_figure), found.views(library)
+    assert again.planes == made.planes and again.layers["atlas"] == made.layers["atlas"]
+    sizes = [sum(len(sheet) for sheet in views.layers["before"]) for views in (made, again)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)  # the affine's way through a file costs its last digits
+
+
+def test_page_shows_a_synthetic_contrast_where_the_file_is(
+    results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path
+) -> None:
+    image = replace(names.image, suffix="T1w", relative=Path("sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"))
+    t1 = OutputNames(names.out_dir, image, names.template_space)
+    derivatives(results, t1).run(cwd=str(tmp_path))
+    library = SimpleNamespace(template=lambda atlas, cohort, contrast: case["template"])
+    (before,) = finished_images(t1.out_dir, tmp_path / "bids", "01", "a")
+    assert before.synth is None and "synth" not in before.views(library).layers
+    shutil.copyfile(case["folder"] / "image.nii.gz", t1.synth)
+    (after,) = finished_images(t1.out_dir, tmp_path / "bids", "01", "a")
+    views = after.views(library)
+    assert after.synth == t1.synth
+    for sheets in zip(views.layers["synth"], views.layers["after"], strict=True):
+        one, other = (np.asarray(Image.open(io.BytesIO(sheet)).convert("L"), float) for sheet in sheets)
+        assert np.abs(one - other).mean() < 3
+    assert any(name.endswith("_desc-synth_T2w.nii.gz") for name in after.outputs())
+
+
+def test_page_links_the_other_sessions(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
+    derivatives(results, names).run(cwd=str(tmp_path))
+    (names.out_dir / "sub-01" / "ses-b" / "anat").mkdir(parents=True)
+    (names.out_dir / "sub-02" / "ses-x" / "anat").mkdir(parents=True)
+    html = Path(page_of(names, sessions=["a", "c"]).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
+    assert re.findall(r'href="(sub-[^"/]*\.html)"', html) == ["sub-01_ses-b.html", "sub-01_ses-c.html"]
 
 
 def test_page_shows_an_image_that_failed_as_failed(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from posepipe.errors import ImageError, TransformError
 from posepipe.geometry import Rigid
 from posepipe.reports.facts import apply_command, image_rows, seconds_rows, similarity_rows
-from posepipe.reports.montage import Panel, encode, montage
-from posepipe.reports.page import data_uri, link, write_page
+from posepipe.reports.page import data_uri, json_block, link, write_page
+from posepipe.reports.prose import prose
 from posepipe.reports.subject import Failure, PageImage, write_subject_page
+from posepipe.reports.views import Views
 
 POSE = Rigid.from_rotvec([0.3, -1.1, 0.4], [12.5, -3.25, 40.0])
 STEM = "sub-01/anat/sub-01_rec-svr_"
@@ -26,7 +31,7 @@ OUTPUTS = [
     f"{STEM}desc-reoriented_T2w.nii.gz",
     f"{STEM}desc-brain_mask.nii.gz",
 ]
-PICTURE = encode(np.zeros((8, 8, 3), np.uint8))
+NO_PICTURE = "It could not be made: the template is gone"
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 
 
@@ -57,7 +62,7 @@ def sidecar(**changes: object) -> dict:
 
 
 def page_image(name: str = "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", **changes: object) -> PageImage:
-    return PageImage(name, sidecar(**changes), PICTURE, OUTPUTS)
+    return PageImage(name, sidecar(**changes), NO_PICTURE, OUTPUTS)
 
 
 class Reader(HTMLParser):
@@ -81,7 +86,7 @@ class Reader(HTMLParser):
         self.tags.append((tag, {k: v or "" for k, v in attrs}))
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in {"style", "script", "noscript"}:
             self.text.append(data)
 
 
@@ -93,7 +98,7 @@ def read(path: Path) -> tuple[Reader, str]:
     return reader, re.sub(r"\s+", " ", " ".join(reader.text))
 
 
-def write(tmp_path: Path, *images: PageImage, failures: tuple[Failure, ...] = (), **more: str) -> tuple[Reader, str]:
+def write(tmp_path: Path, *images: PageImage, failures: tuple[Failure, ...] = (), **more: object) -> tuple[Reader, str]:
     path = tmp_path / "out" / "sub-01_ses-1.html"
     written = write_subject_page(
         path, subject="01", session="ses-1", images=images, failures=failures, version="0.1.0", **more
@@ -105,7 +110,7 @@ def write(tmp_path: Path, *images: PageImage, failures: tuple[Failure, ...] = ()
 def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     reader, _ = write(tmp_path, page_image(), command="posepipe /data /out participant", methods="See doi.org.")
     for tag, attributes in reader.tags:
-        assert tag not in {"script", "link", "iframe", "object", "base"}
+        assert tag not in {"link", "iframe", "object", "base"}
         for name in ("src", "srcset", "data", "action"):
             assert attributes.get(name, "data:").startswith("data:")
         assert "//" not in attributes.get("href", "")
@@ -192,49 +197,135 @@ def test_nothing_written_by_others_becomes_markup(tmp_path: Path) -> None:
             QCReasons=[EVIL], Similarity={EVIL: EVIL}, Weights={EVIL: EVIL},
             SoftwareVersions={EVIL: EVIL}, Seconds={EVIL: 1.0},
         ),
-        PICTURE,
+        EVIL,
         [f"javascript:{EVIL}", *OUTPUTS],
         [EVIL],
+        {"TemplateContrast": EVIL, "TemplateChoice": EVIL},
     )  # fmt: skip
     failure = Failure(EVIL, EVIL, EVIL, EVIL)
-    reader, text = write(tmp_path, image, failures=(failure,), command=EVIL, methods=EVIL)
+    reader, text = write(tmp_path, image, failures=(failure,), sessions=[(EVIL, EVIL)], command=EVIL, methods=EVIL)
     assert text.count(EVIL) > 15
-    assert [a["src"][:5] for tag, a in reader.tags if tag == "img"] == ["data:"]
-    for tag, attributes in reader.tags:
-        assert tag != "script" and not any(name.startswith("on") for name in attributes)
+    assert not [a for tag, a in reader.tags if tag == "img"]
+    assert len([a for tag, a in reader.tags if tag == "script"]) == 2
+    for _, attributes in reader.tags:
+        assert not any(name.startswith("on") for name in attributes)
         assert not attributes.get("href", "").startswith("javascript:")
 
 
 def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
     name = "sub-01/anat/" + b"caf\xe9.nii.gz".decode("utf-8", "surrogateescape")
-    _, text = write(tmp_path, PageImage(name, sidecar(), PICTURE, [name]))
+    _, text = write(tmp_path, PageImage(name, sidecar(), NO_PICTURE, [name]))
     assert "caf\\udce9.nii.gz" in text
 
 
 def test_a_sidecar_without_a_pose_says_so(tmp_path: Path) -> None:
-    reader, text = write(tmp_path, PageImage("a.nii.gz", {"QC": "pass"}, PICTURE))
+    reader, text = write(tmp_path, PageImage("a.nii.gz", {"QC": "pass"}, NO_PICTURE))
     assert "not recorded" in text and "None" not in text
     assert "svg" not in {tag for tag, _ in reader.tags} and "antsApplyTransforms" not in text
     with pytest.raises(TransformError, match="not a rotation"):
         write(tmp_path, page_image(RotationMatrix=(2 * np.eye(3)).tolist()))
 
 
-def test_eight_images_stay_under_three_megabytes(tmp_path: Path) -> None:
+def test_scripts_run_by_their_digest_only(tmp_path: Path) -> None:
+    reader, _ = write(tmp_path, page_image())
+    (policy,) = [a["content"] for tag, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data:;") and "script-src 'sha256-" in policy
+    assert "script-src 'unsafe" not in policy and "connect-src" not in policy
+    kinds = [a.get("type", "") for tag, a in reader.tags if tag == "script"]
+    assert kinds == ["", "application/json"]
+
+
+def test_data_cannot_end_their_script_element() -> None:
+    block = json_block({"a": "</script><script>alert(1)</script>"})
+    assert "<" not in block and json.loads(block) == {"a": "</script><script>alert(1)</script>"}
+
+
+def test_the_images_of_one_template_share_its_pictures(tmp_path: Path, views: Views) -> None:
+    images = [PageImage(f"sub-01/anat/run-{i}_T2w.nii.gz", sidecar(), views, OUTPUTS) for i in range(2)]
+    block = views_of(tmp_path, images)
+    assert list(block["images"]) == ["image-1", "image-2"]
+    assert len(block["sheets"]) == len({s for layer in views.layers.values() for s in layer}) == 9
+    assert all(sheet.startswith("data:image/webp;base64,") for sheet in block["sheets"])
+
+
+def test_twelve_images_stay_under_three_megabytes(tmp_path: Path, views: Views) -> None:
     rng = np.random.default_rng(0)
-    smooth = np.kron(rng.random((20, 23)), np.ones((9, 8)))
-    panels = [[Panel((smooth + 0.05 * rng.random(smooth.shape)).astype(np.float32))] * 9] * 3
-    figure = montage(panels, row_titles=["a", "b", "c"], column_titles=["t"] * 9, group=3)
-    images = [PageImage(f"sub-01/anat/run-{i}.nii.gz", sidecar(), figure, OUTPUTS) for i in range(8)]
+    images = []
+    for number in range(12):
+        noisy = {name: tuple(noise_like(sheet, rng) for sheet in layer) for name, layer in views.layers.items()}
+        images.append(PageImage(f"sub-01/anat/run-{number}_T2w.nii.gz", sidecar(), replace(views, layers=noisy), OUTPUTS))
+    assert sum(len(s) for i in images for layer in i.views.layers.values() for s in layer) > 3_000_000
+    block = views_of(tmp_path, images)
+    path = tmp_path / "p.html"
+    assert 500_000 < path.stat().st_size < 3_000_000
+    assert "fewer slices or pixels" in path.read_text(encoding="utf-8")
+    assert all(len(plane["at"]) >= 3 for image in block["images"].values() for plane in image["planes"])
+
+
+def noise_like(sheet: bytes, rng: np.random.Generator) -> bytes:
+    """A sheet of the same size that hardly can be compressed."""
+    picture = Image.open(io.BytesIO(sheet))
+    noise = rng.integers(0, 256, (picture.height // 2 + 1, picture.width // 2 + 1), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(noise, np.ones((2, 2), np.uint8))[: picture.height, : picture.width]).save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()
+
+
+def views_of(tmp_path: Path, images: list[PageImage]) -> dict:
     path = write_subject_page(tmp_path / "p.html", subject="01", session=None, images=images, version="1")
-    assert path.stat().st_size < 3_000_000
+    block = re.search(r'<script type="application/json" id="views">(.*?)</script>', path.read_text(encoding="utf-8"))
+    return json.loads(block[1])
+
+
+def test_an_image_without_a_picture_says_why_and_shows_the_rest(tmp_path: Path) -> None:
+    _, text = write(tmp_path, page_image())
+    assert "No picture of this image. It could not be made: the template is gone" in text and "28.7 weeks" in text
+
+
+def test_the_contrasts_are_told_where_they_differ(tmp_path: Path) -> None:
+    image = PageImage("sub-01/anat/sub-01_T1w.nii.gz", sidecar(Contrast="T1w"), NO_PICTURE, [], [], {"TemplateContrast": "T2w"})
+    assert "T1w image on a T2w template" in write(tmp_path, image)[1]
+    assert "image on a T2w" not in write(tmp_path, page_image())[1]
+
+
+def test_other_sessions_are_linked(tmp_path: Path) -> None:
+    reader, text = write(tmp_path, page_image(), sessions=[("ses-2", "sub-01_ses-2.html")])
+    assert "Session 1 ; also of this subject: ses-2" in text
+    assert "sub-01_ses-2.html" in [a.get("href") for tag, a in reader.tags if tag == "a"]
+
+
+def test_reasons_stand_in_the_banner_first_ones_only(tmp_path: Path) -> None:
+    reasons = [f"reason {i}" for i in range(9)]
+    _, text = write(tmp_path, page_image(QC="review", QCReasons=reasons))
+    assert text.index("sub-01_rec-svr_T2w.nii.gz: reason 0") < text.index("most urgent first")
+    assert "sub-01_rec-svr_T2w.nii.gz: reason 5" in text and "sub-01_rec-svr_T2w.nii.gz: reason 6" not in text
+    assert "and 3 more, in the table below" in text
+
+
+def test_methods_are_set_as_text_with_its_references() -> None:
+    html = prose("# Methods\n\nBy *posepipe*, 2 * 3 * 4.\n\n# References\n\n- <One> *Nature*\n- Two")
+    assert html.count("<h3>") == 2 and "<em>posepipe</em>" in html and "<li>&lt;One&gt; <em>Nature</em></li>" in html
+    assert prose("") == ""
+
+
+def test_a_pose_that_changes_changes_what_a_rating_belongs_to(tmp_path: Path) -> None:
+    def pose_of_form(image: PageImage) -> str:
+        (form,) = [a for tag, a in write(tmp_path, image)[0].tags if tag == "form"]
+        assert (form["data-subject"], form["data-session"], form["data-image"]) == ("01", "1", "sub-01_rec-svr_T2w")
+        return form["data-pose"]
+
+    first = pose_of_form(page_image())
+    assert pose_of_form(page_image(QC="fail", Seconds={})) == first
+    assert pose_of_form(page_image(Cohort="30")) != first
+    assert pose_of_form(page_image(TranslationMM=[0, 0, 1])) != first
 
 
 def test_writing_replaces_whole_pages_and_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "sub-01.html"
     write_page(path, "old")
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(TransformError):
         write_subject_page(
-            path, subject="01", session=None, version="1", images=[PageImage("a", sidecar(), tmp_path / "none.webp")]
+            path, subject="01", session=None, version="1", images=[page_image(RotationMatrix=[[1, 2], [3]])]
         )
     assert path.read_text() == "old"
     write_page(path, "new")
@@ -246,10 +337,8 @@ def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
         write(tmp_path)
 
 
-def test_figures_from_files_and_wrong_kinds(tmp_path: Path) -> None:
-    (tmp_path / "a.webp").write_bytes(PICTURE)
-    assert data_uri(tmp_path / "a.webp") == data_uri(PICTURE)
-    assert data_uri(PICTURE).startswith("data:image/webp;base64,")
+def test_pictures_and_wrong_kinds() -> None:
+    assert data_uri(b"RIFF....WEBP").startswith("data:image/webp;base64,")
     assert data_uri(b"\x89PNG\r\n\x1a\n").startswith("data:image/png;")
     with pytest.raises(ImageError, match="not a JPEG, PNG or WebP"):
         data_uri(b"<svg onload='alert(1)'/>")

@@ -1,0 +1,43 @@
+"""The pictures of all images of a page in one block, small enough for the page to stay handy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from .outlines import UNITS
+from .page import data_uri
+from .views import Views, lighter
+
+_ENOUGH = 2_600_000  # bytes: a page stays under 3 MB with all else it holds
+_ROUNDS = 8
+
+
+def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
+    """What the viewer's script reads: ``sheets``, each picture once, and ``images``, which name them by number.
+
+    ``views`` go by the anchor of the image. Where they are too many bytes, all are made lighter until they fit; the
+    second value says so.
+    """
+    block, size = _block(views)
+    rounds = 0
+    while size > _ENOUGH and rounds < _ROUNDS:
+        rounds += 1
+        views = {anchor: lighter(view) for anchor, view in views.items()}
+        block, size = _block(views)
+    return block, rounds > 0
+
+
+def _block(views: Mapping[str, Views]) -> tuple[dict[str, Any], int]:
+    """The block and about how many bytes it takes; the images of one template share its sheets."""
+    numbers: dict[bytes, int] = {}
+    images = {}
+    for anchor, view in views.items():
+        layers = {
+            name: [numbers.setdefault(sheet, len(numbers)) for sheet in layer] for name, layer in view.layers.items()
+        }
+        planes = [{**asdict(plane), "pixel": round(plane.pixel, 6)} for plane in view.planes]
+        images[anchor] = {"planes": planes, "layers": layers, "outlines": view.outlines}
+    size = sum(4 * len(sheet) // 3 for sheet in numbers) + sum(view.path_size for view in views.values())
+    return {"units": UNITS, "sheets": [data_uri(sheet) for sheet in numbers], "images": images}, size
