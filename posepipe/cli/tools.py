@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("align", "demo", "atlas", "bench")
+COMMANDS = ("align", "demo", "atlas", "train", "bench")
 """Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
 
 
@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .._version import __version__
 
     parser = argparse.ArgumentParser(
-        prog="posepipe-tools", description="One image without BIDS, a demonstration, atlases, measurements."
+        prog="posepipe-tools", description="One image without BIDS, a demonstration, atlases, training, measurements."
     )
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")

@@ -162,8 +162,8 @@ class _Run:
         length = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if not bool(torch.isfinite(loss) & torch.isfinite(length)):
             msg = (
-                f"{self.folder}: at step {self.step} the loss ({float(loss):g}) or its gradient is no longer finite; train again with a "
-                "lower rate into another folder"
+                f"{self.folder}: at step {self.step} the loss ({float(loss.detach()):g}) or its gradient is no longer finite; train again "
+                "with a lower rate into another folder"
             )
             raise TrainingError(msg)
         self.optimizer.step()

@@ -21,6 +21,10 @@ class SynthesisTask:
         self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._training, self._validation, self._bf16 = training, validation, bf16
 
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        raise NotImplementedError
+
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
         """Rotations (B, 3, 3) that ``network`` finds."""
         raise NotImplementedError

@@ -1,0 +1,207 @@
+"""``posepipe-tools train {sources,pose,correction}``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..atlas import AtlasLibrary
+    from ..training.job import Job
+
+
+def add_arguments(subparsers: Any) -> None:
+    """Add the ``train`` command to the subparsers of ``posepipe-tools``."""
+    train = subparsers.add_parser(
+        "train",
+        help="train networks from atlases and label maps",
+        description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
+    )
+    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,pose,correction}")
+    _add_sources(actions)
+    pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
+    pose.add_argument(
+        "--network", choices=("coordinates", "refiner", "posenet"), default="coordinates",
+        help="coordinates: the default network; refiner: the same for nearly upright brains; posenet: the paper's",
+    )  # fmt: skip
+    pose.add_argument(
+        "--curriculum", type=_count, metavar="STEPS", help="posenet: the largest angle grows from 30° over so many steps (default: A/2)"
+    )
+    _add_training(pose)
+    correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
+    correction.add_argument(
+        "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
+    )
+    _add_training(correction)
+
+
+def _add_sources(actions: Any) -> None:
+    parser = actions.add_parser("sources", help="gather atlases, subjects and label maps, upright, into one file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+    parser.add_argument(
+        "--atlas-dir", action="append", default=[], type=Path, metavar="DIR", help="look for atlases here first (repeatable)"
+    )
+    parser.add_argument("--atlases", nargs="+", metavar="NAME", help="atlases to use (default: every atlas on this machine)")
+    parser.add_argument(
+        "--subjects", action="append", default=[], type=Path, metavar="BIDS", help="a dataset of T2w and T1w images (repeatable)"
+    )
+    parser.add_argument(
+        "-d", "--derivatives", action="append", default=[], metavar="[NAME=]PATH", help="brain masks of these subjects (repeatable)"
+    )
+    parser.add_argument(
+        "--labels", action="append", default=[], type=Path, metavar="BIDS", help="a dataset of *_desc-tissues_dseg maps (repeatable)"
+    )
+    parser.add_argument(
+        "--reference", metavar="NAME", help="atlas that subjects, label maps and atlases of unknown pose are registered to"
+    )
+    parser.add_argument("--split", type=Path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)")
+    parser.add_argument(
+        "--terms", action="append", default=[], metavar="GROUP=TEXT", help="terms of use of a dataset that states none (repeatable)"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sources", type=Path, required=True, metavar="FILE.npz", help="what `train sources` wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed by itself")
+    parser.add_argument(
+        "--loss-stages", choices=("both", "mse"), default="both",
+        help="both: mean squared error (dense networks: likelihood), then geodesic; mse: the first alone, for as many steps",
+    )  # fmt: skip
+    parser.add_argument("--size", type=_count, default=32, metavar="VOXELS", help="side of the cube, a multiple of 16 (default: 32)")
+    parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
+    parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
+    parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
+    parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
+    parser.add_argument("--name", help="name of the weights (default: that of the network)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--log-every", type=_count, metavar="STEPS", help="steps between lines of the log and checkpoints (default: 200)")
+    parser.add_argument("--validate-every", type=_count, default=1000, metavar="STEPS", help="steps between validations (default: 1000)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
+    return _sources(args) if args.train_action == "sources" else _train(args)
+
+
+def _sources(args: argparse.Namespace) -> int:
+    from ..atlas import AtlasLibrary
+    from ..errors import UsageError
+    from ..training.sources import Collector
+    from ..training.split import load_split
+    from ..training.subjects import Reference, add_imaged_subjects, add_label_maps, add_templates
+
+    library = AtlasLibrary.default(args.atlas_dir)
+    if (args.subjects or args.labels) and not args.reference:
+        msg = "--subjects and --labels need --reference NAME: the atlas that they are registered to"
+        raise UsageError(msg)
+    reference = Reference(library, args.reference) if args.reference else None
+    if reference:
+        reference.nearest(30.0)  # an atlas that is not here is told before the work begins
+    collector = Collector(load_split(args.split), _say)
+    add_templates(collector, library, args.atlases or _on_this_machine(library), reference)
+    for folder in args.subjects:
+        assert reference is not None
+        add_imaged_subjects(collector, folder, reference, args.derivatives)
+    for folder in args.labels:
+        assert reference is not None
+        add_label_maps(collector, folder, reference)
+    for group, text in _terms(args.terms).items():
+        collector.terms(group, text)
+    sources = collector.sources()
+    path = sources.save(args.output)
+    brains = {part: len({p.name for p in sources.pictures if p.part == part}) for part in ("train", "validation")}
+    _say(
+        f"{path}: {len(sources.pictures)} pictures of {brains['train']} brains to train and {brains['validation']} to validate with, "
+        f"{path.stat().st_size / 1e6:.0f} MB"
+    )
+    for group, terms in sources.terms.items():
+        _say(f"terms of {group}: {terms}")
+    return 0
+
+
+def _on_this_machine(library: AtlasLibrary) -> list[str]:
+    return [status.name for status in library.available() if status.found]
+
+
+def _terms(given: list[str]) -> dict[str, str]:
+    from ..errors import UsageError
+
+    pairs = [text.partition("=") for text in given]
+    if not all(group and terms.strip() for group, _, terms in pairs):
+        msg = "--terms takes GROUP=TEXT, such as ds-neonates='non-commercial research'"
+        raise UsageError(msg)
+    return {group: terms.strip() for group, _, terms in pairs}
+
+
+def _train(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..training.job import run_job
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    job = _job(args, "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        run_job(job, _say)
+    except KeyboardInterrupt:
+        if (job.output / "checkpoint.pt").is_file():
+            _say(f"{job.output}: the last checkpoint is whole; the same command goes on from it")
+        raise
+    return 0
+
+
+def _job(args: argparse.Namespace, best_device: str) -> Job:
+    """The job that the command line asks for."""
+    from dataclasses import replace
+
+    from ..errors import UsageError
+    from ..training.job import PRESETS, Job
+
+    network = "correction" if args.train_action == "correction" else args.network
+    preset = PRESETS[network]
+    given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "steps": tuple(args.steps) if args.steps else None}
+    curriculum = getattr(args, "curriculum", None)
+    schedule = replace(preset.schedule, **{k: v for k, v in given.items() if v is not None})
+    if curriculum is None:
+        curriculum = schedule.steps[0] // 2 if network == "posenet" else 0
+    elif network != "posenet":
+        msg = f"--curriculum is for --network posenet; {network} needs none"
+        raise UsageError(msg)
+    if args.loss_stages == "mse":
+        schedule = replace(schedule, steps=(schedule.total, 0))
+    if args.device == "cuda" and best_device != "cuda":
+        msg = "--device cuda: torch finds no CUDA device here; use --device cpu"
+        raise UsageError(msg)
+    if min(schedule.total, schedule.every, args.validate_every) < 1 or schedule.batch < 2 or not schedule.rate > 0:
+        msg = "training needs at least one step, two images a batch, a rate above 0, and a log and validation now and then"
+        raise UsageError(msg)
+    return Job(
+        network=network,
+        sources=args.sources,
+        output=args.output,
+        # a short run must reach its full rate too
+        schedule=replace(schedule, warmup=min(schedule.warmup, schedule.total // 10)),
+        size=args.size,
+        leave_out=tuple(args.leave_out),
+        seed=args.seed,
+        device=best_device if args.device == "auto" else args.device,
+        curriculum=curriculum,
+        translation_weight=getattr(args, "translation_weight", Job.translation_weight),
+        validate_every=args.validate_every,
+        name=args.name or network,
+    )
+
+
+def _count(text: str) -> int:
+    """A whole number from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,142 @@
+"""The card of a trained network: what it is for, what it was made from, what it may be used for, how well it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ..atlas import load_manifests
+from .engine import Schedule
+from .sources import Sources
+from .synthesis import Recipe
+
+PURPOSES: Mapping[str, str] = {
+    "coordinates": "the pose of a brain in any orientation, from dense canonical coordinates",
+    "refiner": "the pose left of a brain that is already nearly upright, from dense canonical coordinates",
+    "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
+    "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
+}
+_FREE = re.compile(r"\b(CC0|PDDL|MIT|BSD|Apache|public domain|CC[ -]BY(?![ -]*(NC|ND)))\b", re.IGNORECASE)
+_LIMITED = re.compile(r"non-?commercial|research|\b(NC|ND|GPL)\b|General Public", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a network came about. ``leave_out`` names the groups of the sources that were not used, ``figures`` are of the validation,
+    ``hours`` of training on ``machine``, ``generation_share`` of them making images."""
+
+    network: str
+    size: int
+    recipe: Recipe
+    schedule: Schedule
+    leave_out: tuple[str, ...]
+    seed: int
+    extra: Mapping[str, object]
+    figures: Mapping[str, float]
+    hours: float
+    images_s: float
+    generation_share: float
+    machine: str
+    date: str
+    version: str
+
+
+def data_terms(sources: Sources, leave_out: tuple[str, ...] = ()) -> dict[str, str]:
+    """Group → terms of use, of all that trained or validated."""
+    manifests = load_manifests()
+    out = {}
+    for group in sorted({p.group for p in sources.pictures} - set(leave_out)):
+        stated = sources.terms.get(group, "not stated")
+        # sources of an earlier version hold no terms
+        out[group] = manifests[group].licence if stated == "not stated" and group in manifests else stated
+    return out
+
+
+def terms_line(data: Mapping[str, str]) -> str:
+    """One line on what a network trained on ``data`` (group → terms) may be used for.
+
+    >>> terms_line({"FidonSBA": "CC0 1.0"})
+    'free for any use, as all of its training data: FidonSBA (CC0 1.0)'
+    >>> terms_line({"FidonSBA": "CC0 1.0", "CRL": "non-commercial research"})
+    'research use only, for the terms of some of its training data: CRL (non-commercial research)'
+    """
+    bound = {g: t for g, t in data.items() if _LIMITED.search(t) or not _FREE.search(t)}
+    shown = "; ".join(f"{g} ({t})" for g, t in (bound or data).items())
+    if bound:
+        return f"research use only, for the terms of some of its training data: {shown}"
+    return f"free for any use, as all of its training data: {shown}"
+
+
+def card_text(made: Made, sources: Sources) -> str:
+    """The card, Markdown."""
+    data = data_terms(sources, made.leave_out)
+    lines = [
+        f"# {made.network}",
+        "",
+        f"For {PURPOSES[made.network]}. Input: a cube of {made.size} voxels a side.",
+        "",
+        f"**Terms:** {terms_line(data)}.",
+        "",
+        "## Data",
+        "",
+        "| group | brains that trained | pictures | brains that validated | terms |",
+        "|---|---|---|---|---|",
+        *[_group_row(sources, group, terms) for group, terms in data.items()],
+        "",
+        f"Left out on purpose: {', '.join(made.leave_out) or 'nothing'}. Images were made on the fly from these pictures.",
+        "",
+        "## Training",
+        "",
+        f"{made.schedule.total} steps of {made.schedule.batch} images ({made.schedule.steps[0]} with the first loss, "
+        f"{made.schedule.steps[1]} with the geodesic one), seed {made.seed}; {made.hours:.2g} hours on {made.machine}, {made.images_s:.0f} "
+        f"images a second, {100 * made.generation_share:.0f} % of the time making them. {made.date}, posepipe {made.version}.",
+        "",
+        *_table("schedule", asdict(made.schedule)),
+        *_table("recipe", asdict(made.recipe)),
+        *_table("further", dict(made.extra)),
+        "## Validation",
+        "",
+        "Synthesised images of the brains that validated, half of them undamaged: a check of the training, not a measurement on "
+        "real images.",
+        "",
+        *[f"- {_figure(name, value)}" for name, value in made.figures.items()],
+        "",
+        "## Limits",
+        "",
+        "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _group_row(sources: Sources, group: str, terms: str) -> str:
+    mine = [p for p in sources.pictures if p.group == group]
+    train = [p for p in mine if p.part == "train"]
+    kinds = [f"{sum(p.kind == kind for p in train)} {kind}" for kind in ("T2w", "T1w", "labels") if any(p.kind == kind for p in train)]
+    names = {part: len({p.name for p in mine if p.part == part}) for part in ("train", "validation")}
+    return f"| {group} | {names['train']} | {', '.join(kinds) or 'none'} | {names['validation']} | {terms} |"
+
+
+def _table(title: str, content: Mapping[str, object]) -> list[str]:
+    if not content:
+        return []
+    return [f"{title.capitalize()}: " + ", ".join(f"{k} {_value(v)}" for k, v in content.items()) + ".", ""]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{k} {_value(v)}" for k, v in value.items()) + ")"
+    if isinstance(value, (tuple, list)):
+        return " + ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _figure(name: str, value: float) -> str:
+    told = {
+        "median": "median rotation error {:.2f}°",
+        "mean": "mean rotation error {:.2f}°",
+        "p95": "95th percentile {:.2f}°",
+        "over15": "more than 15° off: {:.1%}",
+        "shift": "mean translation error {:.3f} brain radii",
+    }
+    return told.get(name, name + " {:.4g}").format(value)

@@ -1,0 +1,245 @@
+"""One training job from its options to a weights folder: what ``posepipe-tools train pose`` and ``train correction`` do."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._version import __version__
+from ..errors import UsageError
+from ..models import save_network
+from ..models.weights import build
+from .card import Made, card_text, data_terms, terms_line
+from .coordinates import CoordinateTask
+from .engine import Schedule, train
+from .paper import CORRECTION, POSENET, CorrectionTask, Curriculum, PoseTask, References
+from .plot import plot_log
+from .sources import Sources
+from .synthesis import Batch, Recipe, Synthesis
+from .task import SynthesisTask
+
+VALIDATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network that can be trained: class, options of its constructor besides ``size``, recipe, and how it is trained by default."""
+
+    architecture: str
+    options: Mapping[str, Any]
+    recipe: Recipe
+    schedule: Schedule
+
+
+PRESETS: Mapping[str, Preset] = {
+    "coordinates": Preset("CoordinateNet", {}, Recipe(), Schedule()),
+    "refiner": Preset(
+        "CoordinateNet", {"residual": True}, Recipe(max_angle=40.0, shift=0.06, log_scale=0.06), Schedule()
+    ),
+    # dense batch normalisation wants batches of 32; the geodesic stage a rate of a few 1e-4 that falls to nearly 0
+    "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3)),
+    "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
+}
+"""Name on the command line → preset."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
+
+    ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` (steps) is Pose-Net's, ``translation_weight`` the λ of
+    Correction-Net. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
+    """
+
+    network: str
+    sources: Path
+    output: Path
+    schedule: Schedule
+    size: int = 32
+    leave_out: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+    curriculum: int = 0
+    translation_weight: float = 20.0
+    validate_every: int = 1000
+    name: str = ""
+
+    @property
+    def preset(self) -> Preset:
+        """What is trained."""
+        return PRESETS[self.network]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How images are made, before the sources have their say."""
+        return replace(self.preset.recipe, size=self.size)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the network's constructor."""
+        return {"size": self.size, **self.preset.options}
+
+
+def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
+    """Train, or go on training, and write ``weights/``, ``log.csv`` and ``log.png`` into ``job.output``; the path of the weights.
+
+    The same job on the same machine with as many threads gives the same weights, interrupted or not. Raises
+    :class:`~posepipe.errors.UsageError` for sources that do not suffice, and for a folder in which another job was begun.
+    """
+    sources = Sources.load(job.sources)
+    recipe = _recipe(job, sources, say)
+    _same_job(job, recipe)
+    terms = data_terms(sources, job.leave_out)
+    say(f"terms of use: {terms_line(terms)}")
+    task = make_task(job, sources, recipe)
+    before = _last_step(job.output)
+    say(f"{job.network}, {job.size}³ voxels, {job.device}: {job.schedule.total} steps of {job.schedule.batch} images" + (
+        f"; going on from step {before}" if before else ""
+    ))
+    try:
+        averaged = train(task, job.schedule, job.output, say=say, validate_every=job.validate_every)
+    finally:
+        if _last_step(job.output):
+            plot_log(job.output / "log.csv", job.output / "log.png")
+    name = job.name or job.network
+    path = save_network(
+        averaged,
+        name,
+        job.output / "weights",
+        architecture=job.preset.architecture,
+        options=job.options,
+        card=card_text(_made(job, recipe), sources),
+        terms=terms_line(terms),
+    )
+    say(f"weights: {path}, card beside them; use them with --weights {path.parent}")
+    return path
+
+
+def make_task(job: Job, sources: Sources, recipe: Recipe) -> SynthesisTask:
+    """The task of ``job``, its network fresh from ``job.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
+    network = network.to(job.device)
+    training = Synthesis(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
+    validation = _validation(job, sources, recipe)
+    # a cube of 16 is halved to 2³ voxels, where bfloat16 gradients of 3³ kernels come out wrong on the CPU (torch 2.13)
+    bf16 = job.size >= 32
+    if job.network == "posenet":
+        return PoseTask(network, training, validation, curriculum=Curriculum(steps=job.curriculum), bf16=bf16)
+    if job.network == "correction":
+        references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
+        weight = job.translation_weight
+        return CorrectionTask(network, training, validation, references=references, translation_weight=weight, bf16=bf16)
+    return CoordinateTask(network, training, validation, bf16=bf16)
+
+
+def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
+    """Undamaged and damaged images of the brains that validate; the same whatever the seed, so that runs can be compared."""
+    batches = []
+    for i, one in enumerate((replace(recipe.clean(), labels=0.0), recipe)):
+        supply = Synthesis(sources, one, part="validation", leave_out=job.leave_out, seed=9 + i, device=job.device)
+        batches += [supply.batch(32) for _ in range(VALIDATION_BATCHES)]
+    return batches
+
+
+def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe:
+    """The recipe, without label maps or with nothing else where the sources have one kind only."""
+    kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.pictures if p.part == part and p.group not in job.leave_out}
+             for part in ("train", "validation")]  # fmt: skip
+    if all("labels" in k for k in kinds):
+        return job.recipe
+    say("no label maps both to train and to validate with: images are made from images alone")
+    return replace(job.recipe, labels=0.0)
+
+
+def _same_job(job: Job, recipe: Recipe) -> None:
+    """Note what the job is, or compare with what was noted when it was begun."""
+    about = {
+        "network": job.network,
+        "size": job.size,
+        "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
+        "leave_out": sorted(job.leave_out),
+        "seed": job.seed,
+        "curriculum": job.curriculum,
+        "translation_weight": job.translation_weight,
+        "recipe": asdict(recipe),
+        "schedule": {**asdict(job.schedule), "steps": list(job.schedule.steps)},
+    }
+    path = job.output / "job.json"
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{path}: cannot be read ({error}); give another output folder"
+            raise UsageError(msg) from error
+        other = [key for key in about if before.get(key) != about[key]]
+        if other:
+            msg = f"{job.output}: another training was begun here, with other {', '.join(other)}; give the same options, or another folder"
+            raise UsageError(msg)
+        return
+    job.output.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _log(folder: Path) -> list[dict[str, str]]:
+    path = folder / "log.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _last_step(folder: Path) -> int:
+    return max((int(row["step"]) for row in _log(folder)), default=0)
+
+
+def _made(job: Job, recipe: Recipe) -> Made:
+    """What the card tells, from the job and its log."""
+    rows = _log(job.output)
+    steps = [int(row["step"]) for row in rows]
+    images = [(b - a) * job.schedule.batch for a, b in zip([0, *steps], steps, strict=False)]
+    seconds = [n / float(row["images_s"]) for n, row in zip(images, rows, strict=True)]
+    making = sum(s * float(row["generation_share"]) for s, row in zip(seconds, rows, strict=True))
+    extra: dict[str, object] = {}
+    if job.network == "posenet":
+        extra["curriculum"] = f"of {job.curriculum} steps"
+    if job.network == "correction":
+        extra["translation weight"] = job.translation_weight
+    return Made(
+        network=job.network,
+        size=job.size,
+        recipe=recipe,
+        schedule=job.schedule,
+        leave_out=job.leave_out,
+        seed=job.seed,
+        extra=extra,
+        figures={k.removeprefix("val_"): float(v) for k, v in rows[-1].items() if k.startswith("val_") and v},
+        hours=sum(seconds) / 3600,
+        images_s=sum(images) / sum(seconds),
+        generation_share=making / sum(seconds),
+        machine=_machine(job.device),
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        version=__version__,
+    )
+
+
+def _machine(device: str) -> str:
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    n = torch.get_num_threads()
+    threads = f"{n} thread{'s' * (n > 1)}"
+    return f"{threads} of a {os.cpu_count()}-core {platform.machine()} CPU, torch {torch.__version__}"

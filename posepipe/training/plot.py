@@ -1,0 +1,64 @@
+"""The log of a training run as a picture."""
+
+from __future__ import annotations
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+from ..errors import UsageError
+
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 180)
+"""Degrees."""
+
+
+def plot_log(log: Path, output: Path) -> Path:
+    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees.
+
+    Raises :class:`~posepipe.errors.UsageError` for a log without lines.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        msg = f"{log}: no line to draw"
+        raise UsageError(msg)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, errors = figure.subplots(1, 2)
+    loss.plot(*_column(rows, "loss"), color="black", lw=1)
+    loss.set_ylabel("loss")
+    for name, label, style in (
+        ("median", "training, median", {"color": "tab:blue", "lw": 1, "alpha": 0.6}),
+        ("val_median", "validation, median", {"color": "tab:orange", "marker": "o", "ms": 3}),
+        ("val_p95", "validation, 95th percentile", {"color": "tab:orange", "ls": ":", "marker": "o", "ms": 3}),
+    ):
+        x, y = _column(rows, name)
+        if x:
+            errors.plot(x, y, label=label, **style)
+    errors.set_ylabel("rotation error (°)")
+    errors.set_yscale("log")
+    errors.yaxis.set_major_locator(FixedLocator(TICKS))
+    errors.yaxis.set_minor_locator(NullLocator())
+    errors.yaxis.set_major_formatter("{x:g}")
+    lowest = min((y for name in ("median", "val_median") for y in _column(rows, name)[1]), default=1.0)
+    errors.set_ylim(max((t for t in TICKS if t <= lowest), default=TICKS[0]) * 0.9, 200)
+    errors.legend(frameon=False, fontsize=8)
+    switch = [int(before["step"]) for before, row in pairwise(rows) if before["stage"] != row["stage"]]
+    for axes in (loss, errors):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        for step in switch:
+            axes.axvline(step, color="grey", lw=0.8, ls="--")
+    temporary = output.with_name(f".{output.name}")
+    figure.savefig(temporary, dpi=110, format="png")
+    return temporary.replace(output)
+
+
+def _column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the lines that have one."""
+    kept = [row for row in rows if row.get(name)]
+    return [int(row["step"]) for row in kept], [float(row[name]) for row in kept]
