@@ -19,7 +19,9 @@ from .group_queue import rule_of
 from .group_ratings import PairAgreement, Ratings, mean_kappa
 from .group_rows import MISSING, UNREADABLE, GroupRow
 from .page import link, render, write_page
+from .prose import prose
 from .ratings import DECISIONS, Rating
+from .subject import _pose_id
 from .verdict import FAIL, FAILED, PASS, REVIEW
 
 ORDER = (UNREADABLE, FAILED, FAIL, REVIEW, PASS, MISSING)
@@ -56,7 +58,7 @@ def write_group_page(path: str | Path, content: GroupContent, *, version: str, c
         "group.html",
         version=version,
         command=command,
-        methods=content.methods,
+        methods=prose(content.methods),
         group_css=_markup(_static("group.css")),
         script=_markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -101,6 +103,8 @@ def _data(content: GroupContent, measures: Sequence[str]) -> dict[str, Any]:
         rows.append({
             "name": PurePosixPath(row.image).name or row.image,
             "path": row.image,
+            "image": row.name,
+            "pose": _pose_id(row.sidecar),
             "page": link(row.page) if row.page in content.pages else "",
             "verdict": row.verdict.key,
             "reasons": "; ".join((row.error,) if row.error else row.reasons),

@@ -98,16 +98,17 @@ def make_thumbnails(
         else:
             todo.append(row)
     made: dict[str, bytes] = {}
+    pool = ThreadPoolExecutor(max_workers=max(1, workers))
     try:
-        with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-            for number, (row, result) in enumerate(zip(todo, pool.map(lambda r: _one(out_dir, r), todo), strict=True), start=1):
-                if isinstance(result, bytes):
-                    made[row.resampled] = result
-                else:
-                    problems.append(str(result))
-                if progress:
-                    progress(number, len(todo))
+        for number, (row, result) in enumerate(zip(todo, pool.map(lambda r: _one(out_dir, r), todo), strict=True), start=1):
+            if isinstance(result, bytes):
+                made[row.resampled] = result
+            else:
+                problems.append(str(result))
+            if progress:
+                progress(number, len(todo))
     finally:  # what is made is kept, even where the run is stopped
+        pool.shutdown(cancel_futures=True)
         if made:
             new = {k: {"stamp": stamps[k], "webp": base64.b64encode(v).decode("ascii")} for k, v in made.items()}
             write_json(out_dir / STORE, store | new)

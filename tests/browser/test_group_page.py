@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,9 @@ def test_without_confidence_it_says_so(tmp_path: Path, open_page: Callable):
 
 def test_ratings_and_agreement(study: Path, open_page: Callable):
     images = [f"sub-{n:02d}_T2w" for n in range(1, 7)]
-    write_ratings(study / "r" / "a.json", "AB", [rating(i, "accept", 4) for i in images[:5]] + [rating(images[5], "reject", 1)])
-    write_ratings(study / "r" / "b.json", "C <D>", [rating(i, "accept", 4) for i in images[:4]] + [rating(i, "reject", 1) for i in images[4:]])
+    for rater, accepted in (("AB", 5), ("C <D>", 4)):
+        said = [rating(i, "accept", 4) for i in images[:accepted]] + [rating(i, "reject", 1) for i in images[accepted:]]
+        write_ratings(study / "r" / f"{accepted}.json", rater, said)
     visit = open_page(build(study, gather(study / "r")))
     assert "C <D> 6 4 0 2 3.00" in visit.text("#raters")
     assert "AB and C <D> 6 83 % 0.57 6 0.57" in visit.text("#agreement")
@@ -275,16 +277,14 @@ def many(out: Path, count: int) -> tuple[GroupRow, ...]:
     base = Output("x")
     write_output(out, base, page=False)
     (row,) = collect(out).rows
-    from dataclasses import replace
-
     rows = []
     for n in range(count):
         age = float(rng.uniform(21, 38))
         output = Output(f"{n:04d}", age=age, ncc=0.7 + age / 200 + 0.01 * float(rng.standard_normal()), confidence=float(rng.beta(8, 1)))
-        rows.append(replace(
-            row, subject=output.subject, image=output.image, sidecar=output.sidecar() | {"RotationAngleDegrees": float(rng.uniform(0, 180))},
-            resampled=f"{output.resampled}", reasons=("after alignment the brain mask and the template's overlap by only 0.83 (Dice)",),
-        ))  # fmt: skip
+        sidecar = output.sidecar() | {"RotationAngleDegrees": float(rng.uniform(0, 180))}
+        reasons = ("after alignment the brain mask and the template's overlap by only 0.83 (Dice)",)
+        names = {"subject": output.subject, "image": output.image, "resampled": str(output.resampled)}
+        rows.append(replace(row, sidecar=sidecar, reasons=reasons, **names))
     return tuple(rows)
 
 

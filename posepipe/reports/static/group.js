@@ -3,15 +3,16 @@
   const get = (id) => document.getElementById(id);
   const data = JSON.parse(get("group-data").textContent);
   const rows = data.rows, verdicts = data.verdicts;
-  const HEIGHT = 64, SPARE = 8, PAGE = "posepipe-page";
+  const HEIGHT = 64, SPARE = 8, PAGE = "posepipe-page", RATING = "posepipe-rating:";
   const box = get("table-box"), body = get("images").tBodies[0];
   const heads = [...document.querySelectorAll("#images th")];
-  const queue = rows.filter((row) => row.queue !== null).sort((a, b) => a.queue - b.queue);
+  const folder = location.pathname.slice(0, location.pathname.lastIndexOf("/"));
+  let queue = [];
   const state = { key: "queue", down: false, shown: rows, selected: null, next: 0, all: false };
 
   rows.forEach((row, index) => {
     row.index = index;
-    row.text = [row.path, row.reasons, row.warnings, row.ratings, row.space, row.outlier].join("\n").toLowerCase();
+    row.merged = { queue: row.queue, ratings: row.ratings, raters: row.raters };
   });
 
   function make(tag, className, text) {
@@ -27,8 +28,8 @@
 
   const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value > 0.99 || value < 0.01 ? 1 : 0)} %`);
 
-  function open(row) {
-    if (row && row.page) window.open(row.page, PAGE);
+  function open(row, fragment = "") {
+    if (row && row.page) window.open(row.page + fragment, PAGE);
   }
 
   function badge(target, row) {
@@ -44,6 +45,41 @@
     else target.removeAttribute("src");
     target.style.visibility = row.picture ? "visible" : "hidden";
     return target;
+  }
+
+  // ---- ratings that the subject pages of this folder keep in this browser (rating.js)
+
+  function ratedHere() {
+    const found = new Map();
+    let names = [];
+    try { names = Object.keys(localStorage); } catch { return found; } // a page from disk may be given no storage
+    for (const name of names.filter((one) => one.startsWith(RATING + "["))) {
+      try {
+        const [where, who, image] = JSON.parse(name.slice(RATING.length));
+        const value = JSON.parse(localStorage.getItem(name));
+        if (where !== folder || !["accept", "adjust", "reject"].includes(value.decision)) continue;
+        found.set(image, [...(found.get(image) || []), { who, value }]);
+      } catch { continue; } // not written by a page of posepipe
+    }
+    return found;
+  }
+
+  function takeRatings() {
+    const here = ratedHere();
+    for (const row of rows) {
+      const own = (here.get(row.image) || []).filter(({ who, value }) =>
+        (!value.pose || value.pose === row.pose) && !`; ${row.merged.ratings}`.includes(`; ${who}: `));
+      const said = own.map(({ who, value }) => `${who || "you"}: ${value.decision}${value.quality ? " " + value.quality : ""} (in this browser)`);
+      row.queue = own.length ? null : row.merged.queue;
+      row.ratings = [row.merged.ratings, ...said].filter(Boolean).join("; ");
+      row.raters = row.merged.raters + own.length;
+      row.text = [row.path, row.reasons, row.warnings, row.ratings, row.space, row.outlier].join("\n").toLowerCase();
+    }
+    const now = queue[state.next];
+    queue = rows.filter((row) => row.queue !== null).sort((a, b) => a.queue - b.queue);
+    const place = queue.indexOf(now);
+    state.next = place >= 0 ? place : Math.max(0, Math.min(state.next, queue.length - 1));
+    drawNext();
   }
 
   // ---- order and filters
@@ -85,7 +121,7 @@
       words.every((word) => row.text.includes(word));
   }
 
-  function update() {
+  function update(keep = false) {
     state.shown = rows.filter(passes()).sort(compare);
     if (!state.shown.includes(state.selected)) state.selected = null;
     for (const head of heads) {
@@ -94,7 +130,7 @@
     }
     get("shown").textContent = `${state.shown.length} of ${rows.length} shown`;
     get("images").setAttribute("aria-rowcount", state.shown.length + 1);
-    box.scrollTop = 0;
+    if (keep !== true) box.scrollTop = 0;
     drawRows();
     drawCharts();
   }
@@ -127,6 +163,7 @@
     name.title = row.path;
     cell(line, "name").append(name);
     cell(line, "tight").append(badge(make("span"), row));
+    clipped(line, "why", [row.reasons, row.warnings].filter(Boolean).join("; "));
     cell(line, "number", percent(row.confidence));
     cell(line, "number", show(row.angle, 1, "°"));
     cell(line, "number", show(row.age, 1));
@@ -134,7 +171,6 @@
     data.measures.forEach((_, n) => cell(line, "number", show(row.similarity[n] ?? null, 3)));
     cell(line, row.outlier ? "tight ring" : "tight", row.outlier);
     clipped(line, "said", row.ratings);
-    clipped(line, "why", [row.reasons, row.warnings].filter(Boolean).join("; "));
     return line;
   }
 
@@ -222,7 +258,7 @@
 
   function openNext() {
     if (!queue.length) return;
-    open(queue[state.next]);
+    open(queue[state.next], "#rate");
     move(1);
   }
 
@@ -278,6 +314,16 @@
     else if (keys[event.key] && !(event.key.startsWith("Arrow") && event.target.closest("input"))) { keys[event.key](); event.preventDefault(); }
   });
 
-  update();
-  drawNext();
+  let known = "";
+  function look() { // again, when the reader comes back from a subject page
+    const now = JSON.stringify([...ratedHere()]);
+    if (now === known) return;
+    known = now;
+    takeRatings();
+    update(true);
+  }
+  window.addEventListener("storage", look);
+  window.addEventListener("focus", look);
+
+  look();
 })();

@@ -66,7 +66,7 @@ const GroupCharts = (() => {
       bar.append(element("title", {}, `${count} images`));
       svg.append(bar);
     });
-    svg.append(element("text", { x: edge + RIGHT - 38, y: TOP + 9, fill: "#55616e" }, `≤ ${most}`));
+    svg.append(element("text", { x: edge + RIGHT - 38, y: TOP + 9, fill: "#55616e" }, `max ${most}`));
   }
 
   // Draws into `box` the `rows` that have an age and a `value(row)`; `pick(row)` on a click, `point(row or null)` under the mouse.
