@@ -11,7 +11,7 @@ TIED = 0.9
 
 
 def random_contrast(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """256 intensities, about 0–1, for a picture of ``kind``; byte 0 is background and gives 0.
+    """256 intensities, 0–1, for a picture of ``kind``; byte 0 is background and gives 0.
 
     Labels each get a brightness of their own. Images keep theirs up to gamma (60 %), are inverted (15 %), or go through a
     random smooth curve, which need not be monotonous (25 %).
@@ -24,6 +24,7 @@ def random_contrast(kind: str, rng: np.random.Generator) -> np.ndarray:
 def _labels(rng: np.random.Generator) -> np.ndarray:
     right = rng.uniform(0, 1, LEFT)
     left = right if rng.random() < TIED else rng.uniform(0, 1, LEFT)
+    right[0] = left[0] = 0.0  # no label, on either side
     return np.concatenate([right, left])
 
 

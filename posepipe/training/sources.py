@@ -165,8 +165,8 @@ class Collector:
             index = np.searchsorted(values, volume.data).astype(np.float32)
             picture = frame.resample(volume.with_data(index), smooth=False)
             # canonical axes are RAS: the first half of x is the left of the head
-            half = np.arange(SIDE)[:, None, None] < SIDE / 2
-            self._append(Picture(name, group, part, age, "labels", row, about.radius), picture + LEFT * half, inside > 0.5)
+            left = (np.arange(SIDE)[:, None, None] < SIDE / 2) & (picture > 0)
+            self._append(Picture(name, group, part, age, "labels", row, about.radius), picture + LEFT * left, inside > 0.5)
         kinds = " ".join([*images, *(["labels"] * len(labels))])
         self._say(f"{name}: {kinds}, {age:g} weeks, {part}")
 
