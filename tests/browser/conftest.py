@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from subject_pages import Pages, make_pages
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -84,3 +85,13 @@ def open_page(browser: Any) -> Iterator[Callable[..., Visit]]:
     for context in {v.tab.context for v in visits}:
         context.close()
     assert not said
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """Subject pages of phantoms, made by the app."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
+        for name in ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME"):
+            patch.delenv(name, raising=False)
+        yield make_pages(tmp_path_factory.mktemp("pages"))

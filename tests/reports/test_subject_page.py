@@ -299,7 +299,7 @@ def test_reasons_stand_in_the_banner_first_ones_only(tmp_path: Path) -> None:
     _, text = write(tmp_path, page_image(QC="review", QCReasons=reasons))
     assert text.index("sub-01_rec-svr_T2w.nii.gz: reason 0") < text.index("most urgent first")
     assert "sub-01_rec-svr_T2w.nii.gz: reason 5" in text and "sub-01_rec-svr_T2w.nii.gz: reason 6" not in text
-    assert "and 3 more, in the table below" in text
+    assert "and 3 more, below" in text
 
 
 def test_methods_are_set_as_text_with_its_references() -> None:

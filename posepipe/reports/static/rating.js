@@ -213,7 +213,7 @@
 
   /* By name, as the order by urgency would tell a blind rater the verdicts. */
   function sortByName() {
-    for (const selector of ["main > section.image", "table.summary tbody > tr"]) {
+    for (const selector of ["main > section.image", "table.summary > tbody"]) {
       const found = [...document.querySelectorAll(selector)];
       if (!found.length) continue;
       const mark = document.createComment("");
@@ -241,6 +241,8 @@
     store = openStore();
     forms = [...document.querySelectorAll("form.rating")].map((form) => new Form(form));
     if (blind) sortByName();
+    document.documentElement.dataset.forms = String(forms.length);
+    if (!forms.length) return;  // nothing was aligned, so there is nothing to rate
     byId("no-storage").hidden = store.kept;
     rater = String(read(RATER) || "");
     byId("rater").value = rater;
@@ -254,13 +256,12 @@
     addEventListener("beforeunload", (event) => { if (!store.kept && unsaved) event.preventDefault(); });
     forms.forEach((form) => form.load());
     tellAll();
-    if (rating && forms.length) {
+    if (rating) {
       document.documentElement.classList.add("rate");
       const next = forms.find((form) => !form.rated) || forms[0];
       (rater ? next.form.querySelector("[name=decision]") : byId("rater")).focus({ preventScroll: true });
       if (rater) next.section.scrollIntoView({ block: "start" });
     }
-    document.documentElement.dataset.forms = String(forms.length);
   }
 
   document.addEventListener("DOMContentLoaded", start);
