@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
+from .confidence import ConfidenceModel, confidence, load_confidence
 from .initial import InitialPose
 from .refine import Refined
 from .target import Target
@@ -25,22 +26,54 @@ class Quality:
     confidence: float | None = None
 
 
-def judge_pose(initial: InitialPose, refined: Refined, mask: BrainMask, target: Target, age: float | None) -> Quality:
-    """Rules on the mask's size, the masks' overlap after alignment, the lead over rival hypotheses and the refinement's path."""
-    reasons, failed = [], False
+def judge_pose(
+    initial: InitialPose,
+    refined: Refined,
+    mask: BrainMask,
+    target: Target,
+    age: float | None,
+    *,
+    model: ConfidenceModel | None = None,
+) -> Quality:
+    """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``model`` (default: the package's).
+
+    Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
+    hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
+    """
+    model = model or load_confidence()
+    known = confidence(initial, refined, model)
+    reasons = []
     size = mask.millilitres / target.brain.moments.millilitres
     if not SMALL <= size <= LARGE:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
-    dice = refined.similarity["Dice"]["after"]
-    if dice < LOW_DICE:
-        failed = dice < BAD_DICE
-        reasons.append(f"after alignment the brain mask and the template's overlap by only {dice:.2f} (Dice)")
-    if initial.margin is not None and initial.margin < LOW_MARGIN:
-        reasons.append(f"another orientation fits nearly as well (lead {initial.margin:.3f} in score)")
-    moved = refined.pose.degrees_from(initial.pose)
-    if moved > MOVED_DEGREES:
-        reasons.append(f"refinement turned the pose by {moved:.0f}°, more than it should need")
+    failed = refined.similarity["Dice"]["after"] < BAD_DICE
+    if known is None or model is None:
+        reasons.extend(_signs(initial, refined))
+    elif known < model.review:
+        failed = failed or known < model.fail
+        reasons.append(f"the pose is within 15° of the right one with an estimated probability of only {known:.2f}")
+        reasons.extend(_signs(initial, refined))
+    elif failed:
+        reasons.append(_overlap(refined))
     reasons.extend((*mask.warnings, *refined.warnings))
     verdict = "fail" if failed else "review" if reasons else "pass"
-    return Quality(verdict, tuple(reasons))
+    return Quality(verdict, tuple(reasons), known)
+
+
+def _signs(initial: InitialPose, refined: Refined) -> list[str]:
+    """Signs of a wrong pose, in words."""
+    signs = []
+    if refined.similarity["Dice"]["after"] < LOW_DICE:
+        signs.append(_overlap(refined))
+    if initial.margin is not None and initial.margin < LOW_MARGIN:
+        signs.append(f"another orientation fits nearly as well (lead {initial.margin:.3f} in score)")
+    moved = refined.pose.degrees_from(initial.pose)
+    if moved > MOVED_DEGREES:
+        signs.append(f"refinement turned the pose by {moved:.0f}°, more than it should need")
+    return signs
+
+
+def _overlap(refined: Refined) -> str:
+    dice = refined.similarity["Dice"]["after"]
+    return f"after alignment the brain mask and the template's overlap by only {dice:.2f} (Dice)"

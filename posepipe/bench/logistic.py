@@ -1,0 +1,120 @@
+"""Logistic regression with a ridge, and the figures by which probabilities are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..geometry.so3 import Array
+
+STEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """``P(y = 1) = σ(intercept + coefficients · (x − mean) / scale)``; all but ``intercept`` are (F,)."""
+
+    coefficients: Array
+    intercept: float
+    mean: Array
+    scale: Array
+
+    def probability(self, x: Array) -> Array:
+        """(N,) of features ``x`` (N, F)."""
+        return _sigmoid(self.intercept + ((x - self.mean) / self.scale) @ self.coefficients)
+
+
+def fit_logistic(x: Array, y: Array, *, weights: Array | None = None, ridge: float = 1.0) -> Logistic:
+    """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by Newton's method (iteratively reweighted least squares), steps halved where
+    they overshoot.
+
+    ``ridge`` is the penalty ½ · ridge · ‖coefficients‖² beside the weighted log-likelihood; it holds the coefficients of standardised
+    features (the intercept is free), so that classes that can be parted without error still give a finite model.
+    Raises :class:`ValueError` where ``y`` holds only one class.
+    """
+    if len(np.unique(y)) < 2:
+        msg = "a logistic model needs both right and wrong poses"
+        raise ValueError(msg)
+    weights = np.ones(len(y)) if weights is None else weights
+    mean = np.average(x, axis=0, weights=weights)
+    spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    z = np.c_[np.ones(len(x)), (x - mean) / scale]
+    penalty = np.r_[0.0, np.full(x.shape[1], ridge)]
+    beta = np.zeros(z.shape[1])
+    loss = _loss(z @ beta, y, weights, beta, penalty)
+    for _ in range(STEPS):
+        p = _sigmoid(z @ beta)
+        gradient = z.T @ (weights * (y - p)) - penalty * beta
+        curvature = (z * (weights * p * (1 - p))[:, None]).T @ z + np.diag(penalty + 1e-9)
+        step = np.linalg.solve(curvature, gradient)
+        while (after := _loss(z @ (beta + step), y, weights, beta + step, penalty)) > loss and np.abs(step).max() > 1e-12:
+            step = step / 2
+        beta, gain, loss = beta + step, loss - after, after
+        if gain < 1e-10:
+            break
+    return Logistic(beta[1:], float(beta[0]), mean, scale)
+
+
+def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0) -> Array:
+    """Probabilities (N,) by models that saw no row of the same group: whole ``groups`` (N,) are held out, ``folds`` times."""
+    out = np.full(len(y), np.nan)
+    names = np.unique(groups)
+    if len(names) < 2:
+        msg = f"cross-validation needs rows of two brains or more, not {len(names)}"
+        raise ValueError(msg)
+    for fold in range(min(folds, len(names))):
+        held = np.isin(groups, names[fold :: min(folds, len(names))])
+        some = None if weights is None else weights[~held]
+        out[held] = fit_logistic(x[~held], y[~held], weights=some, ridge=ridge).probability(x[held])
+    return out
+
+
+def auroc(p: Array, y: Array) -> float:
+    """Area under the ROC curve: how often a random right pose is rated above a random wrong one (ties count half); NaN for one class."""
+    right, wrong = p[y == 1], p[y == 0]
+    if not len(right) or not len(wrong):
+        return float("nan")
+    order = np.sort(wrong)
+    below, upto = np.searchsorted(order, right, "left"), np.searchsorted(order, right, "right")
+    return float((below + upto).sum() / 2 / (len(right) * len(wrong)))
+
+
+def brier(p: Array, y: Array, weights: Array | None = None) -> float:
+    """Mean square difference between probability and outcome."""
+    return float(np.average((p - y) ** 2, weights=weights))
+
+
+def reliability(p: Array, y: Array, weights: Array | None = None, edges: tuple[float, ...] = ()) -> list[tuple[float, float, float, int]]:
+    """``(mean probability, share right, weight, rows)`` of each class of probability between ``edges`` that has any rows."""
+    edges = edges or (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
+    weights = np.ones(len(y)) if weights is None else weights
+    which = np.searchsorted(np.array(edges), p, "right") - 1
+    out = []
+    for k in range(len(edges)):
+        mine = which == k
+        if mine.any():
+            w = weights[mine]
+            out.append((float(np.average(p[mine], weights=w)), float(np.average(y[mine], weights=w)), float(w.sum()), int(mine.sum())))
+    return out
+
+
+def threshold(p: Array, y: Array, *, flagged: float, alarms: float) -> float:
+    """The lowest threshold below which the share ``flagged`` of wrong poses lies, or, if more than the share ``alarms`` of the right ones
+    lie there too, the highest one that keeps to ``alarms``."""
+    right, wrong = np.sort(p[y == 1]), np.sort(p[y == 0])
+    if not len(right) or not len(wrong):
+        msg = "thresholds need both right and wrong poses"
+        raise ValueError(msg)
+    wanted = np.nextafter(wrong[int(np.ceil(flagged * len(wrong))) - 1], 1.0)
+    limit = right[min(int(np.floor(alarms * len(right))), len(right) - 1)]
+    return float(min(wanted, limit))
+
+
+def _sigmoid(t: Array) -> Array:
+    return 0.5 * (1 + np.tanh(t / 2))
+
+
+def _loss(t: Array, y: Array, weights: Array, beta: Array, penalty: Array) -> float:
+    return float((weights * (np.logaddexp(0, t) - y * t)).sum() + 0.5 * (penalty * beta**2).sum())

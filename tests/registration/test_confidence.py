@@ -1,0 +1,125 @@
+"""Confidence: from features to a probability, by way of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from posepipe.errors import WeightsError
+from posepipe.geometry import Rigid
+from posepipe.imaging.mask import BrainMask
+from posepipe.models.weights import POSE_NETWORKS, hashes
+from posepipe.registration.confidence import (
+    PACKAGED,
+    ConfidenceModel,
+    confidence,
+    confidence_features,
+    load_confidence,
+    save_confidence,
+)
+from posepipe.registration.initial import InitialPose, Witness
+from posepipe.registration.quality import judge_pose
+from posepipe.registration.refine import Refined
+from posepipe.registration.search import Hypothesis
+
+SEEN = {
+    "votes": 1.0, "spread": 3.0, "expected_error": 0.05, "residual": 0.04, "brain_share": 0.98, "first_correction": 6.0,
+    "last_correction": 1.0, "log_scale": -0.02, "shift": 0.01,
+}  # fmt: skip
+MODEL = ConfidenceModel({"apart": (-4.0, 2.5, 0.6), "Dice": (1.0, 0.9, 0.05)}, 3.0, 0.8, 0.2, {"net": "ab"}, "by hand")
+
+
+def turn(degrees: float) -> Rigid:
+    return Rigid.from_rotvec([0, np.radians(degrees), 0])
+
+
+def initial(witness: float | None = 2.0, margin: float | None = None) -> InitialPose:
+    """At the identity; the networks' own pose is turned from it by ``witness`` degrees."""
+    seen = None if witness is None else Witness(turn(witness), SEEN, {"net": "ab"})
+    return InitialPose(Rigid.identity(), "search", (Hypothesis(Rigid.identity(), 1.0, 0.0, 1.0),), 1.0, margin, seen)
+
+
+def refined(dice: float = 0.95, ncc: float = 0.9, degrees: float = 1.0) -> Refined:
+    values = {"NCC": ncc, "NMI": 1.15, "Dice": dice}
+    return Refined(turn(degrees), "torch", {k: {"before": 0.5, "after": v} for k, v in values.items()})
+
+
+def test_features_are_of_the_final_pose():
+    found = confidence_features(initial(), refined(degrees=4.0))
+    assert found is not None
+    assert found["apart"] == pytest.approx(np.log1p(2.0))
+    assert found["moved"] == pytest.approx(np.log1p(4.0))
+    assert (found["NCC"], found["Dice"], found["log_scale"]) == (0.9, 0.95, 0.02)
+    assert found["residual"] == pytest.approx(np.log(0.04))
+    assert found["spread"] == pytest.approx(np.log(4.0))
+    assert set(SEEN) < set(found)
+    assert all(np.isfinite(list(found.values())))
+
+
+def test_inverted_contrast_and_missing_rivals_are_no_error():
+    plain = confidence_features(initial(), refined())
+    assert confidence_features(initial(), refined(ncc=-0.9)) == plain
+    assert confidence_features(initial(margin=3.0), refined()) == plain  # a large lead is as good as none to lead over
+    assert confidence_features(initial(margin=0.1), refined()) != plain
+
+
+def test_a_pose_far_from_the_networks_is_not_trusted():
+    near, far = (confidence(initial(d), refined(), MODEL) for d in (2.0, 120.0))
+    assert near > 0.99
+    assert far < 0.01
+
+
+def test_not_estimated_without_witness_model_or_with_other_networks():
+    assert confidence(initial(None), refined(), MODEL) is None
+    assert confidence(initial(), refined(), None) is None
+    assert confidence(initial(), refined(), replace(MODEL, weights={"net": "cd"})) is None
+
+
+def test_probabilities_at_the_ends_are_finite():
+    for dice, expected in ((1e9, 1.0), (-1e9, 0.0)):
+        assert MODEL.probability({"apart": 2.5, "Dice": dice}) == pytest.approx(expected)
+
+
+def test_file_and_back(tmp_path):
+    path = save_confidence(MODEL, tmp_path / "confidence.toml")
+    assert load_confidence(path) == MODEL
+    assert [p.name for p in tmp_path.iterdir()] == ["confidence.toml"]
+    assert load_confidence(tmp_path / "none.toml") is None
+    path.write_text("intercept = 1\n")
+    with pytest.raises(WeightsError, match="not a confidence model"):
+        load_confidence(path)
+
+
+def test_the_package_s_model_is_of_the_package_s_networks():
+    model = load_confidence()
+    if model is None:
+        assert not PACKAGED.exists()
+        pytest.skip("no confidence model in the package yet")
+    assert model.weights == hashes(POSE_NETWORKS)
+    assert 0 < model.fail < model.review < 1
+
+
+@pytest.fixture
+def mask(average) -> BrainMask:
+    return BrainMask(average[1].with_data(average[1].data > 0), "given")
+
+
+@pytest.mark.parametrize(("apart", "qc"), [(2.0, "pass"), (22.0, "review"), (150.0, "fail")])
+def test_verdict_by_confidence(mask, target, apart, qc):
+    verdict = judge_pose(initial(apart), refined(), mask, target, 29.0, model=MODEL)
+    assert verdict.confidence is not None
+    assert verdict.qc == qc
+    assert (qc == "pass") == (verdict.reasons == ())
+    assert qc == "pass" or f"probability of only {verdict.confidence:.2f}" in verdict.reasons[0]
+
+
+def test_a_sure_pose_is_not_flagged_for_a_near_rival(mask, target):
+    sure = judge_pose(initial(margin=0.01), refined(dice=0.84), mask, target, 29.0, model=MODEL)
+    assert sure.qc == "pass"
+    unknown = judge_pose(initial(None, margin=0.01), refined(dice=0.84), mask, target, 29.0, model=MODEL)
+    assert unknown.qc == "review"
+    assert len(unknown.reasons) == 2
+    doubtful = judge_pose(initial(20.0, margin=0.01), refined(), mask, target, 29.0, model=MODEL)
+    assert "another orientation" in doubtful.reasons[1]
