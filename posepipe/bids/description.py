@@ -55,8 +55,12 @@ def write_dataset_description(
     if Path(out_dir).resolve() == Path(source).resolve() or (old and not derived):
         msg = f"{out_dir}: is an input dataset; give an output folder of its own, such as derivatives/posepipe"
         raise BidsError(msg)
-    links = {"raw": Path(source).resolve().as_uri()}
-    links |= {name: folder.resolve().as_uri() for name, folder in map(parse_derivative, derivatives)}
+    raw = Path(source).resolve().as_uri()
+    given = {name: folder.resolve() for name, folder in map(parse_derivative, derivatives)}
+    links = {"raw": raw, **{name: folder.as_uri() for name, folder in given.items()}}
+    sources = _list(old, "SourceDatasets", path)
+    for entry in (_source(Path(source), raw), *(_source(folder, folder.as_uri()) for folder in given.values())):
+        sources = _with(sources, entry)
     made_by = _list(old, "GeneratedBy", path)
     before = next((entry for entry in made_by if entry.get("Name") == "posepipe"), {})
     ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
@@ -70,7 +74,7 @@ def write_dataset_description(
         **old,
         "DatasetType": "derivative",
         "GeneratedBy": [*others, ours],
-        "SourceDatasets": _with(_list(old, "SourceDatasets", path), _source(Path(source), links["raw"])),
+        "SourceDatasets": sources,
         "DatasetLinks": {**old.get("DatasetLinks", {}), **links},
     }
     return path if new == old else write_json(path, new)

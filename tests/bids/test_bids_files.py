@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from posepipe.bids import (
     is_done,
     parameters_hash,
     read_json,
+    record_hashes,
     write_bidsignore,
     write_dataset_description,
     write_json,
@@ -102,9 +104,40 @@ def test_description_of_a_new_dataset(make_dataset, tmp_path):
     content = read_json(path)
     assert content["DatasetType"] == "derivative"
     assert content["GeneratedBy"] == [{"Name": "posepipe", "Version": "1.2"}]
-    assert content["SourceDatasets"] == [{"URL": source.as_uri(), "DOI": "doi:10.1/x"}]
+    assert content["SourceDatasets"] == [{"URL": source.as_uri(), "DOI": "doi:10.1/x"}, {"URL": masks.as_uri()}]
     assert content["DatasetLinks"] == {"raw": source.as_uri(), "m": masks.as_uri()}
     assert {"Name", "BIDSVersion"} <= content.keys()
+
+
+def test_hashes_are_recorded_and_kept(make_dataset, tmp_path):
+    source, out = make_dataset("sub-01_T2w.nii.gz"), tmp_path / "out"
+    path = write_dataset_description(out, version="1.2", source=source)
+    record_hashes(out, atlases={"b.nii.gz": "1", "a.nii.gz": "2"}, weights={})
+    ours = {"Name": "posepipe", "Version": "1.2", "AtlasFiles": {"a.nii.gz": "2", "b.nii.gz": "1"}}
+    assert read_json(path)["GeneratedBy"] == [ours]
+    write_dataset_description(out, version="1.3", source=source)  # the next run begins
+    assert read_json(path)["GeneratedBy"] == [ours | {"Version": "1.3"}]
+    record_hashes(out, atlases={}, weights={"pose": "3"})
+    assert read_json(path)["GeneratedBy"] == [{"Name": "posepipe", "Version": "1.3", "Weights": {"pose": "3"}}]
+    before = path.stat().st_mtime_ns
+    record_hashes(out, atlases={}, weights={"pose": "3"})
+    assert path.stat().st_mtime_ns == before
+    path.write_text(json.dumps({"GeneratedBy": [{"Name": "other"}]}))
+    record_hashes(out, atlases={"a": "1"}, weights={})
+    assert read_json(path)["GeneratedBy"] == [{"Name": "other"}, {"Name": "posepipe", "AtlasFiles": {"a": "1"}}]
+    path.unlink()
+    with pytest.raises(BidsError, match="dataset_description"):
+        record_hashes(out, atlases={}, weights={})
+
+
+def test_a_broken_failure_record_is_told(make_dataset, tmp_path):
+    failures = Failures(tmp_path / "out")
+    assert failures.broken() == []
+    records = tmp_path / "out" / "logs" / "failures"
+    records.mkdir(parents=True)
+    (records / "sub-01_T2w.json").write_text("{")
+    (error,) = failures.broken()
+    assert "sub-01_T2w.json" in str(error)
 
 
 def test_description_is_merged(make_dataset, tmp_path):

@@ -69,6 +69,8 @@ def test_demo_runs_and_compares(home: Path, tmp_path: Path, capsys: Any) -> None
     told = capsys.readouterr().out
     assert code == 0, told
     assert f"report: {tmp_path / 'posepipe' / 'sub-01.html'}" in told
+    assert told.rstrip().endswith(f"report: {tmp_path / 'posepipe' / 'group_pose.html'}")
+    assert (tmp_path / "posepipe" / "group_pose.html").is_file()
     assert "turned by" in told and "LOST" not in told
     # with a method that cannot find the pose, the demonstration says so
     useless = ["--init", "center", "--refine", "none"]

@@ -1,0 +1,36 @@
+"""The methods text: what it says of methods that ran, known and unknown."""
+
+from __future__ import annotations
+
+from posepipe.workflows.methods import Methods, citation_of, image_methods
+
+from posepipe.atlas import load_manifests
+
+RAN = Methods("T2w", "CRL", "T2w", "given", "search", "ants")
+
+
+def test_each_atlas_is_cited_as_its_manifest_says():
+    for name, manifest in load_manifests().items():
+        text, references = image_methods(Methods("T2w", name, "T2w", "given", "search", "torch"))
+        assert f"{manifest.title} ({name})" in text
+        assert any(manifest.citation in reference for reference in references) == bool(manifest.citation)
+
+
+def test_sentences_and_references_come_once_however_many_images():
+    text = citation_of([RAN, RAN, Methods("T1w", "CRL", "T2w", "nonzero", "search", "torch"), RAN], ["0.1.0", "0.2.0", "0.1.0"])
+    assert text.count("T2w images were aligned") == 1 and text.count("T1w images were aligned") == 1
+    assert text.count("doi:10.1016/j.neuroimage.2010.09.025") == 1 and text.count("Atlas CRL:") == 1
+    assert "*posepipe* 0.1.0 and 0.2.0" in text and text.startswith("# Methods\n\n") and "\n\n# References\n\n- " in text
+
+
+def test_what_ran_is_read_from_the_sidecars():
+    methods = {"Mask": "given", "InitMethod": "search", "RefineMethod": "ants", "Weights": {"b": "2", "a": "1"}}
+    found = Methods.ran({"Contrast": "T1w", "Atlas": "CRL", **methods}, {"TemplateContrast": "T2w"})
+    assert found == Methods("T1w", "CRL", "T2w", "given", "search", "ants", (("a", "1"), ("b", "2")))
+    assert "Weights of the networks: a (SHA-256 1…), b (SHA-256 2…)." in image_methods(found)[0]
+
+
+def test_a_method_without_a_sentence_of_its_own_is_named():
+    text, _ = image_methods(Methods("T2w", "Mine", "T2w", "drawn", "guess", "prayer"))
+    assert "source 'drawn'" in text and "by the method 'guess', and refined by the method 'prayer'." in text
+    assert Methods.ran({"Weights": "x"}, {}) == Methods("", "", "", "", "", "")
