@@ -49,7 +49,6 @@ const GroupCharts = (() => {
     }
     const middle = (LEFT + WIDE - RIGHT) / 2;
     svg.append(element("text", { x: middle, y: HIGH - 5, "text-anchor": "middle", fill: "#55616e" }, "age (weeks)"));
-    svg.append(element("text", { x: WIDE - RIGHT + 12, y: HIGH - 5, fill: "#55616e" }, "images"));
     svg.append(element("title", {}, title));
   }
 
@@ -61,12 +60,13 @@ const GroupCharts = (() => {
     const most = Math.max(...counts), edge = WIDE - RIGHT + 12, step = (high - low) / BARS;
     counts.forEach((count, n) => {
       if (!count) return;
-      const top = y(low + (n + 1) * step), long = (count / most) * (RIGHT - 40);
+      const top = y(low + (n + 1) * step), long = (count / most) * (RIGHT - 24);
       const bar = element("rect", { x: edge, y: top + 0.5, width: long, height: Math.max(1, y(low + n * step) - top - 1), fill: "#7f8d9b" });
       bar.append(element("title", {}, `${count} images`));
       svg.append(bar);
     });
-    svg.append(element("text", { x: edge + RIGHT - 38, y: TOP + 9, fill: "#55616e" }, `max ${most}`));
+    svg.append(element("text", { x: edge, y: HIGH - 5, fill: "#55616e" }, `up to ${most}`));
+    svg.append(element("text", { x: edge, y: HIGH - BOTTOM + 15, fill: "#55616e" }, "images"));
   }
 
   // Draws into `box` the `rows` that have an age and a `value(row)`; `pick(row)` on a click, `point(row or null)` under the mouse.
