@@ -73,7 +73,7 @@ def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
             for week in TEMPLATE_WEEKS:
                 week = max(week, min(round(t.age) for t in library.templates(atlas, "T2w")))
                 subject, template = library.template(atlas, f"{week}", "T2w"), library.template("CRL", f"{week}", "T2w")
-                out.append(Case(subject.space, "templates", subject.image, subject.mask, template, _canonical_pose(template, subject)))
+                out.append(Case(subject.space, "templates", subject.image, subject.mask, template, canonical_pose(template, subject)))
     ages = dict(line.split("\t")[:2] for line in (data / "ds-neonates/participants.tsv").read_text().splitlines()[1:])
     for contrast in ("T2w", "T1w"):
         if f"newborn-{contrast}" in groups:
@@ -86,7 +86,8 @@ def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
     return out
 
 
-def _canonical_pose(template: Template, subject: Template) -> Rigid:
+def canonical_pose(template: Template, subject: Template) -> Rigid:
+    """Rotation ``template`` → ``subject`` by way of the canonical frame; raises PosepipeError where one's is not known."""
     if template.to_canonical is None or subject.to_canonical is None:
         msg = f"{template.space}, {subject.space}: no canonical rotation; run python -m posepipe.bench.canonical"
         raise PosepipeError(msg)

@@ -10,7 +10,9 @@ from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.volume import Volume
 
-STRENGTHS = {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15}
+COMBINED = ("bias", "leak", "cut", "noise")
+"""What ``all`` means, in this order."""
+STRENGTHS = {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
 """Damage at strength 1."""
 DAMAGES = (*STRENGTHS, "all")
 
@@ -48,18 +50,18 @@ def turned(
 def damaged(
     image: Volume, mask: Volume, kind: str, strength: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of them.
+    """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of these four; ``slices``; ``invert``.
 
     ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a
     random plane that is lost; leak, the volume of a bright blob stuck to the brain as a share of the brain; bias, the
     relative standard deviation of a smooth gain; noise, the standard deviation of Rician noise as a share of the
-    brain's mean.
+    brain's mean; slices, the thickness in mm of slices across one voxel axis; invert, the gamma of the contrast turned over.
     """
     if kind not in DAMAGES:
         msg = f"unknown damage {kind!r}: choose from {', '.join(DAMAGES)}"
         raise ValueError(msg)
     if kind == "all":
-        for single in ("bias", "leak", "cut", "noise"):
+        for single in COMBINED:
             image, mask = damaged(image, mask, single, strength, rng)
         return image, mask
     strength = strength * STRENGTHS[kind]
@@ -85,7 +87,34 @@ def damaged(
     elif kind == "bias":
         field = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 25.0 / image.spacing)
         data = data * np.exp(strength * (field - field[inside].mean()) / field[inside].std())
+    elif kind == "slices":
+        data, inside = _sliced(data, inside, int(rng.integers(3)), strength, image.spacing, rng)
+    elif kind == "invert":
+        low, high = np.quantile(data[inside], [0.01, 0.99])
+        bright = np.clip((data - low) / max(high - low, 1e-6), 0, 1)
+        data = high * (0.05 + 0.95 * (1 - bright) ** strength)
     else:
         sigma = strength * float(data[inside].mean())
         data = np.hypot(data + sigma * rng.normal(size=data.shape), sigma * rng.normal(size=data.shape))
     return image.with_data(np.where(inside, np.maximum(data, 0), 0).astype(np.float32)), mask.with_data(inside)
+
+
+def _sliced(
+    data: np.ndarray, inside: np.ndarray, axis: int, thickness: float, spacing: Array, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slices of ``thickness`` mm across ``axis``, first one at random: each the mean of its voxels, values between them linear; a slice of
+    the mask is where half of it was."""
+    n = max(1, round(thickness / float(spacing[axis])))
+    before = int(rng.integers(n))
+    after = -(data.shape[axis] + before) % n
+    mean = []
+    for volume in (np.where(inside, data, 0), inside):
+        stack = np.pad(np.moveaxis(volume.astype(np.float32), axis, 0), ((before, after), (0, 0), (0, 0)))
+        mean.append(stack.reshape(-1, n, *stack.shape[1:]).mean(1))
+    place = (np.arange(data.shape[axis]) + before + 0.5) / n - 0.5
+    below = np.clip(np.floor(place).astype(int), 0, max(len(mean[0]) - 2, 0))
+    share = np.clip(place - below, 0, 1)[:, None, None]
+    upper = np.minimum(below + 1, len(mean[0]) - 1)
+    values = (1 - share) * mean[0][below] + share * mean[0][upper]
+    kept = mean[1][(np.arange(data.shape[axis]) + before) // n] > 0.5
+    return np.moveaxis(values, 0, axis), np.moveaxis(kept, 0, axis)

@@ -178,5 +178,30 @@ def test_strength_nought_changes_next_to_nothing(head):
 
 
 def test_an_unknown_damage_is_refused(head):
-    with pytest.raises(ValueError, match="choose from cut, leak, bias, noise, all"):
+    with pytest.raises(ValueError, match="choose from cut, leak, bias, noise, slices, invert, all"):
         damaged(*head, "fire", 1.0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 1.5])
+def test_slices_are_as_thick_as_they_say(head, strength):
+    image, mask = head
+    new, new_mask = damaged(image, mask, "slices", strength, np.random.default_rng(0))
+    thin = new.data[22:38, 22:36, 22:34]  # well inside, where the means of a slope are still that slope
+    np.testing.assert_allclose(thin, image.data[22:38, 22:36, 22:34], rtol=0.01)
+    noise = image.with_data(np.where(mask.data, np.random.default_rng(1).normal(100, 10, SHAPE), 0).astype(np.float32))
+    axis = int(np.random.default_rng(0).integers(3))
+    rough = damaged(noise, mask, "slices", strength, np.random.default_rng(0))[0]
+    steps = [np.abs(np.diff(rough.data[20:40, 20:38, 20:36], axis=a)).mean() for a in range(3)]
+    assert min(range(3), key=lambda a: steps[a]) == axis
+    ends = np.diff(new_mask.data.astype(int), axis=axis)
+    n = round(strength * STRENGTHS["slices"] / image.spacing[axis])
+    assert len(set(np.nonzero(ends)[axis] % n)) == 1  # the mask begins and ends between slices
+
+
+def test_inverted_contrast_turns_bright_to_dark(head):
+    image, mask = head
+    new, new_mask = damaged(image, mask, "invert", 1.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(new_mask.data, mask.data)
+    assert np.corrcoef(image.data[mask.data], new.data[mask.data])[0, 1] < -0.99
+    gamma = damaged(image, mask, "invert", 2.0, np.random.default_rng(0))[0]
+    assert gamma.data[mask.data].mean() < new.data[mask.data].mean()

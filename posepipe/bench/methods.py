@@ -1,0 +1,140 @@
+"""The methods of the tables by name: how each finds a first pose, and what it does to it afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import PosepipeError
+from ..geometry import Rigid
+from ..imaging.mask import BrainMask
+from ..imaging.volume import Volume
+from ..models import available
+from ..registration.comparison import Comparison
+from ..registration.confidence import ConfidenceModel
+from ..registration.deep import PoseNetworks
+from ..registration.initial import INIT_METHODS, InitialPose, Witness, initial_pose, network_hypotheses
+from ..registration.paper import CorrectionNetwork, PoseNetwork
+from ..registration.quality import Quality, judge_pose
+from ..registration.refine import Refined, refine_pose
+from ..registration.search import Hypothesis
+from ..registration.target import Target
+
+METHODS: dict[str, tuple[str, str]] = {
+    "vvr-gc": ("center", "ants"),
+    "vvr-paa": ("one-axes", "ants"),
+    "posenet-mse": ("pose-net-mse", "none"),
+    "posenet": ("pose-net", "none"),
+    "correction": ("pose-net", "correction-net"),
+    "vvr-deep": ("deep", "ants"),
+    "axes": ("axes", "none"),
+    "axes+torch": ("axes", "torch"),
+    "search": ("search", "none"),
+    "search+torch": ("search", "torch"),
+    "deep": ("deep", "none"),
+    "deep+correction": ("deep", "correction-net"),
+    "deep+torch": ("deep", "torch"),
+    "auto+torch": ("auto", "torch"),
+    "auto+ants": ("auto", "ants"),
+}
+"""Name → first pose (one of posepipe's, ``one-axes`` as the paper's PAA, or the name of a network) and what follows."""
+PAPER_NETWORKS = ("pose-net-mse", "pose-net", "correction-net")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An image to be placed: its pose against ``target`` is ``truth``."""
+
+    image: Volume
+    mask: Volume
+    target: Target
+    truth: Rigid
+    age: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What ``method`` made of a problem, in ``seconds``; ``quality`` is posepipe's own verdict."""
+
+    method: str
+    initial: InitialPose
+    refined: Refined
+    quality: Quality
+    seconds: float
+
+
+def missing_networks(methods: tuple[str, ...], weights_dir: str | Path | None = None) -> dict[str, str]:
+    """Methods that cannot be run with these weights → the network that is not there."""
+    there = available(weights_dir)
+    needed = {m: [n for n in METHODS[m] if n in PAPER_NETWORKS and n not in there] for m in methods}
+    return {m: n[0] for m, n in needed.items() if n}
+
+
+class Contest:
+    """Runs methods on problems; networks are loaded once, when first needed. The networks bear witness in every method, as they do in
+    posepipe itself, and their time counts."""
+
+    def __init__(self, weights_dir: str | Path | None = None, *, threads: int = 1, model: ConfidenceModel | None = None) -> None:
+        self.networks = PoseNetworks(weights_dir)
+        self._weights, self._threads, self._model = weights_dir, threads, model
+        self._pose: dict[str, PoseNetwork] = {}
+        self._correction: CorrectionNetwork | None = None
+
+    def run(self, problem: Problem, methods: tuple[str, ...]) -> Iterator[Outcome]:
+        """The outcome of each method; a first pose that several share is found once and its time counted for each."""
+        starts: dict[str, tuple[Comparison, InitialPose, float]] = {}
+        for method in methods:
+            init, then = METHODS[method]
+            if init not in starts:
+                begun = time.perf_counter()
+                compare = Comparison.of(problem.image, problem.mask, problem.target)
+                initial = self.start(problem, compare, init)
+                starts[init] = compare, initial, time.perf_counter() - begun
+            compare, initial, first = starts[init]
+            begun = time.perf_counter()
+            refined = self.finish(problem, compare, initial, then)
+            seconds = first + time.perf_counter() - begun
+            yield Outcome(method, initial, refined, self.judge(problem, initial, refined), seconds)
+
+    def start(self, problem: Problem, compare: Comparison, init: str) -> InitialPose:
+        """The first pose by ``init``."""
+        target = problem.target
+        if init in INIT_METHODS:
+            return initial_pose(problem.image, problem.mask, target, method=init, compare=compare, networks=self.networks)
+        if init == "one-axes":
+            rotation = target.brain.moments.axes @ compare.brain.moments.axes.T
+            pose = Rigid.about(rotation.T, target.brain.center, compare.brain.center)
+        else:
+            if init not in self._pose:
+                self._pose[init] = PoseNetwork(init, self._weights)
+            pose = self._pose[init].pose(compare, self.networks.canonical(target))
+        hypothesis, features = network_hypotheses(compare, self.networks)[0]
+        witness = Witness(hypothesis.pose, features, self.networks.sha256)
+        return InitialPose(pose, init, (Hypothesis(pose, 0.0, 0.0, 1.0),), 1.0, None, witness)
+
+    def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, then: str) -> Refined:
+        """What follows the first pose; a refinement that fails is told and leaves it."""
+        if then == "correction-net":
+            if self._correction is None:
+                self._correction = CorrectionNetwork(then, self._weights)
+            pose = self._correction.corrected(compare, initial.pose, self.networks.canonical(problem.target))
+            return self._refined(problem, compare, pose, "none")
+        try:
+            return self._refined(problem, compare, initial.pose, then)
+        except PosepipeError as error:
+            print(f"{problem.image.source}: {then}: {error}", flush=True)
+            return self._refined(problem, compare, initial.pose, "none")
+
+    def _refined(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> Refined:
+        return refine_pose(
+            problem.image, problem.mask, problem.target, pose, method=method, threads=self._threads, compare=compare
+        )
+
+    def judge(self, problem: Problem, initial: InitialPose, refined: Refined) -> Quality:
+        """posepipe's verdict, as in the sidecar."""
+        mask = BrainMask(problem.mask.with_data(np.asarray(problem.mask.data) > 0), "given")
+        return judge_pose(initial, refined, mask, problem.target, problem.age, model=self._model)

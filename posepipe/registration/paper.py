@@ -1,0 +1,67 @@
+"""The pose by the paper's pair: Pose-Net from one look at the brain, Correction-Net from it and the template side by side.
+
+Salehi et al. 2018, §2.3–2.5: initial translation by the centre of gravity, initial rotation by Pose-Net, then what is left by
+Correction-Net. The cubes are made as in training (:mod:`posepipe.training.paper`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..geometry import Rigid, so3
+from ..geometry.so3 import Array
+from ..imaging.sampling import sample, tensor
+from ..models.coordinates import HALF_SIDE, cube_points
+from ..models.inputs import outlined
+from ..models.weights import load_network
+from .brain import Brain
+from .comparison import Comparison
+from .deep import _standardised
+
+
+class PoseNetwork:
+    """The :class:`~posepipe.models.posenet.PoseNet` called ``name``. Raises :class:`~posepipe.errors.WeightsError`."""
+
+    def __init__(self, name: str = "pose-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+        loaded = load_network(name, weights_dir=weights_dir, device=device)
+        self._network, self._size = loaded.module, int(loaded.options.get("size", 48))
+
+    def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
+        """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
+        brain, target = compare.brain, compare.target.brain
+        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center))
+        with torch.inference_mode():
+            vector = self._network(cube)[0]
+        return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)
+
+
+class CorrectionNetwork:
+    """The :class:`~posepipe.models.correction.CorrectionNet` called ``name``. Raises :class:`~posepipe.errors.WeightsError`."""
+
+    def __init__(self, name: str = "correction-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+        loaded = load_network(name, weights_dir=weights_dir, device=device)
+        self._network, self._size = loaded.module, int(loaded.options.get("size", 48))
+
+    def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array) -> Rigid:
+        """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's."""
+        brain, target = compare.brain, compare.target.brain
+        upright = start.rotation @ to_canonical.T
+        center = start.apply(target.center)
+        reference = _cube(target, self._size, to_canonical.T, target.center)
+        moving = _cube(brain, self._size, upright, center)
+        with torch.inference_mode():
+            vector, shift = self._network(outlined(reference), outlined(moving))
+        rotation = upright @ so3.exp(vector[0].double().cpu().numpy())
+        moved = center + brain.radius * HALF_SIDE * (upright @ shift[0].double().cpu().numpy())
+        return Rigid.about(rotation @ to_canonical, target.center, moved)
+
+
+def _cube(brain: Brain, size: int, rotation: Array, center: Array) -> Tensor:
+    """``brain`` (1, 2, S, S, S) in the frame ``x = center + radius · rotation · v``, standardised as in training."""
+    device = brain.image.device
+    world = cube_points(size, device=device) @ tensor(rotation, device).T * brain.radius + tensor(center, device)
+    stack = torch.stack([brain.image * brain.mask, brain.mask])
+    return _standardised(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))
