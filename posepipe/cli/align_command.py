@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> tuple[dict[str, Any], list[Path]]:
     """Write all files; the sidecar of the forward transform, and the files."""
     from ..bids import OutputNames, write_json
+    from ..imaging.mask import is_skull_stripped
     from ..interfaces.sidecars import other_sidecars
 
     names = ("forward", "backward", "resampled", "reoriented", "mask")
@@ -67,9 +69,18 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
         "Cohort": alignment.template.cohort,
         "TemplateContrast": alignment.template.contrast,
         "TemplateChoice": alignment.choice_reason,
+        "TemplateFiles": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (alignment.template.image, alignment.template.mask)
+            if path
+        },
         "Warnings": list(alignment.warnings),
     }
-    mask = {"source": alignment.mask.source, "millilitres": alignment.mask.millilitres}
+    mask = {
+        "source": alignment.mask.source,
+        "millilitres": alignment.mask.millilitres,
+        "skull_stripped": is_skull_stripped(alignment.image, alignment.mask.volume),
+    }
     sidecars = {"forward": sidecar, **other_sidecars(known, mask, files["forward"].name)}
     written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
     return sidecar, [*files.values(), *written]
@@ -90,7 +101,7 @@ def stem_of(image: Path) -> str:
 def _align(given: dict[str, Any], image: Path) -> Alignment:
     from ..registration.aligner import Aligner
 
-    same = ("atlas", "init", "refine", "mask", "contrast", "age_policy", "device")
+    same = ("atlas", "init", "refine", "mask", "contrast", "age_policy", "device", "weights")
     options = {name: given[name] for name in same if name in given}
     aligner = Aligner(
         atlas_dirs=tuple(given.get("atlas_dir", ())),

@@ -16,6 +16,9 @@ MIN_MILLILITRES = 5.0
 EMPTY_FRACTION = 0.05
 """A background counts as exactly empty when at least this share of the voxels is 0."""
 
+SPILL = 0.25
+"""Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
+
 
 @dataclass(frozen=True, eq=False)
 class BrainMask:
@@ -98,3 +101,9 @@ def _checked(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str)
         msg = f"{source}: the brain mask holds {held}, too little for a brain; check the mask and its units"
         raise MaskError(msg)
     return mask
+
+
+def is_skull_stripped(image: Volume, mask: Volume) -> bool:
+    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not 0."""
+    outside = int(((image.data != 0) & ~mask.data).sum())
+    return outside <= SPILL * int(mask.data.sum())

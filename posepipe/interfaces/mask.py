@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from .records import stopwatch, write_record
-
-if TYPE_CHECKING:
-    from ..imaging.volume import Volume
-
-_SPILL = 0.25
-"""Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
 
 class _BrainMaskInputSpec(BaseInterfaceInputSpec):
@@ -37,7 +31,7 @@ class BrainMask(SimpleInterface):
     output_spec = _BrainMaskOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from ..imaging.mask import brain_mask
+        from ..imaging.mask import brain_mask, is_skull_stripped
         from ..imaging.volume import load_volume, save_volume
 
         record: dict[str, Any] = {}
@@ -61,9 +55,3 @@ class BrainMask(SimpleInterface):
             "warnings": list(mask.warnings),
         }
         return runtime
-
-
-def is_skull_stripped(image: Volume, mask: Volume) -> bool:
-    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not 0."""
-    outside = int(((image.data != 0) & ~mask.data).sum())
-    return outside <= _SPILL * int(mask.data.sum())

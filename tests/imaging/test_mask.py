@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posepipe.errors import MaskError
-from posepipe.imaging.mask import brain_mask, given_mask, nonzero_mask
+from posepipe.imaging.mask import brain_mask, given_mask, is_skull_stripped, nonzero_mask
 from posepipe.imaging.volume import Volume
 
 AFFINE = np.diag([2.0, 2, 2, 1])
@@ -140,3 +140,13 @@ def test_modes():
 
 def test_a_bad_given_mask_is_an_error_and_not_a_reason_to_fall_back():
     assert "too little" in refusal(brain_mask, EXTRACTED, volume(ball(3)))
+
+
+def test_an_image_is_skull_stripped_where_little_but_the_brain_is_left():
+    index = np.stack(np.meshgrid(*[np.arange(40) - 20] * 3, indexing="ij"))
+    distance = np.sqrt((index**2).sum(0))
+    whole = Volume((distance < 19).astype(np.float32), np.eye(4))
+    brain = Volume((distance < 15).astype(np.float32), np.eye(4))
+    mask, tight = Volume(distance < 15, np.eye(4)), Volume(distance < 14.5, np.eye(4))
+    assert is_skull_stripped(brain, mask) and is_skull_stripped(brain, tight)  # with another mask, a rim is left
+    assert not is_skull_stripped(whole, mask)
