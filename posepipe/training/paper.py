@@ -103,10 +103,14 @@ class References:
         self._ages = np.array([self._pictures[row].age for row in self._rows])
         self._names = np.array([self._pictures[row].name for row in self._rows])
         self._rng = np.random.default_rng(seed)
+        self._made: dict[int, Tensor] = {}
 
     def of(self, rows: Array) -> Tensor:
         """A reference (B, 2, S, S, S) for each of the pictures ``rows``."""
-        return self._synthesis.upright(np.array([self._one(int(row)) for row in rows]))
+        chosen = [self._one(int(row)) for row in rows]
+        for row in set(chosen) - self._made.keys():  # always the same: made once
+            self._made[row] = self._synthesis.upright(np.array([row]))[0]
+        return torch.stack([self._made[row] for row in chosen])
 
     def _one(self, row: int) -> int:
         picture = self._pictures[row]

@@ -1,0 +1,137 @@
+"""``posepipe-tools train``: from sources to weights that load, interrupted or not, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posepipe.cli.tools import main
+from posepipe.models import load_network
+from posepipe.training.card import data_terms, terms_line
+from posepipe.training.engine import Schedule
+from posepipe.training.job import PRESETS, Job, run_job
+from posepipe.training.plot import plot_log
+from posepipe.training.sources import Sources
+
+TINY = ["--size", "16"]
+TINY += ["--steps", "3", "3", "--batch", "2", "--log-every", "2", "--validate-every", "4", "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _few_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posepipe.training.job.VALIDATION_BATCHES", 1)
+
+
+@pytest.mark.parametrize("network", ["posenet", "correction"])
+def test_from_sources_to_weights(gathered: Any, tmp_path: Path, capsys: Any, network: str) -> None:
+    kind = ["correction"] if network == "correction" else ["pose", "--network", network]
+    command = ["train", *kind, "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "step 2 of 6 (mse)" in told and "step 6 of 6 (geodesic)" in told and " left" in told
+    assert "research use only" in told and "non-commercial research" in told
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "job.json", "log.csv", "log.png", "weights"]
+    assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
+    loaded = load_network(network, weights_dir=tmp_path / "weights")
+    assert loaded.options["size"] == 16
+    card = (tmp_path / "weights" / f"{network}.md").read_text(encoding="utf-8")
+    for words in ("research use only", "| Phantom | 2 |", "| bids | 1 |", "CC0", "seed 0", "mean rotation error", "steps 3 + 3"):
+        assert words in card
+    # once more: nothing is left to do, and nothing changes
+    assert main(command) == 0
+    assert load_network(network, weights_dir=tmp_path / "weights").sha256 == loaded.sha256
+
+
+@pytest.mark.parametrize("network", ["coordinates", "posenet"])
+def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path: Path, network: str) -> None:
+    schedule = replace(PRESETS[network].schedule, steps=(2, 2), batch=2, every=1, warmup=1)
+    job = Job(network, gathered.path, tmp_path / "whole", schedule, size=16, curriculum=2, leave_out=("bids",))
+
+    def stop(text: str) -> None:
+        if text.startswith("step 3 of 4"):
+            raise KeyboardInterrupt
+
+    whole = run_job(job, lambda _: None)
+    cut = replace(job, output=tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(cut, stop)
+    assert (tmp_path / "cut" / "log.png").is_file() and not (tmp_path / "cut" / "weights").exists()
+    told: list[str] = []
+    assert run_job(cut, told.append).read_bytes() == whole.read_bytes()
+    assert any("going on from step 3" in line for line in told)
+    assert "Left out on purpose: bids" in whole.with_suffix(".md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--size", "20"], 1, "multiple of 16"),
+        (["--curriculum", "5"], 2, "for --network posenet"),
+        (["--leave-out", "Phantm"], 2, "the sources hold Phantom, bids"),
+        (["--batch", "1"], 2, "two images a batch"),
+        (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),
+    ],
+)
+def test_what_cannot_be_is_told(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
+    assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+    command = ["train", "pose", "--network", "posenet", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
+    assert main(command) == 0
+    assert main([*command, "--seed", "1"]) == 2
+    assert "with other seed" in capsys.readouterr().err
+
+
+def test_one_stage_for_all_steps(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+    command = ["train", "pose", "--network", "posenet", "--loss-stages", "mse", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "step 6 of 6 (mse)" in told and "geodesic" not in told
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--subjects", "x"], "need --reference"),
+        (["--reference", "Nowhere"], "no atlas named 'Nowhere'"),
+        (["--terms", "CC0"], "--terms takes GROUP=TEXT"),
+    ],
+)
+def test_sources_that_cannot_be(demo: Any, tmp_path: Path, capsys: Any, options: list[str], words: str) -> None:
+    out = tmp_path / "pack.npz"
+    base = ["train", "sources", "--atlas-dir", str(demo.atlas_dir), "-o", str(out)]
+    reference = [] if "--reference" in options or "--subjects" in options else ["--reference", "Phantom"]
+    assert main([*base, *reference, *options]) == 2
+    assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_terms_follow_the_data(sources: Sources) -> None:
+    assert terms_line(data_terms(sources, ("bids",))) == "free for any use, as all of its training data: Phantom (CC0)"
+    assert terms_line(data_terms(sources)).startswith("research use only")
+    for bound in ("CC BY-NC 4.0", "not stated", "GNU General Public License", "no licence stated by the authors; cite the atlas"):
+        assert terms_line({"a": bound}).startswith("research use only")
+    for free in ("CC0 1.0", "CC BY 4.0", "MIT", "BSD-2"):
+        assert terms_line({"a": free}).startswith("free for any use")
+
+
+def test_presets_are_networks_that_can_be_made() -> None:
+    from posepipe.models.weights import build
+
+    for preset in PRESETS.values():
+        with torch.device("meta"):
+            build(preset.architecture, {"size": 32, **preset.options}, where="here")
+        assert isinstance(preset.schedule, Schedule)
+
+
+def test_a_log_without_lines_cannot_be_drawn(tmp_path: Path) -> None:
+    from posepipe.errors import UsageError
+
+    (tmp_path / "log.csv").write_text("step,stage,loss\n")
+    with pytest.raises(UsageError, match="no line"):
+        plot_log(tmp_path / "log.csv", tmp_path / "log.png")
