@@ -26,8 +26,9 @@ def add_arguments(subparsers: Any) -> None:
         help="coordinates: the default network; refiner: the same for nearly upright brains; posenet: the paper's",
     )  # fmt: skip
     pose.add_argument(
-        "--curriculum", type=_count, metavar="STEPS", help="posenet: the largest angle grows from 30° over so many steps (default: A/2)"
-    )
+        "--curriculum", type=_count, metavar="STEPS",
+        help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
+    )  # fmt: skip
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
     correction.add_argument(
@@ -166,9 +167,9 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     curriculum = getattr(args, "curriculum", None)
     schedule = replace(preset.schedule, **{k: v for k, v in given.items() if v is not None})
     if curriculum is None:
-        curriculum = schedule.steps[0] // 2 if network == "posenet" else 0
-    elif network != "posenet":
-        msg = f"--curriculum is for --network posenet; {network} needs none"
+        curriculum = schedule.steps[0] // 2 if preset.start else 0
+    elif preset.start is None:
+        msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))

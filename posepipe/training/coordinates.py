@@ -21,7 +21,7 @@ class CoordinateTask(SynthesisTask):
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        batch, seconds = self._training.timed(n)
+        batch, seconds = self.draw(n)
         field = self._forward(self.network, batch)
         dense = coordinate_loss(field, batch)
         angle = geodesic_distance(field.solve().rotation, batch.rotation)

@@ -23,32 +23,37 @@ from ..models.weights import build
 from .card import Made, card_text, data_terms, terms_line
 from .coordinates import CoordinateTask
 from .engine import Schedule, train
-from .paper import CORRECTION, POSENET, CorrectionTask, Curriculum, PoseTask, References
+from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .sources import Sources
 from .synthesis import Batch, Recipe, Synthesis
-from .task import SynthesisTask
+from .task import Curriculum, SynthesisTask
 
 VALIDATION_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A network that can be trained: class, options of its constructor besides ``size``, recipe, and how it is trained by default."""
+    """A network that can be trained: class, options of its constructor besides ``size``, recipe, and how it is trained by default.
+
+    ``start`` is the largest angle (degrees) that a curriculum begins with, ``hold`` the share of it before the angle grows.
+    """
 
     architecture: str
     options: Mapping[str, Any]
     recipe: Recipe
     schedule: Schedule
+    start: float | None = None
+    hold: float = 0.0
 
 
 PRESETS: Mapping[str, Preset] = {
-    "coordinates": Preset("CoordinateNet", {}, Recipe(), Schedule()),
+    "coordinates": Preset("CoordinateNet", {"residual": True}, Recipe(), Schedule((2000, 4000)), start=40.0, hold=0.6),
     "refiner": Preset(
         "CoordinateNet", {"residual": True}, Recipe(max_angle=40.0, shift=0.06, log_scale=0.06), Schedule()
     ),
     # dense batch normalisation wants batches of 32; the geodesic stage a rate of a few 1e-4 that falls to nearly 0
-    "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3)),
+    "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3), start=30.0),
     "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
 }
 """Name on the command line → preset."""
@@ -58,8 +63,9 @@ PRESETS: Mapping[str, Preset] = {
 class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
-    ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` (steps) is Pose-Net's, ``translation_weight`` the λ of
-    Correction-Net. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
+    ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
+    ``translation_weight`` is the λ of Correction-Net. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that
+    of the weights.
     """
 
     network: str
@@ -136,13 +142,14 @@ def make_task(job: Job, sources: Sources, recipe: Recipe) -> SynthesisTask:
     validation = _validation(job, sources, recipe)
     # a cube of 16 is halved to 2³ voxels, where bfloat16 gradients of 3³ kernels come out wrong on the CPU (torch 2.13)
     bf16 = job.size >= 32
+    curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
     if job.network == "posenet":
-        return PoseTask(network, training, validation, curriculum=Curriculum(steps=job.curriculum), bf16=bf16)
+        return PoseTask(network, training, validation, curriculum=curriculum, bf16=bf16)
     if job.network == "correction":
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
         weight = job.translation_weight
         return CorrectionTask(network, training, validation, references=references, translation_weight=weight, bf16=bf16)
-    return CoordinateTask(network, training, validation, bf16=bf16)
+    return CoordinateTask(network, training, validation, curriculum=curriculum, bf16=bf16)
 
 
 def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
@@ -215,7 +222,7 @@ def _made(job: Job, recipe: Recipe) -> Made:
     seconds = [n / float(row["images_s"]) for n, row in zip(images, rows, strict=True)]
     making = sum(s * float(row["generation_share"]) for s, row in zip(seconds, rows, strict=True))
     extra: dict[str, object] = {}
-    if job.network == "posenet":
+    if job.curriculum:
         extra["curriculum"] = f"of {job.curriculum} steps"
     if job.network == "correction":
         extra["translation weight"] = job.translation_weight

@@ -5,7 +5,6 @@ Salehi et al. 2018, §2.3–2.5. The first stage compares rotation vectors (mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,64 +27,19 @@ NEAR_WEEKS = 2.0
 """A reference is at most this much older or younger, where there is one."""
 
 
-@dataclass(frozen=True)
-class Curriculum:
-    """Small rotations first: the largest angle grows from ``start`` degrees to the recipe's over ``steps`` steps.
-
-    Regressing a rotation from an image learns nothing for a long time when all of SO(3) is drawn at once (docs/training.md).
-    """
-
-    start: float = 30.0
-    steps: int = 0
-
-    def angle(self, step: int, largest: float) -> float:
-        """Largest angle of ``step``, degrees.
-
-        >>> Curriculum(30, 100).angle(50, 180), Curriculum(30, 100).angle(100, 180), Curriculum().angle(0, 180)
-        (105.0, 180, 180)
-        """
-        if step >= self.steps:
-            return largest
-        return self.start + (largest - self.start) * step / self.steps
-
-
 class PoseTask(SynthesisTask):
-    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images, by ``curriculum``."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        training: Synthesis,
-        validation: list[Batch],
-        *,
-        curriculum: Curriculum = Curriculum(),
-        bf16: bool = True,
-    ) -> None:
-        super().__init__(network, training, validation, bf16=bf16)
-        self._curriculum, self._recipe, self._step = curriculum, training.recipe, 0
+    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images."""
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        largest = self._curriculum.angle(self._step, self._recipe.max_angle)
-        self._training.recipe = replace(self._recipe, max_angle=largest)
-        self._step += 1
-        batch, seconds = self._training.timed(n)
+        batch, seconds = self.draw(n)
         vector = self._forward(self.network, batch)
         loss = rotation_loss(vector, so3_torch.log(batch.rotation), stage)
-        return loss, {**_errors(vector, batch), "largest": largest, "seconds": seconds}
+        return loss, {**_errors(vector, batch), "largest": self._training.recipe.max_angle, "seconds": seconds}
 
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
         """Rotations (B, 3, 3)."""
         return so3_torch.exp(self._forward(network, batch))
-
-    def state(self) -> dict[str, Any]:
-        """See :class:`~posepipe.training.engine.Task`."""
-        return {**super().state(), "step": self._step}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See :class:`~posepipe.training.engine.Task`."""
-        super().restore(state)
-        self._step = state["step"]
 
     def _forward(self, network: nn.Module, batch: Batch) -> Tensor:
         x = _laid_out(outlined(batch.input))
@@ -151,7 +105,7 @@ class CorrectionTask(SynthesisTask):
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        batch, seconds = self._training.timed(n)
+        batch, seconds = self.draw(n)
         vector, shift = self._forward(self.network, batch, self._references.of(batch.rows))
         target = batch.translation / HALF_SIDE
         loss = pose_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,15 +12,54 @@ from ..geometry.so3_torch import geodesic_distance
 from .synthesis import Batch, Synthesis
 
 
+@dataclass(frozen=True)
+class Curriculum:
+    """Small rotations first: the largest angle is ``start`` degrees for ``hold`` steps, then grows to the recipe's until step ``steps``.
+
+    With all of SO(3) drawn from the beginning a network learns nothing for a long time (docs/training.md).
+    """
+
+    start: float = 30.0
+    steps: int = 0
+    hold: int = 0
+
+    def angle(self, step: int, largest: float) -> float:
+        """Largest angle of ``step``, degrees.
+
+        >>> Curriculum(30, 100).angle(50, 180), Curriculum(30, 100).angle(100, 180), Curriculum().angle(0, 180)
+        (105.0, 180, 180)
+        >>> Curriculum(40, 100, hold=60).angle(60, 180), Curriculum(40, 100, hold=60).angle(80, 180)
+        (40.0, 110.0)
+        """
+        if step >= self.steps:
+            return largest
+        return self.start + (largest - self.start) * max(step - self.hold, 0) / (self.steps - self.hold)
+
+
 class SynthesisTask:
-    """A network that finds the rotation of images from ``training``; ``validation`` is a fixed list of batches.
+    """A network that finds the rotation of images from ``training``, by ``curriculum``; ``validation`` is a fixed list of batches.
 
     With ``bf16`` the network computes in bfloat16 where torch deems that safe.
     """
 
-    def __init__(self, network: nn.Module, training: Synthesis, validation: list[Batch], *, bf16: bool = True) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        training: Synthesis,
+        validation: list[Batch],
+        *,
+        curriculum: Curriculum | None = None,
+        bf16: bool = True,
+    ) -> None:
         self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._training, self._validation, self._bf16 = training, validation, bf16
+        self._curriculum, self._recipe, self._step = curriculum or Curriculum(), training.recipe, 0
+
+    def draw(self, n: int) -> tuple[Batch, float]:
+        """The next ``n`` images, and the seconds it took to make them."""
+        self._training.recipe = replace(self._recipe, max_angle=self._curriculum.angle(self._step, self._recipe.max_angle))
+        self._step += 1
+        return self._training.timed(n)
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
@@ -36,11 +76,12 @@ class SynthesisTask:
 
     def state(self) -> dict[str, Any]:
         """See :class:`~posepipe.training.engine.Task`."""
-        return self._training.state()
+        return {**self._training.state(), "step": self._step}
 
     def restore(self, state: dict[str, Any]) -> None:
         """See :class:`~posepipe.training.engine.Task`."""
         self._training.restore(state)
+        self._step = state["step"]
 
     def _autocast(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)

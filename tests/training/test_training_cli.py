@@ -70,7 +70,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
     ("options", "code", "words"),
     [
         (["--size", "20"], 1, "multiple of 16"),
-        (["--curriculum", "5"], 2, "for --network posenet"),
+        (["--network", "refiner", "--curriculum", "5"], 2, "refiner sees small ones only"),
         (["--leave-out", "Phantm"], 2, "the sources hold Phantom, bids"),
         (["--batch", "1"], 2, "two images a batch"),
         (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),

@@ -17,9 +17,10 @@ from posepipe.models.inputs import PEDESTAL, outlined
 from posepipe.models.posenet import PoseNet
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.damage import Damage
-from posepipe.training.paper import CORRECTION, CorrectionTask, Curriculum, PoseTask, References
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
 from posepipe.training.sources import Sources
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
+from posepipe.training.task import Curriculum
 
 NONE = Damage().none()
 CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
