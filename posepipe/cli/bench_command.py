@@ -6,13 +6,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import bench_deep
+
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
 
 def add_arguments(subparsers: Any) -> None:
     """Register ``bench`` with the parser of ``posepipe-tools``."""
-    parser = subparsers.add_parser("bench", help="measure poses on real data with known truth")
-    parser.add_argument("table", choices=["classical"], help="what to measure")
+    bench = subparsers.add_parser("bench", help="measure poses on real data with known truth")
+    tables = bench.add_subparsers(dest="table", metavar="TABLE", required=True)
+    _add_classical(tables.add_parser("classical", help="initial poses without networks, and their refinements"))
+    bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
+    bench_deep.add_confidence(tables.add_parser("confidence", help="calibrate the confidence on brains nobody trained on"))
+
+
+def _add_classical(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder with atlases/ and ds-fetal, ds-neonates, ds-stacks")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the CSV and the tables")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
@@ -27,6 +35,11 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Make the table asked for."""
+    return {"classical": _classical, "volume": bench_deep.volume, "confidence": bench_deep.confidence}[args.table](args)
+
+
+def _classical(args: argparse.Namespace) -> int:
     """Measure, print the tables, write ``classical.csv`` and ``classical.md``."""
     import multiprocessing
 

@@ -1,0 +1,230 @@
+"""Calibration of the confidence: poses right and wrong of brains that nobody trained on, what is seen of them, and the model of it.
+
+Right and wrong poses as posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
+are not rare: the best hypothesis of the search that is not the right one, as if the right one had been missed, one choice of signs of
+the principal axes, and the truth turned by 20–90°. Each is refined and then judged by what it is: within 15° of the truth or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..atlas import AtlasLibrary
+from ..errors import UsageError
+from ..geometry import Rigid, rotations_in_bin
+from ..geometry.so3 import Array
+from ..registration.comparison import Comparison
+from ..registration.confidence import WITHIN_DEGREES, ConfidenceModel, confidence_features
+from ..registration.initial import InitialPose
+from ..training.split import load_split
+from .classical import Case, canonical_pose, cases
+from .logistic import auroc, brier, fit_logistic, out_of_fold, reliability, threshold
+from .methods import Contest, Problem
+from .problems import Problems, parse_damage
+from .rows import PartFile
+
+NATURAL = ("auto", "search", "deep")
+MADE = ("rival", "one-axes", "turned")
+MADE_SHARE = 0.1
+"""What the poses made wrong on purpose count for beside all natural ones: failures are rare in use, and confidence should say so."""
+DAMAGES = (
+    "none", "cut:0.67", "cut", "leak", "all:0.5", "cut:1.33", "bias:2", "all", "age", "invert", "noise:2", "cut:2", "leak:2",
+    "slices", "all:1.5", "cut+invert", "age+cut",
+)  # fmt: skip
+"""One a trial, in turn; 17 and the seven bins have no common divisor, so that all meet."""
+PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN", "CRL", 33), ("Serag", "CRL", 36))
+"""Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
+FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
+"""``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
+ABOUT = ("name", "trial", "damage", "source", "refine", "degrees")
+
+
+def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
+    """``validation``: brains that the split keeps for validation; ``train``: newborns it trains on. None of its test brains."""
+    split, library = load_split(), AtlasLibrary([data / "atlases"])
+    found = []
+    if "validation" in groups:
+        for atlas, other, week in PAIRS:
+            subject, template = library.template(atlas, f"{week}", "T2w"), library.template(other, f"{week}", "T2w")
+            if split.part(subject.space) != "validation":
+                msg = f"{subject.space} is not kept for validation by the split; choose another cohort to calibrate with"
+                raise UsageError(msg)
+            own = canonical_pose(template, subject)
+            found.append(Case(subject.space, "validation", subject.image, subject.mask, template, own))
+    newborns = cases(data, ("newborn-T2w",))
+    return found + [c for c in newborns if split.part(c.name.partition("-T2w")[0]) in groups]
+
+
+def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: int = 0) -> None:
+    """Add the rows of ``trials`` problems of one case to ``part``; those that are there already are not made again."""
+    done = {(r["trial"], r["source"]) for r in part.rows}
+    problems: Problems | None = None
+    for trial in range(trials):
+        wanted = [s for s in (*NATURAL, *MADE) if (str(trial), s) not in done]
+        if not wanted:
+            continue
+        problems = problems or Problems(case)
+        spec = DAMAGES[trial % len(DAMAGES)]
+        problem, _ = problems.problem(trial, parse_damage(spec), seed)
+        compare = Comparison.of(problem.image, problem.mask, problem.target)
+        rng = np.random.default_rng([seed, trial, 1])
+        searched: InitialPose | None = None
+        for source in wanted:
+            if source in ("search", "rival"):
+                searched = searched or contest.start(problem, compare, "search")
+            initial = _initial(contest, problem, compare, source, searched, rng)
+            if initial is None:
+                continue
+            # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
+            refine = "ants" if source == "auto" and trial % 2 else "torch"
+            refined = contest.finish(problem, compare, initial, refine)
+            features = confidence_features(initial, refined)
+            assert features is not None  # the contest's networks bear witness in every method
+            about = (case.name, trial, spec, source, refine, float(refined.pose.degrees_from(problem.truth)))
+            part.add(dict(zip(ABOUT, about, strict=True)) | features)
+
+
+def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
+    """Where the rows of one case are kept: other networks, other rows."""
+    networks = "".join(sha256[:6] for _, sha256 in sorted(weights.items()))
+    return folder / "parts" / f"{case.name}_{networks}.csv"
+
+
+def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
+    """One case, in a process of its own: case, folder, trials, seed, weights."""
+    case, folder, trials, seed, weights = task
+    contest = Contest(weights)
+    measure(case, contest, PartFile(part_path(folder, case, contest.networks.sha256)), trials=trials, seed=seed)
+
+
+def _initial(
+    contest: Contest, problem: Problem, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
+) -> InitialPose | None:
+    """The first pose of one source; None where the search knows no hypothesis but the right one."""
+    if source == "rival" and searched is not None:
+        return without_truth(searched, problem.truth)
+    if source == "turned":
+        truth = problem.truth
+        turn = rotations_in_bin(1, 20, 90, rng)[0]
+        center = truth.apply(problem.target.brain.center)
+        start = contest.start(problem, compare, "center")
+        return replace(start, pose=Rigid.about(turn, center, center) @ truth)
+    if source == "search" and searched is not None:
+        return searched
+    return contest.start(problem, compare, source)
+
+
+def without_truth(found: InitialPose, truth: Rigid) -> InitialPose | None:
+    """``found`` as if the hypotheses within 30° of the truth had not been seen; None if no other is left."""
+    left = tuple(h for h in found.hypotheses if h.pose.degrees_from(truth) > 30)
+    if not left:
+        return None
+    away = [left[0].score - h.score for h in left[1:] if h.pose.degrees_from(left[0].pose) > 30]
+    return replace(found, pose=left[0].pose, hypotheses=left, margin=min(away) if away else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The fitted ``model``, the rows it was fitted to, and the probabilities ``p`` (N,) of models that had not seen the brain."""
+
+    model: ConfidenceModel
+    p: Array
+    right: Array
+    weights: Array
+    natural: Array
+    damages: Array
+
+    def report(self) -> str:
+        """Markdown: figures cross-validated by brain."""
+        lines = [f"Model: {self.model.made}.", ""]
+        lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
+        for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", ~self.natural)):
+            lines.append(_line(title, self.p[mine], self.right[mine], self.model.review))
+        for damage in dict.fromkeys(self.damages):
+            mine = self.natural & (self.damages == damage)
+            lines.append(_line(f"natural, {damage}", self.p[mine], self.right[mine], self.model.review))
+        lines += ["", f"Review below {self.model.review:.3f}, fail below {self.model.fail:.3f}.", ""]
+        lines += ["| mean confidence | share right | weight | poses |", "|" + "---|" * 4]
+        lines += [f"| {m:.3f} | {s:.3f} | {w:.1f} | {n} |" for m, s, w, n in reliability(self.p, self.right, self.weights)]
+        lines += ["", "| feature | coefficient (per standard deviation) | mean | deviation |", "|" + "---|" * 4]
+        lines += [f"| {k} | {c:+.2f} | {m:.3g} | {s:.3g} |" for k, (c, m, s) in self.model.terms.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _line(title: str, p: Array, right: Array, review: float) -> str:
+    wrong, good = p[right == 0], p[right == 1]
+    flagged = f"{100 * np.mean(wrong < review):.1f} %" if len(wrong) else "–"
+    alarms = f"{100 * np.mean(good < review):.1f} %" if len(good) else "–"
+    area = f"{auroc(p, right):.4f}" if len(wrong) and len(good) else "–"
+    score = f"{brier(p, right):.4f}" if len(p) else "–"
+    return f"| {title} | {len(good)} | {len(wrong)} | {area} | {score} | {flagged} | {alarms} |"
+
+
+def calibrate(rows: list[dict[str, str]], weights: dict[str, str], *, ridge: float = 1.0) -> Calibration:
+    """Fit the model to rows of :func:`measure`; ``weights`` are the SHA-256 of the networks they were made with.
+
+    Raises :class:`~posepipe.errors.UsageError` for too few rows to fit and cross-validate.
+    """
+    if not rows:
+        msg = "no poses to calibrate with; run with more --trials"
+        raise UsageError(msg)
+    names = [k for k in rows[0] if k not in ABOUT]
+    x = np.array([[float(r[k]) for k in names] for r in rows])
+    right = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
+    natural = np.array([r["source"] in NATURAL for r in rows])
+    brains = np.array([r["name"] for r in rows])
+    counts = np.where(natural, 1.0, MADE_SHARE * natural.sum() / max((~natural).sum(), 1))
+    try:
+        p = out_of_fold(x, right, brains, weights=counts, folds=len(set(brains)), ridge=ridge)
+        fitted = fit_logistic(x, right, weights=counts, ridge=ridge)
+        review = _threshold(p, right, natural, FLAGGED, ALARMS)
+        fail = min(_threshold(p, right, natural, FLAGGED, FAIL_ALARMS), review / 2)
+    except ValueError as error:
+        msg = f"{len(rows)} poses of {len(set(brains))} brains do not make a model: {error}; run with more --trials or brains"
+        raise UsageError(msg) from error
+    terms = {k: (float(c), float(m), float(s)) for k, c, m, s in zip(names, fitted.coefficients, fitted.mean, fitted.scale, strict=True)}
+    wrong = int((natural & (right == 0)).sum())
+    made = (
+        f"{len(rows)} poses of {len(set(brains))} brains, {int(natural.sum())} of them natural ({wrong} wrong), the others made wrong on "
+        f"purpose with {100 * MADE_SHARE:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
+    )
+    model = ConfidenceModel(terms, fitted.intercept, review, fail, weights, made)
+    return Calibration(model, p, right, counts, natural, np.array([r["damage"] for r in rows]))
+
+
+def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: float) -> float:
+    """From natural poses alone where enough of them failed, else with the made failures too; alarms always from natural ones."""
+    enough = (natural & (right == 0)).sum() >= 20
+    mine = natural if enough else natural | (right == 0)
+    return threshold(p[mine], right[mine], flagged=flagged, alarms=alarms)
+
+
+def plot_reliability(found: Calibration, output: Path) -> Path:
+    """Confidence against the share of poses that are right, and how the two kinds of poses are spread (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, axes = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
+    for title, mine, colour in (("all, weighted", np.ones(len(found.p), bool), "tab:blue"), ("natural", found.natural, "tab:orange")):
+        points = reliability(found.p[mine], found.right[mine], found.weights[mine])
+        left.plot([a for a, *_ in points], [b for _, b, *_ in points], "o-", color=colour, ms=4, label=title)
+    left.set_xlabel("confidence (mean of class)")
+    left.set_ylabel("share of poses within 15°")
+    left.legend(frameon=False)
+    edges = np.linspace(0, 1, 21)
+    for title, value, colour in (("within 15°", 1, "tab:green"), ("wrong", 0, "tab:red")):
+        axes.hist(found.p[found.right == value], edges, alpha=0.6, color=colour, label=title)
+    for limit, style in ((found.model.review, "--"), (found.model.fail, ":")):
+        axes.axvline(limit, color="black", lw=0.9, ls=style)
+    axes.set_yscale("log")
+    axes.set_xlabel("confidence (dashed: review below; dotted: fail below)")
+    axes.set_ylabel("poses")
+    axes.legend(frameon=False)
+    figure.savefig(output, dpi=110, format="png")
+    return output

@@ -1,0 +1,52 @@
+"""Rows of measurements on disk: one CSV a case, written row by row, so that a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class PartFile:
+    """Rows of one case in ``path``; the first row fixes the columns. A last line that was cut short is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows = read_rows([path])
+        if path.exists():
+            write_rows(path, self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write ``row`` at once; numbers to five digits after the point."""
+        tidy = {k: "" if v is None else f"{v:.5f}" if isinstance(v, float) else str(v) for k, v in row.items()}
+        with self._path.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, list(tidy))
+            if stream.tell() == 0:
+                writer.writeheader()
+            writer.writerow(tidy)
+        self.rows.append(tidy)
+
+
+def read_rows(paths: Iterable[Path]) -> list[dict[str, str]]:
+    """All whole rows of the files that exist."""
+    out: list[dict[str, str]] = []
+    for path in paths:
+        if path.exists():
+            with path.open(newline="") as stream:
+                out += [row for row in csv.DictReader(stream) if None not in row.values() and None not in row]
+    return out
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write ``rows``, which share their columns, by atomic replace; without rows there is no file."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

@@ -1,0 +1,86 @@
+"""The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and damaged.
+
+Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/bench.md); every method sees the
+same images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..training.split import load_split
+from .classical import Case, cases
+from .methods import Contest
+from .problems import LAST_BINS, Damage, Problems, parse_damage
+from .rows import PartFile
+
+GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
+CLEAN_METHODS = (
+    "vvr-gc", "vvr-paa", "posenet-mse", "posenet", "correction", "vvr-deep", "search", "deep", "deep+correction", "deep+torch",
+    "auto+torch", "auto+ants",
+)  # fmt: skip
+DAMAGED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
+DAMAGES = (
+    "cut:0.67", "cut:1.33", "cut:2",
+    "leak:0.5", "leak", "leak:2",
+    "bias:0.5", "bias", "bias:2",
+    "noise:0.5", "noise", "noise:2",
+    "slices:0.75", "slices", "slices:1.5",
+    "age:0.34", "age:0.67", "age",
+    "invert:0.5", "invert", "invert:2",
+    "all:0.5", "all", "all:1.5", "cut+invert", "cut+age", "cut+leak+invert+slices",
+)  # fmt: skip
+"""Each kind at three strengths (cut: 10, 20 and 30 %; slices: 3, 4 and 6 mm; age: 1, 2 and 3 weeks), then several at once."""
+COLUMNS = ("group", "name", "weeks", "damage", "trial", "bin", "method", "degrees", "mm", "seconds", "qc", "confidence")
+
+
+def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = None) -> list[Case]:
+    """Brains to test on: those the split keeps for testing, and with ``templates`` the cohorts of one atlas as subjects of another.
+
+    The default networks were trained on the cohorts, so ``templates`` test generalisation only with networks that were trained without
+    the atlas ``left_out``, to which they are then confined.
+    """
+    split = load_split()
+    found = []
+    for case in cases(data, groups):
+        if case.group == "templates":
+            if left_out is None or case.name.startswith(f"{left_out}+"):
+                found.append(case)
+        elif case.group == "fetus" or split.part(case.name.rpartition("-")[0]) == "test":
+            found.append(case)
+    return found
+
+
+def measure(
+    case: Case, damage: Damage, contest: Contest, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
+) -> None:
+    """Add to ``part`` the rows of one case under one damage, ``trials`` in each bin; those that are there already are not made again."""
+    done = {(r["trial"], r["method"]) for r in part.rows}
+    problems: Problems | None = None
+    for trial in range(trials * len(LAST_BINS)):
+        wanted = tuple(m for m in methods if (str(trial), m) not in done)
+        if not wanted:
+            continue
+        problems = problems or Problems(case)
+        problem, which = problems.problem(trial, damage, seed)
+        center = problem.target.brain.center
+        for outcome in contest.run(problem, wanted):
+            pose, quality = outcome.refined.pose, outcome.quality
+            values = (
+                case.group, case.name, float(case.template.age), damage.spec, trial, which, outcome.method,
+                float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds),
+                quality.qc, quality.confidence,
+            )  # fmt: skip
+            part.add(dict(zip(COLUMNS, values, strict=True)))
+
+
+def part_path(folder: Path, case: Case, damage: str) -> Path:
+    """Where the rows of one case under one damage are kept."""
+    return folder / "parts" / f"{case.group}_{case.name}_{damage.replace(':', '-')}.csv"
+
+
+def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
+    """One case and damage, in a process of its own: case, damage, folder, methods, trials, seed, weights."""
+    case, damage, folder, methods, trials, seed, weights = task
+    part = PartFile(part_path(folder, case, damage))
+    measure(case, parse_damage(damage), Contest(weights), part, methods=methods, trials=trials, seed=seed)

@@ -1,0 +1,143 @@
+"""Tables of the comparison on volumes: by bin as in the paper, under damage, by age, and how well failures are flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ..geometry.so3 import Array
+from .problems import LAST_BINS
+
+LOST_DEGREES = 15.0
+DRAWS = 2000
+"""Of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pose by one method: error in degrees, displacement of the template's centre in mm, and posepipe's verdict on it."""
+
+    group: str
+    name: str
+    weeks: float
+    damage: str
+    trial: int
+    bin: int
+    method: str
+    degrees: float
+    mm: float
+    seconds: float
+    qc: str
+    confidence: float | None
+
+    @classmethod
+    def of(cls, row: dict[str, str]) -> Row:
+        """From a line of the CSV."""
+        kinds: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
+        kinds["float | None"] = lambda text: float(text) if text else None
+        return cls(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(cls)})  # type: ignore[arg-type]
+
+    @property
+    def lost(self) -> bool:
+        """Whether the pose is more than 15° off."""
+        return self.degrees > LOST_DEGREES
+
+
+def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
+    """Markdown, a table a group: mean ± sd in each bin, and over the six bins together the rest; ``missing`` methods get a plain line."""
+    out = []
+    heads = " | ".join(f"{low}–{high}°" for low, high in LAST_BINS)
+    for group in _unique(r.group for r in rows):
+        mine = [r for r in rows if r.group == group]
+        draws = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
+        out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {draws} draw(s) a bin each; degrees, mean ± sd\n"]
+        out += [f"| method | {heads} | all (95 % by subject) | median | p95 | > 10° | > 15° | > 30° | mm | s |", "|" + "---|" * 16]
+        for method in _unique(r.method for r in mine):
+            out.append(_line(method, [r for r in mine if r.method == method]))
+        out += [f"| {method} | {'– | ' * 14}not run: no {network} in these weights |" for method, network in (missing or {}).items()]
+    return "\n".join(out)
+
+
+def _line(method: str, mine: list[Row]) -> str:
+    cells = [_mean_sd([r.degrees for r in mine if r.bin == b]) for b in range(len(LAST_BINS))]
+    # the extra draws of the last bin would count twice
+    even = [r for r in mine if r.bin < 6] or mine
+    degrees = np.array([r.degrees for r in even])
+    low, high = by_subject(even)
+    spread = f"{_mean_sd(degrees)} ({low:.2f}–{high:.2f})" if np.isfinite(low) else _mean_sd(degrees)
+    shares = " | ".join(f"{100 * np.mean(degrees > limit):.1f} %" for limit in (10, 15, 30))
+    mm, seconds = np.mean([r.mm for r in even]), np.median([r.seconds for r in even])
+    quantiles = f"{np.median(degrees):.2f} | {np.quantile(degrees, 0.95):.2f}"
+    return f"| {method} | {' | '.join(cells)} | {spread} | {quantiles} | {shares} | {mm:.2f} | {seconds:.2f} |"
+
+
+def by_subject(rows: list[Row], *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean error when subjects, not poses, are drawn again; NaN for one subject."""
+    names = _unique(r.name for r in rows)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    sums = np.array([sum(r.degrees for r in rows if r.name == n) for n in names])
+    counts = np.array([sum(r.name == n for r in rows) for n in names])
+    pick = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
+    means = sums[pick].sum(1) / counts[pick].sum(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def table_by_damage(rows: list[Row]) -> str:
+    """Markdown, a table a group: share within 15° and median error of each method under each damage."""
+    out = []
+    for group in _unique(r.group for r in rows):
+        mine = [r for r in rows if r.group == group]
+        methods = _unique(r.method for r in mine)
+        title = f"\n**{group}**: {len({r.name for r in mine})} image(s); within 15° (median of degrees)\n"
+        out += [title, f"| damage | poses | {' | '.join(methods)} |", "|" + "---|" * (2 + len(methods))]
+        for damage in (*_unique(r.damage for r in mine), "all together"):
+            these = [r for r in mine if damage in (r.damage, "all together")]
+            cells = [_within([r for r in these if r.method == m]) for m in methods]
+            out.append(f"| {damage} | {len({(r.name, r.damage, r.trial) for r in these})} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def table_of_flags(rows: list[Row]) -> str:
+    """Markdown: of each method's failures the share flagged ``review`` or ``fail``, and of its right poses the share flagged for nothing,
+    by the verdict as a whole; and how many poses had a confidence at all."""
+    out = ["\n| method | damage | lost | flagged | right | false alarms | with confidence |", "|" + "---|" * 7]
+    for method in _unique(r.method for r in rows):
+        for damage, mine in (("none", [r for r in rows if r.damage == "none"]), ("some", [r for r in rows if r.damage != "none"])):
+            these = [r for r in mine if r.method == method]
+            if these:
+                lost, right = [r for r in these if r.lost], [r for r in these if not r.lost]
+                known = sum(r.confidence is not None for r in these)
+                flags = f"{len(lost)} | {_flagged(lost)} | {len(right)} | {_flagged(right)} | {known} of {len(these)}"
+                out.append(f"| {method} | {damage} | {flags} |")
+    return "\n".join(out)
+
+
+def table_by_age(rows: list[Row]) -> str:
+    """Markdown: mean error by group, weeks and method (the paper's Figure 7 in figures)."""
+    methods = _unique(r.method for r in rows)
+    out = [f"\n| group | weeks | {' | '.join(methods)} |", "|" + "---|" * (2 + len(methods))]
+    for group, weeks in sorted({(r.group, r.weeks) for r in rows}):
+        mine = [r for r in rows if (r.group, r.weeks) == (group, weeks) and r.bin < 6]
+        out.append(f"| {group} | {weeks:g} | {' | '.join(_mean_sd([r.degrees for r in mine if r.method == m]) for m in methods)} |")
+    return "\n".join(out)
+
+
+def _within(rows: list[Row]) -> str:
+    if not rows:
+        return "–"
+    return f"{100 * np.mean([not r.lost for r in rows]):.1f} % ({np.median([r.degrees for r in rows]):.1f})"
+
+
+def _flagged(rows: list[Row]) -> str:
+    return f"{sum(r.qc != 'pass' for r in rows)} ({100 * np.mean([r.qc != 'pass' for r in rows]):.1f} %)" if rows else "–"
+
+
+def _mean_sd(values: list[float] | Array) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if len(values) else "–"
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

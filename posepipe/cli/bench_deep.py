@@ -1,0 +1,127 @@
+"""``posepipe-tools bench volume`` and ``bench confidence``: the networks measured beside the other methods, and their confidence."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VOLUME_GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
+CONFIDENCE_GROUPS = ("validation", "train")
+
+
+def add_volume(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench volume``."""
+    _add_common(parser)
+    parser.add_argument("--groups", nargs="+", choices=VOLUME_GROUPS, default=["fetus", "newborn-T2w"], help="which brains")
+    parser.add_argument("--left-out", metavar="ATLAS", help="of the templates only this atlas, which --weights never saw")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: those of the table; an unknown name lists them")
+    parser.add_argument(
+        "--damage", nargs="*", metavar="SPEC", help="none, or KIND[:STRENGTH] joined by +; without SPEC the whole second table"
+    )
+    parser.add_argument("--trials", type=int, default=10, help="draws of each image in each of seven bins (default 10)")
+
+
+def add_confidence(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench confidence``."""
+    _add_common(parser)
+    parser.add_argument(
+        "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
+        help="brains kept for validation; newborns that the networks were trained on",
+    )  # fmt: skip
+    parser.add_argument("--trials", type=int, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
+    parser.add_argument("--install", action="store_true", help="also write the model into the package")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder with atlases/, ds-fetal and ds-neonates")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
+    parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def volume(args: argparse.Namespace) -> int:
+    """Measure, write ``volume.csv``, ``volume.md`` and the plots."""
+    from ..bench import methods, problems, rows, volume_plots, volume_tables
+    from ..bench import volume as bench
+    from ..errors import UsageError
+
+    damages = ["none"] if args.damage is None else args.damage or list(bench.DAMAGES)
+    for spec in damages:
+        problems.parse_damage(spec)
+    chosen = tuple(args.methods or (bench.CLEAN_METHODS if damages == ["none"] else bench.DAMAGED_METHODS))
+    unknown = [m for m in chosen if m not in methods.METHODS]
+    if unknown:
+        msg = f"--methods: {', '.join(unknown)} is none of {', '.join(methods.METHODS)}"
+        raise UsageError(msg)
+    missing = methods.missing_networks(chosen, args.weights)
+    for method, network in missing.items():
+        print(f"{method}: not run, there is no {network} in these weights", flush=True)
+    chosen = tuple(m for m in chosen if m not in missing)
+    cases = _named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
+    tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in damages for case in cases]
+    _all(bench.run_task, tasks, args.jobs)
+    found = rows.read_rows(bench.part_path(args.output, case, spec) for spec in damages for case in cases)
+    rows.write_rows(args.output / "volume.csv", found)
+    measured = [volume_tables.Row.of(r) for r in found]
+    measured = [r for m in chosen for r in measured if r.method == m]  # in the order of the table
+    parts = [volume_tables.table_by_damage(measured)]
+    if damages == ["none"]:
+        parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
+        volume_plots.plot_all(measured, args.output)
+    return _told("\n".join([*parts, volume_tables.table_of_flags(measured)]), args.output / "volume.md")
+
+
+def confidence(args: argparse.Namespace) -> int:
+    """Measure, fit, write ``confidence.csv``, ``confidence.toml``, ``confidence.md`` and ``reliability.png``."""
+    from ..bench import confidence as bench
+    from ..bench import rows
+    from ..models.weights import POSE_NETWORKS, hashes
+    from ..registration.confidence import PACKAGED, save_confidence
+
+    cases = _named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
+    tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]
+    _all(bench.run_task, tasks, args.jobs)
+    weights = hashes(POSE_NETWORKS, args.weights)
+    found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
+    rows.write_rows(args.output / "confidence.csv", found)
+    calibration = bench.calibrate(found, weights)
+    save_confidence(calibration.model, args.output / "confidence.toml")
+    bench.plot_reliability(calibration, args.output / "reliability.png")
+    if args.install:
+        save_confidence(calibration.model, PACKAGED)
+    return _told(calibration.report(), args.output / "confidence.md")
+
+
+def _named(cases: list[Any], names: list[str] | None) -> list[Any]:
+    from ..errors import UsageError
+
+    chosen = [c for c in cases if not names or c.name.startswith(tuple(names))]
+    if not chosen:
+        msg = f"no brain to measure: the groups asked for hold {', '.join(c.name for c in cases) or 'none'}"
+        raise UsageError(msg)
+    return chosen
+
+
+def _all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
+    """Each task once, ``jobs`` at a time."""
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    if jobs == 1:
+        for task in tqdm(tasks, mininterval=10):
+            work(task)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for _ in tqdm(pool.imap_unordered(work, tasks), total=len(tasks), mininterval=10):
+            continue
+
+
+def _told(text: str, output: Path) -> int:
+    output.write_text(text.strip() + "\n", encoding="utf-8")
+    print(text)
+    return 0

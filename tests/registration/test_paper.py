@@ -1,0 +1,62 @@
+"""The paper's pair put to use: what the networks answer becomes a pose in millimetres."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posepipe.geometry import Rigid, so3
+from posepipe.models.coordinates import HALF_SIDE
+from posepipe.models.correction import CorrectionNet
+from posepipe.models.posenet import PoseNet
+from posepipe.models.weights import save_network
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.paper import CorrectionNetwork, PoseNetwork
+
+OPTIONS = {"size": 16, "width": 0.1}
+ANSWER = np.array([0.3, -0.2, 0.5])
+SHIFT = np.array([0.05, -0.02, 0.03])
+TO_CANONICAL = so3.exp([0.1, 0.2, -0.1])
+
+
+def answering(net: PoseNet | CorrectionNet) -> None:
+    """Let ``net`` give ANSWER, and SHIFT if it can, whatever it is shown."""
+    with torch.no_grad():
+        net.rotation.dense.weight.zero_()
+        net.rotation.dense.bias.copy_(torch.atanh(torch.tensor(ANSWER / math.pi)))
+        if isinstance(net, CorrectionNet):
+            net.translation.dense.weight.zero_()
+            net.translation.dense.bias.copy_(torch.tensor(SHIFT))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("weights")
+    for net, name in ((PoseNet(**OPTIONS), "pose-net"), (CorrectionNet(**OPTIONS), "correction-net")):
+        answering(net)
+        save_network(net, name, where, architecture=type(net).__name__, options=OPTIONS, card="For a test.", terms="none")
+    return where
+
+
+@pytest.fixture(scope="module")
+def compare(head, target) -> Comparison:
+    return Comparison.of(head.image, head.mask, target)
+
+
+def test_pose_net_turns_about_the_centres(folder, compare):
+    pose = PoseNetwork("pose-net", folder).pose(compare, TO_CANONICAL)
+    np.testing.assert_allclose(pose.rotation, so3.exp(ANSWER) @ TO_CANONICAL, atol=2e-3)  # weights are stored in float16
+    np.testing.assert_allclose(pose.apply(compare.target.brain.center), compare.brain.center, atol=1e-6)
+
+
+def test_correction_net_adds_what_is_left(folder, compare):
+    start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center + 3.0)
+    found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
+    upright = start.rotation @ TO_CANONICAL.T
+    np.testing.assert_allclose(found.rotation @ TO_CANONICAL.T, upright @ so3.exp(ANSWER), atol=2e-3)
+    moved = found.apply(compare.target.brain.center) - start.apply(compare.target.brain.center)
+    np.testing.assert_allclose(upright.T @ moved, SHIFT * HALF_SIDE * compare.brain.radius, atol=0.05)
