@@ -72,9 +72,9 @@ class Comparison:
         inside = Term(self.target.fine_texture, self._texture.points(points))
         return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
 
-    def poses(self, pose: Rigid) -> Poses:
-        """``pose`` (template → image) as one candidate, its size from the masks' radii."""
-        scale = self.target.log_scale(self.brain)
+    def poses(self, pose: Rigid, log_scale: float | None = None) -> Poses:
+        """``pose`` (template → image) as one candidate; ``log_scale`` (template's size over the image's) None: from the masks' radii."""
+        scale = self.target.log_scale(self.brain) if log_scale is None else log_scale
         return Poses.from_rigid(pose, self.brain.center, self.target.brain.center, scale, self.brain.image.device)
 
     def rigid(self, poses: Poses, i: int = 0) -> Rigid:
@@ -98,3 +98,11 @@ class Comparison:
     def judged(self, poses: Poses) -> Fitted:
         """Rough poses brought to the criterion."""
         return fit(self.judging, fit(self.outlines, poses, 4).poses, 4)
+
+    def judged_strictly(self, poses: Poses) -> Fitted:
+        """Rough poses fitted by what a badly damaged brain still shows, outline and coarse texture with outliers left out, and
+        judged by that texture alone: the outline of a wrong mask speaks for wrong poses."""
+        edges, inside = self.rough
+        texture_first = (Term(inside.level, inside.points), Term(edges.level, edges.points, OUTLINE_SHARE))
+        near = fit(self.rough, poses, 10, strict=True).poses
+        return fit(texture_first[:1], fit(texture_first, near, 2, strict=True).poses, 0)

@@ -24,6 +24,8 @@ from .levels import Level, Points
 CLASSES = 16
 OUTLIER = 3.0
 """A residual of this many robust standard deviations counts half."""
+STRICT_OUTLIER = 2.0
+"""In a strict fit a residual of this many robust standard deviations counts a quarter, and larger ones hardly at all."""
 SCALE_LIMIT = 0.25
 STEP_LIMIT = 0.2
 
@@ -93,13 +95,17 @@ class Fitted:
     overlap: Tensor
 
 
-def fit(terms: Sequence[Term], poses: Poses, iterations: int) -> Fitted:
-    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them."""
+def fit(terms: Sequence[Term], poses: Poses, iterations: int, *, strict: bool = False) -> Fitted:
+    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them.
+
+    ``strict`` all but leaves out what fits badly (Geman–McClure weights): for masks that are partly wrong, where it keeps the size and
+    the place; on sound ones it is a little less exact.
+    """
     if not terms:
         msg = "a fit needs at least one term"
         raise ValueError(msg)
     for _ in range(iterations):
-        poses = _step(poses, terms)
+        poses = _step(poses, terms, strict=strict)
     looks = [term.look(poses) for term in terms]
     criterion = torch.zeros_like(poses.log_scale)
     for term, (_, fields, weight) in zip(terms, looks, strict=True):
@@ -121,11 +127,12 @@ def _mapped(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     return mean @ classes.T
 
 
-def _residual(value: Tensor, weight: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+def _residual(value: Tensor, weight: Tensor, classes: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
     """Residuals (n, N) and robust weights (n, N), the latter scaled by the residual variance."""
     rough = _mapped(value, weight, classes) - value
     spread = 1.48 * rough.abs().median(1, keepdim=True).values.clamp_min(0.05)
-    weight = weight / (1 + (rough / (OUTLIER * spread)) ** 2)
+    limit, power = (STRICT_OUTLIER, 2) if strict else (OUTLIER, 1)
+    weight = weight / (1 + (rough / (limit * spread)) ** 2) ** power
     residual = _mapped(value, weight, classes) - value
     variance = (weight * residual**2).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
     return residual, weight / variance.clamp_min(0.02)
@@ -137,10 +144,10 @@ def _ratio(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     return 1 - (weight * residual**2).sum(1) / (weight * (value - mean) ** 2).sum(1).clamp_min(1e-6)
 
 
-def _normal(term: Term, poses: Poses) -> tuple[Tensor, Tensor]:
+def _normal(term: Term, poses: Poses, *, strict: bool) -> tuple[Tensor, Tensor]:
     """Normal matrix (n, 7, 7) and right side (n, 7) of one term: a mean over its points, times its share."""
     carried, fields, weight = term.look(poses)
-    residual, robust = _residual(fields[0], weight, term.classes)
+    residual, robust = _residual(fields[0], weight, term.classes, strict=strict)
     x, y, z = carried.unbind(-1)
     gx, gy, gz = fields[2:]
     jacobian = torch.stack(
@@ -150,10 +157,10 @@ def _normal(term: Term, poses: Poses) -> tuple[Tensor, Tensor]:
     return weighted.transpose(1, 2) @ jacobian, (weighted * residual[..., None]).sum(1)
 
 
-def _step(poses: Poses, terms: Sequence[Term]) -> Poses:
-    normal, right = _normal(terms[0], poses)
+def _step(poses: Poses, terms: Sequence[Term], *, strict: bool) -> Poses:
+    normal, right = _normal(terms[0], poses, strict=strict)
     for term in terms[1:]:
-        n, r = _normal(term, poses)
+        n, r = _normal(term, poses, strict=strict)
         normal, right = normal + n, right + r
     diagonal = torch.diagonal(normal, dim1=1, dim2=2)
     change = torch.linalg.solve(normal + torch.diag_embed(1e-3 * diagonal + 1e-7), right)

@@ -21,13 +21,17 @@ DISTINCT_DEGREES = 20.0
 BY_CONTRAST, BY_RATIO = 12, 8
 """Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
 FINALISTS = 6
+DOUBT = 0.25
+"""A best score below this calls for a second, stricter look: undamaged brains score 0.26 (a spina bifida template on a normal one) to
+1.1, those that are lost for damage at most 0.24 (docs/experiments.md, 10)."""
+ELSEWHERE_DEGREES = 30.0
 CENTER_SHIFT = 0.15
 """How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """A candidate ``pose`` and its ``score``: the criterion of :class:`~posepipe.registration.comparison.Comparison`.
+    """A candidate ``pose`` and its ``score``: the criterion of :class:`~posepipe.registration.comparison.Comparison` it was judged by.
 
     ``log_scale`` is the logarithm of the template's size over the image's, ``overlap`` the share of the image inside the template.
     """
@@ -43,17 +47,31 @@ def search(compare: Comparison, *, age_known: bool = True) -> tuple[Hypothesis, 
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
+
+    Where the best scores below :data:`DOUBT`, as under heavy damage, all that the bank proposed is fitted and judged once more,
+    strictly (:meth:`~posepipe.registration.comparison.Comparison.judged_strictly`). If that leads more than 30° away, its hypotheses
+    are returned, with scores of that second kind.
     """
-    tried = fit(compare.sketch, propose(compare.brain, compare.target, age_known=age_known), 8)
-    final = compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS)))
+    proposed = propose(compare.brain, compare.target, age_known=age_known)
+    tried = fit(compare.sketch, proposed, 8)
+    found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS))))
+    if found[0].score >= DOUBT:
+        return found
+    again = distinct_hypotheses(compare, compare.judged_strictly(proposed))
+    # where both looks agree the first is the more exact
+    return again if again[0].pose.degrees_from(found[0].pose) > ELSEWHERE_DEGREES else found
+
+
+def distinct_hypotheses(compare: Comparison, judged: Fitted) -> tuple[Hypothesis, ...]:
+    """Poses that have been judged, as hypotheses more than 5° apart, best first."""
     return tuple(
         Hypothesis(
-            compare.rigid(final.poses, int(i)),
-            float(final.criterion[i]),
-            float(final.poses.log_scale[i]),
-            float(final.overlap[i]),
+            compare.rigid(judged.poses, int(i)),
+            float(judged.criterion[i]),
+            float(judged.poses.log_scale[i]),
+            float(judged.overlap[i]),
         )
-        for i in _best_distinct(final, FINALISTS)
+        for i in _best_distinct(judged, FINALISTS)
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posepipe.bench.perturb import damaged
 from posepipe.geometry import Rigid, random_rotations, so3
 from posepipe.registration.brain import Brain
 from posepipe.registration.comparison import Comparison
@@ -173,3 +174,13 @@ def test_scale_is_bounded(head, target):
     assert float(fitted.log_scale.abs().max()) <= SCALE_LIMIT + 1e-6
     np.testing.assert_allclose(np.linalg.det(fitted.rotation.numpy()), 1, atol=1e-4)
     assert so3.geodesic_distance(fitted.rotation[0].numpy().T.astype(float), head.pose.rotation) < 0.5
+
+
+def test_a_strict_fit_keeps_size_and_pose_where_the_mask_is_wrong(make_head, target):
+    h = make_head(1)
+    compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    start = compare.poses(h.pose @ Rigid(so3.exp([0.08, -0.06, 0.08]), np.zeros(3)))
+    plain, strict = (fit(compare.outlines, start, 10, strict=s).poses for s in (False, True))
+    assert abs(float(strict.log_scale)) < 0.08
+    assert abs(float(strict.log_scale)) < abs(float(plain.log_scale)) - 0.02
+    assert compare.rigid(strict).degrees_from(h.pose) < min(8, compare.rigid(plain).degrees_from(h.pose))

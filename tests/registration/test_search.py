@@ -10,10 +10,11 @@ import pytest
 from posepipe.bench.perturb import damaged
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.volume import Volume
+from posepipe.registration import search as searching
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import InitialPose, initial_pose
 from posepipe.registration.quality import LOW_MARGIN
-from posepipe.registration.search import BY_CONTRAST, BY_RATIO, FINALISTS, propose, search
+from posepipe.registration.search import BY_CONTRAST, BY_RATIO, DOUBT, FINALISTS, propose, search
 from posepipe.registration.target import Target
 
 
@@ -79,6 +80,22 @@ def test_finds_the_pose_of_a_damaged_brain(heads, target, kind, seed):
     image, mask = damaged(h.image, h.mask, kind, 1.0, np.random.default_rng(seed))
     found = search(Comparison.of(image, mask, target))[0]
     assert found.pose.degrees_from(h.pose) < 6
+
+
+def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeypatch):
+    h = make_head(1)
+    compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    twice = search(compare)
+    assert twice[0].pose.degrees_from(h.pose) < 8
+    assert [x.score for x in twice] == sorted((x.score for x in twice), reverse=True)
+    monkeypatch.setattr(searching, "DOUBT", 0.0)
+    once = search(compare)
+    assert once[0].score < DOUBT
+    assert once[0].pose.degrees_from(h.pose) > 90
+
+
+def test_sound_brains_are_not_in_doubt(found):
+    assert min(f.hypotheses[0].score for f in found) > DOUBT
 
 
 def test_a_cut_loses_the_seventh_part_and_the_scale_is_kept(heads, target):
