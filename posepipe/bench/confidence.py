@@ -22,7 +22,7 @@ from ..registration.initial import InitialPose
 from ..training.split import load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, out_of_fold, reliability, threshold
-from .methods import Contest, Problem
+from .methods import Contest, Problem, networks_key
 from .problems import Problems, parse_damage
 from .rows import PartFile
 
@@ -89,8 +89,7 @@ def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: 
 
 def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
     """Where the rows of one case are kept: other networks, other rows."""
-    networks = "".join(sha256[:6] for _, sha256 in sorted(weights.items()))
-    return folder / "parts" / f"{case.name}_{networks}.csv"
+    return folder / "parts" / f"{case.name}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:

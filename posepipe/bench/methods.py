@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,15 @@ METHODS: dict[str, tuple[str, str]] = {
 }
 """Name → first pose (one of posepipe's, ``one-axes`` as the paper's PAA, or the name of a network) and what follows."""
 PAPER_NETWORKS = ("pose-net-mse", "pose-net", "correction-net")
+
+
+def networks_key(weights: Mapping[str, str]) -> str:
+    """A short name for the default networks of SHA-256 ``weights``, for files of rows made with them.
+
+    >>> networks_key({"b": "0123456789", "a": "abcdefghij"})
+    'abcdef012345'
+    """
+    return "".join(weights[name][:6] for name in sorted(weights))
 
 
 @dataclass(frozen=True, eq=False)

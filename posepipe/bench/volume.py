@@ -6,11 +6,12 @@ same images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..training.split import load_split
 from .classical import Case, cases
-from .methods import Contest
+from .methods import Contest, networks_key
 from .problems import LAST_BINS, Damage, Problems, parse_damage
 from .rows import PartFile
 
@@ -74,13 +75,14 @@ def measure(
             part.add(dict(zip(COLUMNS, values, strict=True)))
 
 
-def part_path(folder: Path, case: Case, damage: str) -> Path:
-    """Where the rows of one case under one damage are kept."""
-    return folder / "parts" / f"{case.group}_{case.name}_{damage.replace(':', '-')}.csv"
+def part_path(folder: Path, case: Case, damage: str, weights: Mapping[str, str]) -> Path:
+    """Where the rows of one case under one damage are kept: other default networks (SHA-256 ``weights``), other rows."""
+    return folder / "parts" / f"{case.group}_{case.name}_{damage.replace(':', '-')}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
     """One case and damage, in a process of its own: case, damage, folder, methods, trials, seed, weights."""
     case, damage, folder, methods, trials, seed, weights = task
-    part = PartFile(part_path(folder, case, damage))
-    measure(case, parse_damage(damage), Contest(weights), part, methods=methods, trials=trials, seed=seed)
+    contest = Contest(weights)
+    part = PartFile(part_path(folder, case, damage, contest.networks.sha256))
+    measure(case, parse_damage(damage), contest, part, methods=methods, trials=trials, seed=seed)

@@ -48,6 +48,7 @@ def volume(args: argparse.Namespace) -> int:
     from ..bench import methods, problems, rows, volume_plots, volume_tables
     from ..bench import volume as bench
     from ..errors import UsageError
+    from ..models.weights import POSE_NETWORKS, hashes
 
     damages = ["none"] if args.damage is None else args.damage or list(bench.DAMAGES)
     for spec in damages:
@@ -64,7 +65,8 @@ def volume(args: argparse.Namespace) -> int:
     cases = _named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
     tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in damages for case in cases]
     _all(bench.run_task, tasks, args.jobs)
-    found = rows.read_rows(bench.part_path(args.output, case, spec) for spec in damages for case in cases)
+    weights = hashes(POSE_NETWORKS, args.weights)
+    found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in damages for case in cases)
     rows.write_rows(args.output / "volume.csv", found)
     measured = [volume_tables.Row.of(r) for r in found]
     measured = [r for m in chosen for r in measured if r.method == m]  # in the order of the table

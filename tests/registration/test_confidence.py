@@ -99,6 +99,7 @@ def test_the_package_s_model_is_of_the_package_s_networks():
         pytest.skip("no confidence model in the package yet")
     assert model.weights == hashes(POSE_NETWORKS)
     assert 0 < model.fail < model.review < 1
+    assert set(model.terms) == set(confidence_features(initial(), refined()) or {})
 
 
 @pytest.fixture
