@@ -41,3 +41,7 @@ class RatingError(PosepipeError):
 
 class WeightsError(PosepipeError):
     """Weights of a network that are unknown, missing, damaged, or not of the network they are said to be."""
+
+
+class TrainingError(PosepipeError):
+    """Training that cannot go on: its loss is no longer a finite number."""

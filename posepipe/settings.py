@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-INIT_CHOICES = ("auto", "search", "axes", "center")
+INIT_CHOICES = ("auto", "deep", "search", "axes", "center")
 REFINE_CHOICES = ("ants", "torch", "none")
 MASK_CHOICES = ("auto", "given", "nonzero")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
@@ -48,6 +48,7 @@ class Settings:
     nprocs: int | None = None
     omp_nthreads: int | None = None
     mem_gb: float | None = None
+    weights: Path | None = None
     device: str = "auto"
     nipype_plugin: str | None = None
     plugin_args: Path | None = None

@@ -14,6 +14,7 @@ from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.template import template_inputs
+from posepipe.models.listing import LISTING
 from posepipe.plan import ImagePlan
 from posepipe.settings import Settings
 
@@ -67,7 +68,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
     mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
-    initial = _node(InitialPose(method=settings.init, **compute), "initial_pose", of_torch)
+    networks = {"weights": str(settings.weights / LISTING)} if settings.weights else {}
+    initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refining = {"method": settings.refine, "seed": settings.random_seed}
     of_refining = omp_nthreads if settings.refine == "ants" else of_torch
     refined = _node(RefinePose(num_threads=of_refining, **refining, **compute), "refinement", of_refining)

@@ -31,6 +31,8 @@ _MASKS = {
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
 }
 _INIT = {
+    "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "
+    "Procrustes",
     "search": "The pose was found by a search over all rotations, scored by the similarity of image and template "
     "inside both masks; the best candidates were polished by gradient",
     "axes": "The pose was started from the principal axes of the brain mask, of whose four proper sign choices the "
@@ -61,7 +63,7 @@ class Methods:
         """As the plan has it."""
         template = plan.choice.template
         mask = "given" if plan.image.mask is not None and settings.mask != "nonzero" else "nonzero"
-        init = "search" if settings.init == "auto" else settings.init
+        init = "deep" if settings.init == "auto" else settings.init
         return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine)
 
     @classmethod

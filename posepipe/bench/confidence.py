@@ -140,7 +140,7 @@ class Calibration:
         """Markdown: figures cross-validated by brain."""
         lines = [f"Model: {self.model.made}.", ""]
         lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
-        for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", ~self.natural)):
+        for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", np.logical_not(self.natural))):
             lines.append(_line(title, self.p[mine], self.right[mine], self.model.review))
         for damage in dict.fromkeys(self.damages):
             mine = self.natural & (self.damages == damage)

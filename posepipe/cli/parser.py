@@ -86,6 +86,9 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "how the pose is found"))
     group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "how it is refined"))
+    group.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
 

@@ -110,6 +110,7 @@ class _Planner:
     def _plan(self, image: InputImage, age: Any) -> ImagePlan:
         from ..atlas import choose_template
         from ..bids import OutputNames, is_done, parameters_hash
+        from ..models.weights import POSE_NETWORKS, hashes
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -126,6 +127,7 @@ class _Planner:
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         parameters = {
             "version": __version__,
+            "weights": hashes(POSE_NETWORKS, s.weights),
             "template": [template.space, template.contrast, template_digest],
             "age": age.weeks,
             "contrast": contrast,

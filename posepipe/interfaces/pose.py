@@ -37,7 +37,8 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
 
 
 class _InitialPoseInputSpec(_ComputeInputSpec):
-    method = traits.Enum("auto", "search", "axes", "center", usedefault=True, desc="how the pose is found")
+    method = traits.Enum("auto", "deep", "search", "axes", "center", usedefault=True, desc="how the pose is found")
+    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
     age_known = traits.Bool(True, usedefault=True, desc="whether the template was chosen by age, so that sizes agree")
 
 
@@ -54,13 +55,21 @@ class InitialPose(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..geometry import write_itk
+        from ..registration.deep import PoseNetworks
         from ..registration.initial import initial_pose
 
         record: dict[str, Any] = {}
         with stopwatch(record):
             image, mask, target, device = _prepare(self.inputs)
+            folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
             initial = initial_pose(
-                image, mask, target, method=self.inputs.method, age_known=self.inputs.age_known, device=device
+                image,
+                mask,
+                target,
+                method=self.inputs.method,
+                age_known=self.inputs.age_known,
+                device=device,
+                networks=PoseNetworks(folder, device=device),
             )
         record |= initial_to_record(initial)
         self._results = {

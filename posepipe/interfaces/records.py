@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask
-    from ..registration.initial import InitialPose
+    from ..registration.initial import InitialPose, Witness
     from ..registration.refine import Refined
 
 
@@ -45,6 +45,16 @@ def initial_to_record(initial: InitialPose) -> dict[str, Any]:
         "scale": float(initial.scale),
         "margin": None if initial.margin is None else float(initial.margin),
         "hypotheses": hypotheses,
+        "witness": None if initial.witness is None else _witness_to_record(initial.witness),
+    }
+
+
+def _witness_to_record(witness: Witness) -> dict[str, Any]:
+    return {
+        "rotvec": witness.pose.rotvec.tolist(),
+        "translation": witness.pose.translation.tolist(),
+        "features": dict(witness.features),
+        "weights": dict(witness.weights),
     }
 
 
@@ -52,18 +62,23 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     """The initial pose that :func:`initial_to_record` and its transform file hold."""
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
-    from ..registration.initial import Hypothesis, InitialPose
+    from ..registration.initial import InitialPose, Witness
+    from ..registration.search import Hypothesis
 
     record = read_json(record_file)
     hypotheses = tuple(
         Hypothesis(pose=Rigid.from_rotvec(h.pop("rotvec"), h.pop("translation")), **h) for h in record["hypotheses"]
     )
+    seen = record["witness"]
+    if seen is not None:
+        seen = Witness(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"])
     return InitialPose(
         pose=read_itk(pose_file),
         method=record["method"],
         hypotheses=hypotheses,
         scale=record["scale"],
         margin=record["margin"],
+        witness=seen,
     )
 
 

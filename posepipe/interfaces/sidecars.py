@@ -63,7 +63,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "QC": quality["qc"],
         "QCReasons": quality["reasons"],
         "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items()},
-        "Weights": {},
+        "Weights": (records["initial"].get("witness") or {}).get("weights", {}),
         "SoftwareVersions": software_versions(),
         HASH_KEY: known["ParametersHash"],
     }

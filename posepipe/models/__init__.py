@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .weights import LoadedNetwork, available, load_network, save_network
+from .weights import LoadedNetwork, available, hashes, load_network, save_network
 
-__all__ = ["LoadedNetwork", "available", "load_network", "save_network"]
+__all__ = ["LoadedNetwork", "available", "hashes", "load_network", "save_network"]

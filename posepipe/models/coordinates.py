@@ -79,10 +79,10 @@ class CoordinateNet(nn.Module):
         y = self.up_coarse(torch.cat([_double(bottom).to(coarse.dtype), coarse], 1))
         y = self.up_middle(torch.cat([_double(y), middle], 1))
         y = self.head(self.up_fine(torch.cat([_double(y), fine], 1))).float()
+        side = y.shape[-1]
         position = y[:, :3]
         if self.residual:
-            side = y.shape[-1]
-            position = position + cube_points(side, device=y.device).T.reshape(3, side, side, side)
+            position = position + cube_points(side, device=y.device).T.reshape(1, 3, side, side, side)
         return CoordinateField(position, y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:])
 
 

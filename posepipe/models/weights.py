@@ -15,7 +15,7 @@ import importlib
 import os
 import textwrap
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from .listing import LISTING, Entry, check_name, listing_text, read_listing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+POSE_NETWORKS = ("pose-coarse", "pose-fine")
+"""The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
 PACKAGED = Path(__file__).with_name("data")
 """The weights folder that comes with posepipe."""
 
@@ -59,6 +61,15 @@ def available(weights_dir: str | Path | None = None) -> tuple[str, ...]:
     return tuple(sorted(_find(weights_dir)))
 
 
+def hashes(names: Iterable[str], weights_dir: str | Path | None = None) -> dict[str, str]:
+    """SHA-256 of the weights that :func:`load_network` would load, by name, as listed; nothing is loaded.
+
+    Raises :class:`~posepipe.errors.WeightsError` for an unknown name and for a list that cannot be read.
+    """
+    found = _find(weights_dir)
+    return {name: _entry(name, found, weights_dir)[1].sha256 for name in names}
+
+
 def load_network(name: str, *, weights_dir: str | Path | None = None, device: str = "cpu") -> LoadedNetwork:
     """The network called ``name``, on ``device``, its file verified by SHA-256.
 
@@ -68,17 +79,20 @@ def load_network(name: str, *, weights_dir: str | Path | None = None, device: st
     changed, damaged, or not of the network that the list says. A bad file in ``weights_dir`` is an error, never a
     reason to take the package's.
     """
-    found = _find(weights_dir)
+    folder, entry = _entry(name, _find(weights_dir), weights_dir)
+    path = folder / entry.file
+    state = _read_state(path, entry, folder / LISTING)
+    module = _filled(entry.architecture, entry.options, state, where=f"{path}, listed in {LISTING}")
+    return LoadedNetwork(module.to(device).float().eval(), name, entry.sha256, entry.options, path)
+
+
+def _entry(name: str, found: Mapping[str, tuple[Path, Entry]], weights_dir: str | Path | None) -> tuple[Path, Entry]:
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
         places = " and ".join(str(folder) for folder in _folders(weights_dir))
         msg = f"no network is called {name!r} in {places} (there: {known}); name one of these, or another folder with --weights"
         raise WeightsError(msg)
-    folder, entry = found[name]
-    path = folder / entry.file
-    state = _read_state(path, entry, folder / LISTING)
-    module = _filled(entry.architecture, entry.options, state, where=f"{path}, listed in {LISTING}")
-    return LoadedNetwork(module.to(device).float().eval(), name, entry.sha256, entry.options, path)
+    return found[name]
 
 
 def save_network(

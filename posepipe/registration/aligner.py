@@ -20,6 +20,7 @@ from ..imaging.mask import BrainMask, brain_mask
 from ..imaging.volume import Volume, load_volume, save_volume
 from .apply import reorient, resample_to_template
 from .comparison import Comparison
+from .deep import PoseNetworks
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .quality import Quality, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
@@ -74,7 +75,7 @@ class Alignment:
             "QC": self.quality.qc,
             "QCReasons": list(self.quality.reasons),
             "Seconds": self.seconds,
-            "Weights": {},
+            "Weights": self.initial.witness.weights if self.initial.witness else {},
             "SoftwareVersions": software_versions(self.refined.method),
         }
 
@@ -97,9 +98,10 @@ class Alignment:
 class Aligner:
     """Aligns image after image with the same settings; templates and their banks stay in memory.
 
-    ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, search, axes, center; ``refine``: ants, torch, none;
-    ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads`` (None: as torch and ITK
-    choose) bounds both. ``cache_dir`` keeps rotation banks (default: the user's cache).
+    ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, search, axes, center; ``refine``: ants,
+    torch, none; ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads`` (None: as torch
+    and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's. ``cache_dir`` keeps
+    rotation banks (default: the user's cache).
     """
 
     atlas: str = "auto"
@@ -111,9 +113,11 @@ class Aligner:
     age_policy: str = "error"
     device: str = "auto"
     threads: int | None = None
+    weights: str | Path | None = None
     cache_dir: Path | None = None
     seed: int = 0
     _library: AtlasLibrary = field(init=False, repr=False)
+    _networks: PoseNetworks = field(init=False, repr=False)
     _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,6 +127,7 @@ class Aligner:
                 raise UsageError(msg)
         self._library = AtlasLibrary.default([Path(d) for d in self.atlas_dirs])
         self.device = pick_device(self.device)
+        self._networks = PoseNetworks(self.weights, device=self.device)
 
     def target(self, template: Template) -> Target:
         """``template`` made ready; kept for the next image."""
@@ -157,13 +162,19 @@ class Aligner:
                 brain = brain_mask(volume, given, self.mask)
             with _timed(seconds, "template"):
                 target = self.target(choice.template)
-                if self.init in {"auto", "search"}:
+                if self.init == "search":
                     _ = target.bank
             with _timed(seconds, "prepare"):
                 compare = Comparison.of(volume, brain.volume, target, self.device)
             with _timed(seconds, "init"):
                 initial = initial_pose(
-                    volume, brain.volume, target, method=self.init, age_known=age is not None, compare=compare
+                    volume,
+                    brain.volume,
+                    target,
+                    method=self.init,
+                    age_known=age is not None,
+                    compare=compare,
+                    networks=self._networks,
                 )
             with _timed(seconds, "refine"):
                 refined = refine_pose(

@@ -36,7 +36,7 @@ class Brain:
         The blur is taken inside the mask only (normalised convolution), so that the background does not bleed in.
         """
         m = moments(mask)
-        box = _bounding_box(mask.data, mask.source)
+        box = bounding_box(mask.data, mask.source)
         weight = tensor(mask.data[box], device)
         raw = tensor(volume.data[box], device) * weight
         affine = volume.affine.copy()
@@ -71,6 +71,11 @@ class Brain:
         return self.moments.center
 
     @property
+    def stack(self) -> Tensor:
+        """``image`` times ``mask``, and ``mask`` (2, X, Y, Z)."""
+        return torch.stack([self.image * self.mask, self.mask])
+
+    @property
     def radius(self) -> float:
         """Radius of the ball with the mask's spread, mm."""
         return self.moments.radius
@@ -84,7 +89,8 @@ class Brain:
         return tensor(m, self.image.device)
 
 
-def _bounding_box(mask: np.ndarray, source: str) -> tuple[slice, slice, slice]:
+def bounding_box(mask: np.ndarray, source: str) -> tuple[slice, slice, slice]:
+    """The smallest box that holds ``mask`` and a voxel around it; raises :class:`~posepipe.errors.MaskError` if it is empty."""
     spans = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))

@@ -48,6 +48,11 @@ class Poses:
         """The poses at ``index`` (m,)."""
         return Poses(self.rotation[index], self.shift[index], self.log_scale[index])
 
+    def beside(self, others: Poses) -> Poses:
+        """These poses, then ``others``."""
+        names = ("rotation", "shift", "log_scale")
+        return Poses(*(torch.cat([getattr(self, name), getattr(others, name)]) for name in names))
+
     def carry(self, where: Tensor) -> Tensor:
         """Points ``where`` (N, 3) → (n, N, 3), mm from the template's centre."""
         turned = torch.einsum("nij,pj->npi", self.rotation, where)

@@ -1,22 +1,35 @@
-"""Initial pose of a brain against a template: centre, principal axes, or search over all rotations."""
+"""Initial pose of a brain against a template: by networks, by search over all rotations, by principal axes or by the centre alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import torch
 
 from ..geometry import Rigid
-from ..imaging.moments import moments
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
 from .comparison import Comparison
+from .deep import Glance, PoseNetworks, Seen
 from .fit import Poses, fit
-from .search import Hypothesis, search
+from .search import DOUBT, Hypothesis, distinct_hypotheses, search
 from .target import Target
 
-INIT_METHODS = ("auto", "search", "axes", "center")
+INIT_METHODS = ("auto", "deep", "search", "axes", "center")
+AGREE_DEGREES = 10.0
+"""``auto`` searches unless all votes of the networks are one, polishing moved their pose by less than this, and the fit is not in doubt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """What the networks say of an image, whichever method finds its pose: ``pose`` (template → image), ``features`` that tell how sure
+    they are, and the SHA-256 of their ``weights`` by name."""
+
+    pose: Rigid
+    features: dict[str, float]
+    weights: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +37,7 @@ class InitialPose:
     """``pose`` by ``method``; ``hypotheses`` best first (one for ``center``, four for ``axes``).
 
     ``scale`` is the fitted size of the image over the template's; ``margin`` the lead in score over the best hypothesis more than 30°
-    away (None if there is none).
+    away (None if there is none); ``witness`` what the networks say (None if they were not asked).
     """
 
     pose: Rigid
@@ -32,6 +45,7 @@ class InitialPose:
     hypotheses: tuple[Hypothesis, ...]
     scale: float
     margin: float | None
+    witness: Witness | None = None
 
 
 def initial_pose(
@@ -43,27 +57,51 @@ def initial_pose(
     age_known: bool = True,
     device: torch.device | str = "cpu",
     compare: Comparison | None = None,
+    networks: PoseNetworks | None = None,
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
-    ``center`` keeps the header's orientation and brings the centres together; ``axes`` aligns the principal axes of the masks, by
-    the best of the four proper sign choices; ``search`` tries all rotations; ``auto`` is ``search``. With ``age_known`` the template is
-    of the subject's age, so that its size tells the subject's. ``compare`` is the image and the
-    target made ready, if at hand already.
-    Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask.
+    ``deep`` is the networks' pose, untouched by any comparison of intensities. ``search`` tries all rotations. ``auto`` polishes the
+    networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
+    hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. ``axes`` aligns the
+    principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
+    centres together.
+
+    With ``age_known`` the template is of the subject's age, so that its size tells the subject's. ``compare`` is the image and the target
+    made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search`` and ``deep`` loads
+    those of the package; the other methods ask them as a witness only.
+
+    Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask,
+    :class:`~posepipe.errors.WeightsError` for networks that cannot be loaded.
     """
     if method not in INIT_METHODS:
         msg = f"unknown initial pose {method!r}: choose from {', '.join(INIT_METHODS)}"
         raise ValueError(msg)
-    if method == "center":
-        pose = Rigid.about(np.eye(3), target.brain.center, moments(mask).center)
-        return InitialPose(pose, method, (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None)
-    compare = compare or Comparison.of(image, mask, target, device)
-    found = axes(compare) if method == "axes" else search(compare, age_known=age_known)
-    best = found[0]
-    away = [best.score - h.score for h in found[1:] if h.pose.degrees_from(best.pose) > 30]
-    name = "axes" if method == "axes" else "search"
-    return InitialPose(best.pose, name, found, float(np.exp(-best.log_scale)), min(away) if away else None)
+    if networks is None and method == "deep":
+        networks = PoseNetworks(device=str(device))
+    if compare is None and method not in {"center", "deep"}:
+        compare = Comparison.of(image, mask, target, device)
+    brain = compare.brain if compare else Glance.of(image, mask, device)
+    seen = network_hypotheses(brain, target, networks) if networks else ()
+    witness = Witness(seen[0][0].pose, seen[0][1], networks.sha256) if networks else None
+    if method == "deep":
+        return _result(tuple(h for h, _ in seen), "deep", witness)
+    if compare is None or method == "center":
+        return _center(target, Rigid.about(np.eye(3), target.brain.center, brain.center), witness)
+    if method == "axes":
+        return _result(axes(compare), "axes", witness)
+    if method == "search" or witness is None:
+        return _result(search(compare, age_known=age_known), "search", witness)
+    return _auto(compare, tuple(h for h, _ in seen), witness, age_known=age_known)
+
+
+def network_hypotheses(brain: Seen, target: Target, networks: PoseNetworks) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
+    """The networks' hypotheses, most votes first, with what tells how sure they are. ``score`` is the share of votes."""
+    to_canonical, template = networks.canonical(target), target.brain
+    return tuple(
+        (Hypothesis(p.pose(to_canonical, template), p.features["votes"], p.log_scale(template), p.features["brain_share"]), p.features)
+        for p in networks.place(brain)
+    )
 
 
 def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
@@ -80,3 +118,25 @@ def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
         Hypothesis(compare.rigid(poses, int(i)), float(scored.criterion[i]), scale, float(scored.overlap[i]))
         for i in scored.criterion.argsort(descending=True)
     )
+
+
+def _auto(compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, *, age_known: bool) -> InitialPose:
+    rough = reduce(Poses.beside, [compare.poses(h.pose, h.log_scale) for h in seen])
+    polished = distinct_hypotheses(compare, compare.judged(rough))
+    best = polished[0]
+    agreed = witness.features["votes"] == 1.0 and best.pose.degrees_from(witness.pose) < AGREE_DEGREES
+    if agreed and best.score >= DOUBT:
+        return _result(polished, "deep", witness)
+    found = search(compare, age_known=age_known, also=rough)
+    method = "deep" if min(found[0].pose.degrees_from(h.pose) for h in polished) < AGREE_DEGREES else "search"
+    return _result(found, method, witness)
+
+
+def _center(target: Target, pose: Rigid, witness: Witness | None) -> InitialPose:
+    return InitialPose(pose, "center", (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None, witness)
+
+
+def _result(found: tuple[Hypothesis, ...], method: str, witness: Witness | None) -> InitialPose:
+    best = found[0]
+    away = [best.score - h.score for h in found[1:] if h.pose.degrees_from(best.pose) > 30]
+    return InitialPose(best.pose, method, found, float(np.exp(-best.log_scale)), min(away) if away else None, witness)

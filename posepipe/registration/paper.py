@@ -19,7 +19,7 @@ from ..models.inputs import outlined
 from ..models.weights import load_network
 from .brain import Brain
 from .comparison import Comparison
-from .deep import _standardised
+from .deep import standardised
 
 
 class PoseNetwork:
@@ -64,4 +64,4 @@ def _cube(brain: Brain, size: int, rotation: Array, center: Array) -> Tensor:
     device = brain.image.device
     world = cube_points(size, device=device) @ tensor(rotation, device).T * brain.radius + tensor(center, device)
     stack = torch.stack([brain.image * brain.mask, brain.mask])
-    return _standardised(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))
+    return standardised(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))

@@ -42,8 +42,8 @@ class Hypothesis:
     overlap: float
 
 
-def search(compare: Comparison, *, age_known: bool = True) -> tuple[Hypothesis, ...]:
-    """Distinct hypotheses for the pose of an image against its target, best first.
+def search(compare: Comparison, *, age_known: bool = True, also: Poses | None = None) -> tuple[Hypothesis, ...]:
+    """Distinct hypotheses for the pose of an image against its target, best first; ``also`` are tried besides those of the bank.
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
@@ -53,6 +53,8 @@ def search(compare: Comparison, *, age_known: bool = True) -> tuple[Hypothesis, 
     are returned, with scores of that second kind.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
+    if also is not None:
+        proposed = proposed.beside(also)
     tried = fit(compare.sketch, proposed, 8)
     found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS))))
     if found[0].score >= DOUBT:

@@ -11,6 +11,7 @@ import torch
 
 from ..atlas.library import cache_home
 from ..errors import AtlasError
+from ..geometry.so3 import Array
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from .bank import RotationBank
@@ -27,8 +28,8 @@ SPACING = 1.6
 class Target:
     """A template's image and mask, and what the registration needs of them, made once when first asked for.
 
-    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). The rotation bank is kept in
-    ``cache_dir`` (None: in memory only).
+    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). ``to_canonical`` (3, 3) turns its RAS world
+    upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank is kept in ``cache_dir`` (None: in memory only).
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class Target:
         mask: Volume,
         name: str = "template",
         *,
+        to_canonical: Array | None = None,
         cache_dir: Path | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.volume, self.mask, self.name = volume, mask, name
+        self.volume, self.mask, self.name, self.to_canonical = volume, mask, name, to_canonical
         self._cache_dir, self._device = cache_dir, device
 
     @classmethod
@@ -58,7 +60,8 @@ class Target:
                 msg = f"{template.mask}: this mask is not on the grid of {template.image}; fetch or add the atlas again"
                 raise AtlasError(msg)
             mask = given_mask(given, volume).volume
-        return cls(volume, mask, template.space, cache_dir=cache_dir or default_cache(), device=device)
+        folder = cache_dir or default_cache()
+        return cls(volume, mask, template.space, to_canonical=template.to_canonical, cache_dir=folder, device=device)
 
     @cached_property
     def brain(self) -> Brain:

@@ -51,9 +51,8 @@ def test_options_reach_settings() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--init", "deep"],
+        ["--init", "guess"],
         ["--mask", "network"],
-        ["--weights", "x"],
         ["--mem-gb", "many"],
         ["--mem-gb", "0"],
         ["--nprocs", "0"],

@@ -210,7 +210,8 @@ def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
         out_files={name: str(getattr(names, name)) for name in outputs}, **records,
         known={
             "Sources": [names.image.source_uri], "Age": WEEK, "AgeSource": "--age", "Atlas": "Phantom", "Cohort": "28",
-            "Contrast": "T2w", "ParametersHash": "abc", "TemplateContrast": "T2w", "TemplateChoice": "near", "TemplateFiles": {"t.nii.gz": "0f"},
+            "Contrast": "T2w", "ParametersHash": "abc", "TemplateContrast": "T2w", "TemplateChoice": "near",
+            "TemplateFiles": {"t.nii.gz": "0f"},
             "Warnings": ["a thing to know"],
         },
     )  # fmt: skip

@@ -122,7 +122,8 @@ def test_age_chooses_the_cohort(warm, files):
 
 def test_one_call(files, done):
     out = align(files.image, 29.2, mask=files.mask, atlas="Phantom", atlas_dirs=[files.atlases], refine="torch", cache_dir=files.cache)
-    np.testing.assert_array_equal(out.pose.matrix, done.pose.matrix)
+    assert out.initial.method == "deep"  # "auto"; the aligner was told to search
+    assert out.pose.is_close(done.pose, degrees=0.1, mm=0.1)
     assert posepipe.align is align
     assert posepipe.Aligner is Aligner
 
@@ -172,7 +173,7 @@ def test_saved_files_read_back(done, tmp_path, head):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"init": "deep9"}, "unknown init 'deep9': choose from auto, search, axes, center"),
+        ({"init": "deep9"}, "unknown init 'deep9': choose from auto, deep, search, axes, center"),
         ({"refine": "flirt"}, "unknown refine 'flirt': choose from ants, torch, none"),
     ],
 )

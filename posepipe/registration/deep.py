@@ -1,0 +1,258 @@
+"""The pose by networks: dense canonical coordinates of the whole brain, then once more of the brain set upright.
+
+Nothing here looks at the template's intensities: the networks know the canonical frame, and the template's own rotation to it
+(``atlases/canonical.toml``) does the rest. A template whose rotation is not known is shown to the networks itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import Rigid, super_fibonacci
+from ..geometry.so3 import Array
+from ..imaging.moments import moments
+from ..imaging.sampling import sample, tensor
+from ..imaging.volume import Volume
+from ..models.coordinates import cube_points
+from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
+from .brain import Brain, bounding_box
+
+if TYPE_CHECKING:
+    from ..models.coordinates import CoordinateNet
+    from .target import Target
+
+GLANCE_MM = 2.0
+COPIES = 4
+"""Turned copies of the brain that the first network is shown, each a vote."""
+SAME_DEGREES = 25.0
+"""Votes this near to each other are one hypothesis."""
+
+
+class Seen(Protocol):
+    """What the networks look at: a brain's ``stack`` (2, X, Y, Z) of intensities times mask and mask, on a grid of its own;
+    ``center`` (RAS mm) and ``radius`` (mm) of the mask. A :class:`~posepipe.registration.brain.Brain` is one, a :class:`Glance` a
+    quicker one."""
+
+    @property
+    def stack(self) -> Tensor: ...
+    @property
+    def world_to_voxel(self) -> Tensor: ...
+    @property
+    def center(self) -> Array: ...
+    @property
+    def radius(self) -> float: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """A brain averaged over blocks of voxels to about :data:`GLANCE_MM`: all that the networks need, and several times quicker to make than
+    what a comparison needs."""
+
+    stack: Tensor
+    world_to_voxel: Tensor
+    center: Array
+    radius: float
+
+    @classmethod
+    def of(cls, volume: Volume, mask: Volume, device: torch.device | str = "cpu") -> Glance:
+        """From an image and its brain mask on the same grid; raises :class:`~posepipe.errors.MaskError` for an empty mask."""
+        about = moments(mask)
+        box = bounding_box(mask.data, mask.source)
+        block = np.maximum(np.floor(GLANCE_MM / volume.spacing), 1).astype(int)
+        inside = mask.data[box]
+        pad = [(0, int(-n % b)) for n, b in zip(inside.shape, block, strict=True)]
+        split = [k for n, (_, p), b in zip(inside.shape, pad, block, strict=True) for k in ((n + p) // b, b)]
+        weight, value = (
+            np.pad(a, pad).reshape(split).mean((1, 3, 5), dtype=np.float32) for a in (inside, np.where(inside, volume.data[box], 0))
+        )
+        full = weight > 0.5
+        low, high = np.percentile(value[full] / weight[full], [1, 99]) if full.any() else (0.0, 1.0)
+        value = np.clip((value - low * weight) / max(high - low, 1e-6), 0, weight)
+        affine = volume.affine.copy()
+        # the middle of the first block, in voxels of the image
+        affine[:3, 3] += affine[:3, :3] @ ([s.start for s in box] + (block - 1) / 2)
+        affine[:3, :3] = affine[:3, :3] * block
+        stack = tensor(np.stack([value, weight]), device)
+        return cls(stack, tensor(np.linalg.inv(affine), device), about.center, about.radius)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the canonical brain lies in an image: ``x_image = center + radius · (scale · rotation · x + shift)``.
+
+    ``x`` is in canonical brain radii; ``center`` (3,) and ``radius`` (mm) are the image mask's; ``shift`` (3,) is in radii. ``features``
+    tell how much the networks trust it.
+    """
+
+    rotation: Array
+    shift: Array
+    scale: float
+    center: Array
+    radius: float
+    features: dict[str, float] = field(default_factory=dict)
+
+    def pose(self, to_canonical: Array, target: Brain) -> Rigid:
+        """The pose template → image, for a template with this rotation to the canonical frame, whose mask's centre is its origin."""
+        return Rigid.about(self.rotation @ to_canonical, target.center, self.center + self.radius * self.shift)
+
+    def log_scale(self, target: Brain) -> float:
+        """Logarithm of the template's size over the image's."""
+        return float(np.log(target.radius / (self.radius * self.scale)))
+
+
+class PoseNetworks:
+    """The default networks, loaded once: ``coarse`` for any orientation, ``fine`` for what is left.
+
+    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    """
+
+    def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
+        self._bf16 = self._device.type == "cuda" or _fast_bfloat16()
+        self._own: dict[str, Array] = {}
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Name → hash of the weights."""
+        return {n.name: n.sha256 for n in (self.coarse, self.fine)}
+
+    def place(self, brain: Seen) -> tuple[Placement, ...]:
+        """Distinct placements of ``brain``, most votes first."""
+        stack = brain.stack
+        turns = tensor(_turns(), self._device)
+        zero, one = torch.zeros(len(turns), 3, device=self._device), torch.ones(len(turns), device=self._device)
+        first = self._step(self.coarse, brain, stack, turns, zero, one)
+        groups = _grouped(first.rotation, first.trust)
+        start = [_mean(first, g) for g in groups]
+        second = self._step(self.fine, brain, stack, *(torch.stack(x) for x in zip(*start, strict=True)))
+        third = self._step(self.fine, brain, stack, second.rotation, second.shift, second.scale)
+        return tuple(self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups))
+
+    def canonical(self, target: Target) -> Array:
+        """Rotation (3, 3) of the template's RAS world to the canonical frame: as known, else as the networks see it."""
+        if target.to_canonical is not None:
+            return target.to_canonical
+        if target.name not in self._own:
+            self._own[target.name] = self.place(target.brain)[0].rotation.T
+        return self._own[target.name]
+
+    def _step(self, loaded: LoadedNetwork, brain: Seen, stack: Tensor, rotation: Tensor, shift: Tensor, scale: Tensor) -> _Votes:
+        """Show the network the brain in the frames ``u = scale · rotation · v + shift`` and carry its answers back."""
+        net: CoordinateNet = loaded.module  # type: ignore[assignment]
+        points = cube_points(net.size, device=self._device)
+        where = scale[:, None, None] * points @ rotation.mT + shift[:, None]
+        world = where * brain.radius + tensor(brain.center, self._device)
+        cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
+        x = standardised(cube).contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            answer = net(x)
+            found = answer.solve()
+            share = torch.sigmoid(answer.foreground).flatten(1)
+            error = (answer.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
+        # share of what is seen that the network takes for brain, against the mask it was given
+        seen = share.sum(1) / (x[:, 1].flatten(1).sum(1) / 8).clamp_min(1.0)
+        return _Votes(
+            rotation @ found.rotation,
+            shift + scale[:, None] * (rotation @ found.translation[..., None])[..., 0],
+            scale * found.scale,
+            found.residual,
+            error,
+            seen,
+        )
+
+    def _placement(
+        self, brain: Seen, first: _Votes, group: list[int], mean: Tensor, second: _Votes, third: _Votes, i: int
+    ) -> Placement:
+        degrees = [_degrees(first.rotation[j], first.rotation[group[0]]) for j in range(len(first.rotation))]
+        features = {
+            "votes": len(group) / COPIES,
+            "spread": float(np.mean(degrees)),
+            "expected_error": float(third.error[i]),
+            "residual": float(third.residual[i]),
+            "brain_share": float(third.seen[i]),
+            "first_correction": _degrees(mean, second.rotation[i]),
+            "last_correction": _degrees(second.rotation[i], third.rotation[i]),
+            "log_scale": float(third.scale[i].log()),
+            "shift": float(third.shift[i].norm()),
+        }
+        rotation = third.rotation[i].double().cpu().numpy()
+        return Placement(
+            rotation, third.shift[i].cpu().numpy().astype(float), float(third.scale[i]), brain.center, brain.radius, features
+        )
+
+    def _load(self, name: str, weights_dir: str | Path | None, device: str) -> LoadedNetwork:
+        loaded = load_network(name, weights_dir=weights_dir, device=device)
+        loaded.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return loaded
+
+
+@dataclass(frozen=True, eq=False)
+class _Votes:
+    """Answers of a network for B frames, carried back to the image's."""
+
+    rotation: Tensor
+    shift: Tensor
+    scale: Tensor
+    residual: Tensor
+    error: Tensor
+    seen: Tensor
+
+    @property
+    def trust(self) -> Tensor:
+        """The larger the better (B,)."""
+        return -self.residual - self.error
+
+
+def _turns() -> Array:
+    """Rotations of the copies (COPIES, 3, 3): as even as can be, the first the identity."""
+    grid = super_fibonacci(COPIES)
+    return grid @ grid[0].T
+
+
+def _grouped(rotation: Tensor, trust: Tensor) -> list[list[int]]:
+    """Indices of votes that agree with each other, largest group first; the first of a group is its most central vote."""
+    left = set(range(len(rotation)))
+    cosine = torch.einsum("iab,jab->ij", rotation, rotation)
+    near = cosine > 1 + 2 * np.cos(np.radians(SAME_DEGREES))
+    groups = []
+    while left:
+        center = max(left, key=lambda i: (sum(bool(near[i, j]) for j in left), float(trust[i])))
+        members = [center, *(j for j in left if j != center and bool(near[center, j]))]
+        groups.append(members)
+        left -= set(members)
+    return groups
+
+
+def _mean(votes: _Votes, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Chordal mean rotation, mean shift and mean size of a group."""
+    u, _, vh = torch.linalg.svd(votes.rotation[group].double().mean(0))
+    rotation = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ vh).sign())], dtype=u.dtype, device=u.device)) @ vh
+    return rotation.float(), votes.shift[group].mean(0), votes.scale[group].log().mean().exp()
+
+
+def _degrees(a: Tensor, b: Tensor) -> float:
+    return float(np.degrees(np.arccos(np.clip((float((a * b).sum()) - 1) / 2, -1, 1))))
+
+
+def standardised(cube: Tensor) -> Tensor:
+    """As in training: mean 0 and deviation 1 inside the mask, times the mask (B, 2, S, S, S)."""
+    image, mask = cube[:, :1], cube[:, 1:].clamp(0, 1)
+    inside = torch.where(mask > 0.05, image / mask.clamp_min(0.05), torch.zeros_like(image))
+    total = mask.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
+    mean = (inside * mask).sum((2, 3, 4), keepdim=True) / total
+    spread = ((inside - mean) ** 2 * mask).sum((2, 3, 4), keepdim=True) / total
+    value = ((inside - mean) / spread.clamp_min(1e-6).sqrt()).clamp(-4, 4)
+    return torch.cat([value * mask, mask], 1)
+
+
+def _fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively; without that it is slower than float32."""
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(known()) if known is not None else False

@@ -1,0 +1,122 @@
+"""The pose by networks, with the weights that ship."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from posepipe.atlas import AtlasLibrary
+from posepipe.bench.perturb import turned
+from posepipe.errors import MaskError, WeightsError
+from posepipe.geometry import Rigid, rotations_in_bin
+from posepipe.imaging.mask import given_mask
+from posepipe.imaging.volume import load_volume
+from posepipe.models.weights import POSE_NETWORKS, hashes
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.deep import COPIES, Glance, PoseNetworks, _grouped
+from posepipe.registration.initial import initial_pose
+from posepipe.registration.target import Target
+
+
+@pytest.fixture(scope="module")
+def networks() -> PoseNetworks:
+    return PoseNetworks()
+
+
+def test_a_pose_untouched_by_intensities(heads, target, networks):
+    """Phantoms are far from what was trained on, and the template's own frame is known by the networks alone."""
+    degrees = []
+    for head in heads:
+        found = initial_pose(head.image, head.mask, target, method="deep", networks=networks)
+        assert found.method == "deep"
+        assert found.witness is not None and found.witness.pose is found.pose
+        assert found.witness.weights == networks.sha256 == hashes(POSE_NETWORKS)
+        degrees.append(found.pose.degrees_from(head.pose))
+    assert np.median(degrees) < 8
+
+
+def test_auto_polishes_what_the_networks_see(heads, target, networks):
+    degrees = []
+    for head in heads:
+        compare = Comparison(head.brain, target)
+        found = initial_pose(head.image, head.mask, target, method="auto", compare=compare, networks=networks)
+        assert found.method in {"deep", "search"}
+        assert [h.score for h in found.hypotheses] == sorted((h.score for h in found.hypotheses), reverse=True)
+        degrees.append(found.pose.degrees_from(head.pose))
+    assert max(degrees) < 4
+
+
+def test_auto_searches_where_the_networks_are_lost(head, target, networks):
+    class Lost(PoseNetworks):
+        def canonical(self, target):
+            return networks.canonical(target)
+
+        def place(self, brain):
+            right = super().place(brain)[0]
+            turn = rotations_in_bin(1, 100, 110, np.random.default_rng(1))[0]
+            return (type(right)(turn @ right.rotation, right.shift, right.scale, right.center, right.radius, right.features),)
+
+    found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Lost())
+    assert found.method == "search"
+    assert found.pose.degrees_from(head.pose) < 4 < 90 < found.witness.pose.degrees_from(head.pose)
+
+
+def test_other_methods_hear_the_witness(head, target, networks):
+    compare = Comparison(head.brain, target)
+    plain = initial_pose(head.image, head.mask, target, method="axes", compare=compare)
+    heard = initial_pose(head.image, head.mask, target, method="axes", compare=compare, networks=networks)
+    assert plain.witness is None and heard.witness is not None
+    np.testing.assert_array_equal(plain.pose.matrix, heard.pose.matrix)
+
+
+def test_a_moved_head_moves_the_pose(head, target, networks):
+    """The networks see the brain about its own centre: moving the image moves the pose, and nothing else."""
+    motion = Rigid(np.eye(3), np.array([31.0, -12.0, 7.0]))
+    still = initial_pose(head.image, head.mask, target, method="deep", networks=networks).pose
+    moved = initial_pose(head.image.moved(motion), head.mask.moved(motion), target, method="deep", networks=networks).pose
+    assert (motion @ still).degrees_from(moved) < 0.5
+    np.testing.assert_allclose((motion @ still).apply(np.zeros(3)), moved.apply(np.zeros(3)), atol=0.3)
+
+
+def test_a_glance_sees_what_a_brain_shows(head, networks):
+    glance, brain = Glance.of(head.image, head.mask), head.brain
+    assert glance.radius == pytest.approx(brain.radius) and np.allclose(glance.center, brain.center)
+    quick, slow = networks.place(glance)[0], networks.place(brain)[0]
+    apart = np.degrees(np.arccos(np.clip((np.trace(quick.rotation.T @ slow.rotation) - 1) / 2, -1, 1)))
+    assert apart < 4
+    assert np.linalg.det(quick.rotation) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_same_bits_twice(head, networks):
+    one, two = (networks.place(head.brain)[0] for _ in range(2))
+    np.testing.assert_array_equal(one.rotation, two.rotation)
+    assert one.features == two.features
+
+
+def test_votes_that_agree_are_one_hypothesis():
+    rng = np.random.default_rng(0)
+    near = np.concatenate([np.eye(3)[None], rotations_in_bin(2, 0, 10, rng), rotations_in_bin(1, 80, 100, rng)])
+    groups = _grouped(torch.as_tensor(near, dtype=torch.float32), torch.tensor([0.0, 0, 0, 9]))
+    assert [sorted(g) for g in groups] == [[0, 1, 2], [3]] and len(near) == COPIES
+
+
+def test_what_cannot_be_is_told(head, target, tmp_path):
+    with pytest.raises(WeightsError, match=r"weights\.toml"):
+        PoseNetworks(tmp_path)
+    empty = head.mask.with_data(np.zeros_like(head.mask.data))
+    with pytest.raises(MaskError, match="empty"):
+        initial_pose(head.image, empty, target, method="deep")
+
+
+def test_real_templates_that_never_trained(data_dir, networks):
+    library = AtlasLibrary([data_dir / "atlases"])
+    subject, template = library.template("CHN", "33", "T2w"), library.template("CRL", "33", "T2w")
+    image = load_volume(subject.image)
+    mask = given_mask(load_volume(subject.mask), image).volume
+    own = Rigid(subject.to_canonical.T @ template.to_canonical, np.zeros(3))
+    rng = np.random.default_rng(3)
+    for low in (20, 90, 150):
+        turned_image, turned_mask, motion = turned(image, mask, rotations_in_bin(1, low, low + 30, rng)[0], rng)
+        found = initial_pose(turned_image, turned_mask, Target.load(template), method="deep", networks=networks)
+        assert found.pose.degrees_from(motion @ own) < 7
