@@ -21,7 +21,7 @@ from .group_rows import MISSING, UNREADABLE, GroupRow
 from .page import link, render, write_page
 from .prose import prose
 from .ratings import DECISIONS, Rating
-from .subject import _pose_id
+from .subject import pose_id
 from .verdict import FAIL, FAILED, PASS, REVIEW
 
 ORDER = (UNREADABLE, FAILED, FAIL, REVIEW, PASS, MISSING)
@@ -104,7 +104,7 @@ def _data(content: GroupContent, measures: Sequence[str]) -> dict[str, Any]:
             "name": PurePosixPath(row.image).name or row.image,
             "path": row.image,
             "image": row.name,
-            "pose": _pose_id(row.sidecar),
+            "pose": pose_id(row.sidecar),
             "page": link(row.page) if row.page in content.pages else "",
             "verdict": row.verdict.key,
             "reasons": "; ".join((row.error,) if row.error else row.reasons),

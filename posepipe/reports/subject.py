@@ -177,7 +177,7 @@ def _section(number: int, image: PageImage) -> _Section:
         similarity=facts.similarity_rows(image.sidecar),
         matrix="" if pose is None else facts.matrix_text(pose),
         command=facts.apply_command(image.name, image.outputs),
-        pose_id=_pose_id(image.sidecar),
+        pose_id=pose_id(image.sidecar),
         contrast_note=facts.contrast_note(image.sidecar, image.grid),
         files=[(link(output), output, facts.describe(output)) for output in image.outputs],
     )
@@ -192,7 +192,7 @@ def _layers(image: PageImage) -> list[tuple[str, str, bool]]:
     return [(name, title, name != "atlas") for name, title in titles.items() if name in image.views.layers]
 
 
-def _pose_id(sidecar: Mapping[str, Any]) -> str:
+def pose_id(sidecar: Mapping[str, Any]) -> str:
     """Tells poses of one image apart, so that a rating of an earlier pose is not taken for one of this."""
     known = [sidecar.get(key) for key in ("RotationMatrix", "TranslationMM", "Atlas", "Cohort")]
     return hashlib.sha256(json.dumps(known, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:16]
