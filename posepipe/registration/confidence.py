@@ -82,6 +82,7 @@ def confidence_features(initial: InitialPose, refined: Refined) -> dict[str, flo
         "NCC": abs(after["NCC"]),
         "NMI": after["NMI"],
         "Dice": after["Dice"],
+        "CR": after["CR"],
         **(seen | {"log_scale": abs(seen["log_scale"])}),
     }
 

@@ -53,7 +53,7 @@ def refine_pose(
         msg = f"unknown refinement {method!r}: choose from {', '.join(REFINE_METHODS)}"
         raise ValueError(msg)
     compare = compare or Comparison.of(image, mask, target, device)
-    before = similarity(compare.brain, target.brain, start)
+    before = _measured(compare, start)
     if method == "none":
         return Refined(start, method, {k: {"before": v, "after": v} for k, v in before.items()})
     if method == "torch":
@@ -62,12 +62,17 @@ def refine_pose(
         from .ants_refine import ants_rigid  # antspyx takes seconds to import
 
         pose = ants_rigid(compare.brain, target.brain, start, threads=threads, seed=seed, source=image.source)
-    after = similarity(compare.brain, target.brain, pose)
+    after = _measured(compare, pose)
     warnings: tuple[str, ...] = ()
-    if compare.score(pose) < compare.score(start) and after["NMI"] <= before["NMI"]:
+    if after["CR"] < before["CR"] and after["NMI"] <= before["NMI"]:
         astray = pose.degrees_from(start)
         LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
         if astray > ASTRAY_DEGREES:
             warnings = (f"refinement by {method} went astray by {astray:.0f}°; its start was kept",)
         pose, after = start, before
     return Refined(pose, method, {k: {"before": v, "after": after[k]} for k, v in before.items()}, warnings)
+
+
+def _measured(compare: Comparison, pose: Rigid) -> dict[str, float]:
+    """The similarities at ``pose``, and ``CR``: the criterion by which hypotheses are judged."""
+    return {**similarity(compare.brain, compare.target.brain, pose), "CR": compare.score(pose)}

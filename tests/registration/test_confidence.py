@@ -42,7 +42,7 @@ def initial(witness: float | None = 2.0, margin: float | None = None) -> Initial
 
 
 def refined(dice: float = 0.95, ncc: float = 0.9, degrees: float = 1.0) -> Refined:
-    values = {"NCC": ncc, "NMI": 1.15, "Dice": dice}
+    values = {"NCC": ncc, "NMI": 1.15, "Dice": dice, "CR": 0.4}
     return Refined(turn(degrees), "torch", {k: {"before": 0.5, "after": v} for k, v in values.items()})
 
 
@@ -79,7 +79,7 @@ def test_not_estimated_without_witness_model_or_with_other_networks():
 
 def test_probabilities_at_the_ends_are_finite():
     for dice, expected in ((1e9, 1.0), (-1e9, 0.0)):
-        assert MODEL.probability({"apart": 2.5, "Dice": dice}) == pytest.approx(expected)
+        assert MODEL.probability({"apart": 2.5, "Dice": dice, "CR": 0.4}) == pytest.approx(expected)
 
 
 def test_file_and_back(tmp_path):
