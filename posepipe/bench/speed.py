@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from ..imaging.mask import brain_mask
 from ..imaging.volume import Volume, load_volume
 from ..registration.comparison import Comparison
+from ..registration.deep import PoseNetworks
 from ..registration.initial import initial_pose
 from ..registration.refine import refine_pose
 from ..registration.target import Target
@@ -19,10 +22,15 @@ from .classical import cases
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print median seconds of preparing, ``search`` and ``torch`` for the fetus and two newborns, on one thread and on two."""
+    """Print median seconds for the fetus and two newborns, on one thread and on two.
+
+    ``deep`` is the networks alone, from arrays to pose; for ``search`` and ``auto`` the parts (preparing, pose, refinement by torch)
+    and their sum. Template, bank and networks are ready.
+    """
     args = argv or sys.argv[1:]
     repeats = int(args[1]) if len(args) > 1 else 5
     chosen = [c for c in cases(Path(args[0]), ("fetus", "newborn-T2w")) if c.name.startswith(("f234", "sub-A13", "sub-A14"))]
+    networks = PoseNetworks()
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for case in chosen:
@@ -30,18 +38,31 @@ def main(argv: list[str] | None = None) -> int:
             target = Target.load(case.template)
             _ = target.bank, target.coarse_outline, target.coarse_texture, target.fine_texture
             mask = brain_mask(image).volume
-            stages = np.array([_once(image, mask, target) for _ in range(repeats + 1)])[1:]
-            median = np.median(stages, axis=0)
-            parts = ", ".join(f"{n} {s:.3f}" for n, s in zip(("prepare", "search", "torch"), median, strict=True))
-            print(f"{case.name}, {threads} thread(s): {parts}, together {np.median(stages.sum(1)):.3f} s", flush=True)
+            alone = partial(initial_pose, image, mask, target, method="deep", networks=networks)
+            deep = [_seconds(alone) for _ in range(3 * repeats)]
+            print(f"{case.name}, {threads} thread(s): deep {np.median(deep[1:]):.3f} s", flush=True)
+            for method in ("search", "auto"):
+                chosen_networks = networks if method == "auto" else None
+                stages = np.array([_once(image, mask, target, method, chosen_networks) for _ in range(repeats + 1)])[1:]
+                median = np.median(stages, axis=0)
+                parts = ", ".join(f"{n} {s:.3f}" for n, s in zip(("prepare", method, "torch"), median, strict=True))
+                print(f"{case.name}, {threads} thread(s): {parts}, together {np.median(stages.sum(1)):.3f} s", flush=True)
     return 0
 
 
-def _once(image: Volume, mask: Volume, target: Target) -> tuple[float, float, float]:
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _once(
+    image: Volume, mask: Volume, target: Target, method: str, networks: PoseNetworks | None
+) -> tuple[float, float, float]:
     marks = [time.perf_counter()]
     compare = Comparison.of(image, mask, target)
     marks.append(time.perf_counter())
-    start = initial_pose(image, mask, target, method="search", compare=compare)
+    start = initial_pose(image, mask, target, method=method, compare=compare, networks=networks)
     marks.append(time.perf_counter())
     refine_pose(image, mask, target, start.pose, method="torch", compare=compare)
     marks.append(time.perf_counter())

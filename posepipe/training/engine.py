@@ -87,14 +87,22 @@ def train(
     whole checkpoint is there. If one is there at the start, training goes on from it and ends with the same weights as if it had
     never stopped. Validation takes place at the logged steps that are multiples of ``validate_every``, and at the end. A line of the log
     holds means over the steps since the line before; ``images_s`` and ``generation_share`` (making batches) leave out validation.
-    Numbers too small for full precision count as 0 from here on in this thread (``torch.set_flush_denormal``), several times faster.
+    While it runs, numbers too small for full precision count as 0 (``torch.set_flush_denormal``), several times faster.
 
     Raises :class:`~posepipe.errors.UsageError` if the checkpoint is of another schedule or network or cannot be read, and
     :class:`~posepipe.errors.TrainingError` when the loss or its gradient is no longer finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    before = _flushed()
     torch.set_flush_denormal(True)
-    run = _Run(task, schedule, folder)
+    try:
+        return _train(_Run(task, schedule, folder), task, say, validate_every)
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _train(run: _Run, task: Task, say: Callable[[str], None], validate_every: int) -> nn.Module:
+    schedule = run.schedule
     start, first = time.perf_counter(), run.step
     window = _Window()
     while run.step < schedule.total:
@@ -110,6 +118,11 @@ def train(
             say(f"step {run.step} of {schedule.total} ({schedule.stage(run.step - 1)}): {shown}; {_duration(left)} left")
             window = _Window()
     return run.averaged.eval()
+
+
+def _flushed() -> bool:
+    """Whether numbers too small for full precision count as 0 in this thread already; torch does not tell."""
+    return float(torch.tensor([1e-40]) * 0.5) == 0.0
 
 
 class _Window:

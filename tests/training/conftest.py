@@ -25,7 +25,7 @@ subjects = ["sub-01", "sub-02"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, no atlas of the user's; afterwards small numbers count again, which training turns off."""
+    """One thread, no atlas of the user's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,6 @@ def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
         patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
         yield
-    torch.set_flush_denormal(False)
     torch.set_num_threads(before)
 
 
