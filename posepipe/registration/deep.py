@@ -65,21 +65,17 @@ class Glance:
         about = moments(mask)
         box = bounding_box(mask.data, mask.source)
         block = np.maximum(np.floor(GLANCE_MM / volume.spacing), 1).astype(int)
-        inside = mask.data[box]
-        pad = [(0, int(-n % b)) for n, b in zip(inside.shape, block, strict=True)]
-        split = [k for n, (_, p), b in zip(inside.shape, pad, block, strict=True) for k in ((n + p) // b, b)]
-        weight, value = (
-            np.pad(a, pad).reshape(split).mean((1, 3, 5), dtype=np.float32) for a in (inside, np.where(inside, volume.data[box], 0))
-        )
+        inside = tensor(mask.data[box], device)
+        weight, value = _block_means(torch.stack([inside, tensor(volume.data[box], device) * inside]), block)
         full = weight > 0.5
-        low, high = np.percentile(value[full] / weight[full], [1, 99]) if full.any() else (0.0, 1.0)
-        value = np.clip((value - low * weight) / max(high - low, 1e-6), 0, weight)
+        some = (value[full] / weight[full])[::4]
+        low, high = torch.quantile(some, torch.tensor([0.01, 0.99], device=device)).tolist() if len(some) else (0.0, 1.0)
+        value = ((value - low * weight) / max(high - low, 1e-6)).clamp_min(0).minimum(weight)
         affine = volume.affine.copy()
         # the middle of the first block, in voxels of the image
         affine[:3, 3] += affine[:3, :3] @ ([s.start for s in box] + (block - 1) / 2)
         affine[:3, :3] = affine[:3, :3] * block
-        stack = tensor(np.stack([value, weight]), device)
-        return cls(stack, tensor(np.linalg.inv(affine), device), about.center, about.radius)
+        return cls(torch.stack([value, weight]), tensor(np.linalg.inv(affine), device), about.center, about.radius)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +204,17 @@ class _Votes:
     def trust(self) -> Tensor:
         """The larger the better (B,)."""
         return -self.residual - self.error
+
+
+def _block_means(data: Tensor, block: Array) -> Tensor:
+    """Means of ``data`` (C, X, Y, Z) over blocks of ``block`` (3,) voxels, what sticks out taken for 0; an axis at a time."""
+    for axis, b in enumerate(block.astype(int), 1):
+        parts = [data[(slice(None),) * axis + (slice(k, None, b),)] for k in range(b)]
+        total = parts[0].clone()
+        for part in parts[1:]:
+            total[(slice(None),) * axis + (slice(0, part.shape[axis]),)] += part
+        data = total / b
+    return data
 
 
 def _turns() -> Array:
