@@ -83,7 +83,7 @@ def make_thumbnails(
     found: dict[str, bytes] = {}
     stamps: dict[str, list[int]] = {}
     problems: list[str] = []
-    todo = []
+    missing = []
     for row in rows:
         if not row.has_pose:
             continue
@@ -96,17 +96,17 @@ def make_thumbnails(
         if kept.get("stamp") == stamps[row.resampled] and "webp" in kept:
             found[row.resampled] = base64.b64decode(kept["webp"])
         else:
-            todo.append(row)
+            missing.append(row)
     made: dict[str, bytes] = {}
     pool = ThreadPoolExecutor(max_workers=max(1, workers))
     try:
-        for number, (row, result) in enumerate(zip(todo, pool.map(lambda r: _one(out_dir, r), todo), strict=True), start=1):
+        for number, (row, result) in enumerate(zip(missing, pool.map(lambda r: _one(out_dir, r), missing), strict=True), start=1):
             if isinstance(result, bytes):
                 made[row.resampled] = result
             else:
                 problems.append(str(result))
             if progress:
-                progress(number, len(todo))
+                progress(number, len(missing))
     finally:  # what is made is kept, even where the run is stopped
         pool.shutdown(cancel_futures=True)
         if made:

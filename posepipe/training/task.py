@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,7 @@ class Curriculum:
         return self.start + (largest - self.start) * max(step - self.hold, 0) / (self.steps - self.hold)
 
 
-class SynthesisTask:
+class SynthesisTask(ABC):
     """A network that finds the rotation of images from ``training``, by ``curriculum``; ``validation`` is a fixed list of batches.
 
     With ``bf16`` the network computes in bfloat16 where torch deems that safe.
@@ -61,13 +62,13 @@ class SynthesisTask:
         self._step += 1
         return self._training.timed(n)
 
+    @abstractmethod
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
         """Rotations (B, 3, 3) that ``network`` finds."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
