@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,18 @@ def data_dir() -> Path:
     if not (folder / "atlases").is_dir():
         pytest.skip(f"no real data at {folder}: set POSEPIPE_DATA to the folder that holds atlases/ and ds-*")
     return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread of torch, and no cache or atlas of the user's."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
+        patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
+        yield
+    torch.set_num_threads(before)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import textwrap
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -163,8 +162,8 @@ def _filled(architecture: str, options: Mapping[str, Any], state: Mapping[str, T
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        # torch lists every weight that does not fit
-        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        # torch lists every weight that does not fit: the first few will do
+        reason = " ".join(str(error).split())[:300]
         msg = (
             f"{where}: these are not the weights of {architecture} with options {dict(options)} ({reason}); "
             "give the class and the options they were made with"

@@ -20,7 +20,7 @@ from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measu
 from posepipe.bench.volume_plots import plot_all
 from posepipe.bench.volume_tables import Row, by_subject, table_by_age, table_by_bin, table_by_damage, table_of_flags
 from posepipe.cli import bench_command
-from posepipe.errors import UsageError, WeightsError
+from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
 from posepipe.imaging.demo_data import write_demo
 from posepipe.registration.initial import InitialPose
@@ -173,10 +173,7 @@ def test_too_few_poses_are_refused():
 @pytest.fixture(scope="module")
 def contest() -> Contest:
     torch.set_num_threads(1)
-    try:
-        return Contest()
-    except WeightsError as error:
-        pytest.skip(f"the package has no pose networks yet: {error}")
+    return Contest()
 
 
 @pytest.fixture(scope="module")

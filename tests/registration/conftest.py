@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from posepipe.geometry import Rigid, rotations_in_bin
 from posepipe.geometry.so3 import Array
@@ -41,16 +40,8 @@ MakeHead = Callable[..., Head]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, and no cache or atlas of the user's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
-        patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
-        yield
-    torch.set_num_threads(before)
+def _apart(one_thread_no_cache: None) -> None:
+    """All tests here run so."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,16 +24,8 @@ subjects = ["sub-01", "sub-02"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, no atlas of the user's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
-        patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
-        yield
-    torch.set_num_threads(before)
+def _apart(one_thread_no_cache: None) -> None:
+    """All tests here run so."""
 
 
 @pytest.fixture(scope="session")
