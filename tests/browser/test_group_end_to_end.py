@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from posepipe.cli.app import main
 from posepipe.imaging.demo_data import write_demo
@@ -45,7 +46,7 @@ def test_rated_exported_merged_and_shown(study: tuple[str, str], open_page: Call
     form.locator("[name=comment]").fill("a\ttab, <script>alert(1)</script>")
     # the group page takes it up by itself
     group.tab.bring_to_front()
-    group.tab.wait_for_function("document.getElementById('next-count').textContent === '1 of 2'")
+    until(group.tab, "document.getElementById('next-count').textContent === '1 of 2'")
     assert "Ada <b>: adjust 3 (in this browser)" in group.text("#images tbody")
     with page.expect_download() as download:
         page.click("#export")

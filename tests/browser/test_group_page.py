@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from group_outputs import Output, rating, write_failure, write_output, write_ratings
 from PIL import Image
+from waiting import until
 
 from posepipe.reports.group_order import reading_order
 from posepipe.reports.group_outliers import similarity_z
@@ -102,7 +103,7 @@ def test_next_to_review(study: Path, open_page: Callable):
     tab.keyboard.press("s")
     assert visit.text("#next-name") == "sub-02_T2w.nii.gz"
     tab.keyboard.press("n")  # the same other tab is used again
-    popup.value.wait_for_function("document.title === 'sub-02'")
+    until(popup.value, "document.title === 'sub-02'")
     assert visit.text("#next-name") == "sub-03_T2w.nii.gz" and visit.text("#next-badge") == "✕ Fail"
     assert "low overlap" in visit.text("#next-why") and "outlier: NCC −" in visit.text("#next-why")
     for _ in range(30):
@@ -189,14 +190,14 @@ def test_rows_and_keys_open_pages(study: Path, open_page: Callable):
     assert popup.value.text_content("p") == "page of sub-18"
     assert tab.locator(f"{ROWS}.selected").count() == 1
     tab.locator(ROWS).nth(2).locator("td").nth(4).click()
-    popup.value.wait_for_function("document.title === 'sub-01'")
+    until(popup.value, "document.title === 'sub-01'")
     tab.bring_to_front()
     tab.keyboard.press("j")
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("k")
     assert "sub-02" in visit.text(f"{ROWS}.selected")
     tab.keyboard.press("Enter")
-    popup.value.wait_for_function("document.title === 'sub-02'")
+    until(popup.value, "document.title === 'sub-02'")
     tab.keyboard.press("/")
     tab.keyboard.type("sub-07")
     assert tab.locator(f"{ROWS} a").count() == 0 and names(visit) == ["sub-07_T2w.nii.gz"]  # it has no page
@@ -301,10 +302,10 @@ def test_two_thousand_images(tmp_path: Path, open_page: Callable):
     assert visit.text("#shown") == "2000 of 2000 shown"
     assert visit.tab.locator(ROWS).count() < 60
     visit.tab.evaluate("document.getElementById('table-box').scrollTop = 64 * 1000")
-    visit.tab.wait_for_function("document.querySelector('#images tbody tr.row').getAttribute('aria-rowindex') > 900")
+    until(visit.tab, "document.querySelector('#images tbody tr.row').getAttribute('aria-rowindex') > 900")
     assert visit.tab.locator(ROWS).count() < 60
     visit.tab.evaluate("document.getElementById('table-box').scrollTop = 1e9")
-    visit.tab.wait_for_function("document.querySelector('#images tbody tr.row:last-child')?.getAttribute('aria-rowindex') === '2001'")
+    until(visit.tab, "document.querySelector('#images tbody tr.row:last-child')?.getAttribute('aria-rowindex') === '2001'")
     visit.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert visit.tab.locator(ROWS).count() == 2000
     visit.tab.evaluate("window.dispatchEvent(new Event('afterprint'))")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from head_truth import TRUTH
+from waiting import until
 
 from posepipe.geometry import Rigid
 from posepipe.reports.ratings import ARTEFACTS, read_ratings
@@ -91,7 +92,7 @@ def test_a_rating_is_kept_exported_and_imported_again(open_page: Open, tmp_path:
     other = open_page(page)
     assert given(other, 2) == ([], [], [], "")
     other.tab.locator("#import").set_input_files(file)
-    other.tab.wait_for_function("document.getElementById('message').textContent.includes('imported')")
+    until(other.tab, "document.getElementById('message').textContent.includes('imported')")
     assert other.text("#message") == "Ratings of Ada L.: 2 imported." and given(other, 2) == filled
     assert read_ratings(export(other, tmp_path / "again.json")) == [one, two]
 
@@ -190,7 +191,7 @@ def test_what_is_newer_here_is_kept_when_ratings_are_imported(open_page: Open, t
     name(visit, "Ada")
     rate(visit, 1, "accept")
     visit.tab.locator("#import").set_input_files(file)
-    visit.tab.wait_for_function("document.getElementById('message').textContent.includes('imported')")
+    until(visit.tab, "document.getElementById('message').textContent.includes('imported')")
     assert visit.text("#message") == (
         "Ratings of Ada: 1 imported, 1 left as they are here, which is newer, 1 of images on other pages."
     )
@@ -213,7 +214,7 @@ def test_a_file_that_is_no_ratings_is_refused_by_name(open_page: Open, tmp_path:
     file.write_text(content)
     visit = open_page(write(tmp_path))
     visit.tab.locator("#import").set_input_files(file)
-    visit.tab.wait_for_function("document.getElementById('message').textContent")
+    until(visit.tab, "document.getElementById('message').textContent")
     assert visit.text("#message").startswith("mine.json was not imported: ") and says in visit.text("#message")
     assert visit.tab.locator("#rater").input_value() == ""
 

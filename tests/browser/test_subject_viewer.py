@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from head_truth import TRUTH, make_scene
 from subject_pages import Pages
+from waiting import until
 
 from posepipe.reports.subject import Failure, PageImage, write_subject_page
 from posepipe.reports.views import make_views
@@ -114,8 +115,8 @@ def test_the_atlas_is_mixed_in_and_blinks(open_page: Open, pages: Pages) -> None
     box(visit, "opacity").fill("0")
     box(visit, "blink").click()
     assert box(visit, "blink").get_attribute("aria-pressed") == "true" and picture(visit, 1) == atlas
-    visit.tab.wait_for_function(
-        "was => document.querySelectorAll('#image-1 .cell:not([hidden]) canvas')[3].toDataURL() === was", arg=plain
+    until(
+        visit.tab, "was => document.querySelectorAll('#image-1 .cell:not([hidden]) canvas')[3].toDataURL() === was", arg=plain
     )
     box(visit, "blink").click()
     assert box(visit, "blink").get_attribute("aria-pressed") == "false" and picture(visit, 1) == plain
@@ -148,7 +149,7 @@ def test_a_click_brings_the_other_planes_there_and_the_wheel_moves_slices(open_p
     was, scrolled = titles(visit), visit.tab.evaluate("scrollY")
     canvas.hover()
     visit.tab.mouse.wheel(0, 100)
-    visit.tab.wait_for_function("was => scrollY !== was", arg=scrolled)
+    until(visit.tab, "was => scrollY !== was", arg=scrolled)
     assert titles(visit) == was  # the page was moved: nobody had taken hold of the viewer
     size = canvas.bounding_box()
     canvas.click(position={"x": 0.3 * size["width"], "y": 0.25 * size["height"]})
@@ -156,7 +157,7 @@ def test_a_click_brings_the_other_planes_there_and_the_wheel_moves_slices(open_p
     assert now[0] == was[0] and now[1].endswith(" A") and now[2].endswith(" L")
     canvas.hover()
     visit.tab.mouse.wheel(0, 100)
-    visit.tab.wait_for_function("was => document.querySelector('#image-1 .slice span').innerText !== was", arg=now[0])
+    until(visit.tab, "was => document.querySelector('#image-1 .slice span').innerText !== was", arg=now[0])
 
 
 def test_keys_do_what_the_list_says(open_page: Open, pages: Pages) -> None:
