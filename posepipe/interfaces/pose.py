@@ -37,7 +37,7 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
 
 
 class _InitialPoseInputSpec(_ComputeInputSpec):
-    method = traits.Enum("auto", "deep", "search", "axes", "center", usedefault=True, desc="how the pose is found")
+    method = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
     age_known = traits.Bool(True, usedefault=True, desc="whether the template was chosen by age, so that sizes agree")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 PEDESTAL = 2.5
@@ -15,3 +16,21 @@ def outlined(cube: Tensor) -> Tensor:
     ``cube`` (B, 2, S, S, S) holds intensities standardised inside the mask (0 outside), and the mask.
     """
     return cube[:, :1] + PEDESTAL * cube[:, 1:]
+
+
+def standardised(image: Tensor, mask: Tensor) -> Tensor:
+    """``image`` with mean 0 and standard deviation 1 inside ``mask``, 0 outside, and ``mask`` as second channel (B, 2, S, S, S).
+
+    Both are (B, 1, S, S, S), ``mask`` in [0, 1].
+    """
+    total = mask.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
+    mean = (image * mask).sum((2, 3, 4), keepdim=True) / total
+    spread = ((image - mean) ** 2 * mask).sum((2, 3, 4), keepdim=True) / total
+    value = ((image - mean) / spread.clamp_min(1e-6).sqrt()).clamp(-4, 4)
+    return torch.cat([value * mask, mask], 1)
+
+
+def sampled(cube: Tensor) -> Tensor:
+    """The same from a cube (B, 2, S, S, S) of intensities times mask, and mask, as interpolation leaves them."""
+    mask = cube[:, 1:].clamp(0, 1)
+    return standardised(torch.where(mask > 0.05, cube[:, :1] / mask.clamp_min(0.05), torch.zeros_like(mask)), mask)

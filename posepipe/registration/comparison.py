@@ -10,13 +10,17 @@ from ..geometry import Rigid
 from ..imaging.volume import Volume
 from .brain import Brain
 from .fit import Fitted, Poses, Term, fit
-from .levels import Level, outline, texture
+from .levels import FINE_EROSION_MM, Level, Points, outline, texture
 from .target import SPACING, Target
 
 OUTLINE_SHARE = 0.3
 """How much the outline counts beside the texture when poses are judged (docs/experiments.md, 3)."""
 TEXTURE_SHARE = 0.5
 """How much the texture counts beside the outline while poses are still rough."""
+
+
+LAST_POINTS, LAST_STEPS = 24_000, 10
+"""Points and steps of the end of a refinement (docs/experiments.md, 9 and 11)."""
 
 
 class Comparison:
@@ -33,10 +37,6 @@ class Comparison:
     @cached_property
     def _outline(self) -> Level:
         return outline(self.brain, 2)
-
-    @cached_property
-    def _texture(self) -> Level:
-        return texture(self.brain, 1)
 
     @cached_property
     def _edges(self) -> Term:
@@ -61,15 +61,15 @@ class Comparison:
     @cached_property
     def judging(self) -> tuple[Term, ...]:
         """Fine texture and a share of the outline: the criterion by which hypotheses are judged."""
-        return self._criterion(6000)
+        return self._criterion(self.target.fine_texture, texture(self.brain, 1).points(6000))
 
     @cached_property
     def fine(self) -> tuple[Term, ...]:
-        """The same criterion at more points, for the last steps."""
-        return self._criterion(12_000)
+        """The same at more points and nearer to the masks' rims, for the last steps."""
+        return self._criterion(self.target.last_texture, texture(self.brain, 1, FINE_EROSION_MM).points(LAST_POINTS))
 
-    def _criterion(self, points: int) -> tuple[Term, ...]:
-        inside = Term(self.target.fine_texture, self._texture.points(points))
+    def _criterion(self, level: Level, points: Points) -> tuple[Term, ...]:
+        inside = Term(level, points)
         return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
 
     def poses(self, pose: Rigid, log_scale: float | None = None) -> Poses:
@@ -93,7 +93,7 @@ class Comparison:
     def refined(self, start: Rigid) -> Rigid:
         """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself."""
         poses = fit(self.rough, self.poses(start), 10).poses
-        return self.rigid(fit(self.fine, poses, 6).poses)
+        return self.rigid(fit(self.fine, poses, LAST_STEPS).poses)
 
     def judged(self, poses: Poses) -> Fitted:
         """Rough poses brought to the criterion."""

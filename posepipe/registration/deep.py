@@ -7,6 +7,7 @@ Nothing here looks at the template's intensities: the networks know the canonica
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,8 +21,10 @@ from ..imaging.moments import moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import cube_points
+from ..models.inputs import sampled
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .brain import Brain, bounding_box
+from .paper import PaperNetworks
 
 if TYPE_CHECKING:
     from ..models.coordinates import CoordinateNet
@@ -109,7 +112,7 @@ class PoseNetworks:
     """
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+        self._device, self._weights_dir = torch.device(device), weights_dir
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._bf16 = self._device.type == "cuda" or _fast_bfloat16()
         self._own: dict[str, Array] = {}
@@ -118,6 +121,11 @@ class PoseNetworks:
     def sha256(self) -> dict[str, str]:
         """Name → hash of the weights."""
         return {n.name: n.sha256 for n in (self.coarse, self.fine)}
+
+    @cached_property
+    def paper(self) -> PaperNetworks:
+        """The paper's pair, loaded when first asked for."""
+        return PaperNetworks(self._weights_dir, device=str(self._device))
 
     def place(self, brain: Seen) -> tuple[Placement, ...]:
         """Distinct placements of ``brain``, most votes first."""
@@ -146,7 +154,7 @@ class PoseNetworks:
         where = scale[:, None, None] * points @ rotation.mT + shift[:, None]
         world = where * brain.radius + tensor(brain.center, self._device)
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
-        x = standardised(cube).contiguous(memory_format=torch.channels_last_3d)
+        x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             answer = net(x)
             found = answer.solve()
@@ -246,17 +254,6 @@ def _mean(votes: _Votes, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _degrees(a: Tensor, b: Tensor) -> float:
     return float(np.degrees(np.arccos(np.clip((float((a * b).sum()) - 1) / 2, -1, 1))))
-
-
-def standardised(cube: Tensor) -> Tensor:
-    """As in training: mean 0 and deviation 1 inside the mask, times the mask (B, 2, S, S, S)."""
-    image, mask = cube[:, :1], cube[:, 1:].clamp(0, 1)
-    inside = torch.where(mask > 0.05, image / mask.clamp_min(0.05), torch.zeros_like(image))
-    total = mask.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
-    mean = (inside * mask).sum((2, 3, 4), keepdim=True) / total
-    spread = ((inside - mean) ** 2 * mask).sum((2, 3, 4), keepdim=True) / total
-    value = ((inside - mean) / spread.clamp_min(1e-6).sqrt()).clamp(-4, 4)
-    return torch.cat([value * mask, mask], 1)
 
 
 def _fast_bfloat16() -> bool:

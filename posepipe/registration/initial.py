@@ -1,4 +1,4 @@
-"""Initial pose of a brain against a template: by networks, by search over all rotations, by principal axes or by the centre alone."""
+"""Initial pose against a template: by networks (ours or the paper's pair), by search over all rotations, by axes, by the centre."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .fit import Poses, fit
 from .search import DOUBT, Hypothesis, distinct_hypotheses, search
 from .target import Target
 
-INIT_METHODS = ("auto", "deep", "search", "axes", "center")
+INIT_METHODS = ("auto", "deep", "posenet", "search", "axes", "center")
 AGREE_DEGREES = 10.0
 """``auto`` searches unless all votes of the networks are one, polishing moved their pose by less than this, and the fit is not in doubt."""
 
@@ -34,7 +34,7 @@ class Witness:
 
 @dataclass(frozen=True, eq=False)
 class InitialPose:
-    """``pose`` by ``method``; ``hypotheses`` best first (one for ``center``, four for ``axes``).
+    """``pose`` by ``method``; ``hypotheses`` best first (one for ``center`` and ``posenet``, four for ``axes``).
 
     ``scale`` is the fitted size of the image over the template's; ``margin`` the lead in score over the best hypothesis more than 30°
     away (None if there is none); ``witness`` what the networks say (None if they were not asked).
@@ -61,15 +61,16 @@ def initial_pose(
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
-    ``deep`` is the networks' pose, untouched by any comparison of intensities. ``search`` tries all rotations. ``auto`` polishes the
+    ``deep`` is the networks' pose, untouched by any comparison of intensities; ``posenet`` that of the paper's Pose-Net, then
+    Correction-Net. ``search`` tries all rotations. ``auto`` polishes the
     networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
     hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. ``axes`` aligns the
     principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
     centres together.
 
     With ``age_known`` the template is of the subject's age, so that its size tells the subject's. ``compare`` is the image and the target
-    made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search`` and ``deep`` loads
-    those of the package; the other methods ask them as a witness only.
+    made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search``, and ``deep`` and ``posenet``
+    load those of the package; the other methods ask them as a witness only.
 
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask,
     :class:`~posepipe.errors.WeightsError` for networks that cannot be loaded.
@@ -77,7 +78,7 @@ def initial_pose(
     if method not in INIT_METHODS:
         msg = f"unknown initial pose {method!r}: choose from {', '.join(INIT_METHODS)}"
         raise ValueError(msg)
-    if networks is None and method == "deep":
+    if networks is None and method in {"deep", "posenet"}:
         networks = PoseNetworks(device=str(device))
     if compare is None and method not in {"center", "deep"}:
         compare = Comparison.of(image, mask, target, device)
@@ -87,7 +88,11 @@ def initial_pose(
     if method == "deep":
         return _result(tuple(h for h, _ in seen), "deep", witness)
     if compare is None or method == "center":
-        return _center(target, Rigid.about(np.eye(3), target.brain.center, brain.center), witness)
+        return _single(Rigid.about(np.eye(3), target.brain.center, brain.center), "center", witness)
+    if method == "posenet" and networks and witness:
+        pose = networks.paper.pose(compare, networks.canonical(target))
+        both = Witness(witness.pose, witness.features, {**witness.weights, **networks.paper.sha256})
+        return _single(pose, "posenet", both)
     if method == "axes":
         return _result(axes(compare), "axes", witness)
     if method == "search" or witness is None:
@@ -132,8 +137,8 @@ def _auto(compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, *
     return _result(found, method, witness)
 
 
-def _center(target: Target, pose: Rigid, witness: Witness | None) -> InitialPose:
-    return InitialPose(pose, "center", (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None, witness)
+def _single(pose: Rigid, method: str, witness: Witness | None) -> InitialPose:
+    return InitialPose(pose, method, (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None, witness)
 
 
 def _result(found: tuple[Hypothesis, ...], method: str, witness: Witness | None) -> InitialPose:

@@ -23,6 +23,8 @@ MARGIN_MM = 14.0
 OUTLINE_BLUR_MM = 2.0
 TEXTURE_WINDOW_MM = 8.0
 TEXTURE_EROSION_MM = 2.5
+FINE_EROSION_MM = 2.0
+"""For the last steps, where the pose is right to a few degrees and the cortex near the rim helps (docs/experiments.md, 9 and 11)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +77,11 @@ def outline(brain: Brain, step: int = 1) -> Level:
     return _level(brain, value, weight, torch.ones_like(weight), origin, step)
 
 
-def texture(brain: Brain, step: int = 1) -> Level:
-    """Texture channel of ``brain``, every ``step``-th voxel; weight is the mask eroded by about 2.5 mm."""
+def texture(brain: Brain, step: int = 1, erosion_mm: float = TEXTURE_EROSION_MM) -> Level:
+    """Texture channel of ``brain``, every ``step``-th voxel; weight is the mask eroded by about ``erosion_mm``."""
     image, mask, origin = _padded(brain)
     # a blurred half-space is Φ(depth/σ): 0.8–0.88 lies about one σ inside the edge
-    inner = ((_blur(mask, TEXTURE_EROSION_MM, brain) - 0.80) / 0.08).clamp(0, 1) * mask
+    inner = ((_blur(mask, erosion_mm, brain) - 0.80) / 0.08).clamp(0, 1) * mask
     if float(inner.sum()) < 100:  # a sliver of a mask has no inside
         inner = mask
     window = TEXTURE_WINDOW_MM / brain.spacing

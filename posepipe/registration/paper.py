@@ -15,11 +15,10 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
 from ..models.coordinates import HALF_SIDE, cube_points
-from ..models.inputs import outlined
+from ..models.inputs import outlined, sampled
 from ..models.weights import load_network
 from .brain import Brain
 from .comparison import Comparison
-from .deep import standardised
 
 
 class PoseNetwork:
@@ -27,7 +26,7 @@ class PoseNetwork:
 
     def __init__(self, name: str = "pose-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size = loaded.module, int(loaded.options.get("size", 48))
+        self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
@@ -43,7 +42,7 @@ class CorrectionNetwork:
 
     def __init__(self, name: str = "correction-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size = loaded.module, int(loaded.options.get("size", 48))
+        self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array) -> Rigid:
         """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's."""
@@ -59,9 +58,26 @@ class CorrectionNetwork:
         return Rigid.about(rotation @ to_canonical, target.center, moved)
 
 
+class PaperNetworks:
+    """The pair: Pose-Net, then Correction-Net. Raises :class:`~posepipe.errors.WeightsError`."""
+
+    def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+        self._first = PoseNetwork(weights_dir=weights_dir, device=device)
+        self._second = CorrectionNetwork(weights_dir=weights_dir, device=device)
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Name → hash of the weights."""
+        return {"pose-net": self._first.sha256, "correction-net": self._second.sha256}
+
+    def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
+        """Template → image. ``to_canonical`` (3, 3) is the template's."""
+        return self._second.corrected(compare, self._first.pose(compare, to_canonical), to_canonical)
+
+
 def _cube(brain: Brain, size: int, rotation: Array, center: Array) -> Tensor:
     """``brain`` (1, 2, S, S, S) in the frame ``x = center + radius · rotation · v``, standardised as in training."""
     device = brain.image.device
     world = cube_points(size, device=device) @ tensor(rotation, device).T * brain.radius + tensor(center, device)
     stack = torch.stack([brain.image * brain.mask, brain.mask])
-    return standardised(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))
+    return sampled(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))

@@ -16,7 +16,7 @@ from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from .bank import RotationBank
 from .brain import Brain
-from .levels import Level, outline, texture
+from .levels import FINE_EROSION_MM, Level, outline, texture
 
 if TYPE_CHECKING:
     from ..atlas import Template
@@ -87,6 +87,11 @@ class Target:
     def fine_texture(self) -> Level:
         """Texture channel, fine."""
         return texture(self.brain, 1)
+
+    @cached_property
+    def last_texture(self) -> Level:
+        """Texture channel for the last steps of a refinement: fine, and nearer to the mask's rim."""
+        return texture(self.brain, 1, FINE_EROSION_MM)
 
     def log_scale(self, image: Brain) -> float:
         """Logarithm of the template's size over the image's, by the masks' radii."""

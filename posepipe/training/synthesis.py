@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..geometry import random_rotations, so3
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE, cube_points
+from ..models.inputs import standardised
 from .contrast import random_contrast
 from .damage import Damage, damage
 from .fields import smooth_field, uniform
@@ -107,7 +108,7 @@ class Synthesis:
         pictures, between = self._pictures(rows)
         image, mask = _read(pictures, points.sub_(between))
         seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
-        return Batch(_standardised(seen, observed), rotation, translation, scale, brain, rows)
+        return Batch(standardised(seen, observed), rotation, translation, scale, brain, rows)
 
     def timed(self, n: int) -> tuple[Batch, float]:
         """``n`` new images, and the seconds it took to make them (of the device too, where work is queued there)."""
@@ -130,7 +131,7 @@ class Synthesis:
         )
         # coarser than the pictures: the mean of neighbours, so that nothing is skipped
         image, mask = _read(F.avg_pool3d(pictures, self.step), points.expand(len(rows), -1, -1, -1, -1))
-        return _standardised(image, mask)
+        return standardised(image, mask)
 
     def state(self) -> dict[str, Any]:
         """State of the random generators, to go on from."""
@@ -206,12 +207,3 @@ def _read(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     mask = both[:, 1:].clamp(0, 1)
     # both were averaged with the empty outside alike: the quotient keeps its brightness up to the rim
     return both[:, :1] / mask.clamp_min(0.5), mask
-
-
-def _standardised(image: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 inside the mask, 0 outside, and the mask as second channel (B, 2, S, S, S)."""
-    total = mask.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
-    mean = (image * mask).sum((2, 3, 4), keepdim=True) / total
-    spread = ((image - mean) ** 2 * mask).sum((2, 3, 4), keepdim=True) / total
-    value = ((image - mean) / spread.clamp_min(1e-6).sqrt()).clamp(-4, 4)
-    return torch.cat([value * mask, mask], 1)

@@ -15,6 +15,8 @@ from posepipe.models.correction import CorrectionNet
 from posepipe.models.posenet import PoseNet
 from posepipe.models.weights import save_network
 from posepipe.registration.comparison import Comparison
+from posepipe.registration.deep import PoseNetworks
+from posepipe.registration.initial import initial_pose
 from posepipe.registration.paper import CorrectionNetwork, PoseNetwork
 
 OPTIONS = {"size": 16, "width": 0.1}
@@ -60,3 +62,14 @@ def test_correction_net_adds_what_is_left(folder, compare):
     np.testing.assert_allclose(found.rotation @ TO_CANONICAL.T, upright @ so3.exp(ANSWER), atol=2e-3)
     moved = found.apply(compare.target.brain.center) - start.apply(compare.target.brain.center)
     np.testing.assert_allclose(upright.T @ moved, SHIFT * HALF_SIDE * compare.brain.radius, atol=0.05)
+
+
+def test_posenet_is_an_initial_pose_by_both(folder, compare):
+    networks = PoseNetworks(folder)
+    brain, target = compare.brain, compare.target
+    found = initial_pose(target.volume, target.mask, target, method="posenet", compare=compare, networks=networks)
+    to_canonical = networks.canonical(target)
+    np.testing.assert_allclose(found.pose.rotation, so3.exp(ANSWER) @ so3.exp(ANSWER) @ to_canonical, atol=4e-3)
+    assert np.linalg.norm(found.pose.apply(target.brain.center) - brain.center) > 0.5  # the shift of the second
+    assert found.method == "posenet" and found.witness is not None
+    assert set(found.witness.weights) == {"pose-coarse", "pose-fine", "pose-net", "correction-net"}
