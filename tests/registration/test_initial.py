@@ -69,7 +69,7 @@ def test_a_moved_header_moves_the_pose(head, target):
 
 
 def test_unknown_method(head, target):
-    with pytest.raises(ValueError, match="unknown initial pose 'guess': choose from auto, deep, search, axes, center"):
+    with pytest.raises(ValueError, match="unknown initial pose 'guess': choose from auto, deep, posenet, search, axes, center"):
         initial_pose(head.image, head.mask, target, method="guess")
 
 
