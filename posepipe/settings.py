@@ -14,6 +14,8 @@ MASK_CHOICES = ("auto", "given", "nonzero")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
+ESTIMATE, ESTIMATED = "estimate", "estimated"
+"""What is given instead of an age that the image is to tell, and the source of such an age."""
 LEVELS = ("participant", "group")
 
 
@@ -38,7 +40,7 @@ class Settings:
     skip_bids_validation: bool = False
     atlas: str = "auto"
     atlas_dir: tuple[Path, ...] = ()
-    age: float | None = None
+    age: float | str | None = None
     age_column: str | None = None
     age_policy: str = "error"
     contrast: str = "auto"

@@ -128,6 +128,7 @@ def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
             "Sources": list(plan.sources),
             "Age": plan.age.weeks,
             "AgeSource": plan.age.source,
+            **({} if plan.age.error is None else {"AgeStandardError": plan.age.error}),
             "Atlas": template.atlas,
             "Cohort": template.cohort,
             "Contrast": plan.contrast,

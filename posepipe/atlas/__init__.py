@@ -6,6 +6,7 @@ Nothing here downloads except :func:`fetch`, and nothing happens at import.
 from __future__ import annotations
 
 from .add import add, add_folder
+from .candidates import CohortSeries, candidates
 from .choose import Choice, choose_template
 from .fetch import fetch
 from .library import AtlasLibrary, AtlasStatus, Template
@@ -16,11 +17,13 @@ __all__ = [
     "AtlasStatus",
     "Choice",
     "Cohort",
+    "CohortSeries",
     "Manifest",
     "SourceFile",
     "Template",
     "add",
     "add_folder",
+    "candidates",
     "choose_template",
     "fetch",
     "load_canonical",

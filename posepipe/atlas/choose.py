@@ -69,7 +69,10 @@ def choose_template(
     """
     _check_options(contrast, age_policy, stage)
     if age is None:
-        msg = "no age is known for this image; give it in weeks with --age, or in a column of participants.tsv"
+        msg = (
+            "no age is known for this image; give it in weeks with --age, or in a column of participants.tsv, or have it "
+            "estimated: --age estimate"
+        )
         raise AgeError(msg)
     if not is_age(age):
         msg = f"{age} is not an age in weeks; give gestational (postmenstrual) weeks, for example --age 29.4"

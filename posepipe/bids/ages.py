@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import AgeError
@@ -56,11 +56,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Age:
-    """An age in ``weeks`` since the last menstrual period, where it was read (file and column, or ``--age``), notes."""
+    """An age in ``weeks`` since the last menstrual period, where it was read (file and column, ``--age``, or ``estimated``), notes.
+
+    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known.
+    """
 
     weeks: float
     source: str
     warnings: tuple[str, ...] = ()
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,21 +102,31 @@ class AgeReader:
         age: weeks for all images, as given with ``--age``.
         column: the one column to read, as given with ``--age-column``; default: the first of :data:`COLUMNS` with a
         value.
+        estimate: what estimates the age of an image that no table has one for (``--age estimate``); None: such an image is an
+        error.
 
     Raises :class:`~posepipe.errors.AgeError` for an ``age`` that no fetus or infant has.
     """
 
-    def __init__(self, bids_dir: str | Path, *, age: float | None = None, column: str | None = None) -> None:
+    def __init__(
+        self,
+        bids_dir: str | Path,
+        *,
+        age: float | None = None,
+        column: str | None = None,
+        estimate: Callable[[InputImage], Age] | None = None,
+    ) -> None:
         self._root = Path(bids_dir).absolute()
         self._age = None if age is None else _plausible(float(age), "--age")
         self._column = column
+        self._estimate = estimate
         self._tables: dict[Path, Table | None] = {}
 
     def age_of(self, image: InputImage) -> Age:
-        """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv.
+        """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv, else an estimate.
 
-        Raises :class:`~posepipe.errors.AgeError` if none of them gives one (the message says what each lacks), for an
-        age outside 10–120 weeks, and for two rows that disagree.
+        Raises :class:`~posepipe.errors.AgeError` if none of them gives one (the message says what each lacks) and none is to be
+        estimated, for an age outside 10–120 weeks, and for two rows that disagree.
         """
         if self._age is not None:
             return Age(self._age, "--age")
@@ -125,10 +139,14 @@ class AgeReader:
             elif found := self._from_rows(image, table, rows, where, problems):
                 passed_over = [problem.reason for problem in problems if problem.notable]
                 return Age(found.weeks, found.source, (*passed_over, *found.warnings))
+        if self._estimate is not None:
+            found = self._estimate(image)
+            unusable = (f"{problem.reason}; the age was estimated instead" for problem in problems if problem.notable)
+            return replace(found, warnings=(*unusable, *found.warnings))
         reasons = "; ".join(problem.reason for problem in problems)
         msg = (
             f"{image.path}: no usable age: {reasons}. Give --age WEEKS, or a column such as ga_weeks or pma_weeks "
-            f"in {self._root / 'participants.tsv'} (--age-column names another)"
+            f"in {self._root / 'participants.tsv'} (--age-column names another), or have it estimated from the image: --age estimate"
         )
         raise AgeError(msg)
 

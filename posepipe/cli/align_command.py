@@ -7,7 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .parser import add_alignment, command_line
+from ..settings import ESTIMATED
+from .parser import add_alignment, age_option, command_line
 
 if TYPE_CHECKING:
     from ..registration.aligner import Alignment
@@ -25,8 +26,9 @@ def add_arguments(subparsers: Any) -> None:
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI or MGH file")
     parser.add_argument(
-        "--age", type=float, metavar="WEEKS", required=True, help="gestational (postmenstrual) weeks at the scan"
-    )
+        "--age", type=age_option, metavar="WEEKS", required=True,
+        help="gestational (postmenstrual) weeks at the scan, or estimate: from the image",
+    )  # fmt: skip
     parser.add_argument("-o", "--out-dir", type=Path, metavar="DIR", required=True, help="where the outputs go")
     parser.add_argument("--mask-file", type=Path, metavar="FILE", help="brain mask on the image's grid")
     parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: 1)")
@@ -62,7 +64,8 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
     names = ("forward", "backward", "resampled", "reoriented", "mask")
     files = dict(zip(names, alignment.save(folder, stem), strict=True))
     found = alignment.sidecar()
-    sidecar = {"Sources": sources, "Age": found.pop("Age"), "AgeSource": "--age", **found}
+    source = "--age" if alignment.age_error is None else ESTIMATED
+    sidecar = {"Sources": sources, "Age": found.pop("Age"), "AgeSource": source, **found}
     known = {
         "Sources": sources,
         "Atlas": alignment.template.atlas,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_deep
+from . import bench_age, bench_deep
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -18,6 +18,7 @@ def add_arguments(subparsers: Any) -> None:
     _add_classical(tables.add_parser("classical", help="initial poses without networks, and their refinements"))
     bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
     bench_deep.add_confidence(tables.add_parser("confidence", help="calibrate the confidence on brains nobody trained on"))
+    bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
 
 
 def _add_classical(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,8 @@ def _add_classical(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the table asked for."""
-    return {"classical": _classical, "volume": bench_deep.volume, "confidence": bench_deep.confidence}[args.table](args)
+    made_by = {"classical": _classical, "volume": bench_deep.volume, "confidence": bench_deep.confidence, "age": bench_age.run}
+    return made_by[args.table](args)
 
 
 def _classical(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from ..settings import (
     AGE_POLICIES,
     CONTRAST_CHOICES,
     DEVICE_CHOICES,
+    ESTIMATE,
     INIT_CHOICES,
     LEVELS,
     MASK_CHOICES,
@@ -95,7 +96,10 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
 
 def _add_age(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("age")
-    group.add_argument("--age", type=float, metavar="WEEKS", help="gestational (postmenstrual) weeks, for all images")
+    group.add_argument(
+        "--age", type=age_option, metavar="WEEKS",
+        help="gestational (postmenstrual) weeks, for all images; estimate: of images whose age no table has, from the image",
+    )  # fmt: skip
     group.add_argument(
         "--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read"
     )
@@ -154,8 +158,8 @@ def make_settings(given: dict[str, Any]) -> Settings:
     values.setdefault("run_id", f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}")
     settings = Settings(**values)
     _check_level(settings)
-    if settings.age is not None and settings.age_column is not None:
-        msg = "--age and --age-column exclude each other: give one"
+    if isinstance(settings.age, float) and settings.age_column is not None:
+        msg = "--age WEEKS and --age-column exclude each other: give one"
         raise UsageError(msg)
     if settings.bids_dir in (settings.work_dir, settings.out_dir):
         wrong = "work" if settings.work_dir == settings.bids_dir else "output"
@@ -169,6 +173,21 @@ def _check_level(settings: Settings) -> None:
         option = "--ratings" if settings.ratings else "--blind"
         msg = f"{option} belongs to the group level: posepipe {settings.bids_dir} {settings.out_dir} group {option} …"
         raise UsageError(msg)
+
+
+def age_option(text: str) -> float | str:
+    """Weeks, or the word ``estimate``.
+
+    >>> age_option("29.5"), age_option("estimate")
+    (29.5, 'estimate')
+    """
+    if text == ESTIMATE:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"{text!r} is no number of weeks; give weeks such as 29.5, or {ESTIMATE}"
+        raise argparse.ArgumentTypeError(msg) from None
 
 
 def gigabytes(text: str) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
-from ..settings import Settings
+from ..settings import ESTIMATE, Settings
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Template
@@ -72,11 +72,14 @@ class _Planner:
 
     def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
         from ..bids import AgeReader, parse_derivative
+        from .ages import AgesOfImages
 
         self._settings = settings
         self._library = library
         try:
-            self._ages = AgeReader(settings.bids_dir, age=settings.age, column=settings.age_column)
+            given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
+            estimate = AgesOfImages(settings, library) if settings.age == ESTIMATE else None
+            self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
         self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
@@ -209,7 +212,8 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
         yield session.label
         for image in session.images:
             yield f"  {image.image.relative}" + (" (done: nothing to do)" if image.done else "")
-            yield f"    age       {image.age.weeks:.2f} weeks ({image.age.source})"
+            give_or_take = "" if image.age.error is None else f" ± {image.age.error:.1f}"
+            yield f"    age       {image.age.weeks:.2f}{give_or_take} weeks ({image.age.source})"
             yield f"    template  {image.choice.reason} ({image.choice.contrast})"
             yield f"    mask      {_mask(image.image, settings.mask)}"
             yield f"    outputs   {image.names.folder}{'/'}"

@@ -30,8 +30,8 @@ class _DerivativesInputSpec(BaseInterfaceInputSpec):
     )  # fmt: skip
     known = traits.Dict(
         traits.Str, mandatory=True,
-        desc="what is known of the image: Sources, Age, AgeSource, Atlas, Cohort, Contrast, ParametersHash, "
-        "TemplateContrast, TemplateChoice, TemplateFiles, Warnings",
+        desc="what is known of the image: Sources, Age, AgeSource, AgeStandardError (if estimated), Atlas, Cohort, Contrast, "
+        "ParametersHash, TemplateContrast, TemplateChoice, TemplateFiles, Warnings",
     )  # fmt: skip
 
 

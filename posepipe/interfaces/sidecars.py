@@ -48,6 +48,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Sources": known["Sources"],
         "Age": known["Age"],
         "AgeSource": known["AgeSource"],
+        **({"AgeStandardError": known["AgeStandardError"]} if "AgeStandardError" in known else {}),
         "Atlas": known["Atlas"],
         "Cohort": known["Cohort"],
         "Contrast": known["Contrast"],

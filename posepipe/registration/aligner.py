@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from .._version import __version__
-from ..atlas import AtlasLibrary, Choice, Template, choose_template
+from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
 from ..errors import UsageError
 from ..geometry import Rigid, write_itk
 from ..imaging.mask import BrainMask, brain_mask
 from ..imaging.volume import Volume, load_volume, save_volume
+from ..settings import ESTIMATE
+from .age import AgeEstimate
+from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
 from .comparison import Comparison
 from .deep import PoseNetworks
@@ -32,6 +35,7 @@ class Alignment:
     """One image in the frame of one template.
 
     ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
+    ``age_error`` is the standard error (weeks) of an ``age`` that was estimated, None where it was given.
     """
 
     pose: Rigid
@@ -47,6 +51,7 @@ class Alignment:
     quality: Quality
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
+    age_error: float | None = None
 
     def resampled(self) -> Volume:
         """The image on the template's grid, one cubic interpolation."""
@@ -60,6 +65,7 @@ class Alignment:
         """What is known of the transform, by the keys of DESIGN §1."""
         return {
             "Age": self.age,
+            **({} if self.age_error is None else {"AgeStandardError": self.age_error}),
             "Atlas": self.template.atlas,
             "Cohort": self.template.cohort,
             "Contrast": self.contrast,
@@ -119,6 +125,7 @@ class Aligner:
     _library: AtlasLibrary = field(init=False, repr=False)
     _networks: PoseNetworks = field(init=False, repr=False)
     _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
+    _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, known in (("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS)):
@@ -139,13 +146,14 @@ class Aligner:
     def align(
         self,
         image: str | Path | Volume,
-        age: float | None = None,
+        age: float | str | None = None,
         *,
         mask: str | Path | Volume | None = None,
         contrast: str | None = None,
     ) -> Alignment:
         """Pose of ``image`` (a file, or a :class:`~posepipe.imaging.volume.Volume`) of a subject of ``age`` weeks against its template.
 
+        ``age="estimate"`` has the age estimated from the image.
         ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file name's, else T2w.
         Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
         """
@@ -155,11 +163,16 @@ class Aligner:
                 volume = image if isinstance(image, Volume) else load_volume(image)
                 given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
+            with _timed(seconds, "mask"):
+                brain = brain_mask(volume, given, self.mask)
+            guess: AgeEstimate | None = None
+            if isinstance(age, str):
+                with _timed(seconds, "age"):
+                    guess = self._estimate(age, volume, brain.volume, kind)
+                age = guess.weeks
             choice: Choice = choose_template(
                 self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy
             )
-            with _timed(seconds, "mask"):
-                brain = brain_mask(volume, given, self.mask)
             with _timed(seconds, "template"):
                 target = self.target(choice.template)
                 if self.init == "search":
@@ -201,13 +214,23 @@ class Aligner:
             refined,
             quality,
             seconds,
-            tuple(choice.warnings),
+            (*(guess.warnings if guess else ()), *choice.warnings),
+            guess.error if guess else None,
         )
+
+    def _estimate(self, age: str, volume: Volume, mask: Volume, contrast: str) -> AgeEstimate:
+        if age != ESTIMATE:
+            msg = f"the age is a number of weeks or {ESTIMATE!r}, not {age!r}"
+            raise UsageError(msg)
+        if contrast not in self._ages:
+            series = candidates(self._library, contrast=contrast, atlas=self.atlas)
+            self._ages[contrast] = AgeEstimator(series, self._networks, device=self.device, cache_dir=self.cache_dir)
+        return self._ages[contrast].estimate(volume, mask)
 
 
 def align(
     image: str | Path | Volume,
-    age: float | None = None,
+    age: float | str | None = None,
     *,
     mask: str | Path | Volume | None = None,
     contrast: str | None = None,

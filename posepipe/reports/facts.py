@@ -62,7 +62,7 @@ def image_rows(sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None
     """Age, template and why it was chosen, contrast and mask; ``grid`` is the sidecar of the image on its grid."""
     age, grid = sidecar.get("Age"), grid or {}
     rows = [
-        ("Age", UNKNOWN if age is None else f"{_plain(age)} weeks"),
+        ("Age", age_text(sidecar)),
         ("Age from", _text(sidecar.get("AgeSource"))),
         ("Template", f"{_text(sidecar.get('Atlas'))}, cohort {_text(sidecar.get('Cohort'))}"),
         ("Chosen for", _choice(age, sidecar.get("Cohort"))),
@@ -73,6 +73,18 @@ def image_rows(sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None
     if grid.get("TemplateChoice"):
         rows.insert(4, ("Atlas chosen", _text(grid["TemplateChoice"])))
     return rows
+
+
+def age_text(sidecar: Mapping[str, Any]) -> str:
+    """The age in words, with its standard error where it was estimated.
+
+    >>> age_text({"Age": 29.4}), age_text({"Age": 29.4, "AgeStandardError": 1.1})
+    ('29.4 weeks', '29.4 ± 1.1 weeks, estimated from the image')
+    """
+    age, error = sidecar.get("Age"), sidecar.get("AgeStandardError")
+    if age is None:
+        return UNKNOWN
+    return f"{_plain(age)} weeks" if error is None else f"{_plain(age)} ± {_plain(error)} weeks, estimated from the image"
 
 
 def contrast_note(sidecar: Mapping[str, Any], grid: Mapping[str, Any]) -> str:

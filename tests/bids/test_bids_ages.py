@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posepipe.bids import AgeReader, find_images, parse_age
+from posepipe.bids import Age, AgeReader, find_images, parse_age
 from posepipe.errors import AgeError
 
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
@@ -240,3 +240,34 @@ def test_real_ages(data_dir):
     with pytest.raises(AgeError, match=r"no participants.tsv. Give --age WEEKS"):
         AgeReader(data_dir / "ds-fetal").age_of(fetal)
     assert AgeReader(data_dir / "ds-fetal", age=29).age_of(fetal).weeks == 29
+
+
+def test_estimate_is_asked_only_where_no_table_has_an_age(age_of):
+    asked = []
+
+    def estimate(image):
+        asked.append(image.path.name)
+        return Age(31.4, "estimated", ("guessed",), 1.1)
+
+    known = age_of(participants("ga_weeks", "29.5"), estimate=estimate)
+    assert (known.weeks, known.source, known.error, asked) == (29.5, "participants.tsv:ga_weeks", None, [])
+    assert age_of(participants("ga_weeks", "29.5"), estimate=estimate, age=30).source == "--age"
+    found = age_of(participants("ga_weeks", "n/a"), estimate=estimate)
+    assert found == Age(31.4, "estimated", ("guessed",), 1.1) and asked == ["sub-01_T2w.nii.gz"]
+    assert age_of({}, estimate=estimate).source == "estimated"
+
+
+def test_an_age_that_cannot_be_used_is_told_beside_the_estimate(age_of):
+    found = age_of(participants("age", "29"), estimate=lambda _: Age(31.4, "estimated", ("guessed",), 1.1))
+    assert found.weeks == 31.4 and len(found.warnings) == 2
+    assert "has no unit" in found.warnings[0] and "estimated instead" in found.warnings[0]
+
+
+def test_an_impossible_age_is_no_reason_to_guess(age_of):
+    with pytest.raises(AgeError, match="no age of a fetus"):
+        age_of(participants("ga_weeks", "400"), estimate=lambda _: Age(31.4, "estimated"))
+
+
+def test_message_names_the_way_out(age_of):
+    with pytest.raises(AgeError, match=r"no usable age: .*--age WEEKS, .*--age estimate"):
+        age_of({})

@@ -1,0 +1,76 @@
+"""Which cohorts an image of unknown age may belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import AtlasError
+from .choose import FETAL_ORDER, NEONATAL_ORDER
+from .library import AtlasLibrary, Template
+
+GAP_WEEKS = 1.0
+"""A further atlas adds those of its cohorts that are more than this outside the weeks covered before it."""
+
+
+@dataclass(frozen=True)
+class CohortSeries:
+    """Cohorts by rising age that are compared with one another: those of one atlas, continued by others of the same stage.
+
+    ``stage`` is ``fetal``, ``neonatal``, or empty where nobody said.
+    """
+
+    stage: str
+    templates: tuple[Template, ...]
+
+    @property
+    def name(self) -> str:
+        """The atlases in it, for messages."""
+        return " and ".join(dict.fromkeys(t.atlas for t in self.templates))
+
+
+def candidates(library: AtlasLibrary, *, contrast: str, atlas: str = "auto") -> tuple[CohortSeries, ...]:
+    """The cohorts that an image in ``contrast`` whose age is not known is compared with; at least one.
+
+    Of an atlas that is named, all of its own. With ``auto``, one series for each stage: the first atlas of
+    :func:`~posepipe.atlas.choose_template`'s order that is on this machine, then of the atlases after it only those cohorts that
+    lie outside the weeks covered so far. The best match decides between the series. Atlases that the user added count only where
+    none of these is here. Each cohort comes in the image's own contrast where the atlas has it, else in T2w.
+
+    Raises :class:`~posepipe.errors.AtlasError` when the atlas is unknown or none is on this machine.
+    """
+    if atlas != "auto":
+        found = [CohortSeries(library.stage(atlas), tuple(_cohorts(library, atlas, contrast)))]
+        if not found[0].templates:
+            library.templates(atlas, contrast)  # raises, saying what is missing and where it was looked for
+    else:
+        orders = {"fetal": FETAL_ORDER, "neonatal": NEONATAL_ORDER}
+        found = [CohortSeries(stage, _joined(library, order, contrast)) for stage, order in orders.items()]
+        if not any(series.templates for series in found):
+            found = [CohortSeries(library.stage(name), tuple(_cohorts(library, name, contrast))) for name in library.added()]
+    some = tuple(series for series in found if series.templates)
+    if not some:
+        looked = ", ".join(str(folder) for folder in library.dirs)
+        msg = f"no atlas was found on this machine to estimate an age by (looked in {looked}); name its folder with --atlas-dir"
+        raise AtlasError(msg)
+    return some
+
+
+def _joined(library: AtlasLibrary, names: tuple[str, ...], contrast: str) -> tuple[Template, ...]:
+    joined: list[Template] = []
+    for name in names:
+        cohorts = _cohorts(library, name, contrast)
+        if joined:
+            low, high = joined[0].age - GAP_WEEKS, joined[-1].age + GAP_WEEKS
+            cohorts = [t for t in cohorts if not low <= t.age <= high]
+        joined = sorted([*joined, *cohorts], key=lambda t: t.age)
+    return tuple(joined)
+
+
+def _cohorts(library: AtlasLibrary, atlas: str, contrast: str) -> list[Template]:
+    """One template a cohort, by age: in ``contrast`` where there is one."""
+    have = library.contrasts(atlas)
+    by_label: dict[str, Template] = {}
+    for one in dict.fromkeys((contrast, "T2w", "T1w")):
+        for template in library.templates(atlas, one) if one in have else ():
+            by_label.setdefault(template.cohort, template)
+    return sorted(by_label.values(), key=lambda t: t.age)

@@ -1,0 +1,123 @@
+"""``--age estimate``: ages from the images themselves, kept in the work folder so that a run that is repeated need not look again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..errors import AgeError, BidsError, PosepipeError
+from ..settings import ESTIMATED, Settings
+
+if TYPE_CHECKING:
+    from ..atlas import AtlasLibrary, CohortSeries
+    from ..bids import Age, InputImage
+    from ..registration.age import AgeEstimate
+    from ..registration.age_estimator import AgeEstimator
+
+FOLDER = "ages"
+
+
+class AgesOfImages:
+    """Estimates the age of one image after another, each once: the result lies in the work folder under a name made of all that it
+    depends on (image, mask, candidate templates, networks, model). A dry run reads it, but writes nothing."""
+
+    def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
+        self._settings, self._library = settings, library
+        self._estimators: dict[str, AgeEstimator] = {}
+        self._candidates: dict[str, tuple[tuple[CohortSeries, ...], str]] = {}
+
+    def __call__(self, image: InputImage) -> Age:
+        """The estimated age of ``image``; raises :class:`~posepipe.errors.PosepipeError` where none can be had."""
+        from ..bids import Age, write_json
+
+        path = self._settings.work_dir / FOLDER / f"{self._key(image)}.json"
+        found = _read(path)
+        if found is None:
+            print(f"{image.path.name}: no table has its age; estimating it from the image", flush=True)
+            found = self._estimate(image)
+            if not self._settings.dry_run:
+                write_json(path, {"image": str(image.path), **asdict(found)})
+        return Age(found.weeks, ESTIMATED, found.warnings, found.error)
+
+    def _estimate(self, image: InputImage) -> AgeEstimate:
+        import torch
+
+        from ..imaging.mask import brain_mask
+        from ..imaging.volume import load_volume
+        from ..registration.age_estimator import AgeEstimator
+
+        contrast = self._contrast(image)
+        torch.set_num_threads(self._settings.omp_nthreads or 1)
+        try:
+            if contrast not in self._estimators:
+                self._estimators[contrast] = AgeEstimator(self._of(contrast)[0], self._networks, device=self._device)
+            volume = load_volume(image.path)
+            given = load_volume(image.mask) if image.mask is not None else None
+            return self._estimators[contrast].estimate(volume, brain_mask(volume, given, self._settings.mask).volume)
+        except PosepipeError:
+            raise
+        except Exception as error:  # an odd image is a failure of its own, not of the whole plan
+            msg = f"{image.path}: its age could not be estimated ({type(error).__name__}: {error}); give --age WEEKS or write it in a table"
+            raise AgeError(msg) from error
+
+    def _key(self, image: InputImage) -> str:
+        from ..bids import parameters_hash
+        from ..models.weights import POSE_NETWORKS, hashes
+        from ..registration.age import PACKAGED
+
+        contrast = self._contrast(image)
+        depends = {
+            "version": __version__,
+            "weights": hashes(POSE_NETWORKS, self._settings.weights),
+            "model": hashlib.sha256(PACKAGED.read_bytes()).hexdigest(),
+            "templates": self._of(contrast)[1],
+            "mask": self._settings.mask,
+        }
+        return parameters_hash(depends, image)[:32]
+
+    def _contrast(self, image: InputImage) -> str:
+        return image.suffix if self._settings.contrast == "auto" else self._settings.contrast
+
+    def _of(self, contrast: str) -> tuple[tuple[CohortSeries, ...], str]:
+        """The candidate cohorts of images in ``contrast``, and a digest of their names and files."""
+        from ..atlas import candidates
+
+        if contrast not in self._candidates:
+            series = candidates(self._library, contrast=contrast, atlas=self._settings.atlas)
+            digest = hashlib.sha256()
+            for template in (t for one in series for t in one.templates):
+                digest.update(f"{template.space} {template.age}".encode())
+                for path in filter(None, (template.image, template.mask)):
+                    digest.update(hashlib.sha256(path.read_bytes()).digest())
+            self._candidates[contrast] = series, digest.hexdigest()
+        return self._candidates[contrast]
+
+    @cached_property
+    def _networks(self) -> Any:
+        from ..registration.deep import PoseNetworks
+
+        return PoseNetworks(self._settings.weights, device=self._device)
+
+    @cached_property
+    def _device(self) -> str:
+        from ..registration.aligner import pick_device
+
+        return pick_device(self._settings.device)
+
+
+def _read(path: Path) -> AgeEstimate | None:
+    """An estimate that an earlier run wrote; None where there is none, or no whole one."""
+    from ..bids import read_json
+    from ..registration.age import AgeEstimate
+
+    if not path.is_file():
+        return None
+    try:
+        stored = read_json(path)
+        return AgeEstimate(float(stored["weeks"]), float(stored["error"]), tuple(stored["warnings"]))
+    except (BidsError, KeyError, TypeError, ValueError):
+        return None

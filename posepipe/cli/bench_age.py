@@ -1,0 +1,57 @@
+"""``posepipe-tools bench age``: how well ages are estimated from images, and the constants of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PARTS = ("calibration", "test", "stacks")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench age``."""
+    parser.add_argument("data", type=Path, help="folder with atlases/, ds-neonates, ds-fetal and ds-stacks")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=["calibration"],
+        help="calibration: cohorts on other atlases, and newborns not kept for testing; test: brains that are; stacks: six of one "
+        "fetus of unknown age (default: calibration)",
+    )  # fmt: skip
+    parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument("--install", action="store_true", help="also write the constants into the package")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, fit where calibration brains are among the rows, write ``age.csv``, ``age.md`` and ``age.toml``."""
+    import torch
+    from tqdm import tqdm
+
+    from ..bench import age as bench
+    from ..bench.methods import networks_key
+    from ..bench.rows import PartFile, read_rows, write_rows
+    from ..errors import UsageError
+    from ..models.weights import POSE_NETWORKS, hashes
+    from ..registration.age import PACKAGED, load_age_model, save_age_model
+
+    cases = [c for c in bench.age_cases(args.data, tuple(args.parts)) if not args.names or c.name.startswith(tuple(args.names))]
+    if not cases:
+        msg = f"no brain to measure: none of {', '.join(args.parts)} is named {', '.join(args.names)}"
+        raise UsageError(msg)
+    torch.set_num_threads(1)
+    made, key = bench.AgeBench(args.data, args.weights), networks_key(hashes(POSE_NETWORKS, args.weights))
+    paths = [args.output / "parts" / f"{case.name}_{key}.csv" for case in cases]
+    for case, path in tqdm(list(zip(cases, paths, strict=True)), mininterval=10):
+        made.measure(case, PartFile(path))
+    rows = read_rows(paths)
+    write_rows(args.output / "age.csv", rows)
+    known = bench.known_of(rows)
+    model, left_out = bench.fit_ages(known) if "calibration" in args.parts else (load_age_model(), {})
+    if left_out:
+        save_age_model(model, args.output / "age.toml")
+    if args.install and left_out:
+        save_age_model(model, PACKAGED)
+    text = bench.report(known, model, left_out)
+    (args.output / "age.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
