@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-INIT_CHOICES = ("auto", "deep", "search", "axes", "center")
+INIT_CHOICES = ("auto", "deep", "posenet", "search", "axes", "center")
 REFINE_CHOICES = ("ants", "torch", "none")
 MASK_CHOICES = ("auto", "given", "nonzero")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")

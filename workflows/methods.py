@@ -26,6 +26,9 @@ NIPYPE = (
     "doi:10.3389/fninf.2011.00013"
 )
 
+_AGE = (
+    "Their ages were not recorded, and were estimated from the size of the brain and its similarity to the cohorts of atlases. "
+)
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
@@ -59,6 +62,7 @@ class Methods:
     init: str
     refine: str
     weights: tuple[tuple[str, str], ...] = ()
+    age_estimated: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -66,7 +70,8 @@ class Methods:
         template = plan.choice.template
         mask = "given" if plan.image.mask is not None and settings.mask != "nonzero" else "nonzero"
         init = "deep" if settings.init == "auto" else settings.init
-        return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine)
+        guessed = plan.age.error is not None
+        return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine, age_estimated=guessed)
 
     @classmethod
     def ran(cls, sidecar: Mapping[str, Any], resampled: Mapping[str, Any]) -> Methods:
@@ -80,6 +85,7 @@ class Methods:
             init=str(sidecar.get("InitMethod", "")),
             refine=str(sidecar.get("RefineMethod", "")),
             weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
+            age_estimated=sidecar.get("AgeStandardError") is not None,
         )
 
 
@@ -103,7 +109,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
     weights = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in methods.weights)
     text = (
         f"{methods.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
-        f"{methods.template_contrast} template. {mask} {init}, {refine} "
+        f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} {init}, {refine} "
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."

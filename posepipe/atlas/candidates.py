@@ -8,8 +8,9 @@ from ..errors import AtlasError
 from .choose import FETAL_ORDER, NEONATAL_ORDER
 from .library import AtlasLibrary, Template
 
-GAP_WEEKS = 1.0
-"""A further atlas adds those of its cohorts that are more than this outside the weeks covered before it."""
+GAP_WEEKS, MOST_WEEKS = 1.0, 4.0
+"""A further atlas adds those of its cohorts that are more than the first outside the weeks covered before it, and no further than the
+second from the next: between cohorts that lie far apart an age cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def candidates(library: AtlasLibrary, *, contrast: str, atlas: str = "auto") -> 
 
     Of an atlas that is named, all of its own. With ``auto``, one series for each stage: the first atlas of
     :func:`~posepipe.atlas.choose_template`'s order that is on this machine, then of the atlases after it only those cohorts that
-    lie outside the weeks covered so far. The best match decides between the series. Atlases that the user added count only where
+    continue the weeks covered so far. The best match decides between the series. Atlases that the user added count only where
     none of these is here. Each cohort comes in the image's own contrast where the atlas has it, else in T2w.
 
     Raises :class:`~posepipe.errors.AtlasError` when the atlas is unknown or none is on this machine.
@@ -60,10 +61,23 @@ def _joined(library: AtlasLibrary, names: tuple[str, ...], contrast: str) -> tup
     for name in names:
         cohorts = _cohorts(library, name, contrast)
         if joined:
-            low, high = joined[0].age - GAP_WEEKS, joined[-1].age + GAP_WEEKS
-            cohorts = [t for t in cohorts if not low <= t.age <= high]
-        joined = sorted([*joined, *cohorts], key=lambda t: t.age)
+            below = [t for t in reversed(cohorts) if t.age < joined[0].age - GAP_WEEKS]
+            above = [t for t in cohorts if t.age > joined[-1].age + GAP_WEEKS]
+            joined = [*reversed(_near(below, joined[0])), *joined, *_near(above, joined[-1])]
+        else:
+            joined = cohorts
     return tuple(joined)
+
+
+def _near(templates: list[Template], last: Template) -> list[Template]:
+    """The first of ``templates`` that are not far from the one before, ``last`` being before the first."""
+    found: list[Template] = []
+    for template in templates:
+        if abs(template.age - last.age) > MOST_WEEKS:
+            break
+        found.append(template)
+        last = template
+    return found
 
 
 def _cohorts(library: AtlasLibrary, atlas: str, contrast: str) -> list[Template]:

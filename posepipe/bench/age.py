@@ -154,8 +154,11 @@ def fit_ages(known: list[Known]) -> tuple[AgeModel, dict[str, float]]:
             left_out.update({k.name: float(errors[k.name][best]) for k in mine if k.brain == brain})
         rms = float(np.sqrt(np.mean([left_out[k.name] ** 2 for k in mine])))
         stages[stage] = StageModel(SIMILARITIES[_best(list(errors.values()))], rms)
-    counts = " and ".join(f"{len({k.brain for k in known if k.part == 'calibration' and k.stage == s})} {s}" for s in STAGES)
-    made = f"{len(left_out)} images of {counts} brains; errors by leaving one brain out"
+    counts = [len({k.brain for k in known if k.part == "calibration" and k.stage == s}) for s in STAGES]
+    made = (
+        f"{len(left_out)} images of cohorts and newborns: {counts[0]} brains matched by fetal and {counts[1]} by neonatal atlases; "
+        "errors by leaving one brain out"
+    )
     return AgeModel(stages, made), left_out
 
 
@@ -173,11 +176,13 @@ def report(known: list[Known], model: AgeModel, left_out: dict[str, float]) -> s
         for group in dict.fromkeys(k.group for k in mine):
             lines.append(_row(f"{part}: {group}", [k for k in mine if k.group == group], model, left_out))
         for stage in STAGES:
-            lines.append(_row(f"{part}: all matched by {stage} atlases", [k for k in mine if k.stage == stage], model, left_out))
-    lines += ["", "Mean / median / largest absolute error, and mean error, weeks."]
+            matched = [k for k in mine if k.stage == stage]
+            if matched:
+                lines.append(_row(f"{part}: all matched by {stage} atlases", matched, model, left_out))
+    lines += ["", "Mean / median / largest absolute error, and mean error, weeks.", ""]
     for one in (k for k in known if k.part == "test"):
         found = model.of(one.stage, float(one.curve.weeks.mean()))
-        lines.append(f"{one.name}: {one.age:g} weeks, estimated {one.age + one.error(found.similarity):.1f} (by {one.by})")  # type: ignore[operator]
+        lines.append(f"- {one.name}: {one.age:g} weeks, estimated {one.age + one.error(found.similarity):.1f} (by {one.by})")  # type: ignore[operator]
     stacks = [k for k in known if k.part == "stacks"]
     if stacks:
         ages = [most_likely_age(k.curve, model.of(k.stage, float(k.curve.weeks.mean())).similarity) for k in stacks]
@@ -197,8 +202,6 @@ def _row(title: str, mine: list[Known], model: AgeModel, left_out: dict[str, flo
 
 
 def _cell(errors: list[float]) -> str:
-    if not errors:
-        return "–"
     size = np.abs(errors)
     return f"{size.mean():.1f} / {np.median(size):.1f} / {size.max():.1f} ({np.mean(errors):+.1f})"
 

@@ -133,6 +133,8 @@ class _Planner:
             "weights": hashes(POSE_NETWORKS, s.weights),
             "template": [template.space, template.contrast, template_digest],
             "age": age.weeks,
+            # an age that turns out to be known is another, though the weeks be the same
+            **({} if age.error is None else {"age_error": age.error}),
             "contrast": contrast,
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
         }

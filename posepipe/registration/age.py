@@ -79,8 +79,8 @@ def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False
 
     >>> weeks = np.array([26.0, 28, 30, 32])
     >>> curve = AgeCurve(weeks, 1 - 0.01 * (weeks - 29) ** 2, 0.03 * (30 - weeks), 0.03 * (28 - weeks))
-    >>> [round(most_likely_age(curve, s), 1) for s in (0, 0.2, np.inf)], round(most_likely_age(curve, 0, by_mask=True), 1)
-    ([30.0, 29.5, 29.0], 28.0)
+    >>> [round(most_likely_age(curve, s), 1) for s in (0, 0.4, np.inf)], round(most_likely_age(curve, 0, by_mask=True), 1)
+    ([30.0, 29.3, 29.0], 28.0)
     """
     first, last = float(curve.weeks[0]), float(curve.weeks[-1])
     grid = np.linspace(first, last, round((last - first) / STEP_WEEKS) + 1)

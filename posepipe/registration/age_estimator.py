@@ -33,6 +33,8 @@ REACH_WEEKS = 4.5
 """How far from the age that the size suggests cohorts are looked at; further where both curves still rise there."""
 KEPT = 24
 """Cohorts made ready that stay in memory, about 40 MB each."""
+CLOSE = 0.15
+"""Series whose first cohort fits as nearly as this as the best one's are looked at in full."""
 START_SCALE = 0.2
 """The fit starts from the masks' sizes, as far as they are no further apart than this (logarithm)."""
 
@@ -133,8 +135,9 @@ class AgeEstimator:
             tried = [(self._compare(moving, p, nearest), k) for k, p in enumerate(moving.placements)]
             looked, k = max(tried, key=lambda pair: pair[0].score)
             first.append((looked, moving.placements[k], nearest, series))
-        looked, placement, nearest, series = max(first, key=lambda one: one[0].score)
-        return series, self._curve(moving, placement, series, nearest, looked)
+        least = max(looked.score for looked, *_ in first) - CLOSE
+        curves = [(s, self._curve(moving, p, s, nearest, looked)) for looked, p, nearest, s in first if looked.score >= least]
+        return max(curves, key=lambda one: float(one[1].score.max()))
 
     def _of_size(self, templates: Sequence[Template], radius: float) -> Template:
         """The cohort whose mask is about as large, by halving: cohorts grow with age, and few masks have to be read."""

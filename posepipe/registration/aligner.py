@@ -104,10 +104,10 @@ class Alignment:
 class Aligner:
     """Aligns image after image with the same settings; templates and their banks stay in memory.
 
-    ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, search, axes, center; ``refine``: ants,
-    torch, none; ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads`` (None: as torch
-    and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's. ``cache_dir`` keeps
-    rotation banks (default: the user's cache).
+    ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
+    ``refine``: ants, torch, none; ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads``
+    (None: as torch and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's.
+    ``cache_dir`` keeps rotation banks (default: the user's cache).
     """
 
     atlas: str = "auto"

@@ -15,15 +15,23 @@ def spaces(found):
 
 
 def test_auto_takes_one_series_a_stage_and_continues_it(tmp_path: Path):
-    for atlas, cohorts in {"CRL": (25, 26, 38), "CHN": (23, 26), "Serag": (38, 44), "BCP": ("00", "03")}.items():
+    for atlas, cohorts in {"CRL": (25, 26, 38), "CHN": (23, 26), "FidonSBA": (21,), "Serag": (38, 44), "BCP": ("00", "03")}.items():
         for cohort in cohorts:
             write_template(tmp_path, atlas, str(cohort))
     found = candidates(AtlasLibrary([tmp_path]), contrast="T2w")
     assert spaces(found) == [
-        ("fetal", [(s, "T2w") for s in ("CHN+23", "CRL+25", "CRL+26", "CRL+38")]),
-        ("neonatal", [(s, "T2w") for s in ("Serag+38", "Serag+44", "BCP+03")]),
+        ("fetal", [(s, "T2w") for s in ("FidonSBA+21", "CHN+23", "CRL+25", "CRL+26", "CRL+38")]),
+        ("neonatal", [(s, "T2w") for s in ("Serag+38", "Serag+44")]),
     ]
-    assert found[0].name == "CHN and CRL"
+    assert found[0].name == "FidonSBA and CHN and CRL"
+
+
+def test_cohorts_far_from_the_others_are_left_out(tmp_path: Path):
+    for atlas, cohorts in {"Serag": (40, 44), "BCP": ("00", "03")}.items():
+        for cohort in cohorts:
+            write_template(tmp_path, atlas, str(cohort))
+    assert [t.space for one in candidates(AtlasLibrary([tmp_path]), contrast="T2w") for t in one.templates] == ["Serag+40", "Serag+44"]
+    assert len(candidates(AtlasLibrary([tmp_path]), contrast="T2w", atlas="BCP")[0].templates) == 2
 
 
 def test_own_contrast_where_there_is_one(tmp_path: Path):

@@ -41,7 +41,7 @@ def test_constants_follow_what_is_right(rows):
     assert model.stages["fetal"].similarity == max(SIMILARITIES) and model.stages["neonatal"].similarity == 0
     assert len(left_out) == 8 and all(abs(left_out[f"n{k}"]) < 0.1 for k in range(4))
     assert model.stages["neonatal"].error < 0.1 < model.stages["fetal"].error
-    assert "8 images of 4 fetal and 4 neonatal brains" in model.made
+    assert "4 brains matched by fetal and 4 by neonatal atlases" in model.made
 
 
 def test_a_brain_has_no_say_in_its_own_error(rows):

@@ -114,6 +114,16 @@ def test_brain_extracted_image_needs_no_mask(done, warm, files):
     assert out.pose.is_close(done.pose, degrees=1, mm=1)
 
 
+def test_age_can_be_estimated(warm, files, done):
+    out = warm.align(files.image, "estimate", mask=files.mask)
+    assert out.age_error is not None and 27 <= out.age <= 29
+    assert out.sidecar()["AgeStandardError"] == out.age_error and "AgeStandardError" not in done.sidecar()
+    assert any("the age was estimated" in warning for warning in out.warnings)
+    assert "age" in out.seconds
+    with pytest.raises(UsageError, match="number of weeks or 'estimate'"):
+        warm.align(files.image, "old", mask=files.mask)
+
+
 def test_age_chooses_the_cohort(warm, files):
     out = warm.align(files.image, 27.3, mask=files.mask)
     assert out.template.cohort == "27"

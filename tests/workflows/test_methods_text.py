@@ -30,6 +30,12 @@ def test_what_ran_is_read_from_the_sidecars():
     assert "Weights of the networks: a (SHA-256 1…), b (SHA-256 2…)." in image_methods(found)[0]
 
 
+def test_estimated_ages_are_told():
+    sidecar = {"Contrast": "T2w", "Atlas": "CRL", "AgeStandardError": 1.1}
+    assert "ages were not recorded, and were estimated" in image_methods(Methods.ran(sidecar, {}))[0]
+    assert "estimated" not in image_methods(RAN)[0]
+
+
 def test_a_method_without_a_sentence_of_its_own_is_named():
     text, _ = image_methods(Methods("T2w", "Mine", "T2w", "drawn", "guess", "prayer"))
     assert "source 'drawn'" in text and "by the method 'guess', and refined by the method 'prayer'." in text
