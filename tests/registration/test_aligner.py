@@ -183,7 +183,7 @@ def test_saved_files_read_back(done, tmp_path, head):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"init": "deep9"}, "unknown init 'deep9': choose from auto, deep, search, axes, center"),
+        ({"init": "deep9"}, "unknown init 'deep9': choose from auto, deep, posenet, search, axes, center"),
         ({"refine": "flirt"}, "unknown refine 'flirt': choose from ants, torch, none"),
     ],
 )
