@@ -98,11 +98,3 @@ class Comparison:
     def judged(self, poses: Poses) -> Fitted:
         """Rough poses brought to the criterion."""
         return fit(self.judging, fit(self.outlines, poses, 4).poses, 4)
-
-    def judged_strictly(self, poses: Poses) -> Fitted:
-        """Rough poses fitted by what a badly damaged brain still shows, outline and coarse texture with outliers left out, and
-        judged by that texture alone: the outline of a wrong mask speaks for wrong poses."""
-        edges, inside = self.rough
-        texture_first = (Term(inside.level, inside.points), Term(edges.level, edges.points, OUTLINE_SHARE))
-        near = fit(self.rough, poses, 10, strict=True).poses
-        return fit(texture_first[:1], fit(texture_first, near, 2, strict=True).poses, 0)

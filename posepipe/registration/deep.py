@@ -6,7 +6,7 @@ Nothing here looks at the template's intensities: the networks know the canonica
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import WeightsError
 from ..geometry import Rigid, super_fibonacci
 from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
-from ..models.coordinates import cube_points
+from ..models.coordinates import CoordinateNet, cube_points
 from ..models.inputs import sampled
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .brain import Brain, bounding_box
 from .paper import PaperNetworks
 
 if TYPE_CHECKING:
-    from ..models.coordinates import CoordinateNet
     from .target import Target
 
 GLANCE_MM = 2.0
@@ -35,6 +35,8 @@ COPIES = 4
 """Turned copies of the brain that the first network is shown, each a vote."""
 SAME_DEGREES = 25.0
 """Votes this near to each other are one hypothesis."""
+SURVEY, SURVEY_KEPT, SURVEY_APART = 64, 16, 15.0
+"""A survey starts from so many rotations and keeps so many answers, so many degrees apart."""
 
 
 class Seen(Protocol):
@@ -113,8 +115,8 @@ class PoseNetworks:
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
+        self._dtype = torch.bfloat16 if self._device.type == "cuda" or _fast_bfloat16() else torch.float32
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
-        self._bf16 = self._device.type == "cuda" or _fast_bfloat16()
         self._own: dict[str, Array] = {}
 
     @property
@@ -139,6 +141,20 @@ class PoseNetworks:
         third = self._step(self.fine, brain, stack, second.rotation, second.shift, second.scale)
         return tuple(self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups))
 
+    def survey(self, brain: Seen) -> tuple[Placement, ...]:
+        """Placements of a brain that the first network may have lost: the second one, started from rotations all over, looks twice.
+
+        Those that it expects the least error of, best first, most of them wrong; ``features`` has its ``expected_error`` only.
+        """
+        stack, turns = brain.stack, tensor(super_fibonacci(SURVEY), self._device)
+        zero, one = torch.zeros(len(turns), 3, device=self._device), torch.ones(len(turns), device=self._device)
+        first = self._step(self.fine, brain, stack, turns, zero, one)
+        kept = _least_error(first)
+        second = self._step(self.fine, brain, stack, first.rotation[kept], first.shift[kept], first.scale[kept])
+        return tuple(
+            _placed(brain, second, i, {"expected_error": float(second.error[i])}) for i in second.error.argsort().tolist()
+        )
+
     def canonical(self, target: Target) -> Array:
         """Rotation (3, 3) of the template's RAS world to the canonical frame: as known, else as the networks see it."""
         if target.to_canonical is not None:
@@ -155,8 +171,8 @@ class PoseNetworks:
         world = where * brain.radius + tensor(brain.center, self._device)
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
         x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            answer = net(x)
+        with torch.inference_mode():
+            answer = net(x.to(self._dtype))
             found = answer.solve()
             share = torch.sigmoid(answer.foreground).flatten(1)
             error = (answer.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
@@ -186,15 +202,15 @@ class PoseNetworks:
             "log_scale": float(third.scale[i].log()),
             "shift": float(third.shift[i].norm()),
         }
-        rotation = third.rotation[i].double().cpu().numpy()
-        return Placement(
-            rotation, third.shift[i].cpu().numpy().astype(float), float(third.scale[i]), brain.center, brain.radius, features
-        )
+        return _placed(brain, third, i, features)
 
     def _load(self, name: str, weights_dir: str | Path | None, device: str) -> LoadedNetwork:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        loaded.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        return loaded
+        if not isinstance(loaded.module, CoordinateNet):
+            msg = f"{loaded.path}: {name} must be a CoordinateNet, not a {type(loaded.module).__name__}; give other weights with --weights"
+            raise WeightsError(msg)
+        module = loaded.module.folded(self._dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return replace(loaded, module=module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +245,23 @@ def _turns() -> Array:
     """Rotations of the copies (COPIES, 3, 3): as even as can be, the first the identity."""
     grid = super_fibonacci(COPIES)
     return grid @ grid[0].T
+
+
+def _placed(brain: Seen, votes: _Votes, i: int, features: dict[str, float]) -> Placement:
+    """Vote ``i`` as a placement."""
+    rotation, shift = (x[i].double().cpu().numpy() for x in (votes.rotation, votes.shift))
+    return Placement(rotation, shift, float(votes.scale[i]), brain.center, brain.radius, features)
+
+
+def _least_error(votes: _Votes) -> list[int]:
+    """Indices of the votes with the least expected error, distinct ones only."""
+    cosine = torch.einsum("iab,jab->ij", votes.rotation, votes.rotation)
+    near = cosine > 1 + 2 * np.cos(np.radians(SURVEY_APART))
+    kept: list[int] = []
+    for i in votes.error.argsort().tolist():
+        if len(kept) < SURVEY_KEPT and not any(bool(near[i, j]) for j in kept):
+            kept.append(i)
+    return kept
 
 
 def _grouped(rotation: Tensor, trust: Tensor) -> list[list[int]]:

@@ -99,6 +99,18 @@ class Fitted:
     criterion: Tensor
     overlap: Tensor
 
+    def best(self, n: int, apart: float = 5.0) -> Tensor:
+        """Indices of the ``n`` best by criterion that are more than ``apart`` degrees from each other."""
+        flat = self.poses.rotation.flatten(1)
+        near = flat @ flat.T > 1 + 2 * np.cos(np.radians(apart))
+        free = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        out: list[int] = []
+        for i in self.criterion.argsort(descending=True).tolist():
+            if free[i] and len(out) < n:
+                out.append(i)
+                free = free & ~near[i]
+        return torch.tensor(out, device=flat.device)
+
 
 def fit(terms: Sequence[Term], poses: Poses, iterations: int, *, strict: bool = False) -> Fitted:
     """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them.

@@ -64,7 +64,8 @@ def initial_pose(
     ``deep`` is the networks' pose, untouched by any comparison of intensities; ``posenet`` that of the paper's Pose-Net, then
     Correction-Net. ``search`` tries all rotations. ``auto`` polishes the
     networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
-    hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. ``axes`` aligns the
+    hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. Where that fits
+    poorly as well, search and ``auto`` take a :func:`~posepipe.registration.closer.closer_look`. ``axes`` aligns the
     principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
     centres together.
 
@@ -95,9 +96,9 @@ def initial_pose(
         return _single(pose, "posenet", both)
     if method == "axes":
         return _result(axes(compare), "axes", witness)
-    if method == "search" or witness is None:
+    if method == "search" or witness is None or networks is None:
         return _result(search(compare, age_known=age_known), "search", witness)
-    return _auto(compare, tuple(h for h, _ in seen), witness, age_known=age_known)
+    return _auto(compare, tuple(h for h, _ in seen), witness, networks, age_known=age_known)
 
 
 def network_hypotheses(brain: Seen, target: Target, networks: PoseNetworks) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
@@ -125,16 +126,25 @@ def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
     )
 
 
-def _auto(compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, *, age_known: bool) -> InitialPose:
+def _auto(
+    compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, networks: PoseNetworks, *, age_known: bool
+) -> InitialPose:
     rough = reduce(Poses.beside, [compare.poses(h.pose, h.log_scale) for h in seen])
     polished = distinct_hypotheses(compare, compare.judged(rough))
     best = polished[0]
     agreed = witness.features["votes"] == 1.0 and best.pose.degrees_from(witness.pose) < AGREE_DEGREES
     if agreed and best.score >= DOUBT:
         return _result(polished, "deep", witness)
-    found = search(compare, age_known=age_known, also=rough)
+    found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks))
     method = "deep" if min(found[0].pose.degrees_from(h.pose) for h in polished) < AGREE_DEGREES else "search"
     return _result(found, method, witness)
+
+
+def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:
+    """What the networks say when they look from everywhere."""
+    to_canonical, template = networks.canonical(compare.target), compare.target.brain
+    found = networks.survey(compare.brain)
+    return reduce(Poses.beside, [compare.poses(p.pose(to_canonical, template), p.log_scale(template)) for p in found])
 
 
 def _single(pose: Rigid, method: str, witness: Witness | None) -> InitialPose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..geometry.so3 import Array
 from ..imaging.sampling import tensor
 from .bank import RotationBank, Scores
 from .brain import Brain
+from .closer import closer_look
 from .comparison import Comparison
 from .fit import Fitted, Poses, fit
 from .target import Target
@@ -22,9 +24,8 @@ BY_CONTRAST, BY_RATIO = 12, 8
 """Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
 FINALISTS = 6
 DOUBT = 0.25
-"""A best score below this calls for a second, stricter look: undamaged brains score 0.26 (a spina bifida template on a normal one) to
+"""A best score below this calls for a closer look: undamaged brains score 0.26 (a spina bifida template on a normal one) to
 1.1, those that are lost for damage at most 0.24 (docs/experiments.md, 10)."""
-ELSEWHERE_DEGREES = 30.0
 CENTER_SHIFT = 0.15
 """How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
 
@@ -42,26 +43,26 @@ class Hypothesis:
     overlap: float
 
 
-def search(compare: Comparison, *, age_known: bool = True, also: Poses | None = None) -> tuple[Hypothesis, ...]:
+def search(
+    compare: Comparison, *, age_known: bool = True, also: Poses | None = None, more: Callable[[], Poses] | None = None
+) -> tuple[Hypothesis, ...]:
     """Distinct hypotheses for the pose of an image against its target, best first; ``also`` are tried besides those of the bank.
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
 
-    Where the best scores below :data:`DOUBT`, as under heavy damage, all that the bank proposed is fitted and judged once more,
-    strictly (:meth:`~posepipe.registration.comparison.Comparison.judged_strictly`). If that leads more than 30° away, its hypotheses
-    are returned, with scores of that second kind.
+    Where the best scores below :data:`DOUBT`, as under heavy damage, a :func:`~posepipe.registration.closer.closer_look` starts from all of
+    them and from ``more``, which is asked only then. Its hypotheses are returned, with scores of its own.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
         proposed = proposed.beside(also)
     tried = fit(compare.sketch, proposed, 8)
-    found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(_best_distinct(tried, FINALISTS))))
+    found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(tried.best(FINALISTS))))
     if found[0].score >= DOUBT:
         return found
-    again = distinct_hypotheses(compare, compare.judged_strictly(proposed))
-    # where both looks agree the first is the more exact
-    return again if again[0].pose.degrees_from(found[0].pose) > ELSEWHERE_DEGREES else found
+    starts = proposed if more is None else proposed.beside(more())
+    return distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS))
 
 
 def distinct_hypotheses(compare: Comparison, judged: Fitted) -> tuple[Hypothesis, ...]:
@@ -73,7 +74,7 @@ def distinct_hypotheses(compare: Comparison, judged: Fitted) -> tuple[Hypothesis
             float(judged.poses.log_scale[i]),
             float(judged.overlap[i]),
         )
-        for i in _best_distinct(judged, FINALISTS)
+        for i in judged.best(FINALISTS)
     )
 
 
@@ -115,16 +116,3 @@ def _distinct(scores: list[Tensor], bank: RotationBank, n: int) -> list[tuple[in
         out.append((j, int(which[j])))
         best[flat @ flat[j] > limit] = -torch.inf
     return out
-
-
-def _best_distinct(fitted: Fitted, n: int) -> Tensor:
-    """Indices of the ``n`` best by criterion that are more than 5° apart."""
-    flat = fitted.poses.rotation.flatten(1)
-    near = flat @ flat.T > 1 + 2 * np.cos(np.radians(5.0))
-    free = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    out: list[int] = []
-    for i in fitted.criterion.argsort(descending=True).tolist():
-        if free[i] and len(out) < n:
-            out.append(i)
-            free = free & ~near[i]
-    return torch.tensor(out, device=flat.device)
