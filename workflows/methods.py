@@ -36,8 +36,8 @@ _MASKS = {
 _INIT = {
     "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "
     "Procrustes",
-    "posenet": "The pose was predicted by a convolutional network that regresses the rotation vector of the brain, and corrected by a second "
-    "one that compares the brain with the template (Pose-Net and Correction-Net of Salehi et al. 2019)",
+    "posenet": "The pose was predicted by a convolutional network that regresses the rotation vector of the brain, and corrected "
+    "by a second one that compares the brain with the template (Pose-Net and Correction-Net of Salehi et al. 2019)",
     "search": "The pose was found by a search over all rotations, scored by the similarity of image and template "
     "inside both masks; the best candidates were polished by gradient",
     "axes": "The pose was started from the principal axes of the brain mask, of whose four proper sign choices the "
