@@ -34,7 +34,14 @@ class Round(NamedTuple):
     size: float
 
 
-ROUNDS = (Round(8, 16, 15.0, 0.12, 0.06), Round(6, 16, 12.0, 0.10, 0.05), Round(4, 16, 8.0, 0.07, 0.03))
+ROUNDS = (
+    Round(16, 16, 15.0, 0.15, 0.06),
+    Round(10, 16, 12.0, 0.12, 0.05),
+    Round(6, 16, 10.0, 0.08, 0.04),
+    Round(4, 16, 8.0, 0.05, 0.03),
+)
+GLIMPSE_STEPS, STEPS = 2, 4
+"""Shaken poses are fitted so many steps, and the best quarter of them so many more."""
 
 
 def closer_look(compare: Comparison, starts: Poses, keep: int) -> Fitted:
@@ -53,7 +60,9 @@ def closer_look(compare: Comparison, starts: Poses, keep: int) -> Fitted:
         if float(found.criterion.max()) >= CLEAR:
             break
         best = found.poses.pick(found.best(this.kept, APART_DEGREES))
-        found = _judged(sparse, _shaken(best, this, compare.target.brain.radius, generator), 5)
+        glimpsed = _judged(sparse, _shaken(best, this, compare.target.brain.radius, generator), GLIMPSE_STEPS)
+        quarter = glimpsed.criterion.argsort(descending=True)[: len(glimpsed.poses) // 4]
+        found = _judged(sparse, glimpsed.poses.pick(quarter), STEPS)
     finalists = found.poses.pick(found.best(keep))
     return _judged((Term(inside.level, inside.points), Term(edges.level, edges.points, OUTLINE_SHARE)), finalists, 4)
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from posepipe.atlas import AtlasLibrary
-from posepipe.bench.perturb import turned
+from posepipe.bench.perturb import damaged, turned
 from posepipe.errors import MaskError, WeightsError
 from posepipe.geometry import Rigid, rotations_in_bin
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.models.weights import POSE_NETWORKS, hashes
 from posepipe.registration.comparison import Comparison
-from posepipe.registration.deep import COPIES, Glance, PoseNetworks, _grouped
+from posepipe.registration.deep import COPIES, SURVEY_KEPT, Glance, PoseNetworks, _grouped
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.target import Target
 
@@ -60,6 +60,33 @@ def test_auto_searches_where_the_networks_are_lost(head, target, networks):
     found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Lost())
     assert found.method == "search"
     assert found.pose.degrees_from(head.pose) < 4 < 90 < found.witness.pose.degrees_from(head.pose)
+
+
+def test_a_survey_finds_what_both_networks_find(heads, networks):
+    """The second network alone, knowing 40° around each start, covers all rotations."""
+    for head in heads[::4]:
+        first = networks.place(head.brain)[0]
+        survey = networks.survey(head.brain)
+        errors = [p.features["expected_error"] for p in survey]
+        assert 1 < len(survey) <= SURVEY_KEPT
+        assert errors == sorted(errors)
+        near = min(survey, key=lambda p: Rigid(p.rotation, p.shift).degrees_from(Rigid(first.rotation, first.shift)))
+        assert Rigid(near.rotation, near.shift).degrees_from(Rigid(first.rotation, first.shift)) < 8
+        np.testing.assert_allclose(near.shift, first.shift, atol=0.1)
+        assert near.scale == pytest.approx(first.scale, rel=0.1)
+
+
+def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, target, networks, monkeypatch):
+    asked = []
+    survey = PoseNetworks.survey
+    monkeypatch.setattr(PoseNetworks, "survey", lambda self, brain: asked.append(brain) or survey(self, brain))
+    initial_pose(head.image, head.mask, target, method="auto", networks=networks)
+    assert asked == []
+    h = make_head(1)
+    image, mask = damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1))
+    found = initial_pose(image, mask, target, method="auto", networks=networks)
+    assert len(asked) == 1
+    assert found.pose.degrees_from(h.pose) < 8
 
 
 def test_other_methods_hear_the_witness(head, target, networks):

@@ -94,6 +94,26 @@ def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeyp
     assert once[0].pose.degrees_from(h.pose) > 90
 
 
+def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
+    asked = []
+
+    def more(compare, pose):
+        def starts():
+            asked.append(compare)
+            return compare.poses(pose)
+
+        return starts
+
+    sound = Comparison(head.brain, target)
+    search(sound, more=more(sound, head.pose))
+    assert asked == []
+    h = make_head(1)
+    spoilt = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    found = search(spoilt, more=more(spoilt, h.pose))
+    assert asked == [spoilt]
+    assert found[0].pose.degrees_from(h.pose) < 8
+
+
 def test_sound_brains_are_not_in_doubt(found):
     assert min(f.hypotheses[0].score for f in found) > DOUBT
 

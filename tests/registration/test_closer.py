@@ -1,0 +1,95 @@
+"""The closer look at damaged brains: found from afar, the same each time, and no wandering where there is no need."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from posepipe.bench.perturb import damaged
+from posepipe.geometry import Rigid, so3, so3_torch
+from posepipe.registration import closer
+from posepipe.registration.closer import CLEAR, ROUNDS, Round, closer_look
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.fit import SCALE_LIMIT, Poses
+
+
+@pytest.fixture(scope="module")
+def spoilt(make_head, target):
+    """A head with all four damages, and its pose."""
+    head = make_head(1)
+    return Comparison.of(*damaged(head.image, head.mask, "all", 1.0, np.random.default_rng(1)), target), head.pose
+
+
+def _off(compare: Comparison, pose: Rigid, degrees: float) -> Poses:
+    """Six starts ``degrees`` from ``pose``, their centres a sixth of a radius off."""
+    center, far = compare.target.brain.center, compare.target.brain.radius / 6
+    out = []
+    for axis in (*np.eye(3), *-np.eye(3)):
+        turn = pose.rotation @ so3.exp(np.radians(degrees) * axis)
+        out.append(compare.poses(Rigid.about(turn, center, pose.apply(center) + far * axis)))
+    return Poses(*(torch.cat([getattr(p, k) for p in out]) for k in ("rotation", "shift", "log_scale")))
+
+
+def _degrees(compare: Comparison, found, pose: Rigid) -> float:
+    return compare.rigid(found.poses, int(found.criterion.argmax())).degrees_from(pose)
+
+
+def test_wandering_reaches_what_a_fit_does_not(spoilt, monkeypatch):
+    compare, pose = spoilt
+    starts = _off(compare, pose, 45.0)
+    far = closer_look(compare, starts, 6)
+    assert _degrees(compare, far, pose) < 8
+    monkeypatch.setattr(closer, "ROUNDS", ())
+    near = closer_look(compare, starts, 6)
+    assert _degrees(compare, near, pose) > 15
+    assert float(near.criterion.max()) < float(far.criterion.max())
+
+
+def test_the_same_each_time_whatever_else_draws_numbers(spoilt):
+    compare, pose = spoilt
+    starts = _off(compare, pose, 45.0)
+    first = closer_look(compare, starts, 4)
+    torch.rand(7)
+    again = closer_look(compare, starts, 4)
+    assert 1 <= len(first.poses) <= 4
+    torch.testing.assert_close(first.poses.rotation, again.poses.rotation, rtol=0, atol=0)
+
+
+def test_a_clear_fit_is_not_shaken(head, target, monkeypatch):
+    def never(*_):
+        raise AssertionError("shaken")
+
+    compare = Comparison(head.brain, target)
+    monkeypatch.setattr(closer, "_shaken", never)
+    found = closer_look(compare, compare.poses(head.pose), 6)
+    assert float(found.criterion.max()) > CLEAR
+    assert _degrees(compare, found, head.pose) < 4
+
+
+def test_shaken_as_far_as_a_round_says_and_the_first_copy_not_at_all(head, target):
+    start = Comparison(head.brain, target).poses(head.pose)
+    pair = start.beside(start)
+    how = Round(2, 500, 12.0, 0.1, 0.05)
+    found = closer._shaken(pair, how, 50.0, torch.Generator().manual_seed(3))
+    assert len(found) == 1000
+    for i in (0, 500):
+        for name in ("rotation", "shift", "log_scale"):
+            torch.testing.assert_close(getattr(found, name)[i], getattr(start, name)[0])
+    turned = so3_torch.log(found.rotation @ start.rotation.mT)
+    assert np.degrees(float(turned.square().sum(1).mean().sqrt())) == pytest.approx(12.0, rel=0.1)
+    assert float((found.log_scale - start.log_scale).std()) == pytest.approx(0.05, rel=0.1)
+    # a shift is turned and grown with the pose; what is left of it is the shaking
+    grown = (found.log_scale - start.log_scale).exp()[:, None]
+    left = found.shift - grown * (found.rotation @ start.rotation.mT @ start.shift[0])
+    assert float(left.square().sum(1).mean().sqrt()) == pytest.approx(5.0, rel=0.1)
+    torch.testing.assert_close(torch.det(found.rotation), torch.ones(1000), rtol=0, atol=1e-4)
+    assert float(found.log_scale.abs().max()) <= SCALE_LIMIT
+
+
+def test_rounds_narrow():
+    for wide, narrow in pairwise(ROUNDS):
+        assert wide.kept > narrow.kept
+        assert (wide.degrees, wide.shift, wide.size) > (narrow.degrees, narrow.shift, narrow.size)
