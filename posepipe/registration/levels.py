@@ -8,6 +8,7 @@ to the mask's rim and to how a mask treats the outer fluid, it decides between h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,17 +32,22 @@ FINE_EROSION_MM = 2.0
 class Level:
     """One channel of a brain on a grid of ``spacing`` mm: ``value`` and ``weight`` (X, Y, Z), weight in [0, 1].
 
-    ``fields`` (5, X, Y, Z) holds what a template is sampled for: value, weight as a template, and the value's gradient an mm.
+    ``as_template`` (X, Y, Z) is its weight if it is the template.
     ``center`` (3,) and ``world_to_voxel`` (4, 4) as in :class:`~posepipe.registration.brain.Brain`.
     """
 
     value: Tensor
     weight: Tensor
-    fields: Tensor
+    as_template: Tensor
     origin: Tensor
     spacing: float
     center: Tensor
     world_to_voxel: Tensor
+
+    @cached_property
+    def fields(self) -> Tensor:
+        """What a template is sampled for (5, X, Y, Z): value, weight as a template, and the value's gradient an mm."""
+        return torch.cat([self.value[None], self.as_template[None], _gradient(self.value) / self.spacing])
 
     @property
     def reach(self) -> float:
@@ -79,7 +85,7 @@ def outline(brain: Brain, step: int = 1) -> Level:
 
 def texture(brain: Brain, step: int = 1, erosion_mm: float = TEXTURE_EROSION_MM) -> Level:
     """Texture channel of ``brain``, every ``step``-th voxel; weight is the mask eroded by about ``erosion_mm``."""
-    image, mask, origin = _padded(brain)
+    image, mask, origin = _padded(brain, 1)  # nothing outside the mask counts
     # a blurred half-space is Φ(depth/σ): 0.8–0.88 lies about one σ inside the edge
     inner = ((_blur(mask, erosion_mm, brain) - 0.80) / 0.08).clamp(0, 1) * mask
     if float(inner.sum()) < 100:  # a sliver of a mask has no inside
@@ -103,8 +109,9 @@ def channel(brain: Brain, value: Tensor) -> Level:
     return _level(brain, _blur(F.pad(value, (pad,) * 6), 2.0, brain), weight, torch.ones_like(weight), origin, 1)
 
 
-def _padded(brain: Brain) -> tuple[Tensor, Tensor, np.ndarray]:
-    pad = int(np.ceil(MARGIN_MM / brain.spacing))
+def _padded(brain: Brain, pad: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Image, mask and origin with ``pad`` empty voxels around them, by default :data:`MARGIN_MM`."""
+    pad = int(np.ceil(MARGIN_MM / brain.spacing)) if pad is None else pad
     image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
     return image, mask, brain.origin - pad * brain.spacing
 
@@ -118,12 +125,11 @@ def _level(brain: Brain, value: Tensor, weight: Tensor, as_template: Tensor, ori
         value, weight, as_template = (x[::step, ::step, ::step].contiguous() for x in (value, weight, as_template))
     spacing = brain.spacing * step
     value = value / ((value**2 * weight).sum() / weight.sum()).sqrt().clamp_min(1e-6)
-    fields = torch.cat([value[None], as_template[None], _gradient(value) / spacing])
     to_voxel = np.diag([1 / spacing] * 3 + [1.0])
     to_voxel[:3, 3] = -origin / spacing
     device = value.device
     return Level(
-        value, weight, fields, tensor(origin, device), spacing, tensor(brain.center, device), tensor(to_voxel, device)
+        value, weight, as_template, tensor(origin, device), spacing, tensor(brain.center, device), tensor(to_voxel, device)
     )
 
 
