@@ -88,7 +88,7 @@ class CoordinateNet(nn.Module):
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        if torch.is_grad_enabled():
+        if coarse.requires_grad:
             # bfloat16 gradients of 3³ kernels on 2³ voxels come out wrong on the CPU (torch 2.13)
             with torch.autocast(x.device.type, enabled=False):
                 bottom = self.bottom(coarse.float())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,14 +48,14 @@ def test_poses_pick_and_count():
 @pytest.mark.parametrize("step", [1, 2])
 def test_channels_are_on_one_grid_with_weights_that_are_shares(target, step):
     brain = target.brain
-    for make in (outline, texture):
+    for make, margin in ((outline, np.ceil(MARGIN_MM / SPACING)), (texture, 1)):
         level = make(brain, step)
         assert level.spacing == step * SPACING
         assert level.value.shape == level.weight.shape == level.fields.shape[1:]
         assert level.fields.shape[0] == 5
         assert level.weight.min() >= 0
         assert 0.99 < level.weight.max() < 1 + 1e-6
-        padded = (np.array(brain.image.shape) + 2 * np.ceil(MARGIN_MM / SPACING)) / step
+        padded = (np.array(brain.image.shape) + 2 * margin) / step
         np.testing.assert_allclose(level.value.shape, padded, atol=1)
         mean_square = float((level.value**2 * level.weight).sum() / level.weight.sum())
         assert mean_square == pytest.approx(1, abs=1e-3)
@@ -184,3 +185,13 @@ def test_a_strict_fit_keeps_size_and_pose_where_the_mask_is_wrong(make_head, tar
     assert abs(float(strict.log_scale)) < 0.08
     assert abs(float(strict.log_scale)) < abs(float(plain.log_scale)) - 0.02
     assert compare.rigid(strict).degrees_from(h.pose) < min(8, compare.rigid(plain).degrees_from(h.pose))
+
+
+def test_texture_needs_no_margin(target):
+    brain = target.brain
+    wide = Brain(*(F.pad(x, (9,) * 6) for x in (brain.image, brain.mask)), brain.origin - 9 * SPACING, SPACING, brain.moments)
+    near, far = texture(brain), texture(wide)
+    inner = (slice(9, -9),) * 3
+    torch.testing.assert_close(far.value[inner], near.value)
+    torch.testing.assert_close(far.weight[inner], near.weight)
+    assert float(far.weight.sum()) == pytest.approx(float(near.weight.sum()))
