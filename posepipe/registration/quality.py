@@ -15,6 +15,9 @@ SMALL, LARGE = 0.65, 1.5
 LOW_DICE, BAD_DICE = 0.85, 0.70
 LOW_MARGIN = 0.02
 MOVED_DEGREES = 15.0
+NO_FIT = 0.10
+"""Score after a closer look below which the pose is likely wrong: of 80 damaged brains the four wrong ones had at most 0.09, the right ones
+0.11 and more (docs/experiments-deep.md, 5)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ def judge_pose(
     if not SMALL <= size <= LARGE:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
+    best = initial.hypotheses[0].score
+    if initial.method in {"deep", "search"} and best < NO_FIT:
+        reasons.append(f"nowhere does the inside of the brain fit the template well (score {best:.2f}): the pose is likely wrong")
     failed = refined.similarity["Dice"]["after"] < BAD_DICE
     if known is None or model is None:
         reasons.extend(_signs(initial, refined))

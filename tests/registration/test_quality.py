@@ -93,3 +93,16 @@ def test_all_reasons_are_told_and_the_worst_rules(mask, target):
     verdict = judge(grown(mask, 3), target, initial(margin=0.0), refined(0.5))
     assert verdict.qc == "fail"
     assert len(verdict.reasons) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "score", "qc"), [("search", 0.09, "review"), ("deep", 0.05, "review"), ("search", 0.11, "pass"), ("axes", 0.05, "pass")]
+)
+def test_a_brain_that_fits_nowhere(mask, target, method, score, qc):
+    first = initial()
+    poor = replace(first, method=method, hypotheses=(replace(first.hypotheses[0], score=score),))
+    verdict = judge(mask, target, poor)
+    assert verdict.qc == qc
+    if qc == "review":
+        (reason,) = verdict.reasons
+        assert reason.startswith("nowhere does the inside of the brain fit") and f"(score {score:.2f})" in reason
