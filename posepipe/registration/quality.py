@@ -16,8 +16,8 @@ LOW_DICE, BAD_DICE = 0.85, 0.70
 LOW_MARGIN = 0.02
 MOVED_DEGREES = 15.0
 NO_FIT = 0.10
-"""Score after a closer look below which the pose is likely wrong: of 116 damaged brains the ten wrong ones had at most 0.091, the right ones
-0.110 and more (docs/experiments-deep.md, 5)."""
+"""Score after a closer look below which the pose is likely wrong: of 116 damaged brains the ten wrong ones had at most 0.091, the
+right ones 0.110 and more (docs/experiments-deep.md, 5)."""
 
 
 @dataclass(frozen=True)
