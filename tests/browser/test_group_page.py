@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from group_outputs import Output, rating, write_failure, write_output, write_ratings
 from PIL import Image
-from waiting import until
+from waiting import until, until_titled
 
 from posepipe.reports.group_order import reading_order
 from posepipe.reports.group_outliers import similarity_z
@@ -103,7 +103,7 @@ def test_next_to_review(study: Path, open_page: Callable):
     tab.keyboard.press("s")
     assert visit.text("#next-name") == "sub-02_T2w.nii.gz"
     tab.keyboard.press("n")  # the same other tab is used again
-    until(popup.value, "document.title === 'sub-02'")
+    until_titled(popup.value, "sub-02")
     assert visit.text("#next-name") == "sub-03_T2w.nii.gz" and visit.text("#next-badge") == "✕ Fail"
     assert "low overlap" in visit.text("#next-why") and "outlier: NCC −" in visit.text("#next-why")
     for _ in range(30):
@@ -190,14 +190,14 @@ def test_rows_and_keys_open_pages(study: Path, open_page: Callable):
     assert popup.value.text_content("p") == "page of sub-18"
     assert tab.locator(f"{ROWS}.selected").count() == 1
     tab.locator(ROWS).nth(2).locator("td").nth(4).click()
-    until(popup.value, "document.title === 'sub-01'")
+    until_titled(popup.value, "sub-01")
     tab.bring_to_front()
     tab.keyboard.press("j")
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("k")
     assert "sub-02" in visit.text(f"{ROWS}.selected")
     tab.keyboard.press("Enter")
-    until(popup.value, "document.title === 'sub-02'")
+    until_titled(popup.value, "sub-02")
     tab.keyboard.press("/")
     tab.keyboard.type("sub-07")
     assert tab.locator(f"{ROWS} a").count() == 0 and names(visit) == ["sub-07_T2w.nii.gz"]  # it has no page

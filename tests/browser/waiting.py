@@ -20,3 +20,13 @@ def until(tab: Any, script: str, arg: object = None) -> None:
             msg = f"{tab.url}: still not so after {SECONDS:.0f} s: {script}"
             raise AssertionError(msg)
         tab.wait_for_timeout(20)
+
+
+def until_titled(tab: Any, title: str) -> None:
+    """Wait until ``tab`` shows a page of this title, also while it goes from one page to the next.
+
+    `until` cannot: what it asks of a page that is being left ends in an error of Playwright's.
+    """
+    from playwright.sync_api import expect
+
+    expect(tab).to_have_title(title, timeout=SECONDS * 1000)
