@@ -10,10 +10,9 @@ import copy
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .layers import Layer, doubled
 from .procrustes import Similarity, procrustes
 
 HALF_SIDE = 1.6
@@ -39,18 +38,6 @@ class CoordinateField(NamedTuple):
         return procrustes(self.position.flatten(2).transpose(1, 2), where.expand(len(self.position), -1, -1), self.weight)
 
 
-class _Layer(nn.Sequential):
-    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
-        convolution = nn.Conv3d(inside, outside, 3, stride, 1, bias=False)
-        super().__init__(convolution, nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True))
-
-    def fold(self) -> None:
-        """Work the normalisation into the convolution: the same answers, for good."""
-        convolution, normal, _ = self
-        if isinstance(convolution, nn.Conv3d) and isinstance(normal, nn.BatchNorm3d):
-            self[0], self[1] = fuse_conv_bn_eval(convolution, normal), nn.Identity()
-
-
 class CoordinateNet(nn.Module):
     """U-Net on two channels, brain intensities and mask: (B, 2, S, S, S) → :class:`CoordinateField` on S/2.
 
@@ -66,11 +53,11 @@ class CoordinateNet(nn.Module):
             raise ValueError(msg)
         self.size, self.residual = size, residual
         a, b, c, d = width
-        self.fine = nn.Sequential(_Layer(2, a, 2), _Layer(a, a))
-        self.middle = nn.Sequential(_Layer(a, b, 2), _Layer(b, b))
-        self.coarse = nn.Sequential(_Layer(b, c, 2), _Layer(c, c))
-        self.bottom = nn.Sequential(_Layer(c, d, 2), _Layer(d, d), _Layer(d, d))
-        self.up_coarse, self.up_middle, self.up_fine = _Layer(c + d, c), _Layer(b + c, b), _Layer(a + b, a)
+        self.fine = nn.Sequential(Layer(2, a, 2), Layer(a, a))
+        self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))
+        self.coarse = nn.Sequential(Layer(b, c, 2), Layer(c, c))
+        self.bottom = nn.Sequential(Layer(c, d, 2), Layer(d, d), Layer(d, d))
+        self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
         self.head = nn.Conv3d(a, 5, 1)
         # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
         nn.init.normal_(self.head.weight, std=0.01)
@@ -79,7 +66,7 @@ class CoordinateNet(nn.Module):
         """A copy that only answers, with weights of ``dtype``: normalisation folded into the convolutions saves a quarter of the time."""
         copied = copy.deepcopy(self).eval()
         for module in copied.modules():
-            if isinstance(module, _Layer):
+            if isinstance(module, Layer):
                 module.fold()
         return copied.to(dtype).requires_grad_(False)
 
@@ -94,18 +81,14 @@ class CoordinateNet(nn.Module):
                 bottom = self.bottom(coarse.float())
         else:  # answers are right, and four times as fast
             bottom = self.bottom(coarse)
-        y = self.up_coarse(torch.cat([_double(bottom).to(coarse.dtype), coarse], 1))
-        y = self.up_middle(torch.cat([_double(y), middle], 1))
-        y = self.head(self.up_fine(torch.cat([_double(y), fine], 1))).float()
+        y = self.up_coarse(torch.cat([doubled(bottom).to(coarse.dtype), coarse], 1))
+        y = self.up_middle(torch.cat([doubled(y), middle], 1))
+        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
         side = y.shape[-1]
         position = y[:, :3]
         if self.residual:
             position = position + cube_points(side, device=y.device).T.reshape(1, 3, side, side, side)
         return CoordinateField(position, y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:])
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def cube_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:

@@ -34,6 +34,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "PoseNet": "posenet",
     "CorrectionNet": "correction",
     "CoordinateNet": "coordinates",
+    "MaskNet": "masks",
 }
 """Class of a network → the module of this package that has it, imported when it is wanted."""
 
