@@ -83,12 +83,18 @@ class Comparison:
 
     def score(self, pose: Rigid) -> float:
         """The criterion at ``pose``, at the best of a few sizes, so that poses are compared and not sizes."""
+        return float(fit(self.judging, self._sizes(pose), 0).criterion.max())
+
+    def coarse_score(self, pose: Rigid) -> float:
+        """Correlation ratio of coarse texture at ``pose``, at the best of a few sizes: next to nothing at wrong poses, even where the mask
+        is damaged and its outline speaks for them."""
+        inside = self.rough[1]
+        return float(fit((inside,), self._sizes(pose), 0).criterion.max()) / inside.share
+
+    def _sizes(self, pose: Rigid) -> Poses:
         start = self.poses(pose)
         steps = torch.linspace(-0.15, 0.15, 7, device=start.log_scale.device)
-        grown = Poses(
-            start.rotation.expand(7, 3, 3), start.shift * steps.exp()[:, None], (start.log_scale + steps).contiguous()
-        )
-        return float(fit(self.judging, grown, 0).criterion.max())
+        return Poses(start.rotation.expand(7, 3, 3), start.shift * steps.exp()[:, None], (start.log_scale + steps).contiguous())
 
     def refined(self, start: Rigid) -> Rigid:
         """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself."""

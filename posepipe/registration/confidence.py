@@ -83,6 +83,7 @@ def confidence_features(initial: InitialPose, refined: Refined) -> dict[str, flo
         "NMI": after["NMI"],
         "Dice": after["Dice"],
         "CR": after["CR"],
+        "CoarseCR": after["CoarseCR"],
         **(seen | {"log_scale": abs(seen["log_scale"])}),
     }
 

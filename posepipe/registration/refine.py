@@ -74,5 +74,6 @@ def refine_pose(
 
 
 def _measured(compare: Comparison, pose: Rigid) -> dict[str, float]:
-    """The similarities at ``pose``, and ``CR``: the criterion by which hypotheses are judged."""
-    return {**similarity(compare.brain, compare.target.brain, pose), "CR": compare.score(pose)}
+    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone."""
+    scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose)}
+    return {**similarity(compare.brain, compare.target.brain, pose), **scores}

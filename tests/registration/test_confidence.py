@@ -41,7 +41,7 @@ def initial(witness: float | None = 2.0, margin: float | None = None) -> Initial
 
 
 def refined(dice: float = 0.95, ncc: float = 0.9, degrees: float = 1.0) -> Refined:
-    values = {"NCC": ncc, "NMI": 1.15, "Dice": dice, "CR": 0.4}
+    values = {"NCC": ncc, "NMI": 1.15, "Dice": dice, "CR": 0.4, "CoarseCR": 0.4}
     return Refined(turn(degrees), "torch", {k: {"before": 0.5, "after": v} for k, v in values.items()})
 
 

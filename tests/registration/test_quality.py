@@ -14,7 +14,7 @@ from posepipe.registration.quality import MOVED_DEGREES, Quality, judge_pose
 from posepipe.registration.refine import Refined
 from posepipe.registration.search import Hypothesis
 
-ALIKE = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95, "CR": 0.5}
+ALIKE = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95, "CR": 0.5, "CoarseCR": 0.5}
 
 
 def initial(margin: float | None = 0.8, pose: Rigid | None = None) -> InitialPose:

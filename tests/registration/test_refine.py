@@ -99,7 +99,7 @@ def test_none_only_measures(heads, target):
     refined = refine_pose(h.image, h.mask, target, start, method="none")
     assert refined.pose is start
     assert refined.method == "none"
-    assert set(refined.similarity) == {"NCC", "NMI", "Dice", "CR"}
+    assert set(refined.similarity) == {"NCC", "NMI", "Dice", "CR", "CoarseCR"}
     assert all(v["before"] == v["after"] for v in refined.similarity.values())
 
 
