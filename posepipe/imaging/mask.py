@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +16,21 @@ MIN_MILLILITRES = 5.0
 """Less than this is no brain: at 16 weeks the intracranial volume is about 15 ml."""
 EMPTY_FRACTION = 0.05
 """A background counts as exactly empty when at least this share of the voxels is 0."""
-
+FULL_FACES = 0.35
+"""And no more than this share of the voxels on the faces of the grid is not 0."""
 SPILL = 0.25
 """Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
 
 @dataclass(frozen=True, eq=False)
 class BrainMask:
-    """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from."""
+    """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from; ``weights``, name → SHA-256, of the
+    networks that made it."""
 
     volume: Volume
     source: str
     warnings: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def millilitres(self) -> float:
@@ -47,43 +51,34 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
         )
         raise MaskError(msg)
     data = mask.data > (0.5 if float(mask.data.max()) <= 1 else 0)
-    return _checked(data, image, "given", mask.source)
+    return checked_mask(data, image, "given", mask.source)
+
+
+def has_empty_background(image: Volume) -> bool:
+    """Whether the voxels outside the brain are exactly 0: at least 5 % of the voxels are, and the faces of the grid mostly (a whole
+    uterus fills them; a few padded rows do not make a background)."""
+    data = image.data != 0
+    faces = np.concatenate([np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
+    return 1 - float(data.mean()) >= EMPTY_FRACTION and float(faces.mean()) <= FULL_FACES
 
 
 def nonzero_mask(image: Volume) -> BrainMask:
     """The voxels that are not exactly 0, holes filled: for images that were brain-extracted before.
 
-    Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty: at least 5 % of the voxels are 0,
-    and the faces of the grid are mostly 0 too (a whole uterus fills them; a few padded rows do not make a background).
+    Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`).
     """
     data = image.data != 0
-    empty = 1 - float(data.mean())
-    faces = np.concatenate([np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
-    if empty < EMPTY_FRACTION or float(faces.mean()) > 0.35:
+    if not has_empty_background(image):
         msg = (
-            f"{image.source}: no brain mask was given and the background is not exactly empty "
-            f"({100 * empty:.0f} % of the voxels are 0), so the brain cannot be told from what surrounds it; "
-            "give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: --mask-file) "
-            "or a brain-extracted image"
+            f"{image.source}: the background is not exactly empty ({100 * (1 - float(data.mean())):.0f} % of the voxels are 0), so the "
+            "nonzero voxels are not the brain; let the network find it (--mask network), give a mask (BIDS App: -d DERIVATIVES with "
+            "desc-brain_mask; one image: --mask-file) or a brain-extracted image"
         )
         raise MaskError(msg)
-    return _checked(data, image, "nonzero", image.source)
+    return checked_mask(data, image, "nonzero", image.source)
 
 
-def brain_mask(image: Volume, given: Volume | None = None, mode: str = "auto") -> BrainMask:
-    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, or ``auto`` (given, else nonzero voxels)."""
-    if mode not in {"auto", "given", "nonzero"}:
-        msg = f"unknown mask mode {mode!r}: choose auto, given or nonzero"
-        raise ValueError(msg)
-    if given is not None and mode != "nonzero":
-        return given_mask(given, image)
-    if mode == "given":
-        msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
-        raise MaskError(msg)
-    return nonzero_mask(image)
-
-
-def _checked(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:
+def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:
     """Keep the largest piece, fill its holes, and say what was odd."""
     warnings = []
     labels, n = ndimage.label(data)

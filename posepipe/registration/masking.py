@@ -1,0 +1,183 @@
+"""The brain mask of an image: given, its nonzero voxels, or found by the networks in whatever surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from ..errors import MaskError
+from ..geometry.so3 import Array
+from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, nonzero_mask
+from ..imaging.moments import Moments, moments
+from ..imaging.sampling import sample, tensor
+from ..imaging.volume import Volume
+from ..models.coordinates import HALF_SIDE
+from ..models.masks import COARSE_MM, MASK_NETWORKS, scaled
+from ..models.weights import load_network
+
+MODES = ("auto", "given", "nonzero", "network")
+CANDIDATES = 3
+"""Places looked at closely, those with most voxels that may be brain first."""
+LOOKS = 2
+"""Times the neighbourhood is looked at, each about where the last look saw the brain."""
+DIVISOR = 16
+"""The networks halve a grid four times."""
+
+
+def brain_mask(
+    image: Volume, given: Volume | None = None, mode: str = "auto", finder: Callable[[], BrainFinder] | None = None
+) -> BrainMask:
+    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the mask given, else the nonzero voxels
+    where the background is exactly empty, else the networks.
+
+    ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
+    Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or no brain.
+    """
+    if mode not in MODES:
+        msg = f"unknown mask mode {mode!r}: choose {', '.join(MODES[:-1])} or {MODES[-1]}"
+        raise ValueError(msg)
+    if given is not None and mode in {"auto", "given"}:
+        return given_mask(given, image)
+    if mode == "given":
+        msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
+        raise MaskError(msg)
+    if mode == "nonzero" or (mode == "auto" and has_empty_background(image)):
+        return nonzero_mask(image)
+    return (finder or BrainFinder)().find(image)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """Intensities ``data`` (1, X, Y, Z), and ``spacing`` (3,) in mm. Places are in mm along the axes of the grid from the first voxel."""
+
+    data: Tensor
+    spacing: Array
+
+    def cube(self, center: Array, step: float, counts: tuple[int, int, int]) -> Tensor:
+        """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart about ``center``; 0 outside."""
+        block = np.maximum(np.round(step / self.spacing), 1).astype(int)
+        block = np.minimum(block, self.data.shape[1:])
+        means = F.avg_pool3d(self.data, tuple(block.tolist())) if block.max() > 1 else self.data
+        to_voxel = np.eye(4)
+        to_voxel[[0, 1, 2], [0, 1, 2]] = 1 / (self.spacing * block)
+        to_voxel[:3, 3] = -(block - 1) / 2 / block
+        return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, self.data.device))[None]
+
+
+class BrainFinder:
+    """Masks the brain in any image with the networks ``mask-coarse``, which looks at all of it, and ``mask-fine``, which looks closer.
+
+    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    """
+
+    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
+        self._coarse, self._fine = (n.module.to(memory_format=torch.channels_last_3d) for n in loaded)  # type: ignore[call-overload]
+        self._size = int(loaded[1].options["size"])
+        self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
+        """Name → SHA-256 of the networks."""
+
+    @torch.inference_mode()
+    def find(self, image: Volume) -> BrainMask:
+        """The brain in ``image``: one piece without holes, on its grid.
+
+        Raises :class:`~posepipe.errors.MaskError` where the networks see none.
+        """
+        scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
+        best: tuple[float, Tensor, Array, float] | None = None
+        for center, radius in self._places(scan):
+            found = self._look(scan, center, radius)
+            if found is not None and (best is None or found[0] > best[0]):
+                best = found
+        if best is None:
+            msg = (
+                f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
+                "desc-brain_mask; one image: --mask-file)"
+            )
+            raise MaskError(msg)
+        _, logits, center, step = best
+        mask = checked_mask(_read_back(logits, center, step, scan), image, "network", image.source)
+        return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
+
+    def _places(self, scan: _Scan) -> list[tuple[Array, float]]:
+        """Centre and radius (mm) of what may be a brain, the largest first."""
+        shape = np.array(scan.data.shape[1:])
+        least = self._least()
+        n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, least)
+        counts = (int(n[0]), int(n[1]), int(n[2]))
+        center = (shape - 1) / 2 * scan.spacing
+        p = torch.sigmoid(_answer(self._coarse, scan.cube(center, COARSE_MM, counts))).cpu().numpy()
+        pieces, _ = ndimage.label(p > 0.5)
+        mass = np.bincount(pieces.ravel(), weights=p.ravel())[1:] * COARSE_MM**3 / 1000
+        first = center - (n - 1) / 2 * COARSE_MM
+        places = []
+        for i in mass.argsort()[::-1][:CANDIDATES]:
+            if mass[i] >= MIN_MILLILITRES / 2:
+                about = _moments(np.where(pieces == i + 1, p, 0), first, COARSE_MM)
+                places.append((about.center, about.radius))
+        return places
+
+    def _least(self) -> int:
+        """A grid of fewer voxels than the training's leaves the network without surroundings."""
+        return int(getattr(self._coarse, "size", 3 * DIVISOR))
+
+    def _look(self, scan: _Scan, center: Array, radius: float) -> tuple[float, Tensor, Array, float] | None:
+        """How much brain is seen (ml, sure voxels count most) about ``center``, the logits (S, S, S), their centre and spacing."""
+        for _ in range(LOOKS):
+            step = 2 * HALF_SIDE * radius / self._size
+            at = center
+            logits = _answer(self._fine, scan.cube(at, step, (self._size,) * 3))
+            p = torch.sigmoid(logits).cpu().numpy()
+            pieces, count = ndimage.label(p > 0.5)
+            if not count:
+                return None
+            largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+            inside = np.where(pieces == largest, p, 0)
+            about = _moments(inside, at - (self._size - 1) / 2 * step, step)
+            if about.millilitres < MIN_MILLILITRES:
+                return None
+            center, radius = about.center, about.radius
+        return about.millilitres * float((inside**2).sum() / inside.sum()) ** 2, logits, at, step
+
+
+def _answer(network: torch.nn.Module, cube: Tensor) -> Tensor:
+    """Logits (X, Y, Z)."""
+    with torch.autocast(cube.device.type, torch.bfloat16, enabled=cube.device.type == "cuda"):
+        out: Tensor = network(scaled(cube).contiguous(memory_format=torch.channels_last_3d))[0, 0].float()
+    return out
+
+
+def _grid(center: Array, step: float, counts: tuple[int, int, int], device: torch.device) -> Tensor:
+    axes = [tensor(c + (np.arange(n) - (n - 1) / 2) * step, device) for c, n in zip(center, counts, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+
+
+def _moments(p: np.ndarray, first: Array, step: float) -> Moments:
+    affine = np.diag([step, step, step, 1.0])
+    affine[:3, 3] = first
+    return moments(Volume(p, affine))
+
+
+def _read_back(logits: Tensor, center: Array, step: float, scan: _Scan) -> np.ndarray:
+    """Where ``logits`` are above 0 at the voxels of ``scan`` (X, Y, Z) bool; outside their cube is no brain."""
+    side, shape = logits.shape[0], scan.data.shape[1:]
+    half = (side - 1) / 2 * step
+    low = np.maximum(np.ceil((center - half) / scan.spacing), 0).astype(int)
+    high = np.minimum(np.floor((center + half) / scan.spacing).astype(int) + 1, shape)
+    axes = [tensor(np.arange(a, b) * s, logits.device) for a, b, s in zip(low, high, scan.spacing, strict=True)]
+    to_voxel = np.eye(4) / step
+    to_voxel[:3, 3] = -(center - half) / step
+    to_voxel[3, 3] = 1
+    where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    inside = sample(torch.sigmoid(logits)[None], tensor(to_voxel, logits.device), where)[0] > 0.5
+    out = np.zeros(shape, dtype=bool)
+    out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = inside.cpu().numpy()
+    return out
