@@ -1,4 +1,4 @@
-"""One training job from its options to a weights folder: what ``posepipe-tools train pose`` and ``train correction`` do."""
+"""One training job from its options to a weights folder: what ``posepipe-tools train pose``, ``correction`` and ``mask`` do."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from ..models import save_network
 from ..models.weights import build
 from .card import Made, card_text, data_terms, terms_line
 from .coordinates import CoordinateTask
-from .engine import Schedule, train
+from .engine import Schedule, Task, train
+from .masks import MaskRecipe, MaskSynthesis, MaskTask
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
+from .scenes import Scenes
 from .sources import Sources
 from .synthesis import Batch, Recipe, Synthesis
-from .task import Curriculum, SynthesisTask
+from .task import Curriculum
 
 VALIDATION_BATCHES = 4
 
@@ -36,7 +38,8 @@ VALIDATION_BATCHES = 4
 class Preset:
     """A network that can be trained: class, options of its constructor besides ``size``, recipe, and how it is trained by default.
 
-    ``start`` is the largest angle (degrees) that a curriculum begins with, ``hold`` the share of it before the angle grows.
+    ``start`` is the largest angle (degrees) that a curriculum begins with, ``hold`` the share of it before the angle grows; ``size`` is
+    the side of the cube in voxels.
     """
 
     architecture: str
@@ -45,6 +48,7 @@ class Preset:
     schedule: Schedule
     start: float | None = None
     hold: float = 0.0
+    size: int = 32
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -55,6 +59,9 @@ PRESETS: Mapping[str, Preset] = {
     # dense batch normalisation wants batches of 32; the geodesic stage a rate of a few 1e-4 that falls to nearly 0
     "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3), start=30.0),
     "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
+    # one loss throughout
+    "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
+    "mask-fine": Preset("MaskNet", {}, MaskRecipe(), Schedule((4000, 0), batch=8), size=64),
 }
 """Name on the command line → preset."""
 
@@ -64,8 +71,8 @@ class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that
-    of the weights.
+    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks. ``device`` is ``cpu`` or
+    ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
     network: str
@@ -80,6 +87,7 @@ class Job:
     translation_weight: float = 20.0
     validate_every: int = 1000
     name: str = ""
+    scenes: Path | None = None
 
     @property
     def preset(self) -> Preset:
@@ -132,12 +140,14 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
     return path
 
 
-def make_task(job: Job, sources: Sources, recipe: Recipe) -> SynthesisTask:
+def make_task(job: Job, sources: Sources, recipe: Recipe) -> Task:
     """The task of ``job``, its network fresh from ``job.seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
     network = network.to(job.device)
+    if isinstance(recipe, MaskRecipe):
+        return _mask_task(job, sources, recipe, network)
     training = Synthesis(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
     # a cube of 16 is halved to 2³ voxels, where bfloat16 gradients of 3³ kernels come out wrong on the CPU (torch 2.13)
@@ -150,6 +160,13 @@ def make_task(job: Job, sources: Sources, recipe: Recipe) -> SynthesisTask:
         weight = job.translation_weight
         return CorrectionTask(network, training, validation, references=references, translation_weight=weight, bf16=bf16)
     return CoordinateTask(network, training, validation, curriculum=curriculum, bf16=bf16)
+
+
+def _mask_task(job: Job, sources: Sources, recipe: MaskRecipe, network: nn.Module) -> MaskTask:
+    scenes = Scenes.load(job.scenes) if job.scenes else None
+    training = MaskSynthesis(sources, recipe, scenes=scenes, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
+    supply = MaskSynthesis(sources, recipe, part="validation", leave_out=job.leave_out, seed=9, device=job.device)
+    return MaskTask(network, training, [supply.scan(16) for _ in range(VALIDATION_BATCHES)])
 
 
 def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
@@ -177,6 +194,7 @@ def _same_job(job: Job, recipe: Recipe) -> None:
         "network": job.network,
         "size": job.size,
         "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
+        **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
         "curriculum": job.curriculum,

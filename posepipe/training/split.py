@@ -16,7 +16,8 @@ else:
 
 @dataclass(frozen=True)
 class Split:
-    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains. A subject's name holds for all sessions."""
+    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains. A subject's name holds for all sessions
+    and runs."""
 
     validation: frozenset[str]
     test: frozenset[str]
@@ -27,7 +28,7 @@ class Split:
         >>> load_split().part("sub-A13_ses-2"), load_split().part("CRL+30")
         ('test', 'train')
         """
-        names = {name, name.partition("_ses-")[0]}
+        names = {name, name.partition("_")[0]}
         return "test" if names & self.test else "validation" if names & self.validation else "train"
 
 

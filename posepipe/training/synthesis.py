@@ -106,7 +106,7 @@ class Synthesis:
         rotation, translation, scale = self._poses(n)
         points = self._source_points(rotation, translation, scale)
         pictures, between = self._pictures(rows)
-        image, mask = _read(pictures, points.sub_(between))
+        image, mask = read_pictures(pictures, points.sub_(between))
         seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
         return Batch(standardised(seen, observed), rotation, translation, scale, brain, rows)
 
@@ -130,7 +130,7 @@ class Synthesis:
             [torch.stack([self._voxels[row].float() / 255, self._masks[of[row].mask].float() / 255]) for row in rows]
         )
         # coarser than the pictures: the mean of neighbours, so that nothing is skipped
-        image, mask = _read(F.avg_pool3d(pictures, self.step), points.expand(len(rows), -1, -1, -1, -1))
+        image, mask = read_pictures(F.avg_pool3d(pictures, self.step), points.expand(len(rows), -1, -1, -1, -1))
         return standardised(image, mask)
 
     def state(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], labels: float
     return found.get(LABELS, some), found.get(IMAGES, some)
 
 
-def _read(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+def read_pictures(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Intensities and mask (B, 1, S, S, S) of ``pictures`` (B, 2, D, D, D) at ``points`` (B, S, S, S, 3), where 0 lies outside."""
     both = F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False)
     mask = both[:, 1:].clamp(0, 1)

@@ -1,0 +1,185 @@
+"""Learning to find and mask the brain: scans made up about real anatomy, and real scans whose brain is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+
+from ..geometry import random_rotations
+from ..geometry.so3 import Array
+from ..models.coordinates import HALF_SIDE
+from ..models.masks import COARSE_MM, scaled
+from .scenes import Scenes
+from .sources import SIDE, Sources
+from .surroundings import Surroundings, scanned, surrounded
+from .synthesis import Recipe, Synthesis, read_pictures
+
+RADII_MM = (24.0, 60.0)
+"""Brain radii from 20 weeks to term and beyond."""
+
+
+@dataclass(frozen=True)
+class MaskRecipe(Recipe):
+    """How scans are made. ``far``: the whole scan at :data:`~posepipe.models.masks.COARSE_MM` mm, the brain anywhere in it; else the
+    neighbourhood of a brain, as wide as the pose networks' cube. ``scenes``: share of images made from real scans."""
+
+    far: bool = False
+    shift: float = 0.16
+    log_scale: float = 0.12
+    stretch: float = 0.08
+    deform: float = 0.06
+    scenes: float = 0.25
+    surroundings: Surroundings = field(default_factory=Surroundings)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """``image`` (B, 1, S, S, S) as the networks want it, and ``brain`` (alike): the share of each voxel that is brain."""
+
+    image: Tensor
+    brain: Tensor
+
+
+class MaskSynthesis(Synthesis):
+    """An endless, seeded supply of scans with known brains, from ``sources`` and real ``scenes`` by ``recipe``."""
+
+    recipe: MaskRecipe
+
+    def __init__(self, sources: Sources, recipe: MaskRecipe, *, scenes: Scenes | None = None, **options: Any) -> None:
+        super().__init__(sources, recipe, **options)
+        self.step = 2 if recipe.far else 1
+        self._scenes = scenes if scenes is not None and len(scenes) else None
+        self._far = self._tensor(np.stack([_distance(m) for m in sources.masks]))
+
+    def scan(self, n: int) -> Scan:
+        """``n`` new scans."""
+        real = int((self._rng.random(n) < self.recipe.scenes).sum()) if self._scenes else 0
+        parts = [self._made_up(n - real)] if real < n else []
+        if real:
+            parts.append(self._real(real))
+        image, brain = (torch.cat(x) for x in zip(*parts, strict=True))
+        image, brain = scanned(image, brain, self.recipe.surroundings, self._generator)
+        return Scan(scaled(image), brain)
+
+    def timed_scan(self, n: int) -> tuple[Scan, float]:
+        """``n`` new scans, and the seconds it took to make them."""
+        start = self._now()
+        scan = self.scan(n)
+        return scan, self._now() - start
+
+    def _made_up(self, n: int) -> tuple[Tensor, Tensor]:
+        labelled = self._rng.random(n) < self.recipe.labels
+        rows = np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
+        points = self._source_points(*self._poses(n))
+        far = self._distances(rows, points)
+        where = points.flip(-1).movedim(-1, 1) * HALF_SIDE
+        pictures, between = self._pictures(rows)
+        image, mask = read_pictures(pictures, points.sub_(between))
+        return surrounded(image, mask, far, where, self.recipe.surroundings, self._generator)
+
+    def _distances(self, rows: Array, points: Tensor) -> Tensor:
+        """How far ``points`` are from the surface of the brain, in brain radii; below 0 inside."""
+        of = self._sources.pictures
+        field = torch.stack([self._far[of[row].mask] for row in rows])[:, None]
+        inside = F.grid_sample(field, points, mode="bilinear", padding_mode="border", align_corners=False)
+        beyond = (points.abs() - 1).clamp_min(0).norm(dim=-1)[:, None] * HALF_SIDE
+        return inside + beyond
+
+    def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.recipe.far:
+            return super()._poses(n)
+        half = self.recipe.size * COARSE_MM / 2
+        low, high = np.log(RADII_MM)
+        radius = np.exp(self._rng.uniform(low, high, n))
+        shift = np.clip(self._rng.normal(0, 0.45, (n, 3)), -0.95, 0.95) * HALF_SIDE
+        return self._tensor(random_rotations(n, self._rng)), self._tensor(shift), self._tensor(HALF_SIDE * radius / half)
+
+    def _real(self, n: int) -> tuple[Tensor, Tensor]:
+        """Real scans turned, sized and cut like the made-up ones, with a contrast of their own."""
+        assert self._scenes is not None
+        side, out = self.recipe.size, []
+        for _ in range(n):
+            scene = self._scenes.draw(self._rng)
+            size = math.exp(float(np.clip(self._rng.normal(0, 0.12), -0.3, 0.3)))
+            half = self.recipe.size * COARSE_MM / 2 if self.recipe.far else HALF_SIDE * scene.radius * math.exp(self._rng.normal(0, 0.1))
+            spread = 0.35 * half if self.recipe.far else self.recipe.shift * scene.radius
+            center = scene.center + np.clip(self._rng.normal(0, 1, 3), -2, 2) * spread
+            turn = random_rotations(1, self._rng)[0] * self._rng.choice([-1.0, 1.0], (1, 3))
+            out.append(scene.read(turn, center, half / size, side))
+        image, brain = (self._tensor(np.stack(x))[:, None] for x in zip(*out, strict=True))
+        curve = self._tensor(np.exp(self._rng.normal(0, 0.35, (n, 1, 1, 1, 1))))
+        return image.clamp(0, 1.5) ** curve, brain
+
+
+def _distance(mask: np.ndarray) -> Array:
+    """Signed distance (D/2, D/2, D/2) from the surface of ``mask`` (D, D, D) uint8, in brain radii."""
+    inside = mask[::2, ::2, ::2] > 127
+    step = 4 * HALF_SIDE / SIDE
+    far: Array = (ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)) * step
+    return far.astype(np.float32)
+
+
+class MaskTask:
+    """A :class:`~posepipe.models.masks.MaskNet` on scans from ``training``; ``validation`` is a fixed list of scans.
+
+    Loss: cross-entropy of each voxel, and one minus the soft Dice overlap of each scan.
+    """
+
+    def __init__(self, network: nn.Module, training: MaskSynthesis, validation: list[Scan], *, bf16: bool = True) -> None:
+        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._training, self._validation, self._bf16 = training, validation, bf16
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`; both stages are alike."""
+        scan, seconds = self._training.timed_scan(n)
+        logits = self._forward(self.network, scan)
+        entropy = F.binary_cross_entropy_with_logits(logits, scan.brain)
+        overlap = dice(torch.sigmoid(logits), scan.brain)
+        figures = {"entropy": float(entropy.detach()), "dice": float(overlap.detach().mean()), "seconds": seconds}
+        return entropy + (1 - overlap).mean(), figures
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Mean and 10th percentile of the Dice overlap over scans that show at least some brain, and the share of empty ones in which
+        brain is seen."""
+        overlaps, alarms = [], []
+        for scan in self._validation:
+            found = (self._forward(network, scan) > 0).float()
+            some = scan.brain.flatten(1).sum(1) > 50
+            overlaps.append(dice(found, (scan.brain > 0.5).float())[some])
+            alarms.append((found.flatten(1).sum(1) > 50)[~some])
+        overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
+        figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
+        return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        return self._training.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :class:`~posepipe.training.engine.Task`."""
+        self._training.restore(state)
+
+    def _forward(self, network: nn.Module, scan: Scan) -> Tensor:
+        x = scan.image.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+            logits: Tensor = network(x)
+        return logits
+
+
+def dice(a: Tensor, b: Tensor) -> Tensor:
+    """Overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; 1 where both are all but empty.
+
+    >>> one = torch.ones(1, 1, 4, 4, 4)
+    >>> dice(one, one), dice(one, 0 * one).round(decimals=2)
+    (tensor([1.]), tensor([0.0200]))
+    """
+    a, b = a.flatten(1), b.flatten(1)
+    return (2 * (a * b).sum(1) + 1) / (a.sum(1) + b.sum(1) + 1)

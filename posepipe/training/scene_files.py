@@ -1,0 +1,118 @@
+"""Where real scenes come from: raw scans with drawn brain masks, or with the brain's centre and the eyes marked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..bids import AgeReader, InputImage, find_images, read_json
+from ..errors import PosepipeError, UsageError
+from ..geometry import Rigid
+from ..geometry.so3 import Array, exp
+from ..imaging.mask import given_mask
+from ..imaging.moments import moments
+from ..imaging.volume import Volume, load_volume
+from .scenes import Scene, Scenes, scene_of
+from .split import Split
+from .subjects import Reference
+
+LANDMARKS = "landmarks.tsv"
+EYES_TILT_DEGREES = 36.0
+"""How far below the atlas's anterior axis the eyes are seen from the centre of the brain: median of nine scans of one fetus, 31 weeks,
+each registered from its landmarks (docs/experiments-masks.md, 1)."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """``brain``, ``left`` and ``right`` eye (3,), RAS mm."""
+
+    brain: Array
+    left: Array
+    right: Array
+
+    def pose(self, center: Array, to_canonical: Array, tilt: float = EYES_TILT_DEGREES) -> Rigid:
+        """Pose template → image of a template with its brain's ``center`` and rotation to the canonical frame: x from the left eye
+        to the right, the eyes ``tilt`` degrees below the anterior axis."""
+        rotation = self.head @ exp(np.radians([tilt, 0.0, 0.0])) @ to_canonical
+        return Rigid.about(rotation, center, self.brain)
+
+    @property
+    def head(self) -> Array:
+        """The head's axes as columns (3, 3): right, towards the eyes, and what is left of up."""
+        right = self.right - self.left
+        right = right / np.linalg.norm(right)
+        ahead = (self.left + self.right) / 2 - self.brain
+        ahead = ahead - right * (ahead @ right)
+        ahead = ahead / np.linalg.norm(ahead)
+        return np.stack([right, ahead, np.cross(right, ahead)], 1)
+
+
+def read_landmarks(folder: Path) -> dict[str, Landmarks]:
+    """Participant → landmarks, of the dataset's ``landmarks.tsv`` (columns ``brain_x`` … ``eyeR_z``); none without that file."""
+    path = folder / LANDMARKS
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        return {r["participant_id"]: Landmarks(*(_point(r, of) for of in ("brain", "eyeL", "eyeR"))) for r in rows}
+    except (KeyError, ValueError) as error:
+        msg = f"{path}: not a table of landmarks ({error!r}); it wants participant_id, brain_x, brain_y, brain_z, and eyeL and eyeR alike"
+        raise UsageError(msg) from error
+
+
+def add_scenes(
+    folder: Path, derivatives: Sequence[str | Path], split: Split, reference: Reference | None, say: Callable[[str], None] = print
+) -> Scenes:
+    """The scans of a BIDS dataset that ``split`` lets train, with their given masks, else with the mask of the ``reference`` atlas laid
+    on their landmarks. What cannot be used is told to ``say`` and left out."""
+    folder = folder.resolve()
+    landmarks, ages, scenes = read_landmarks(folder), AgeReader(folder), []
+    for image in find_images(folder, derivatives=derivatives):
+        name = image.path.name.partition("_T")[0]
+        if (part := split.part(name)) != "train":
+            say(f"{name}: left out, kept to {part}")
+            continue
+        try:
+            scenes.append(_scene(name, folder.name, image, landmarks.get(f"sub-{image.subject}"), ages, reference))
+        except PosepipeError as error:
+            say(f"{name}: left out: {error}")
+        else:
+            say(f"{name}: scene of {scenes[-1].image.shape} voxels of {scenes[-1].spacing:.1f} mm")
+    described = folder / "dataset_description.json"
+    stated = read_json(described).get("License") if described.is_file() else None
+    return Scenes(tuple(scenes), {folder.name: str(stated or "not stated")})
+
+
+def _scene(
+    name: str, group: str, image: InputImage, marks: Landmarks | None, ages: AgeReader, reference: Reference | None
+) -> Scene:
+    volume = load_volume(image.path)
+    if image.mask is not None:
+        return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume)
+    if marks is None or reference is None:
+        msg = f"{image.path}: no brain mask, and no landmarks with a --reference atlas to lay on them"
+        raise UsageError(msg)
+    template = reference.nearest(ages.age_of(image).weeks)
+    if template.mask is None or template.to_canonical is None:
+        msg = f"{template.image}: no brain mask beside it; take another --reference"
+        raise UsageError(msg)
+    mask = load_volume(template.mask)
+    pose = marks.pose(moments(mask.with_data(mask.data > 0)).center, template.to_canonical)
+    return scene_of(name, group, volume, laid_on(mask, volume, pose))
+
+
+def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:
+    """``mask`` of a template on the grid of ``image`` at ``pose`` (template → image), bool."""
+    to_voxel = np.linalg.inv(mask.affine) @ (~pose).matrix @ image.affine
+    inside = ndimage.affine_transform((mask.data > 0).astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], image.shape, order=1)
+    return image.with_data(inside > 0.5)
+
+
+def _point(row: dict[str, str], of: str) -> Array:
+    return np.array([float(row[f"{of}_{axis}"]) for axis in "xyz"])

@@ -1,0 +1,134 @@
+"""Real scans with all that surrounds the brain, and the brain's mask: a few of them teach what no synthesis thinks of."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import UsageError
+from ..geometry.so3 import Array
+from ..imaging.volume import Volume
+
+FORMAT = 1
+SPACING_MM = (2.0, 3.0)
+"""Scenes are kept at their own spacing in plane, but no finer and no coarser than this; the last axis is made as fine."""
+REACH_MM = 170.0
+"""How far from the brain's centre a scene is kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """``image`` and ``mask`` (X, Y, Z) uint8, 170 and 255 where full, ``spacing`` mm apart."""
+
+    name: str
+    group: str
+    image: np.ndarray
+    mask: np.ndarray
+    spacing: float
+
+    @cached_property
+    def _inside(self) -> Array:
+        inside: Array = np.argwhere(self.mask > 127) * float(self.spacing)
+        return inside
+
+    @property
+    def center(self) -> Array:
+        """Of the brain (3,), mm from the first voxel."""
+        return np.asarray(self._inside.mean(0), dtype=float)
+
+    @property
+    def radius(self) -> float:
+        """Of the ball as spread out as the brain, mm."""
+        return float(np.sqrt(5 / 3 * self._inside.var(0).sum()))
+
+    def read(self, turn: Array, center: Array, half: float, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image, 1 where bright, and share of brain (side, side, side), in a cube ``half`` mm either way of ``center``, turned."""
+        step = 2 * half / side
+        matrix = turn * step / self.spacing
+        offset = center / self.spacing - matrix @ np.full(3, (side - 1) / 2)
+        wide = max(step / self.spacing, 1.0)
+        out = []
+        for data, full in ((self.image, 170.0), (self.mask, 255.0)):
+            if wide > 1.5:
+                data = ndimage.uniform_filter(data, round(wide))
+            out.append(ndimage.affine_transform(data, matrix, offset, (side,) * 3, np.float32, order=1) / full)
+        return out[0], out[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """All ``scenes``, with the terms of use by group."""
+
+    scenes: tuple[Scene, ...]
+    terms: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def draw(self, rng: np.random.Generator) -> Scene:
+        """One of them. Data sets have equal chances, however many scans each has."""
+        groups: dict[str, list[Scene]] = {}
+        for scene in self.scenes:
+            groups.setdefault(scene.group, []).append(scene)
+        mine = groups[str(rng.choice(sorted(groups)))]
+        return mine[int(rng.integers(len(mine)))]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one compressed file by atomic replace."""
+        path = Path(path)
+        about = json.dumps(
+            {
+                "format": FORMAT,
+                "terms": dict(self.terms),
+                "scenes": [{"name": s.name, "group": s.group, "spacing": s.spacing} for s in self.scenes],
+            }
+        )
+        arrays = {f"{kind}{i}": getattr(s, kind) for i, s in enumerate(self.scenes) for kind in ("image", "mask")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            np.savez_compressed(temporary, about=np.array(about), **arrays)
+            return temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenes:
+        """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
+        try:
+            with np.load(path) as file:
+                about = json.loads(str(file["about"]))
+                if about["format"] != FORMAT:
+                    msg = f"{path}: made by another version of posepipe; make it again with `posepipe-tools train scenes`"
+                    raise UsageError(msg)
+                scenes = [Scene(image=file[f"image{i}"], mask=file[f"mask{i}"], **s) for i, s in enumerate(about["scenes"])]
+                return cls(tuple(scenes), about["terms"])
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            msg = f"{path}: not a file of scenes ({error}); make one with `posepipe-tools train scenes`"
+            raise UsageError(msg) from error
+
+
+def scene_of(name: str, group: str, image: Volume, mask: Volume) -> Scene:
+    """A scene from an image and its brain mask on one grid."""
+    spacing = float(np.clip(np.sort(image.spacing)[0], *SPACING_MM))
+    zoom = image.spacing / spacing
+    data = image.data.astype(np.float32)
+    data = ndimage.gaussian_filter(np.maximum(data, 0), 0.42 * np.sqrt(np.maximum(1 / zoom**2 - 1, 0)))
+    top = float(np.quantile(data[data > 0][::7], 0.98))
+    counts = tuple(int(n) for n in np.maximum(np.round(np.array(image.shape) * zoom), 1))
+    # of voxels, not of their centres: the first voxel begins at −½
+    offset = 0.5 / zoom - 0.5
+    small = ndimage.affine_transform(data / top * 170, np.diag(1 / zoom), offset, counts, order=1, mode="nearest")
+    inside = ndimage.affine_transform(mask.data.astype(np.float32) * 255, np.diag(1 / zoom), offset, counts, order=1)
+    where = np.argwhere(inside > 127).mean(0)
+    reach = REACH_MM / spacing
+    box = tuple(slice(max(int(c - reach), 0), int(c + reach) + 1) for c in where)
+    return Scene(name, group, small.clip(0, 255).astype(np.uint8)[box], inside.clip(0, 255).astype(np.uint8)[box], spacing)
