@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_age, bench_deep
+from . import bench_age, bench_deep, bench_masks
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -19,6 +19,7 @@ def add_arguments(subparsers: Any) -> None:
     bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
     bench_deep.add_confidence(tables.add_parser("confidence", help="calibrate the confidence on brains nobody trained on"))
     bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
+    bench_masks.add_arguments(tables.add_parser("masks", help="brain masks by network, and poses without a mask given"))
 
 
 def _add_classical(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,13 @@ def _add_classical(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the table asked for."""
-    made_by = {"classical": _classical, "volume": bench_deep.volume, "confidence": bench_deep.confidence, "age": bench_age.run}
+    made_by = {
+        "classical": _classical,
+        "volume": bench_deep.volume,
+        "confidence": bench_deep.confidence,
+        "age": bench_age.run,
+        "masks": bench_masks.run,
+    }
     return made_by[args.table](args)
 
 

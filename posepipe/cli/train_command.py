@@ -1,4 +1,4 @@
-"""``posepipe-tools train {sources,pose,correction}``."""
+"""``posepipe-tools train {sources,scenes,pose,correction,mask}``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def add_arguments(subparsers: Any) -> None:
         help="train networks from atlases and label maps",
         description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
     )
-    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,pose,correction}")
+    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,scenes,pose,correction,mask}")
     _add_sources(actions)
+    _add_scenes(actions)
     pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
     pose.add_argument(
         "--network", choices=("coordinates", "refiner", "posenet"), default="coordinates",
@@ -35,6 +36,12 @@ def add_arguments(subparsers: Any) -> None:
         "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
     )
     _add_training(correction)
+    mask = actions.add_parser("mask", help="train a network that finds the brain")
+    mask.add_argument(
+        "--network", choices=("coarse", "fine"), default="coarse", help="coarse: in the whole image; fine: in the brain's neighbourhood"
+    )
+    mask.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up scans alone)")
+    _add_training(mask)
 
 
 def _add_sources(actions: Any) -> None:
@@ -62,6 +69,18 @@ def _add_sources(actions: Any) -> None:
     )
 
 
+def _add_scenes(actions: Any) -> None:
+    parser = actions.add_parser("scenes", help="gather raw scans whose brain is known, with all that surrounds it, into one file")
+    parser.add_argument("datasets", nargs="+", type=Path, metavar="BIDS", help="raw scans; brains by masks (-d) or a landmarks.tsv")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+    parser.add_argument(
+        "-d", "--derivatives", action="append", default=[], metavar="[NAME=]PATH", help="brain masks of these scans (repeatable)"
+    )
+    parser.add_argument("--atlas-dir", action="append", default=[], type=Path, metavar="DIR", help="look here first (repeatable)")
+    parser.add_argument("--reference", metavar="NAME", help="atlas whose mask is laid on the landmarks of scans without a mask")
+    parser.add_argument("--split", type=Path, metavar="FILE", help="which scans validate and test (default: posepipe's own split)")
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", type=Path, required=True, metavar="FILE.npz", help="what `train sources` wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed by itself")
@@ -69,7 +88,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--loss-stages", choices=("both", "mse"), default="both",
         help="both: mean squared error (dense networks: likelihood), then geodesic; mse: the first alone, for as many steps",
     )  # fmt: skip
-    parser.add_argument("--size", type=_count, default=32, metavar="VOXELS", help="side of the cube, a multiple of 16 (default: 32)")
+    parser.add_argument("--size", type=_count, metavar="VOXELS", help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64)")
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
@@ -84,7 +103,26 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
-    return _sources(args) if args.train_action == "sources" else _train(args)
+    gather = {"sources": _sources, "scenes": _scenes}
+    return gather.get(args.train_action, _train)(args)
+
+
+def _scenes(args: argparse.Namespace) -> int:
+    from ..atlas import AtlasLibrary
+    from ..training.scene_files import add_scenes
+    from ..training.scenes import Scenes
+    from ..training.split import load_split
+    from ..training.subjects import Reference
+
+    reference = Reference(AtlasLibrary.default(args.atlas_dir), args.reference) if args.reference else None
+    split = load_split(args.split)
+    found = [add_scenes(folder, args.derivatives, split, reference, _say) for folder in args.datasets]
+    scenes = Scenes.joined(found)
+    path = scenes.save(args.output)
+    _say(f"{path}: {len(scenes)} scenes, {path.stat().st_size / 1e6:.0f} MB")
+    for group, terms in scenes.terms.items():
+        _say(f"terms of {group}: {terms}")
+    return 0
 
 
 def _sources(args: argparse.Namespace) -> int:
@@ -161,7 +199,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     from ..errors import UsageError
     from ..training.job import PRESETS, Job
 
-    network = "correction" if args.train_action == "correction" else args.network
+    network = {"correction": "correction", "mask": f"mask-{getattr(args, 'network', '')}"}.get(args.train_action) or args.network
     preset = PRESETS[network]
     given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "steps": tuple(args.steps) if args.steps else None}
     curriculum = getattr(args, "curriculum", None)
@@ -185,7 +223,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         output=args.output,
         # a short run must reach its full rate too
         schedule=replace(schedule, warmup=min(schedule.warmup, schedule.total // 10)),
-        size=args.size,
+        size=args.size or preset.size,
         leave_out=tuple(args.leave_out),
         seed=args.seed,
         device=best_device if args.device == "auto" else args.device,
@@ -193,6 +231,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         translation_weight=getattr(args, "translation_weight", Job.translation_weight),
         validate_every=args.validate_every,
         name=args.name or network,
+        scenes=getattr(args, "scenes", None),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Scene:
 
     @cached_property
     def _inside(self) -> Array:
-        inside: Array = np.argwhere(self.mask > 127) * float(self.spacing)
+        inside: Array = np.argwhere(self.mask > 127).astype(float) * self.spacing
         return inside
 
     @property
@@ -80,6 +80,15 @@ class Scenes:
             groups.setdefault(scene.group, []).append(scene)
         mine = groups[str(rng.choice(sorted(groups)))]
         return mine[int(rng.integers(len(mine)))]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scenes]) -> Scenes:
+        """Those of all ``parts``; raises :class:`~posepipe.errors.UsageError` for none at all."""
+        scenes = tuple(s for part in parts for s in part.scenes)
+        if not scenes:
+            msg = "no scenes to train with: no scan was found that the split does not keep back and whose brain is known"
+            raise UsageError(msg)
+        return cls(scenes, {group: terms for part in parts for group, terms in part.terms.items()})
 
     def save(self, path: str | Path) -> Path:
         """Write one compressed file by atomic replace."""
