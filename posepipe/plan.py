@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from .bids import Age, InputImage, OutputNames
 
 
+def planned_mask(image: InputImage, mode: str) -> str:
+    """Where the mask of ``image`` will come from by ``--mask`` ``mode``: ``given``, ``nonzero`` or ``network``; ``auto`` where only the
+    voxels can tell, since no mask came with the image."""
+    return "given" if mode == "auto" and image.mask is not None else mode
+
+
+def uses_mask_networks(image: InputImage, mode: str) -> bool:
+    """Whether the networks that find the brain will or may mask ``image``."""
+    return planned_mask(image, mode) in {"auto", "network"}
+
+
 @dataclass(frozen=True)
 class ImagePlan:
     """One image that can be processed.

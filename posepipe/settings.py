@@ -10,7 +10,7 @@ from typing import Any
 
 INIT_CHOICES = ("auto", "deep", "posenet", "search", "axes", "center")
 REFINE_CHOICES = ("ants", "torch", "none")
-MASK_CHOICES = ("auto", "given", "nonzero")
+MASK_CHOICES = ("auto", "given", "nonzero", "network")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +37,25 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def mask_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    """A function that makes a folder of mask networks that give every voxel of every image the same ``logit`` of being brain."""
+    import torch
+
+    from posepipe.models import save_network
+    from posepipe.models.masks import MaskNet
+    from posepipe.models.weights import MASK_NETWORKS
+
+    def make(logit: float) -> Path:
+        folder, options = tmp_path_factory.mktemp("mask-weights"), {"size": 32, "width": [2, 2, 2, 2]}
+        network = MaskNet(**options)
+        for parameter in network.parameters():
+            torch.nn.init.zeros_(parameter)
+        torch.nn.init.constant_(network.head.bias, logit)
+        for name in MASK_NETWORKS:
+            save_network(network, name, folder, architecture="MaskNet", options=options, card="# Test\n", terms="none")
+        return folder
+
+    return make

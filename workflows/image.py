@@ -15,7 +15,8 @@ from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.template import template_inputs
 from posepipe.models.listing import LISTING
-from posepipe.plan import ImagePlan
+from posepipe.models.weights import PACKAGED
+from posepipe.plan import ImagePlan, planned_mask, uses_mask_networks
 from posepipe.settings import Settings
 
 from .engine import Workflow
@@ -63,12 +64,13 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
 
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
     inputnode.inputs.image = str(plan.image.path)
-    if plan.image.mask is not None and settings.mask != "nonzero":
+    if plan.image.mask is not None and planned_mask(plan.image, settings.mask) == "given":
         inputnode.inputs.mask = str(plan.image.mask)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
-    mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
-    networks = {"weights": str(settings.weights / LISTING)} if settings.weights else {}
+    # named even if they are the package's own, so that Nipype sees when they have changed
+    networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
+    mask = _mask_node(plan, settings, networks, of_torch)
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refining = {"method": settings.refine, "seed": settings.random_seed}
     of_refining = omp_nthreads if settings.refine == "ants" else of_torch
@@ -116,6 +118,13 @@ def image_wf_name(plan: ImagePlan) -> str:
 
 def _node(interface: Any, name: str, threads: int) -> pe.Node:
     return pe.Node(interface, name=name, n_procs=threads, mem_gb=_MEM_GB)
+
+
+def _mask_node(plan: ImagePlan, settings: Settings, networks: dict[str, str], threads: int) -> pe.Node:
+    if not uses_mask_networks(plan.image, settings.mask):
+        return pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
+    finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=threads, **networks)
+    return _node(finding, "mask", threads)
 
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from posepipe import __version__
 from posepipe.atlas import load_manifests
-from posepipe.plan import ImagePlan
+from posepipe.plan import ImagePlan, planned_mask
 from posepipe.settings import Settings
 
 SALEHI = (
@@ -25,6 +25,10 @@ NIPYPE = (
     "and extensible neuroimaging data processing framework in Python. Frontiers in Neuroinformatics 5:13, 2011. "
     "doi:10.3389/fninf.2011.00013"
 )
+SYNTHSTRIP = (
+    "Hoopes A, Mora JS, Dalca AV, Fischl B, Hoffmann M. SynthStrip: skull-stripping for any brain image. NeuroImage 260:119474, 2022. "
+    "doi:10.1016/j.neuroimage.2022.119474"
+)
 
 _AGE = (
     "Their ages were not recorded, and were estimated from the size of the brain and its similarity to the cohorts of atlases. "
@@ -32,6 +36,10 @@ _AGE = (
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
+    "network": "The brain was masked by two convolutional networks, of which one finds it in the whole image and one looks closer; they "
+    "were trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
+    "auto": "In brain-extracted images the nonzero voxels were taken for the brain mask; in others the brain was masked by two "
+    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
 }
 _INIT = {
     "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "
@@ -68,7 +76,7 @@ class Methods:
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
         """As the plan has it."""
         template = plan.choice.template
-        mask = "given" if plan.image.mask is not None and settings.mask != "nonzero" else "nonzero"
+        mask = planned_mask(plan.image, settings.mask)
         init = "deep" if settings.init == "auto" else settings.init
         guessed = plan.age.error is not None
         return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine, age_estimated=guessed)
@@ -115,7 +123,8 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
         "written into the header of the image as it was scanned."
     )
     citation = (f"Atlas {methods.atlas}: {manifest.citation}",) if manifest and manifest.citation else ()
-    return text, (*((ANTS,) if methods.refine == "ants" else ()), *citation)
+    networks = (SYNTHSTRIP,) if methods.mask in {"network", "auto"} else ()
+    return text, (*networks, *((ANTS,) if methods.refine == "ants" else ()), *citation)
 
 
 def citation(paragraphs: Iterable[str], references: Iterable[str]) -> str:

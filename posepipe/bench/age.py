@@ -14,11 +14,11 @@ import numpy as np
 from ..atlas import AtlasLibrary, CohortSeries, candidates
 from ..errors import UsageError
 from ..geometry.so3 import Array
-from ..imaging.mask import brain_mask
 from ..imaging.volume import load_volume
 from ..registration.age import STAGES, AgeCurve, AgeModel, StageModel, most_likely_age
 from ..registration.age_estimator import AgeEstimator
 from ..registration.deep import PoseNetworks
+from ..registration.masking import brain_mask
 from ..training.split import load_split
 from .rows import PartFile
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AgeError, BidsError, PosepipeError
+from ..plan import planned_mask, uses_mask_networks
 from ..settings import ESTIMATED, Settings
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..bids import Age, InputImage
     from ..registration.age import AgeEstimate
     from ..registration.age_estimator import AgeEstimator
+    from ..registration.masking import BrainFinder
 
 FOLDER = "ages"
 
@@ -46,9 +48,9 @@ class AgesOfImages:
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch
 
-        from ..imaging.mask import brain_mask
         from ..imaging.volume import load_volume
         from ..registration.age_estimator import AgeEstimator
+        from ..registration.masking import brain_mask
 
         contrast = self._contrast(image)
         torch.set_num_threads(self._settings.omp_nthreads or 1)
@@ -56,8 +58,10 @@ class AgesOfImages:
             if contrast not in self._estimators:
                 self._estimators[contrast] = AgeEstimator(self._of(contrast)[0], self._networks, device=self._device)
             volume = load_volume(image.path)
-            given = load_volume(image.mask) if image.mask is not None else None
-            return self._estimators[contrast].estimate(volume, brain_mask(volume, given, self._settings.mask).volume)
+            mode = self._settings.mask
+            given = load_volume(image.mask) if image.mask is not None and planned_mask(image, mode) == "given" else None
+            mask = brain_mask(volume, given, mode, lambda: self._finder)
+            return self._estimators[contrast].estimate(volume, mask.volume)
         except PosepipeError:
             raise
         except Exception as error:  # an odd image is a failure of its own, not of the whole plan
@@ -66,13 +70,14 @@ class AgesOfImages:
 
     def _key(self, image: InputImage) -> str:
         from ..bids import parameters_hash
-        from ..models.weights import POSE_NETWORKS, hashes
+        from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
         from ..registration.age import PACKAGED
 
         contrast = self._contrast(image)
+        networks = (*POSE_NETWORKS, *(MASK_NETWORKS if uses_mask_networks(image, self._settings.mask) else ()))
         depends = {
             "version": __version__,
-            "weights": hashes(POSE_NETWORKS, self._settings.weights),
+            "weights": hashes(networks, self._settings.weights),
             "model": hashlib.sha256(PACKAGED.read_bytes()).hexdigest(),
             "templates": self._of(contrast)[1],
             "mask": self._settings.mask,
@@ -101,6 +106,12 @@ class AgesOfImages:
         from ..registration.deep import PoseNetworks
 
         return PoseNetworks(self._settings.weights, device=self._device)
+
+    @cached_property
+    def _finder(self) -> BrainFinder:
+        from ..registration.masking import BrainFinder
+
+        return BrainFinder(self._settings.weights, self._device)
 
     @cached_property
     def _device(self) -> str:

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     image, folder = Path(args.image), Path(args.out_dir)
     stem = stem_of(image)
     alignment = _align(given, image)
-    sidecar, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))])
-    page = _write_page(folder / f"{stem}.html", stem, alignment, sidecar, written, given)
+    sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))])
+    page = _write_page(folder / f"{stem}.html", stem, alignment, sidecars, written, given)
     print(
         f"{image.name}: {alignment.quality.qc}, turned {alignment.pose.angle_degrees:.1f}° from "
         f"{alignment.template.space}, {sum(alignment.seconds.values()):.1f} s"
@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> tuple[dict[str, Any], list[Path]]:
-    """Write all files; the sidecar of the forward transform, and the files."""
+def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> tuple[dict[str, dict[str, Any]], list[Path]]:
+    """Write all files; the sidecars by output, and the files."""
     from ..bids import OutputNames, write_json
-    from ..imaging.mask import is_skull_stripped
+    from ..interfaces.records import mask_to_record
     from ..interfaces.sidecars import other_sidecars
 
     names = ("forward", "backward", "resampled", "reoriented", "mask")
@@ -79,14 +79,10 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
         },
         "Warnings": list(alignment.warnings),
     }
-    mask = {
-        "source": alignment.mask.source,
-        "millilitres": alignment.mask.millilitres,
-        "skull_stripped": is_skull_stripped(alignment.image, alignment.mask.volume),
-    }
-    sidecars = {"forward": sidecar, **other_sidecars(known, mask, files["forward"].name)}
+    mask = mask_to_record(alignment.mask, alignment.image)
+    sidecars = {"forward": sidecar, **other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name)}
     written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
-    return sidecar, [*files.values(), *written]
+    return sidecars, [*files.values(), *written]
 
 
 def stem_of(image: Path) -> str:
@@ -116,7 +112,7 @@ def _align(given: dict[str, Any], image: Path) -> Alignment:
 
 
 def _write_page(
-    page: Path, stem: str, alignment: Alignment, sidecar: dict[str, Any], written: list[Path], given: dict[str, Any]
+    page: Path, stem: str, alignment: Alignment, sidecars: dict[str, dict[str, Any]], written: list[Path], given: dict[str, Any]
 ) -> Path:
     from .._version import __version__
     from ..reports.subject import PageImage, write_subject_page
@@ -125,8 +121,8 @@ def _write_page(
     target = alignment.target
     views = make_views(alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose)
     outputs = [path.relative_to(page.parent).as_posix() for path in written]
-    grid = {"TemplateContrast": alignment.template.contrast, "TemplateChoice": alignment.choice_reason}
-    shown = PageImage(Path(given["image"]).name, sidecar, views, outputs, alignment.warnings, grid)
+    name = Path(given["image"]).name
+    shown = PageImage(name, sidecars["forward"], views, outputs, alignment.warnings, sidecars["resampled"], sidecars["mask"])
     return write_subject_page(
         page, subject=stem, session=None, images=[shown], version=__version__,
         command=command_line("posepipe-tools", given["argv"]),

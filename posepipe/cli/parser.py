@@ -83,7 +83,9 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--mask", choices=MASK_CHOICES,
-        help=_with_default("mask", "brain mask: given (-d), nonzero voxels, or auto: the one, else the other"),
+        help=_with_default(
+            "mask", "brain mask: given, nonzero voxels (brain-extracted images), found by network; auto: the first of these that can be had"
+        ),
     )  # fmt: skip
     group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "how the pose is found"))
     group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "how it is refined"))

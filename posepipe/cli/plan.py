@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
-from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
+from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan, planned_mask, uses_mask_networks
 from ..settings import ESTIMATE, Settings
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ class _Planner:
                 "that holds its desc-brain_mask"
             )
             raise MaskError(msg)
-        if image.mask is not None and self._settings.mask != "nonzero":
+        if image.mask is not None and planned_mask(image, self._settings.mask) == "given":
             check_header(image.mask)
 
     def _plan(self, image: InputImage, age: Any) -> ImagePlan:
         from ..atlas import choose_template
         from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import POSE_NETWORKS, hashes
+        from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -130,7 +130,7 @@ class _Planner:
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         parameters = {
             "version": __version__,
-            "weights": hashes(POSE_NETWORKS, s.weights),
+            "weights": hashes((*POSE_NETWORKS, *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ())), s.weights),
             "template": [template.space, template.contrast, template_digest],
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
@@ -158,7 +158,7 @@ class _Planner:
         return image.suffix == "T2w" and PRETERM_WEEKS[0] <= weeks <= PRETERM_WEEKS[1] and self._with_t1w[folder]
 
     def _sources(self, image: InputImage) -> tuple[str, ...]:
-        if image.mask is None or self._settings.mask == "nonzero":
+        if image.mask is None or planned_mask(image, self._settings.mask) != "given":
             return (image.source_uri,)
         for name, folder in self._derivatives.items():
             if image.mask.is_relative_to(folder):
@@ -230,6 +230,9 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
 
 
 def _mask(image: InputImage, mode: str) -> str:
-    if image.mask is not None and mode != "nonzero":
-        return f"given: {image.mask}"
-    return "the image's nonzero voxels (its background must be exactly 0)"
+    return {
+        "given": f"given: {image.mask}",
+        "nonzero": "the image's nonzero voxels (its background must be exactly 0)",
+        "network": "network: found in the image",
+        "auto": "the image's nonzero voxels if its background is exactly 0, else network: found in the image",
+    }[planned_mask(image, mode)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -18,6 +19,8 @@ EMPTY_FRACTION = 0.05
 """A background counts as exactly empty when at least this share of the voxels is 0."""
 FULL_FACES = 0.35
 """And no more than this share of the voxels on the faces of the grid is not 0."""
+CUT_MM2 = 400.0
+"""A mask whose section on a face of the grid is larger may be cut by it; a whole brain in a tight box touches a face with less."""
 SPILL = 0.25
 """Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
@@ -33,9 +36,14 @@ class BrainMask:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def voxels(self) -> int:
+        """Voxels inside the mask."""
+        return int(self.volume.data.sum())
+
+    @property
     def millilitres(self) -> float:
         """Volume inside the mask, ml."""
-        return float(self.volume.data.sum()) * self.volume.voxel_volume / 1000
+        return self.voxels * self.volume.voxel_volume / 1000
 
 
 def given_mask(mask: Volume, image: Volume) -> BrainMask:
@@ -90,12 +98,33 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
             warnings.append(f"the brain mask has {n} pieces; the largest was kept, the others hold {100 * lost:.0f} %")
         data = labels == biggest
     data = ndimage.binary_fill_holes(data)
+    warnings.extend(
+        f"the brain mask reaches the {side} edge of the image ({area / 100:.0f} cm²): part of the brain may lie outside"
+        for side, area in _sections(image.with_data(data)).items()
+        if area > CUT_MM2
+    )
     mask = BrainMask(image.with_data(data), kind, tuple(warnings))
     if mask.millilitres < MIN_MILLILITRES:
         held = f"{mask.millilitres:.1f} ml"
         msg = f"{source}: the brain mask holds {held}, too little for a brain; check the mask and its units"
         raise MaskError(msg)
     return mask
+
+
+_SIDES = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "inferior", "S": "superior"}
+
+
+def _sections(mask: Volume) -> dict[str, float]:
+    """Section (mm²) of a mask (bool) on each face of its grid, by the side of the image, as the header has it, that is nearest."""
+    codes = nib.aff2axcodes(mask.affine)
+    opposite = dict(zip("LRPAIS", "RLAPSI", strict=True))
+    edges = mask.affine[:3, :3]
+    found = {}
+    for axis, high in enumerate(codes):
+        cell = float(np.linalg.norm(np.cross(*np.delete(edges, axis, axis=1).T)))
+        for side, index in ((opposite[high], 0), (high, -1)):
+            found[_SIDES[side]] = cell * float(np.take(mask.data, index, axis=axis).sum())
+    return found
 
 
 def is_skull_stripped(image: Volume, mask: Volume) -> bool:

@@ -69,7 +69,8 @@ class Derivatives(SimpleInterface):
         _write_pose(~pose, files["backward"])
         written = [*files.values()]
         forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
-        for name, content in other_sidecars(self.inputs.known, records["mask"], forward).items():
+        expected = records["quality"]["expected_millilitres"]
+        for name, content in other_sidecars(self.inputs.known, records["mask"], expected, forward).items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
         write_json(marker, forward_sidecar(self.inputs.known, pose, records))
         self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}

@@ -23,11 +23,12 @@ _RAW = "bids:raw:"
 @dataclass(frozen=True)
 class FinishedImage:
     """One image that has a pose: ``sidecar`` is the forward transform's, ``resampled`` that of the image on the
-    template's grid (empty if it is gone)."""
+    template's grid, ``mask`` that of the brain mask (empty if they are gone)."""
 
     names: OutputNames
     sidecar: Mapping[str, Any]
     resampled: Mapping[str, Any]
+    mask: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -111,8 +112,8 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
         raise BidsError(msg)
     image = InputImage(bids_dir / relative, relative, split.entities, split.suffix)
     names = OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"]))
-    grid = names.sidecar(names.resampled)
-    return FinishedImage(names, sidecar, read_json(grid) if grid.is_file() else {})
+    others = [names.sidecar(path) for path in (names.resampled, names.mask)]
+    return FinishedImage(names, sidecar, *(read_json(path) if path.is_file() else {} for path in others))
 
 
 def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:

@@ -7,46 +7,47 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .records import stopwatch, write_record
+from .records import mask_to_record, stopwatch, write_record
 
 
 class _BrainMaskInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, desc="a brain mask made elsewhere, on the image's grid")
-    mode = traits.Enum("auto", "given", "nonzero", usedefault=True, desc="where the mask comes from")
+    mode = traits.Enum(
+        "auto", "given", "nonzero", "network", usedefault=True,
+        desc="where the mask comes from; auto: given, else the nonzero voxels if the background is exactly 0, else the networks",
+    )  # fmt: skip
+    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
+    torch_threads = traits.Range(low=1, value=1, usedefault=True, nohash=True, desc="threads of torch")
 
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, millilitres, skull_stripped, warnings, seconds")
-    source = traits.Str(desc="given or nonzero")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, seconds")
+    source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
 
 
 class BrainMask(SimpleInterface):
-    """The brain mask of an image: one that is given, or the voxels that are not 0."""
+    """The brain mask of an image: one that is given, the voxels that are not 0, or what the networks take for the brain."""
 
     input_spec = _BrainMaskInputSpec
     output_spec = _BrainMaskOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from ..imaging.mask import brain_mask, is_skull_stripped
         from ..imaging.volume import load_volume, save_volume
+        from ..registration.masking import brain_mask
 
         record: dict[str, Any] = {}
         with stopwatch(record):
             image = load_volume(self.inputs.in_file)
-            use_given = isdefined(self.inputs.in_mask) and self.inputs.mode != "nonzero"
+            use_given = isdefined(self.inputs.in_mask) and self.inputs.mode in {"auto", "given"}
             given = load_volume(self.inputs.in_mask) if use_given else None
-            mask = brain_mask(image, given, self.inputs.mode)
+            mask = brain_mask(image, given, self.inputs.mode, self._finder)
             path = save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz")
-        record |= {
-            "source": mask.source,
-            "millilitres": mask.millilitres,
-            "skull_stripped": is_skull_stripped(image, mask.volume),
-            "warnings": list(mask.warnings),
-        }
+        record |= mask_to_record(mask, image)
         self._results = {
             "out_mask": str(path),
             "out_record": write_record(runtime.cwd, "mask", record),
@@ -55,3 +56,14 @@ class BrainMask(SimpleInterface):
             "warnings": list(mask.warnings),
         }
         return runtime
+
+    def _finder(self) -> Any:
+        """The networks, with torch held to its number of threads."""
+        import torch
+
+        from ..registration.aligner import pick_device
+        from ..registration.masking import BrainFinder
+
+        torch.set_num_threads(self.inputs.torch_threads)
+        folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
+        return BrainFinder(folder, pick_device(self.inputs.device))

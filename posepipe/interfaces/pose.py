@@ -132,7 +132,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, confidence, seconds")
+    out_record = File(exists=True, desc="JSON: qc, reasons, confidence, expected_millilitres (volume of the template's mask), seconds")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 
@@ -147,13 +147,19 @@ class PoseQuality(SimpleInterface):
 
         record: dict[str, Any] = {}
         with stopwatch(record):
+            target = target_of(self.inputs)
             quality = judge_pose(
                 initial_of(self.inputs.initial_record, self.inputs.initial_pose),
                 refined_of(self.inputs.refined_record, self.inputs.refined_pose),
                 mask_of(self.inputs.in_mask, self.inputs.mask_record),
-                target_of(self.inputs),
+                target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
             )
-        record |= {"qc": quality.qc, "reasons": list(quality.reasons), "confidence": quality.confidence}
+        record |= {
+            "qc": quality.qc,
+            "reasons": list(quality.reasons),
+            "confidence": quality.confidence,
+            "expected_millilitres": target.millilitres,
+        }
         self._results = {"out_record": write_record(runtime.cwd, "quality", record), "qc": quality.qc}
         return runtime

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask
+    from ..imaging.volume import Volume
     from ..registration.initial import InitialPose, Witness
     from ..registration.refine import Refined
 
@@ -97,6 +98,20 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
     )
 
 
+def mask_to_record(mask: BrainMask, image: Volume) -> dict[str, Any]:
+    """What is told of the brain mask of ``image`` besides its voxels."""
+    from ..imaging.mask import is_skull_stripped
+
+    return {
+        "source": mask.source,
+        "voxels": mask.voxels,
+        "millilitres": mask.millilitres,
+        "skull_stripped": is_skull_stripped(image, mask.volume),
+        "warnings": list(mask.warnings),
+        "weights": dict(mask.weights),
+    }
+
+
 def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
     """The brain mask that :class:`~posepipe.interfaces.mask.BrainMask` wrote."""
     import numpy as np
@@ -107,4 +122,4 @@ def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
 
     record = read_json(record_file)
     volume = load_volume(mask_file, np.uint8)
-    return BrainMask(volume.with_data(volume.data > 0), record["source"], tuple(record["warnings"]))
+    return BrainMask(volume.with_data(volume.data > 0), record["source"], tuple(record["warnings"]), record["weights"])

@@ -64,16 +64,19 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "QC": quality["qc"],
         "QCReasons": quality["reasons"],
         "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items()},
-        "Weights": (records["initial"].get("witness") or {}).get("weights", {}),
+        "Weights": {**records["mask"]["weights"], **(records["initial"].get("witness") or {}).get("weights", {})},
         "SoftwareVersions": software_versions(),
         HASH_KEY: known["ParametersHash"],
     }
 
 
-def other_sidecars(known: Mapping[str, Any], mask: Mapping[str, Any], forward: str) -> dict[str, dict[str, Any]]:
+def other_sidecars(
+    known: Mapping[str, Any], mask: Mapping[str, Any], expected: float, forward: str
+) -> dict[str, dict[str, Any]]:
     """The sidecars of the other outputs, by the output's name; ``mask`` is the record of the brain mask.
 
-    ``forward`` names the forward transform, as a BIDS URI in a BIDS dataset.
+    ``expected`` is the volume (ml) of the template's mask: that of a brain of its age. ``forward`` names the forward transform, as a
+    BIDS URI in a BIDS dataset.
     """
     image = known["Sources"][0]
     return {
@@ -82,7 +85,12 @@ def other_sidecars(known: Mapping[str, Any], mask: Mapping[str, Any], forward: s
             "Type": "Brain",
             "Sources": known["Sources"],
             "Mask": mask["source"],
+            "Voxels": mask["voxels"],
             "Millilitres": mask["millilitres"],
+            "ExpectedMillilitres": expected,
+            "VolumeRatio": mask["millilitres"] / expected,
+            "Warnings": mask["warnings"],
+            **({"Weights": mask["weights"]} if mask["weights"] else {}),
         },
         "reoriented": {
             "SkullStripped": mask["skull_stripped"],

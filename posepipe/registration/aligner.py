@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from .._version import __version__
 from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
 from ..errors import UsageError
 from ..geometry import Rigid, write_itk
-from ..imaging.mask import BrainMask, brain_mask
+from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume, load_volume, save_volume
-from ..settings import ESTIMATE
+from ..settings import ESTIMATE, MASK_CHOICES
 from .age import AgeEstimate
 from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
 from .comparison import Comparison
 from .deep import PoseNetworks
 from .initial import INIT_METHODS, InitialPose, initial_pose
+from .masking import BrainFinder, brain_mask
 from .quality import Quality, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
 from .target import Target
@@ -81,7 +83,7 @@ class Alignment:
             "QC": self.quality.qc,
             "QCReasons": list(self.quality.reasons),
             "Seconds": self.seconds,
-            "Weights": self.initial.witness.weights if self.initial.witness else {},
+            "Weights": {**self.mask.weights, **(self.initial.witness.weights if self.initial.witness else {})},
             "SoftwareVersions": software_versions(self.refined.method),
         }
 
@@ -105,8 +107,8 @@ class Aligner:
     """Aligns image after image with the same settings; templates and their banks stay in memory.
 
     ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
-    ``refine``: ants, torch, none; ``mask``: auto, given, nonzero; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest. ``threads``
-    (None: as torch and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's.
+    ``refine``: ants, torch, none; ``mask``: auto, given, nonzero, network; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest.
+    ``threads`` (None: as torch and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's.
     ``cache_dir`` keeps rotation banks (default: the user's cache).
     """
 
@@ -128,7 +130,8 @@ class Aligner:
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value, known in (("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS)):
+        options = (("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS), ("mask", self.mask, MASK_CHOICES))
+        for name, value, known in options:
             if value not in known:
                 msg = f"unknown {name} {value!r}: choose from {', '.join(known)}"
                 raise UsageError(msg)
@@ -164,7 +167,7 @@ class Aligner:
                 given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
-                brain = brain_mask(volume, given, self.mask)
+                brain = brain_mask(volume, given, self.mask, lambda: self._finder)
             guess: AgeEstimate | None = None
             if isinstance(age, str):
                 with _timed(seconds, "age"):
@@ -217,6 +220,11 @@ class Aligner:
             (*(guess.warnings if guess else ()), *choice.warnings),
             guess.error if guess else None,
         )
+
+    @cached_property
+    def _finder(self) -> BrainFinder:
+        """Loaded when the first image needs it."""
+        return BrainFinder(self.weights, self.device)
 
     def _estimate(self, age: str, volume: Volume, mask: Volume, contrast: str) -> AgeEstimate:
         if age != ESTIMATE:

@@ -19,10 +19,10 @@ from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
-from ..models.masks import COARSE_MM, MASK_NETWORKS, scaled
-from ..models.weights import load_network
+from ..models.masks import COARSE_MM, scaled
+from ..models.weights import MASK_NETWORKS, load_network
+from ..settings import MASK_CHOICES
 
-MODES = ("auto", "given", "nonzero", "network")
 CANDIDATES = 3
 """Places looked at closely, those with most voxels that may be brain first."""
 LOOKS = 2
@@ -40,8 +40,8 @@ def brain_mask(
     ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
     Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or no brain.
     """
-    if mode not in MODES:
-        msg = f"unknown mask mode {mode!r}: choose {', '.join(MODES[:-1])} or {MODES[-1]}"
+    if mode not in MASK_CHOICES:
+        msg = f"unknown mask mode {mode!r}: choose {', '.join(MASK_CHOICES[:-1])} or {MASK_CHOICES[-1]}"
         raise ValueError(msg)
     if given is not None and mode in {"auto", "given"}:
         return given_mask(given, image)

@@ -46,7 +46,7 @@ def judge_pose(
     model = model or load_confidence()
     known = confidence(initial, refined, model)
     reasons = []
-    size = mask.millilitres / target.brain.moments.millilitres
+    size = mask.millilitres / target.millilitres
     if not SMALL <= size <= LARGE:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")

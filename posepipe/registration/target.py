@@ -68,6 +68,11 @@ class Target:
         """The template at :data:`SPACING`."""
         return Brain.prepare(self.volume, self.mask, SPACING, self._device)
 
+    @property
+    def millilitres(self) -> float:
+        """Volume of its brain mask, ml."""
+        return self.brain.moments.millilitres
+
     @cached_property
     def bank(self) -> RotationBank:
         """Its rotation bank, read from the cache or built."""

@@ -58,8 +58,10 @@ def confidence(sidecar: Mapping[str, Any]) -> str:
     return f"{shown} % (that the pose is within 15°)"
 
 
-def image_rows(sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None) -> list[Row]:
-    """Age, template and why it was chosen, contrast and mask; ``grid`` is the sidecar of the image on its grid."""
+def image_rows(
+    sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None, mask: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Age, template and why it was chosen, contrast and mask; ``grid`` is the sidecar of the image on its grid, ``mask`` the mask's."""
     age, grid = sidecar.get("Age"), grid or {}
     rows = [
         ("Age", age_text(sidecar)),
@@ -67,7 +69,7 @@ def image_rows(sidecar: Mapping[str, Any], grid: Mapping[str, Any] | None = None
         ("Template", f"{_text(sidecar.get('Atlas'))}, cohort {_text(sidecar.get('Cohort'))}"),
         ("Chosen for", _choice(age, sidecar.get("Cohort"))),
         ("Contrast", _text(sidecar.get("Contrast"))),
-        ("Brain mask", _text(sidecar.get("Mask"))),
+        ("Brain mask", mask_text(sidecar, mask or {})),
         ("Sources", _text(sidecar.get("Sources"))),
     ]
     if grid.get("TemplateChoice"):
@@ -85,6 +87,20 @@ def age_text(sidecar: Mapping[str, Any]) -> str:
     if age is None:
         return UNKNOWN
     return f"{_plain(age)} weeks" if error is None else f"{_plain(age)} ± {_plain(error)} weeks, estimated from the image"
+
+
+def mask_text(sidecar: Mapping[str, Any], mask: Mapping[str, Any]) -> str:
+    """Where the mask came from, its size, and how that compares with the template's, in words.
+
+    >>> mask_text({"Mask": "network"}, {"Millilitres": 212.4, "VolumeRatio": 0.96}), mask_text({"Mask": "given"}, {})
+    ('network, 212 ml (0.96 times the template)', 'given')
+    """
+    text = _text(sidecar.get("Mask"))
+    if isinstance(mask.get("Millilitres"), (int, float)):
+        text += f", {mask['Millilitres']:.0f} ml"
+    if isinstance(mask.get("VolumeRatio"), (int, float)):
+        text += f" ({mask['VolumeRatio']:.2f} times the template)"
+    return text
 
 
 def contrast_note(sidecar: Mapping[str, Any], grid: Mapping[str, Any]) -> str:

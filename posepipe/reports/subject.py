@@ -27,7 +27,7 @@ class PageImage:
 
     ``name`` is the input's path relative to the dataset; ``sidecar`` the contents of the forward transform's
     ``…_xfm.json``; ``views`` its pictures, or in words why there are none; ``outputs`` are paths relative to the page;
-    ``grid`` the contents of the sidecar of the image on the template's grid.
+    ``grid`` the contents of the sidecar of the image on the template's grid, ``mask`` of the brain mask's.
     """
 
     name: str
@@ -36,6 +36,7 @@ class PageImage:
     outputs: Sequence[str] = ()
     warnings: Sequence[str] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
+    mask: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stem(self) -> str:
@@ -157,7 +158,7 @@ def _section(number: int, image: PageImage) -> _Section:
     pose = facts.pose_of(image.sidecar)
     tables = {
         "Pose, template to image": facts.pose_rows(image.sidecar),
-        "Image and template": facts.image_rows(image.sidecar, image.grid),
+        "Image and template": facts.image_rows(image.sidecar, image.grid, image.mask),
         "Method": facts.method_rows(image.sidecar),
         "Seconds": facts.seconds_rows(image.sidecar),
         "Software": facts.software_rows(image.sidecar),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from posepipe.errors import MaskError
-from posepipe.imaging.mask import brain_mask, given_mask, is_skull_stripped, nonzero_mask
-from posepipe.imaging.volume import Volume
+from posepipe.geometry import Rigid
+from posepipe.imaging.mask import checked_mask, given_mask, is_skull_stripped, nonzero_mask
+from posepipe.imaging.volume import Volume, load_volume
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -105,7 +107,7 @@ def test_zeros_inside_the_brain_are_part_of_it():
 
 def test_an_image_with_a_background_is_refused_and_told_what_to_do():
     message = refusal(nonzero_mask, IMAGE)
-    for part in ("sub-01_T2w.nii.gz", "no brain mask was given", "0 % of the voxels are 0", "-d", "--mask-file"):
+    for part in ("sub-01_T2w.nii.gz", "not exactly empty", "0 % of the voxels are 0", "--mask network", "-d", "--mask-file"):
         assert part in message
 
 
@@ -124,22 +126,62 @@ def test_a_brain_that_fills_its_box_is_taken():
     np.testing.assert_array_equal(nonzero_mask(volume(np.where(inside, IMAGE.data, 0))).volume.data, inside)
 
 
-def test_modes():
-    mask = volume(ball(12), "mask.nii.gz")
-    assert brain_mask(EXTRACTED, mask).source == "given"
-    assert brain_mask(EXTRACTED, mask, "given").source == "given"
-    assert brain_mask(EXTRACTED).source == "nonzero"
-    forced = brain_mask(EXTRACTED, mask, "nonzero")
-    assert forced.source == "nonzero"
-    np.testing.assert_array_equal(forced.volume.data, ball())
-    assert "--mask given" in refusal(brain_mask, EXTRACTED, None, "given")
-    assert "no brain mask was given" in refusal(brain_mask, IMAGE)
-    with pytest.raises(ValueError, match="choose auto, given or nonzero"):
-        brain_mask(EXTRACTED, mask, "magic")
+def whole(shape: tuple[int, int, int], spacing: tuple[float, float, float], codes: str = "RAS") -> Volume:
+    """A mask that fills the first half of a grid along its last axis, whose axes point to ``codes``."""
+    data = np.zeros(shape, dtype=bool)
+    data[3:-3, 3:-3, : shape[2] // 2] = True
+    turn = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), shape)
+    return Volume(data, np.linalg.inv(turn @ np.diag([1 / s for s in spacing] + [1])), "mask.nii.gz")
 
 
-def test_a_bad_given_mask_is_an_error_and_not_a_reason_to_fall_back():
-    assert "too little" in refusal(brain_mask, EXTRACTED, volume(ball(3)))
+@pytest.mark.parametrize(
+    ("codes", "side"),
+    [("RAS", "inferior"), ("RAI", "superior"), ("SAR", "left"), ("SAL", "right"), ("IRP", "anterior"), ("IRA", "posterior")],
+)
+def test_a_mask_cut_by_the_border_is_told_with_the_side_of_the_image(codes, side):
+    mask = whole((36, 36, 30), (2, 2, 2), codes)
+    assert nib.aff2axcodes(mask.affine) == tuple(codes)
+    (warning,) = given_mask(mask, mask).warnings
+    assert f"reaches the {side} edge of the image (36 cm²): part of the brain may lie outside" in warning  # 30 × 30 voxels of 4 mm²
+
+
+def test_oblique_grids_have_sides_too():
+    mask = whole((36, 36, 30), (2, 2, 2))
+    turned = mask.moved(Rigid.from_rotvec(np.radians([20, 10, -15])))
+    assert "inferior edge" in given_mask(turned, turned).warnings[0]
+
+
+@pytest.mark.parametrize(("side", "told"), [(19, False), (21, True)])
+def test_a_mask_that_only_touches_the_border_is_not_cut(side, told):
+    """The section on the face must be larger than 4 cm², whatever the voxels."""
+    data = ball(12, (20, 21, 20)).copy()
+    data[10 : 10 + side, 10:30, 0:20] = True  # 20 voxels of 0.5 mm by ``side`` of 2 mm: 1 cm² for each 5
+    grid = Volume(data, np.diag([2.0, 0.5, 4, 1]), "mask.nii.gz")
+    warnings = given_mask(grid, grid).warnings
+    assert bool(warnings) is told
+
+
+def test_border_is_looked_at_whatever_the_source_and_the_largest_piece_counts():
+    cut = np.where(ball(center=(6, 21, 22)), IMAGE.data, 0)
+    (warning,) = nonzero_mask(volume(cut)).warnings
+    assert "reaches the left edge" in warning
+    small = ball(14) | ball(5, (0, 2, 2))
+    assert given_mask(volume(small), IMAGE).warnings == ()
+    found = checked_mask(ball(center=(6, 21, 22)), IMAGE, "network", "image")
+    assert found.source == "network" and found.warnings == (warning,)
+
+
+def test_sound_real_images_are_not_cut(data_dir):
+    """All templates, the fetus and the newborns, of whom A09 is truly cut: its last five slices on the right all hold 11 to 13 cm²."""
+    told = {}
+    files = [*data_dir.glob("ds-neonates/sub-A*/anat/*T2w.nii.gz"), *data_dir.glob("ds-fetal/sub-*/**/*T2w.nii.gz")]
+    for path in files:
+        told[path.name] = nonzero_mask(load_volume(path)).warnings
+    for path in data_dir.glob("atlases/tpl-*/cohort-*/*_desc-brain_mask.nii.gz"):
+        mask = load_volume(path)
+        told[path.name] = given_mask(mask, mask).warnings
+    cut = {name for name, warnings in told.items() if any("edge of the image" in warning for warning in warnings)}
+    assert len(told) > 60 and cut <= {"sub-A09_T2w.nii.gz"}
 
 
 def test_an_image_is_skull_stripped_where_little_but_the_brain_is_left():

@@ -1,0 +1,97 @@
+"""Which mask an image gets; what the networks find in an image when they call everything brain, or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from posepipe.errors import MaskError, WeightsError
+from posepipe.imaging.volume import Volume
+from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.registration.masking import BrainFinder, brain_mask
+
+AFFINE = np.diag([2.0, 2, 2, 1])
+SHAPE = (40, 42, 44)
+
+
+def ball(radius: float = 14) -> np.ndarray:
+    """Bool (40, 42, 44); radius 14 voxels of 2 mm holds 92 ml."""
+    offset = np.moveaxis(np.indices(SHAPE), 0, -1) - np.array([20, 21, 22])
+    return np.linalg.norm(offset, axis=-1) < radius
+
+
+def volume(data: np.ndarray, name: str = "sub-01_T2w.nii.gz") -> Volume:
+    return Volume(data.astype(np.float32), AFFINE, name)
+
+
+IMAGE = volume(100 + 10 * np.random.default_rng(0).random(SHAPE))
+EXTRACTED = volume(np.where(ball(), IMAGE.data, 0))
+MASK = volume(ball(12), "mask.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def everything(mask_weights) -> BrainFinder:
+    return BrainFinder(mask_weights(5.0))
+
+
+def not_needed() -> BrainFinder:
+    pytest.fail("the networks were loaded, and need not be")
+
+
+def refusal(*args, **options) -> str:
+    with pytest.raises(MaskError) as error:
+        brain_mask(*args, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "given", "mode", "source"),
+    [
+        (EXTRACTED, MASK, "auto", "given"),
+        (IMAGE, MASK, "auto", "given"),
+        (EXTRACTED, MASK, "given", "given"),
+        (EXTRACTED, None, "auto", "nonzero"),
+        (EXTRACTED, MASK, "nonzero", "nonzero"),
+    ],
+)
+def test_masks_that_need_no_network(image, given, mode, source):
+    mask = brain_mask(image, given, mode, not_needed)
+    assert mask.source == source and mask.weights == {}
+    np.testing.assert_array_equal(mask.volume.data, ball(12 if source == "given" else 14))
+
+
+@pytest.mark.parametrize(("image", "given", "mode"), [(IMAGE, None, "auto"), (EXTRACTED, MASK, "network")])
+def test_networks_where_wanted_or_needed(image, given, mode, everything):
+    mask = brain_mask(image, given, mode, lambda: everything)
+    assert mask.source == "network" and mask.weights == everything.weights
+    assert mask.volume.same_grid(image) and mask.volume.data.dtype == bool
+    assert mask.millilitres > 92
+
+
+def test_what_cannot_be_had_is_refused():
+    assert "--mask given" in refusal(EXTRACTED, None, "given", not_needed)
+    assert "not exactly empty" in refusal(IMAGE, MASK, "nonzero", not_needed)
+    assert "too little" in refusal(EXTRACTED, volume(ball(3)), "auto", not_needed)  # no reason to fall back
+    with pytest.raises(ValueError, match="choose auto, given, nonzero or network"):
+        brain_mask(EXTRACTED, MASK, "magic")
+
+
+def test_no_brain_found_names_the_image_and_what_to_do(mask_weights):
+    finder = BrainFinder(mask_weights(-5.0))
+    message = refusal(IMAGE, None, "auto", lambda: finder)
+    assert message.startswith("sub-01_T2w.nii.gz: no brain was found")
+    assert "-d DERIVATIVES" in message and "--mask-file" in message
+
+
+def test_all_brain_is_cut_by_the_border_and_that_is_told(everything):
+    sides = " ".join(everything.find(IMAGE).warnings)
+    assert "reaches the" in sides and "part of the brain may lie outside" in sides
+
+
+def test_weights_are_those_of_the_folder(mask_weights, tmp_path):
+    folder = mask_weights(1.0)
+    finder = BrainFinder(folder)
+    assert dict(finder.weights) == hashes(MASK_NETWORKS, folder)
+    assert hashes(MASK_NETWORKS, folder) != hashes(MASK_NETWORKS, mask_weights(2.0))
+    with pytest.raises(WeightsError, match="not a weights folder"):
+        BrainFinder(tmp_path)
