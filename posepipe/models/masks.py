@@ -6,6 +6,8 @@ the brain it found. Contrast, pose, age and surroundings are random in training,
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +15,6 @@ from .layers import Layer, doubled
 
 COARSE_MM = 6.0
 """Spacing of the grid on which the whole image is looked at."""
-MASK_NETWORKS = ("mask-coarse", "mask-fine")
-"""Names of the two networks: whole image, neighbourhood of the brain."""
 TOP = 0.98
 """Share of the voxels above 0 that are darker than what counts as 1."""
 BRIGHTEST = 1.5
@@ -76,7 +76,10 @@ def scaled(image: Tensor) -> Tensor:
     tensor([0.0000, 0.0000, 0.5000, 1.0000])
     """
     flat = image.flatten(1)
-    some = flat[:, :: max(1, flat.shape[1] // _ENOUGH)].sort(1).values
+    stride = max(1, flat.shape[1] // _ENOUGH)
+    while math.gcd(stride, flat.shape[1]) > 1:  # else the same few rows of the grid would be seen again and again
+        stride += 1
+    some = flat[:, ::stride].sort(1).values
     empty = (some <= 0).sum(1, keepdim=True)
     rank = empty + (TOP * (some.shape[1] - empty)).long()
     top = some.gather(1, rank.clamp_max(some.shape[1] - 1)).clamp_min(1e-6)
