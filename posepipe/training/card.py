@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..atlas import load_manifests
 from .engine import Schedule
+from .scenes import Scenes
 from .sources import Sources
 from .synthesis import Recipe
 
@@ -15,6 +16,8 @@ PURPOSES: Mapping[str, str] = {
     "coordinates": "the pose of a brain in any orientation, from dense canonical coordinates",
     "refiner": "the pose left of a brain that is already nearly upright, from dense canonical coordinates",
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
+    "mask-coarse": "where in a whole scan the brain is, at 6 mm",
+    "mask-fine": "which voxels in the neighbourhood of a brain are brain",
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
 }
 _FREE = re.compile(r"\b(CC0|PDDL|MIT|BSD|Apache|public domain|CC[ -]BY(?![ -]*(NC|ND)))\b", re.IGNORECASE)
@@ -42,7 +45,7 @@ class Made:
     version: str
 
 
-def data_terms(sources: Sources, leave_out: tuple[str, ...] = ()) -> dict[str, str]:
+def data_terms(sources: Sources, leave_out: tuple[str, ...] = (), scenes: Scenes | None = None) -> dict[str, str]:
     """Group → terms of use, of all that trained or validated."""
     manifests = load_manifests()
     out = {}
@@ -50,7 +53,7 @@ def data_terms(sources: Sources, leave_out: tuple[str, ...] = ()) -> dict[str, s
         stated = sources.terms.get(group, "not stated")
         # sources of an earlier version hold no terms
         out[group] = manifests[group].licence if stated == "not stated" and group in manifests else stated
-    return out
+    return out | dict(scenes.terms if scenes else {})
 
 
 def terms_line(data: Mapping[str, str]) -> str:
@@ -68,9 +71,10 @@ def terms_line(data: Mapping[str, str]) -> str:
     return f"free for any use, as all of its training data: {shown}"
 
 
-def card_text(made: Made, sources: Sources) -> str:
+def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str:
     """The card, Markdown."""
-    data = data_terms(sources, made.leave_out)
+    data = data_terms(sources, made.leave_out, scenes)
+    masks = made.network.startswith("mask")
     lines = [
         f"# {made.network}",
         "",
@@ -82,7 +86,7 @@ def card_text(made: Made, sources: Sources) -> str:
         "",
         "| group | brains that trained | pictures | brains that validated | terms |",
         "|---|---|---|---|---|",
-        *[_group_row(sources, group, terms) for group, terms in data.items()],
+        *[_group_row(sources, scenes, group, terms) for group, terms in data.items()],
         "",
         f"Left out on purpose: {', '.join(made.leave_out) or 'nothing'}. Images were made on the fly from these pictures.",
         "",
@@ -104,12 +108,16 @@ def card_text(made: Made, sources: Sources) -> str:
         "",
         "## Limits",
         "",
-        "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
+        "Brains of the ages and kinds above. Surroundings were mostly made up."
+        if masks
+        else "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _group_row(sources: Sources, group: str, terms: str) -> str:
+def _group_row(sources: Sources, scenes: Scenes | None, group: str, terms: str) -> str:
+    if scenes and group in scenes.terms:
+        return f"| {group} | – | {sum(s.group == group for s in scenes.scenes)} whole scans | – | {terms} |"
     mine = [p for p in sources.pictures if p.group == group]
     train = [p for p in mine if p.part == "train"]
     kinds = [f"{sum(p.kind == kind for p in train)} {kind}" for kind in ("T2w", "T1w", "labels") if any(p.kind == kind for p in train)]
@@ -137,6 +145,9 @@ def _figure(name: str, value: float) -> str:
         "mean": "mean rotation error {:.2f}°",
         "p95": "95th percentile {:.2f}°",
         "over15": "more than 15° off: {:.1%}",
+        "dice": "mean overlap (Dice) {:.3f}",
+        "dice10": "overlap that nine of ten exceed {:.3f}",
+        "alarms": "scans without brain in which brain is seen {:.1%}",
         "shift": "mean translation error {:.3f} brain radii",
     }
     return told.get(name, name + " {:.4g}").format(value)

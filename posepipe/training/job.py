@@ -114,7 +114,8 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
     sources = Sources.load(job.sources)
     recipe = _recipe(job, sources, say)
     _same_job(job, recipe)
-    terms = data_terms(sources, job.leave_out)
+    scenes = Scenes.load(job.scenes) if job.scenes else None
+    terms = data_terms(sources, job.leave_out, scenes)
     say(f"terms of use: {terms_line(terms)}")
     task = make_task(job, sources, recipe)
     before = _last_step(job.output)
@@ -133,7 +134,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
         job.output / "weights",
         architecture=job.preset.architecture,
         options=job.options,
-        card=card_text(_made(job, recipe), sources),
+        card=card_text(_made(job, recipe), sources, scenes),
         terms=terms_line(terms),
     )
     say(f"weights: {path}, card beside them; use them with --weights {path.parent}")
