@@ -93,6 +93,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="train the network of that name in this weights folder further")
     parser.add_argument("--name", help="name of the weights (default: that of the network)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -232,6 +233,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         validate_every=args.validate_every,
         name=args.name or network,
         scenes=getattr(args, "scenes", None),
+        start=args.start,
     )
 
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from .._version import __version__
 from ..errors import UsageError
-from ..models import save_network
-from ..models.weights import build
+from ..models import load_network, save_network
+from ..models.weights import build, hashes
 from .card import Made, card_text, data_terms, terms_line
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
@@ -71,8 +71,9 @@ class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks. ``device`` is ``cpu`` or
-    ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
+    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks; ``start`` a weights
+    folder whose network of this name is trained further. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is
+    that of the weights.
     """
 
     network: str
@@ -88,6 +89,7 @@ class Job:
     validate_every: int = 1000
     name: str = ""
     scenes: Path | None = None
+    start: Path | None = None
 
     @property
     def preset(self) -> Preset:
@@ -146,6 +148,8 @@ def make_task(job: Job, sources: Sources, recipe: Recipe) -> Task:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
+    if job.start:
+        network.load_state_dict(load_network(job.name or job.network, weights_dir=job.start).module.state_dict())
     network = network.to(job.device)
     if isinstance(recipe, MaskRecipe):
         return _mask_task(job, sources, recipe, network)
@@ -195,6 +199,7 @@ def _same_job(job: Job, recipe: Recipe) -> None:
         "network": job.network,
         "size": job.size,
         "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
+        **({"start": hashes([job.name or job.network], job.start)} if job.start else {}),
         **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
@@ -243,6 +248,8 @@ def _made(job: Job, recipe: Recipe) -> Made:
     extra: dict[str, object] = {}
     if job.curriculum:
         extra["curriculum"] = f"of {job.curriculum} steps"
+    if job.start:
+        extra["going on from"] = hashes([job.name or job.network], job.start)[job.name or job.network][:12]
     if job.network == "correction":
         extra["translation weight"] = job.translation_weight
     return Made(

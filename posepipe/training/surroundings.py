@@ -21,13 +21,14 @@ SHAPES = 24
 @dataclass(frozen=True)
 class Surroundings:
     """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
-    (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``moved``, ``faded``, ``thick``: slices shifted,
-    of uneven brightness, averaged; ``slab``: few slices; ``bias`` and ``noise`` are shares of the contrast."""
+    (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
+    brain's size. ``faded``, ``thick``: slices of uneven brightness, averaged; ``slab``: few slices; ``bias`` and
+    ``noise`` are shares of the contrast."""
 
     stripped: float = 0.3
     air: float = 0.25
     alone: float = 0.04
-    moved: float = 0.3
+    decoys: float = 0.5
     faded: float = 0.35
     thick: float = 0.4
     slab: float = 0.3
@@ -54,6 +55,7 @@ def surrounded(
     out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], fluid.expand_as(out), out)
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
+    out = _decoys(out, where, wave[:, 3:4], kinds, how.decoys, generator)
     out = torch.where(air, torch.zeros_like(out), out)
     out = _head(out, far * (1 + 0.2 * wave[:, 2:3]).clamp(0.4, 1.8), where, kinds, generator)
     out = out + uniform(n, 0, 0.25, generator) * wave[:, 3:4] * (out > 0)
@@ -69,6 +71,22 @@ def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
     """Random shapes (B, 1, S, S, S): where two smooth fields cross their levels, tissue changes."""
     index = (two[:, :1] * 1.5).floor().clamp(-2, 1) + 2 + 4 * ((two[:, 1:] * 1.2 + broad).floor().clamp(-2, 1) + 2)
     return torch.gather(kinds, 1, index.flatten(1).long()).reshape(index.shape)
+
+
+def _decoys(out: Tensor, where: Tensor, wave: Tensor, kinds: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones."""
+    n = len(out)
+    for i in range(3):
+        place = torch.randn(n, 3, 1, 1, 1, generator=generator, device=out.device)
+        place = place / place.norm(dim=1, keepdim=True) * uniform(n, 1.5, 5, generator)
+        axes = 0.4 + 0.8 * torch.rand(n, 3, 1, 1, 1, generator=generator, device=out.device)
+        depth = ((where - place) / axes).square().sum(1, keepdim=True) + 0.2 * wave
+        some = chance(n, share, generator) > 0
+        rim = kinds[:, i, None, None, None, None]
+        inner = kinds[:, i + 3, None, None, None, None] + uniform(n, 0, 0.4, generator) * wave
+        out = torch.where(some & (depth < 1), rim.expand_as(out), out)
+        out = torch.where(some & (depth < uniform(n, 0.6, 1.0, generator)), inner, out)
+    return out
 
 
 def _head(out: Tensor, far: Tensor, where: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:

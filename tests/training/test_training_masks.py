@@ -19,7 +19,7 @@ from posepipe.training.scenes import Scene, Scenes, scene_of
 from posepipe.training.sources import Sources
 from posepipe.training.surroundings import Surroundings, scanned
 
-CALM = Surroundings(alone=0, moved=0, faded=0, thick=0, slab=0, bias=0, noise=0)
+CALM = Surroundings(alone=0, faded=0, thick=0, slab=0, bias=0, noise=0)
 
 
 def supply(sources: Sources, **options: object) -> MaskSynthesis:
