@@ -41,19 +41,25 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def mask_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
-    """A function that makes a folder of mask networks that give every voxel of every image the same ``logit`` of being brain."""
+    """A function that makes a folder of mask networks, set by hand: brain is what is brighter than ``share`` of the bright voxels of an
+    image; above 1.5 nothing is."""
     import torch
 
     from posepipe.models import save_network
     from posepipe.models.masks import MaskNet
     from posepipe.models.weights import MASK_NETWORKS
 
-    def make(logit: float) -> Path:
+    def make(share: float) -> Path:
         folder, options = tmp_path_factory.mktemp("mask-weights"), {"size": 32, "width": [2, 2, 2, 2]}
         network = MaskNet(**options)
-        for parameter in network.parameters():
-            torch.nn.init.zeros_(parameter)
-        torch.nn.init.constant_(network.head.bias, logit)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            network.fine[0][0].weight[0, 0, 1:, 1:, 1:] = 1 / 8  # means of blocks, handed on to the head
+            network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
+            for layer in (*network.fine, network.up_fine):
+                layer[1].weight[0] = 1
+            network.head.weight[:, 0], network.head.bias[:] = 40, -40 * share
         for name in MASK_NETWORKS:
             save_network(network, name, folder, architecture="MaskNet", options=options, card="# Test\n", terms="none")
         return folder

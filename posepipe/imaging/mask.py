@@ -87,7 +87,10 @@ def nonzero_mask(image: Volume) -> BrainMask:
 
 
 def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:
-    """Keep the largest piece, fill its holes, and say what was odd."""
+    """Keep the largest piece of a mask by ``kind`` (its source), fill its holes, and say what was odd.
+
+    Raises :class:`~posepipe.errors.MaskError` for a mask that holds too little for a brain, or all of the image.
+    """
     warnings = []
     labels, n = ndimage.label(data)
     if n > 1:
@@ -98,6 +101,9 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
             warnings.append(f"the brain mask has {n} pieces; the largest was kept, the others hold {100 * lost:.0f} %")
         data = labels == biggest
     data = ndimage.binary_fill_holes(data)
+    if data.all():
+        msg = f"{source}: the brain mask fills the whole image, so that nothing is told apart; give another mask, or a larger image"
+        raise MaskError(msg)
     warnings.extend(
         f"the brain mask reaches the {side} edge of the image ({area / 100:.0f} cm²): part of the brain may lie outside"
         for side, area in _sections(image.with_data(data)).items()

@@ -52,7 +52,7 @@ def test_options_reach_settings() -> None:
     "wrong",
     [
         ["--init", "guess"],
-        ["--mask", "network"],
+        ["--mask", "magic"],
         ["--mem-gb", "many"],
         ["--mem-gb", "0"],
         ["--nprocs", "0"],

@@ -51,6 +51,24 @@ def test_mask_that_must_be_given(raw_study: Any) -> None:
     assert "sub-01_rec-svr_T2w.nii.gz: --mask given" in messages["01"] and "-d" in messages["01"]
 
 
+def test_networks_count_for_the_images_they_may_mask(raw_study: Any, mask_weights: Any) -> None:
+    """Other weights are another result, but not of an image whose mask is given or its nonzero voxels."""
+    ours, one, other = ("--participant-label", "01", "04"), mask_weights(0.1), mask_weights(0.2)
+
+    def digests(*options: str) -> list[tuple[str, ...]]:
+        plans = [plan_of(raw_study, *ours, *options, "--weights", str(weights)) for weights in (one, other)]
+        return list(zip(*([image.parameters_hash for image in plan.images] for plan in plans), strict=True))
+
+    extracted, masked = digests()
+    assert extracted[0] != extracted[1] and masked[0] == masked[1]
+    extracted, masked = digests("--mask", "nonzero")
+    assert extracted[0] == extracted[1] and masked[0] == masked[1]
+    extracted, masked = digests("--mask", "network")
+    assert extracted[0] != extracted[1] and masked[0] != masked[1]
+    (image,) = plan_of(raw_study, "--participant-label", "04", "--mask", "network").images
+    assert len(image.sources) == 1 and image.parameters["weights"].keys() >= {"mask-coarse", "mask-fine"}
+
+
 def test_age_outside_the_atlas(raw_study: Any) -> None:
     assert "--age-policy nearest" in str(plan_of(raw_study, "--age", "45").failures[0].error)
     image = next(plan_of(raw_study, "--age", "45", "--age-policy", "nearest").images)
@@ -64,10 +82,12 @@ def test_dry_run_prints_and_writes_nothing(raw_study: Any, tmp_path: Path) -> No
     assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in told
     assert "Phantom+24: asked for by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
     assert f"given: {study.demo.masks_dir}/sub-04" in told and "nonzero voxels" in told
+    assert "mask      the image's nonzero voxels if its background is exactly 0, else network" in told
     assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in told
     assert "CANNOT BE PROCESSED (age)" in told
     assert told.splitlines()[-1] == "7 to do, 0 done already, 2 that cannot be processed"
-    assert study.main("--dry-run", "--participant-label", "01")[0] == 0
+    code, told = study.main("--dry-run", "--participant-label", "01", "04", "--mask", "network")
+    assert code == 0 and told.count("mask      network: found in the image") == 2 and "given:" not in told
 
 
 def test_boilerplate_only_cites_what_would_run(raw_study: Any, tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_too_small_a_mask_is_refused_with_its_size():
         given_mask(volume(ball(), affine=metres), volume(IMAGE.data, affine=metres))
 
 
+def test_a_mask_of_everything_is_refused():
+    assert "mask.nii.gz: the brain mask fills the whole image" in refusal(given_mask, volume(np.ones(SHAPE), "mask.nii.gz"), IMAGE)
+
+
 def test_nonzero_voxels_of_an_extracted_brain():
     mask = nonzero_mask(EXTRACTED)
     np.testing.assert_array_equal(mask.volume.data, ball())

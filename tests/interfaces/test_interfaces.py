@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from nipype.interfaces.base import BaseInterface
+from nipype.pipeline import engine as pe
 from PIL import Image
+from posepipe.workflows.engine import execution_config
 
 from posepipe.atlas import Template
 from posepipe.bids import Failures, InputImage, OutputNames, read_json
@@ -33,6 +35,8 @@ from posepipe.interfaces.page import SubjectPage
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of, write_record
 from posepipe.interfaces.template import template_inputs, template_of
+from posepipe.models.listing import LISTING
+from posepipe.models.weights import MASK_NETWORKS, hashes
 from posepipe.reports.views import read_views
 
 MODULES = ("apply", "derivatives", "figure", "mask", "page", "pose")
@@ -125,6 +129,7 @@ def test_given_mask(results: dict[str, Any], case: dict[str, Any]) -> None:
     assert record["millilitres"] == pytest.approx(mask.millilitres) and record["seconds"] > 0
     again = mask_of(mask.out_mask, mask.out_record)
     assert again.source == "given" and again.millilitres == pytest.approx(mask.millilitres)
+    assert record["weights"] == {} and record["voxels"] == again.voxels
 
 
 def test_nonzero_mask_where_none_is_given_or_wanted(case: dict[str, Any], tmp_path: Path) -> None:
@@ -132,6 +137,34 @@ def test_nonzero_mask_where_none_is_given_or_wanted(case: dict[str, Any], tmp_pa
     for options in ({}, {"mode": "nonzero", "in_mask": mask}):
         found = BrainMask(in_file=image, **options).run(cwd=str(tmp_path)).outputs
         assert found.source == "nonzero"
+
+
+def test_mask_by_networks_tells_which(case: dict[str, Any], results: dict[str, Any], tmp_path: Path, mask_weights: Any) -> None:
+    files, weights = {"in_file": str(case["folder"] / "image.nii.gz")}, mask_weights(0.4)
+    given = str(case["folder"] / "mask.nii.gz")  # not wanted
+    found = BrainMask(mode="network", weights=str(weights / LISTING), in_mask=given, **files).run(cwd=str(tmp_path)).outputs
+    record = read_json(found.out_record)
+    assert found.source == record["source"] == "network"
+    assert record["weights"] == hashes(MASK_NETWORKS, weights) == mask_of(found.out_mask, found.out_record).weights
+    assert record["voxels"] * SPACING**3 / 1000 == pytest.approx(record["millilitres"]) and record["seconds"] > 0
+    assert 0.8 < record["millilitres"] / read_json(results["mask"].out_record)["millilitres"] < 1.2
+    with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found"):
+        BrainMask(mode="network", weights=str(mask_weights(2.0) / LISTING), **files).run(cwd=str(tmp_path))
+
+
+def test_mask_is_made_anew_with_other_weights_only(case: dict[str, Any], tmp_path: Path, mask_weights: Any) -> None:
+    one, other = mask_weights(0.1), mask_weights(0.2)
+
+    def node(weights: Path, **options: Any) -> pe.Node:
+        finding = BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="network", weights=str(weights / LISTING), **options)
+        made = pe.Node(finding, name="mask", base_dir=str(tmp_path / "work"))
+        made.config = execution_config()
+        return made
+
+    node(one).run()
+    shutil.copytree(one, tmp_path / "copy")
+    assert node(tmp_path / "copy", torch_threads=2, device="cpu").is_cached() == (True, True)
+    assert node(other).is_cached()[1] is False
 
 
 def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) -> None:
@@ -218,7 +251,7 @@ def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
 
 
 def test_derivatives_are_all_there_and_told_of(
-    results: dict[str, Any], names: OutputNames, tmp_path: Path
+    results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path
 ) -> None:
     done = derivatives(results, names).run(cwd=str(tmp_path)).outputs
     there = set(names.folder.iterdir())
@@ -228,7 +261,34 @@ def test_derivatives_are_all_there_and_told_of(
     (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
     assert found.names == names and found.sidecar["ParametersHash"] == "abc"
     assert found.warnings == ["a thing to know"]
+    made, quality = (read_json(results[stage].out_record) for stage in ("mask", "quality"))
+    expected = load_volume(case["template"].mask)
+    millilitres = float((expected.data > 0).sum()) * expected.voxel_volume / 1000
+    assert quality["expected_millilitres"] == pytest.approx(millilitres, rel=0.05)
+    assert found.mask == {
+        "Type": "Brain",
+        "Sources": [names.image.source_uri],
+        "Mask": "given",
+        "Voxels": made["voxels"],
+        "Millilitres": made["millilitres"],
+        "ExpectedMillilitres": quality["expected_millilitres"],
+        "VolumeRatio": pytest.approx(made["millilitres"] / quality["expected_millilitres"]),
+        "Warnings": [],
+    }
     assert sessions_of(names.out_dir) == [("01", "a")]
+
+
+def test_weights_of_the_mask_are_told_with_those_of_the_pose(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
+    interface = derivatives(results, names)
+    record = read_json(results["mask"].out_record) | {"source": "network", "weights": {"mask-fine": "0f"}}
+    interface.inputs.mask_record = write_record(tmp_path, "networks", record)
+    interface.run(cwd=str(tmp_path))
+    (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
+    assert found.mask["Weights"] == {"mask-fine": "0f"} and found.mask["Mask"] == found.sidecar["Mask"] == "network"
+    seen = (read_json(results["initial"].out_record)["witness"] or {}).get("weights", {})
+    assert seen and found.sidecar["Weights"] == {"mask-fine": "0f", **seen}
+    html = Path(page_of(names).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
+    assert f"network, {found.mask['Millilitres']:.0f} ml ({found.mask['VolumeRatio']:.2f} times the template)" in html
 
 
 def test_image_that_lost_a_file_is_shown_with_what_is_left(

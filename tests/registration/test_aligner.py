@@ -17,6 +17,7 @@ from posepipe.errors import AgeError, AtlasError, ImageError, MaskError, UsageEr
 from posepipe.geometry import read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
+from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
 from posepipe.registration.aligner import Aligner, Alignment, align, pick_device
 from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
@@ -114,6 +115,24 @@ def test_brain_extracted_image_needs_no_mask(done, warm, files):
     assert out.pose.is_close(done.pose, degrees=1, mm=1)
 
 
+def test_networks_find_the_brain_once_they_are_needed(files, warm, head, mask_weights):
+    weights = mask_weights(0.1)
+    aligner = files.aligner(mask="network", weights=weights, init="deep", refine="none")
+    assert "_finder" not in vars(aligner)
+    out = aligner.align(files.image, 29.2, mask=files.mask)
+    finder = aligner._finder
+    assert out.mask.source == out.sidecar()["Mask"] == "network"
+    assert out.sidecar()["Weights"] == {**hashes(MASK_NETWORKS, weights), **hashes(POSE_NETWORKS)}
+    assert out.pose.is_close(head.pose, degrees=10, mm=5)
+    aligner.align(files.image, 29.2)
+    assert aligner._finder is finder and "_finder" not in vars(warm)
+
+
+def test_no_brain_in_the_image(files, mask_weights):
+    with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found"):
+        files.aligner(mask="network", weights=mask_weights(2.0)).align(files.image, 29.2)
+
+
 def test_age_can_be_estimated(warm, files, done):
     out = warm.align(files.image, "estimate", mask=files.mask)
     assert out.age_error is not None and 27 <= out.age <= 29
@@ -184,6 +203,7 @@ def test_saved_files_read_back(done, tmp_path, head):
     ("settings", "told"),
     [
         ({"init": "deep9"}, "unknown init 'deep9': choose from auto, deep, posenet, search, axes, center"),
+        ({"mask": "drawn"}, "unknown mask 'drawn': choose from auto, given, nonzero, network"),
         ({"refine": "flirt"}, "unknown refine 'flirt': choose from ants, torch, none"),
     ],
 )

@@ -30,6 +30,12 @@ def test_what_ran_is_read_from_the_sidecars():
     assert "Weights of the networks: a (SHA-256 1…), b (SHA-256 2…)." in image_methods(found)[0]
 
 
+def test_masks_by_network_are_told_and_cited():
+    text = citation_of([RAN, Methods("T2w", "CRL", "T2w", "network", "search", "torch")], ["0.1.0"])
+    assert "masked by two convolutional networks" in text and text.count("doi:10.1016/j.neuroimage.2022.119474") == 1
+    assert "SynthStrip" not in citation_of([RAN], ["0.1.0"])
+
+
 def test_estimated_ages_are_told():
     sidecar = {"Contrast": "T2w", "Atlas": "CRL", "AgeStandardError": 1.1}
     assert "ages were not recorded, and were estimated" in image_methods(Methods.ran(sidecar, {}))[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 from nipype.pipeline import engine as pe
 from posepipe.workflows.base import citation_text, init_posepipe_wf
 from posepipe.workflows.engine import execution_config
@@ -17,6 +17,8 @@ from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, q
 
 from posepipe.atlas import Choice, Template
 from posepipe.bids import Age, InputImage, OutputNames
+from posepipe.models.listing import LISTING
+from posepipe.models.weights import PACKAGED
 from posepipe.plan import ImagePlan, Plan, SessionPlan
 from posepipe.settings import Settings
 
@@ -67,6 +69,34 @@ def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings)
     workflow = init_image_wf(plan=plan, settings=replace(settings, mask="nonzero"))
     assert not workflow.get_node("inputnode").inputs.mask
     assert "nonzero voxels" in workflow.__desc__
+
+
+@pytest.mark.parametrize(
+    ("mode", "masked", "asked", "words"),
+    [
+        ("auto", True, False, "masks that came with the images"),
+        ("auto", False, True, "In brain-extracted images"),
+        ("network", True, True, "masked by two convolutional networks"),
+        ("network", False, True, "masked by two convolutional networks"),
+        ("nonzero", False, False, "nonzero voxels"),
+    ],
+)
+def test_networks_for_masks_are_named_where_they_may_be_asked(
+    tmp_path: Path, settings: Settings, mode: str, masked: bool, asked: bool, words: str
+) -> None:
+    plan, own = make_image(tmp_path, "01", masked=masked), tmp_path / "weights"
+    own.mkdir()
+    (own / LISTING).touch()
+    workflow = init_image_wf(plan=plan, settings=replace(settings, mask=mode, weights=own, device="cpu"))
+    node = workflow.get_node("mask")
+    assert node.inputs.mode == mode
+    assert bool(isdefined(node.inputs.weights)) is asked
+    assert not asked or (node.inputs.weights, node.inputs.device) == (str(own / LISTING), "cpu")
+    assert bool(workflow.get_node("inputnode").inputs.mask) is (mode == "auto" and masked)
+    assert words in workflow.__desc__
+    assert any("SynthStrip" in reference for reference in workflow.references) is asked
+    of_package = init_image_wf(plan=plan, settings=replace(settings, mask=mode)).get_node("initial_pose")
+    assert of_package.inputs.weights == str(PACKAGED / LISTING)
 
 
 def test_names_of_image_workflows_differ(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""The app without masks: the networks find the brain, and where there is none the run goes on."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posepipe.bids import read_json
+from posepipe.cli.tools import main as tools
+from posepipe.imaging.volume import load_volume, save_volume
+from posepipe.models.weights import MASK_NETWORKS, hashes
+
+FAST = ("--init", "center", "--refine", "none")
+
+
+def failures(study: Any) -> dict[str, dict[str, str]]:
+    with (study.out / "failures.tsv").open(newline="", encoding="utf-8") as stream:
+        return {row["subject"]: row for row in csv.DictReader(stream, delimiter="\t")}
+
+
+@pytest.fixture
+def study(raw_study: Any, tmp_path: Path) -> Any:
+    """Outputs and work of its own; nothing is written to the dataset."""
+    return replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
+
+
+def test_outputs_tell_of_masks_by_networks(study: Any, mask_weights: Any) -> None:
+    weights = mask_weights(0.1)  # head and brain alike are bright enough
+    code, told = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
+    assert code == 0, told
+    used, stem = hashes(MASK_NETWORKS, weights), study.out / "sub-04/anat/sub-04_rec-svr"
+    sidecar = read_json(Path(f"{stem}_desc-brain_mask.json"))
+    assert (sidecar["Type"], sidecar["Mask"], sidecar["Weights"]) == ("Brain", "network", used)
+    mask = load_volume(Path(f"{stem}_desc-brain_mask.nii.gz"))
+    assert sidecar["Voxels"] == int(mask.data.sum())
+    assert sidecar["Millilitres"] == pytest.approx(sidecar["Voxels"] * mask.voxel_volume / 1000)
+    assert sidecar["VolumeRatio"] == pytest.approx(sidecar["Millilitres"] / sidecar["ExpectedMillilitres"])
+    assert sidecar["Sources"] == ["bids:raw:sub-04/anat/sub-04_rec-svr_T2w.nii.gz"]  # not the mask that came with it
+    assert any("edge of the image" in warning for warning in sidecar["Warnings"])  # so is what the border cuts
+    forward = read_json(Path(f"{stem}_from-T2w_to-Phantom+34_mode-image_xfm.json"))
+    assert forward["Mask"] == "network" and forward["Weights"].items() >= used.items()
+    assert forward["QC"] != "pass" and any("part of the brain may lie outside" in reason for reason in forward["QCReasons"])
+    text = (study.out / "logs" / "CITATION.md").read_text(encoding="utf-8")
+    assert "SynthStrip" in text and f"mask-fine (SHA-256 {used['mask-fine'][:12]}…)" in text
+    assert used["mask-coarse"] in (study.out / "dataset_description.json").read_text(encoding="utf-8")
+    assert f"network, {sidecar['Millilitres']:.0f} ml" in (study.out / "sub-04.html").read_text(encoding="utf-8")
+
+
+def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, mask_weights: Any) -> None:
+    options = ("--participant-label", "01", "04", "--weights", str(mask_weights(2.0)), *FAST)
+    assert study.main(*options)[0] == 0  # neither needs the networks
+    shutil.rmtree(study.out)
+    code, told = study.main(*options, "--mask", "network")
+    assert code == 1 and "0 aligned, 0 done before, 2 failed" in told
+    rows = failures(study)
+    assert {subject: row["stage"] for subject, row in rows.items()} == {"sub-01": "mask", "sub-04": "mask"}
+    assert rows["sub-01"]["error"].startswith("MaskError: ") and "sub-01_rec-svr_T2w.nii.gz: no brain was found" in rows["sub-01"]["error"]
+    assert "no brain was found" in (study.out / "sub-01.html").read_text(encoding="utf-8")
+
+
+def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    study = replace(study, out=tmp_path / "new", work=tmp_path / "new-work")
+    noise = study.bids / "sub-05/anat/sub-05_T2w.nii.gz"
+    image = load_volume(noise)
+    save_volume(image.with_data(np.random.default_rng(0).rayleigh(100, image.shape)), noise, np.int16)
+    code, told = study.main("--age", "24", "--participant-label", "01", "05", *FAST)
+    assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
+    (row,) = failures(study).values()
+    assert (row["subject"], row["stage"]) == ("sub-05", "mask") and "no brain was found" in row["error"]
+    assert (study.out / "sub-01/anat").is_dir() and not (study.out / "sub-05/anat").exists()
+
+
+def test_align_masks_a_whole_head_by_itself(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
+    """The networks of the package on the phantom with skull and scalp, against the mask it was made with."""
+    image = raw_study.bids / "sub-04/anat/sub-04_rec-svr_T2w.nii.gz"
+    places = ["-o", str(tmp_path), "--atlas", "Phantom", "--atlas-dir", str(raw_study.demo.atlas_dir)]
+    assert tools(["align", str(image), "--age", "34", *places, *FAST]) == 0, capsys.readouterr()
+    (path,) = tmp_path.glob("*_desc-brain_mask.nii.gz")
+    assert read_json(path.with_name(path.name.replace(".nii.gz", ".json")))["Mask"] == "network"
+    (truth,) = raw_study.demo.masks_dir.rglob("*_mask.nii.gz")
+    found, true = (load_volume(p).data > 0 for p in (path, truth))
+    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.85
