@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from posepipe.atlas import AtlasLibrary, CohortSeries, Template, candidates
 from posepipe.errors import AtlasError, WeightsError
 from posepipe.imaging import phantom
-from posepipe.imaging.mask import brain_mask
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.registration.age import (
     STAGES,
@@ -25,6 +24,7 @@ from posepipe.registration.age import (
 )
 from posepipe.registration.age_estimator import AgeEstimator
 from posepipe.registration.deep import PoseNetworks
+from posepipe.registration.masking import brain_mask
 
 GROWTH = 0.03
 WEEKS = (24, 26, 28, 30, 32)

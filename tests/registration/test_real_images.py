@@ -8,10 +8,11 @@ import pytest
 from posepipe.atlas import AtlasLibrary
 from posepipe.bench.perturb import turned
 from posepipe.geometry import Rigid, random_rotations
-from posepipe.imaging.mask import brain_mask, given_mask
+from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
+from posepipe.registration.masking import brain_mask
 from posepipe.registration.refine import refine_pose
 from posepipe.registration.target import Target
 
