@@ -41,6 +41,7 @@ def add_arguments(subparsers: Any) -> None:
         "--network", choices=("coarse", "fine"), default="coarse", help="coarse: in the whole image; fine: in the brain's neighbourhood"
     )
     mask.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up scans alone)")
+    mask.add_argument("--scene-share", type=float, metavar="SHARE", help="share of images made from scenes (default: 0.25)")
     _add_training(mask)
 
 
@@ -233,6 +234,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         validate_every=args.validate_every,
         name=args.name or network,
         scenes=getattr(args, "scenes", None),
+        scene_share=getattr(args, "scene_share", None),
         start=args.start,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,17 @@ from ..models.coordinates import HALF_SIDE
 from ..models.masks import COARSE_MM, scaled
 from ..models.weights import MASK_NETWORKS, load_network
 from ..settings import MASK_CHOICES
+from .deep import Glance, PoseNetworks
 
-CANDIDATES = 3
+CANDIDATES = 4
 """Places looked at closely, those with most voxels that may be brain first."""
-LOOKS = 2
-"""Times the neighbourhood is looked at, each about where the last look saw the brain."""
+HINT_MILLILITRES = 0.4
+"""Less seen at first is no hint of a brain."""
+LEAST_RADIUS_MM = 32.0
+"""A first close look is at least as wide as for this radius: at first only a part may have been seen."""
+LOOKS, SETTLED = 4, 0.1
+"""The neighbourhood is looked at up to four times, each about where the last look saw the brain, until its centre moves and its radius
+changes by less than a tenth of the radius."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -71,6 +78,15 @@ class _Scan:
         return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, self.data.device))[None]
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``."""
+
+    logits: Tensor
+    center: Array
+    step: float
+
+
 class BrainFinder:
     """Masks the brain in any image with the networks ``mask-coarse``, which looks at all of it, and ``mask-fine``, which looks closer.
 
@@ -78,7 +94,7 @@ class BrainFinder:
     """
 
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+        self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
         self._coarse, self._fine = (n.module.to(memory_format=torch.channels_last_3d) for n in loaded)  # type: ignore[call-overload]
         self._size = int(loaded[1].options["size"])
@@ -92,20 +108,29 @@ class BrainFinder:
         Raises :class:`~posepipe.errors.MaskError` where the networks see none.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
-        best: tuple[float, Tensor, Array, float] | None = None
-        for center, radius in self._places(scan):
-            found = self._look(scan, center, radius)
-            if found is not None and (best is None or found[0] > best[0]):
-                best = found
-        if best is None:
+        found = [look for place in self._places(scan) if (look := self._look(scan, *place)) is not None]
+        if not found:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
-        _, logits, center, step = best
-        mask = checked_mask(_read_back(logits, center, step, scan), image, "network", image.source)
+        masks = [_read_back(look, scan) for look in found]
+        best = 0 if len(masks) == 1 else int(np.argmin([self._strangeness(image, mask) for mask in masks]))
+        mask = checked_mask(masks[best], image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
+
+    @cached_property
+    def _pose(self) -> PoseNetworks:
+        return PoseNetworks(self._weights_dir, device=str(self._device))
+
+    def _strangeness(self, image: Volume, mask: np.ndarray) -> float:
+        """How little what lies in ``mask`` is a brain to the pose networks: how badly the places they give its voxels fit together, times
+        the error that they expect. At other places in a scan it is at least three times that of the brain (docs/experiments-masks.md, 2)."""
+        if not mask.any():
+            return np.inf
+        features = self._pose.place(Glance.of(image, image.with_data(mask), self._device))[0].features
+        return float(features["residual"] * features["expected_error"])
 
     def _places(self, scan: _Scan) -> list[tuple[Array, float]]:
         """Centre and radius (mm) of what may be a brain, the largest first."""
@@ -120,32 +145,33 @@ class BrainFinder:
         first = center - (n - 1) / 2 * COARSE_MM
         places = []
         for i in mass.argsort()[::-1][:CANDIDATES]:
-            if mass[i] >= MIN_MILLILITRES / 2:
+            if mass[i] >= HINT_MILLILITRES:
                 about = _moments(np.where(pieces == i + 1, p, 0), first, COARSE_MM)
-                places.append((about.center, about.radius))
+                places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
         return places
 
     def _least(self) -> int:
         """A grid of fewer voxels than the training's leaves the network without surroundings."""
         return int(getattr(self._coarse, "size", 3 * DIVISOR))
 
-    def _look(self, scan: _Scan, center: Array, radius: float) -> tuple[float, Tensor, Array, float] | None:
-        """How much brain is seen (ml, sure voxels count most) about ``center``, the logits (S, S, S), their centre and spacing."""
+    def _look(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
+        """What is seen about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
             step = 2 * HALF_SIDE * radius / self._size
-            at = center
-            logits = _answer(self._fine, scan.cube(at, step, (self._size,) * 3))
-            p = torch.sigmoid(logits).cpu().numpy()
+            look = _Look(_answer(self._fine, scan.cube(center, step, (self._size,) * 3)), center, step)
+            p = torch.sigmoid(look.logits).cpu().numpy()
             pieces, count = ndimage.label(p > 0.5)
             if not count:
                 return None
             largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-            inside = np.where(pieces == largest, p, 0)
-            about = _moments(inside, at - (self._size - 1) / 2 * step, step)
+            about = _moments(np.where(pieces == largest, p, 0), center - (self._size - 1) / 2 * step, step)
             if about.millilitres < MIN_MILLILITRES:
                 return None
+            change = max(float(np.linalg.norm(about.center - center)), abs(about.radius - radius))
             center, radius = about.center, about.radius
-        return about.millilitres * float((inside**2).sum() / inside.sum()) ** 2, logits, at, step
+            if change < SETTLED * radius:
+                break
+        return look
 
 
 def _answer(network: torch.nn.Module, cube: Tensor) -> Tensor:
@@ -166,8 +192,9 @@ def _moments(p: np.ndarray, first: Array, step: float) -> Moments:
     return moments(Volume(p, affine))
 
 
-def _read_back(logits: Tensor, center: Array, step: float, scan: _Scan) -> np.ndarray:
-    """Where ``logits`` are above 0 at the voxels of ``scan`` (X, Y, Z) bool; outside their cube is no brain."""
+def _read_back(look: _Look, scan: _Scan) -> np.ndarray:
+    """Where the logits of ``look`` are above 0 at the voxels of ``scan`` (X, Y, Z) bool; outside their cube is no brain."""
+    logits, center, step = look.logits, look.center, look.step
     side, shape = logits.shape[0], scan.data.shape[1:]
     half = (side - 1) / 2 * step
     low = np.maximum(np.ceil((center - half) / scan.spacing), 0).astype(int)

@@ -71,7 +71,8 @@ class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks; ``start`` a weights
+    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, of which ``scene_share`` of the
+    images are made; ``start`` a weights
     folder whose network of this name is trained further. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is
     that of the weights.
     """
@@ -89,6 +90,7 @@ class Job:
     validate_every: int = 1000
     name: str = ""
     scenes: Path | None = None
+    scene_share: float | None = None
     start: Path | None = None
 
     @property
@@ -99,7 +101,10 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """How images are made, before the sources have their say."""
-        return replace(self.preset.recipe, size=self.size)
+        recipe = replace(self.preset.recipe, size=self.size)
+        if isinstance(recipe, MaskRecipe) and self.scene_share is not None:
+            return replace(recipe, scenes=self.scene_share)
+        return recipe
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """What surrounds a brain in a scan, made up: skull, scalp, face and fluid about it, a body or a uterus of random shapes, air; and what a
-scanner does to it all: slices that move and fade, a cut field of view, bias, noise.
+scanner does to it all: slices that fade, a cut field of view, bias, noise.
 
 The idea is SynthStrip's (Hoopes et al. 2022): what the network sees is more varied than any real scan, so real scans are nothing new.
 Distances are in brain radii from the surface of the brain.
