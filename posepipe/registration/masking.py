@@ -34,6 +34,9 @@ LEAST_RADIUS_MM = 32.0
 LOOKS, SETTLED = 4, 0.1
 """The neighbourhood is looked at up to four times, each about where the last look saw the brain, until its centre moves and its radius
 changes by less than a tenth of the radius."""
+SURE_COUNTS = 15.0
+"""How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
+(docs/experiments-masks.md, 2)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -80,11 +83,12 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``."""
+    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``; ``sure``: mean probability where brain is seen."""
 
     logits: Tensor
     center: Array
     step: float
+    sure: float
 
 
 class BrainFinder:
@@ -116,7 +120,10 @@ class BrainFinder:
             )
             raise MaskError(msg)
         masks = [_read_back(look, scan) for look in found]
-        best = 0 if len(masks) == 1 else int(np.argmin([self._strangeness(image, mask) for mask in masks]))
+        best = 0
+        if len(masks) > 1:
+            likely = [SURE_COUNTS * look.sure - self._strangeness(image, mask) for look, mask in zip(found, masks, strict=True)]
+            best = int(np.argmax(likely))
         mask = checked_mask(masks[best], image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
@@ -125,12 +132,12 @@ class BrainFinder:
         return PoseNetworks(self._weights_dir, device=str(self._device))
 
     def _strangeness(self, image: Volume, mask: np.ndarray) -> float:
-        """How little what lies in ``mask`` is a brain to the pose networks: how badly the places they give its voxels fit together, times
-        the error that they expect. At other places in a scan it is at least three times that of the brain (docs/experiments-masks.md, 2)."""
+        """How little what lies in ``mask`` is a brain to the pose networks: the logarithm of how badly the places they give its voxels fit
+        together, times the error that they expect."""
         if not mask.any():
             return np.inf
         features = self._pose.place(Glance.of(image, image.with_data(mask), self._device))[0].features
-        return float(features["residual"] * features["expected_error"])
+        return float(np.log(features["residual"] * features["expected_error"]))
 
     def _places(self, scan: _Scan) -> list[tuple[Array, float]]:
         """Centre and radius (mm) of what may be a brain, the largest first."""
@@ -158,15 +165,17 @@ class BrainFinder:
         """What is seen about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
             step = 2 * HALF_SIDE * radius / self._size
-            look = _Look(_answer(self._fine, scan.cube(center, step, (self._size,) * 3)), center, step)
-            p = torch.sigmoid(look.logits).cpu().numpy()
+            logits = _answer(self._fine, scan.cube(center, step, (self._size,) * 3))
+            p = torch.sigmoid(logits).cpu().numpy()
             pieces, count = ndimage.label(p > 0.5)
             if not count:
                 return None
             largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-            about = _moments(np.where(pieces == largest, p, 0), center - (self._size - 1) / 2 * step, step)
+            inside = np.where(pieces == largest, p, 0)
+            about = _moments(inside, center - (self._size - 1) / 2 * step, step)
             if about.millilitres < MIN_MILLILITRES:
                 return None
+            look = _Look(logits, center, step, float((inside**2).sum() / inside.sum()))
             change = max(float(np.linalg.norm(about.center - center)), abs(about.radius - radius))
             center, radius = about.center, about.radius
             if change < SETTLED * radius:

@@ -71,10 +71,9 @@ class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, of which ``scene_share`` of the
-    images are made; ``start`` a weights
-    folder whose network of this name is trained further. ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is
-    that of the weights.
+    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
+    of images made from them; ``start`` a weights folder whose network of this name is trained further. ``device`` is ``cpu`` or ``cuda``;
+    ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
     network: str
