@@ -75,9 +75,11 @@ class _Scan:
         block = np.maximum(np.round(step / self.spacing), 1).astype(int)
         block = np.minimum(block, self.data.shape[1:])
         means = F.avg_pool3d(self.data, tuple(block.tolist())) if block.max() > 1 else self.data
+        # a voxel is a box: what lies within the outermost ones is inside, though beyond their centres
+        means = F.pad(means[None], (1,) * 6, mode="replicate")[0]
         to_voxel = np.eye(4)
         to_voxel[[0, 1, 2], [0, 1, 2]] = 1 / (self.spacing * block)
-        to_voxel[:3, 3] = -(block - 1) / 2 / block
+        to_voxel[:3, 3] = 1 - (block - 1) / 2 / block
         return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, self.data.device))[None]
 
 
