@@ -23,8 +23,8 @@ from .subjects import Reference
 
 LANDMARKS = "landmarks.tsv"
 EYES_TILT_DEGREES = 36.0
-"""How far below the atlas's anterior axis the eyes are seen from the centre of the brain: median of nine scans of one fetus, 31 weeks,
-each registered from its landmarks (docs/experiments-masks.md, 1)."""
+"""How far below the atlas's anterior axis the eyes are seen from the centre of the brain: of nine scans of one fetus, 31 weeks, each
+registered from its landmarks (docs/experiments-masks.md, 1)."""
 
 
 @dataclass(frozen=True)
