@@ -21,6 +21,10 @@ FULL_FACES = 0.35
 """And no more than this share of the voxels on the faces of the grid is not 0."""
 CUT_MM2 = 400.0
 """A mask whose section on a face of the grid is larger may be cut by it; a whole brain in a tight box touches a face with less."""
+STOPS_SHORT_MM = 3.0
+"""So far inside the border may a mask end that networks made of a brain that goes on: to them there is darkness outside."""
+ROUND_MM = 120.0
+"""Diameter of the ball that the flattest side of a brain is like (115 mm in a newborn): d mm below it the section is π × this × d at most."""
 SPILL = 0.25
 """Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
@@ -106,8 +110,7 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
         raise MaskError(msg)
     warnings.extend(
         f"the brain mask reaches the {side} edge of the image ({area / 100:.0f} cm²): part of the brain may lie outside"
-        for side, area in _sections(image.with_data(data)).items()
-        if area > CUT_MM2
+        for side, area in _cut_sections(image.with_data(data), STOPS_SHORT_MM if kind == "network" else 0)
     )
     mask = BrainMask(image.with_data(data), kind, tuple(warnings))
     if mask.millilitres < MIN_MILLILITRES:
@@ -120,16 +123,23 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
 _SIDES = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "inferior", "S": "superior"}
 
 
-def _sections(mask: Volume) -> dict[str, float]:
-    """Section (mm²) of a mask (bool) on each face of its grid, by the side of the image, as the header has it, that is nearest."""
+def _cut_sections(mask: Volume, depth: float) -> list[tuple[str, float]]:
+    """Faces of the grid that cut a mask (bool): the side of the image, as the header has it, that is nearest, and the section (mm²).
+
+    Slices within ``depth`` mm of the face are looked at too; the section that a whole brain may have there is allowed for.
+    """
     codes = nib.aff2axcodes(mask.affine)
     opposite = dict(zip("LRPAIS", "RLAPSI", strict=True))
-    edges = mask.affine[:3, :3]
-    found = {}
+    found = []
     for axis, high in enumerate(codes):
-        cell = float(np.linalg.norm(np.cross(*np.delete(edges, axis, axis=1).T)))
-        for side, index in ((opposite[high], 0), (high, -1)):
-            found[_SIDES[side]] = cell * float(np.take(mask.data, index, axis=axis).sum())
+        step = float(mask.spacing[axis])
+        cell = float(np.linalg.norm(np.cross(*np.delete(mask.affine[:3, :3], axis, axis=1).T)))
+        sections = cell * mask.data.sum(axis=tuple(other for other in range(3) if other != axis))
+        slices = np.arange(min(int(depth / step) + 1, len(sections)))
+        for side, outermost in ((opposite[high], sections[slices]), (high, sections[::-1][slices])):
+            excess = outermost - np.pi * ROUND_MM * step * slices
+            if excess.max() > CUT_MM2:
+                found.append((_SIDES[side], float(outermost[excess.argmax()])))
     return found
 
 
