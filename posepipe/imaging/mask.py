@@ -24,7 +24,7 @@ CUT_MM2 = 400.0
 STOPS_SHORT_MM = 3.0
 """So far inside the border may a mask end that networks made of a brain that goes on: to them there is darkness outside."""
 ROUND_MM = 120.0
-"""Diameter of the ball that the flattest side of a brain is like (115 mm in a newborn): d mm below it the section is π × this × d at most."""
+"""Diameter of a ball like the flattest side of a brain (115 mm in a newborn): d mm below it a section is π × this × d at most."""
 SPILL = 0.25
 """Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
 
