@@ -27,8 +27,8 @@ from .deep import Glance, PoseNetworks
 
 CANDIDATES = 4
 """Places looked at closely, those with most voxels that may be brain first."""
-HINT_MILLILITRES = 0.4
-"""Less seen at first is no hint of a brain."""
+HINT, HINT_MILLILITRES = 0.2, 0.4
+"""Probability of brain, and volume, that are worth a closer look."""
 LEAST_RADIUS_MM = 32.0
 """A first close look is at least as wide as for this radius: at first only a part may have been seen."""
 LOOKS, SETTLED = 4, 0.1
@@ -149,14 +149,18 @@ class BrainFinder:
         counts = (int(n[0]), int(n[1]), int(n[2]))
         center = (shape - 1) / 2 * scan.spacing
         p = torch.sigmoid(_answer(self._coarse, scan.cube(center, COARSE_MM, counts))).cpu().numpy()
-        pieces, _ = ndimage.label(p > 0.5)
-        mass = np.bincount(pieces.ravel(), weights=p.ravel())[1:] * COARSE_MM**3 / 1000
         first = center - (n - 1) / 2 * COARSE_MM
-        places = []
-        for i in mass.argsort()[::-1][:CANDIDATES]:
-            if mass[i] >= HINT_MILLILITRES:
-                about = _moments(np.where(pieces == i + 1, p, 0), first, COARSE_MM)
-                places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
+        places: list[tuple[Array, float]] = []
+        for level in (0.5, HINT):
+            pieces, count = ndimage.label(p > level)
+            mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * COARSE_MM**3 / 1000
+            for i in np.argsort(mass)[::-1]:
+                if mass[i] < HINT_MILLILITRES or len(places) == CANDIDATES:
+                    break
+                mine = pieces == i + 1
+                if level == 0.5 or float(p[mine].max()) <= 0.5:  # what was found at the higher level is not found again
+                    about = _moments(np.where(mine, p, 0), first, COARSE_MM)
+                    places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
         return places
 
     def _least(self) -> int:
