@@ -6,8 +6,6 @@ the brain it found. Contrast, pose, age and surroundings are random in training,
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +16,7 @@ COARSE_MM = 6.0
 TOP = 0.98
 """Share of the voxels above 0 that are darker than what counts as 1."""
 BRIGHTEST = 1.5
-_ENOUGH = 4096
+_ENOUGH, _GOLDEN = 4096, 0.6180339887498949
 
 
 class MaskNet(nn.Module):
@@ -76,10 +74,10 @@ def scaled(image: Tensor) -> Tensor:
     tensor([0.0000, 0.0000, 0.5000, 1.0000])
     """
     flat = image.flatten(1)
-    stride = max(1, flat.shape[1] // _ENOUGH)
-    while math.gcd(stride, flat.shape[1]) > 1:  # else the same few rows of the grid would be seen again and again
-        stride += 1
-    some = flat[:, ::stride].sort(1).values
+    if flat.shape[1] > _ENOUGH:
+        # by the golden section: evenly over the grid, and in step with none of its axes
+        flat = flat[:, ((torch.arange(_ENOUGH, device=flat.device, dtype=torch.float64) * _GOLDEN) % 1 * flat.shape[1]).long()]
+    some = flat.sort(1).values
     empty = (some <= 0).sum(1, keepdim=True)
     rank = empty + (TOP * (some.shape[1] - empty)).long()
     top = some.gather(1, rank.clamp_max(some.shape[1] - 1)).clamp_min(1e-6)

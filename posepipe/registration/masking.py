@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,9 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
+A_BRAIN = 21.5
+"""What is less like a brain than this, by both, is none: in scans that trained the brains had 22.2 and more, other places and noise 21.0 and
+less (one 21.75; docs/experiments-masks.md, 2)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -103,7 +106,7 @@ class BrainFinder:
         self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
         self._coarse, self._fine = (n.module.to(memory_format=torch.channels_last_3d) for n in loaded)  # type: ignore[call-overload]
-        self._size = int(loaded[1].options["size"])
+        self._coarse_size, self._size = (int(n.options["size"]) for n in loaded)
         self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
         """Name → SHA-256 of the networks."""
 
@@ -114,19 +117,23 @@ class BrainFinder:
         Raises :class:`~posepipe.errors.MaskError` where the networks see none.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
-        found = [look for place in self._places(scan) if (look := self._look(scan, *place)) is not None]
-        if not found:
+        first, spread = self._seen(scan)
+        best: tuple[float, np.ndarray] | None = None
+        for center, radius in _hinted(spread, first):
+            look = self._look(scan, center, radius)
+            if look is None:
+                continue
+            data = _read_back(look, scan)
+            likely = SURE_COUNTS * look.sure - self._strangeness(image, data)
+            if best is None or likely > best[0]:
+                best = likely, data
+        if best is None or best[0] < A_BRAIN:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
-        masks = [_read_back(look, scan) for look in found]
-        best = 0
-        if len(masks) > 1:
-            likely = [SURE_COUNTS * look.sure - self._strangeness(image, mask) for look, mask in zip(found, masks, strict=True)]
-            best = int(np.argmax(likely))
-        mask = checked_mask(masks[best], image, "network", image.source)
+        mask = checked_mask(best[1], image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
     @cached_property
@@ -141,31 +148,14 @@ class BrainFinder:
         features = self._pose.place(Glance.of(image, image.with_data(mask), self._device))[0].features
         return float(np.log(features["residual"] * features["expected_error"]))
 
-    def _places(self, scan: _Scan) -> list[tuple[Array, float]]:
-        """Centre and radius (mm) of what may be a brain, the largest first."""
+    def _seen(self, scan: _Scan) -> tuple[Array, np.ndarray]:
+        """Probability of brain on a grid of :data:`COARSE_MM`, all of the scan, and the place of its first voxel."""
         shape = np.array(scan.data.shape[1:])
-        least = self._least()
-        n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, least)
-        counts = (int(n[0]), int(n[1]), int(n[2]))
+        # a grid of fewer voxels than the training's would leave the network without surroundings
+        n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, self._coarse_size)
         center = (shape - 1) / 2 * scan.spacing
-        p = torch.sigmoid(_answer(self._coarse, scan.cube(center, COARSE_MM, counts))).cpu().numpy()
-        first = center - (n - 1) / 2 * COARSE_MM
-        places: list[tuple[Array, float]] = []
-        for level in (0.5, HINT):
-            pieces, count = ndimage.label(p > level)
-            mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * COARSE_MM**3 / 1000
-            for i in np.argsort(mass)[::-1]:
-                if mass[i] < HINT_MILLILITRES or len(places) == CANDIDATES:
-                    break
-                mine = pieces == i + 1
-                if level == 0.5 or float(p[mine].max()) <= 0.5:  # what was found at the higher level is not found again
-                    about = _moments(np.where(mine, p, 0), first, COARSE_MM)
-                    places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
-        return places
-
-    def _least(self) -> int:
-        """A grid of fewer voxels than the training's leaves the network without surroundings."""
-        return int(getattr(self._coarse, "size", 3 * DIVISOR))
+        p = torch.sigmoid(_answer(self._coarse, scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2])))))
+        return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
     def _look(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
         """What is seen about ``center``; None: less than any brain holds."""
@@ -187,6 +177,22 @@ class BrainFinder:
             if change < SETTLED * radius:
                 break
         return look
+
+
+def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
+    """Centre and radius (mm) of pieces that may be brain, the largest first, faint ones last."""
+    given = 0
+    for level in (0.5, HINT):
+        pieces, count = ndimage.label(p > level)
+        mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * COARSE_MM**3 / 1000
+        for i in np.argsort(mass)[::-1]:
+            if mass[i] < HINT_MILLILITRES or given == CANDIDATES:
+                break
+            mine = pieces == i + 1
+            if level == 0.5 or float(p[mine].max()) <= 0.5:  # what was found at the higher level is not found again
+                about = _moments(np.where(mine, p, 0), first, COARSE_MM)
+                given += 1
+                yield about.center, max(about.radius, LEAST_RADIUS_MM)
 
 
 def _answer(network: torch.nn.Module, cube: Tensor) -> Tensor:
