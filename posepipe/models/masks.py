@@ -23,15 +23,18 @@ class MaskNet(nn.Module):
     """U-Net (B, 1, X, Y, Z) → logits of being brain on the same grid; X, Y, Z are multiples of 16 (four halvings).
 
     ``size`` is the side of the cubes it was trained on. ``width`` gives the channels from fine to coarse; the finest grid of features is
-    half the input's, whose eight voxels a cell are told apart by the head alone.
+    half the input's, whose eight voxels a cell are told apart by the head alone. ``least`` goes with the weights: how like a brain what
+    such a network masks must be to count as one (:class:`~posepipe.registration.masking.BrainFinder`; None: no matter how little).
     """
 
-    def __init__(self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+    def __init__(
+        self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128), least: float | None = None
+    ) -> None:
         super().__init__()
         if size < 16 or size % 16:
             msg = f"size must be a multiple of 16, not {size}"
             raise ValueError(msg)
-        self.size = size
+        self.size, self.least = size, least
         a, b, c, d = width
         self.fine = nn.Sequential(Layer(1, a, 2), Layer(a, a))
         self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))

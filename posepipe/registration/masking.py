@@ -37,9 +37,6 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
-A_BRAIN = 21.5
-"""What is less like a brain than this, by both, is none: in scans that trained the brains had 22.2 and more, other places and noise 21.0 and
-less (one 21.75; docs/experiments-masks.md, 2)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -106,6 +103,7 @@ class BrainFinder:
         self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
         self._coarse, self._fine = (n.module.to(memory_format=torch.channels_last_3d) for n in loaded)  # type: ignore[call-overload]
+        self._least = float(loaded[1].options.get("least", -np.inf))
         self._coarse_size, self._size = (int(n.options["size"]) for n in loaded)
         self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
         """Name → SHA-256 of the networks."""
@@ -127,7 +125,7 @@ class BrainFinder:
             likely = SURE_COUNTS * look.sure - self._strangeness(image, data)
             if best is None or likely > best[0]:
                 best = likely, data
-        if best is None or best[0] < A_BRAIN:
+        if best is None or best[0] < self._least:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
