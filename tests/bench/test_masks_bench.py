@@ -1,0 +1,50 @@
+"""Dressed brains keep their brain and its mask; the tables of the masks' bench say what the rows say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from posepipe.bench.masks import DRESSED_MM, DRESSES, dressed, report
+from posepipe.imaging.moments import moments
+from posepipe.imaging.volume import Volume
+
+ROW = {
+    "part": "epi", "name": "sub-E11", "kept": "test", "kind": "as it is", "trial": "0", "seconds": "0.5", "dice": "", "mm": "4.0",
+    "ml": "300", "true_ml": "", "warnings": "", "degrees": "8.0", "seconds_all": "2.0", "qc": "pass", "confidence": "0.9", "rotvec": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DRESSES)
+def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
+    offset = np.moveaxis(np.indices((50, 44, 40)), 0, -1) * 2.0 - np.array([48, 44, 40])
+    inside = (offset / np.array([30, 26, 22])) ** 2 @ np.ones(3) < 1
+    affine = np.diag([2.0, 2, 2, 1])
+    image = Volume(np.where(inside, 500 + 200 * (offset[..., 0] > 0), 0).astype(np.float32), affine)
+    whole, truth = dressed(image, image.with_data(inside), kind, seed=[1, 2])
+    assert whole.same_grid(truth) and whole.spacing == pytest.approx(DRESSED_MM)
+    before, after = moments(image.with_data(inside)), moments(truth)
+    assert after.center == pytest.approx(before.center, abs=0.7)
+    assert after.millilitres == pytest.approx(before.millilitres, rel=0.03)
+    # turned voxels, the same place in the world: the two halves are told apart as before
+    at = np.argwhere(truth.data)
+    world = at @ truth.affine[:3, :3].T + truth.affine[:3, 3]
+    value = whole.data[truth.data]
+    right = world[:, 0] > before.center[0] + 4
+    left = world[:, 0] < before.center[0] - 4
+    assert value[right].mean() > 1.15 * value[left].mean()
+    outside = whole.data[~truth.data]
+    assert (outside > 0).mean() > (0.9 if kind == "body" else 0.005)
+
+
+def test_the_tables_say_what_the_rows_say() -> None:
+    missed = ROW | {"name": "sub-E13", "mm": "", "warnings": "no brain", "degrees": "", "seconds_all": "", "qc": "failed"}
+    stacks = [
+        ROW | {"part": "stacks", "name": f"sub-01_run-{k}", "dice": d, "degrees": "", "rotvec": turn}
+        for k, d, turn in ((4, "0.91", "0 0 0"), (5, "0.89", "0 0 0.1"))
+    ]
+    text = report([*stacks, ROW, missed])
+    assert "| stacks | test | 2 | 0.900 | 0.890 | 4.0 | 100 % | 100 % | 0 | 0.50 |" in text
+    assert "| epi | test | 2 | – | – | inf | 50 % | 50 % | 1 | 0.50 |" in text
+    assert "| epi | test | 2 | 94.0° | 94.0° | 180.0° | 50 % | 50 % | 50 % | 1 | 2.00 |" in text
+    assert "2 poses, 1 pairs apart by 5.7° (median)" in text
