@@ -105,13 +105,14 @@ class MaskBench:
             found = self._finder.find(image)
         except MaskError:
             seconds = time.perf_counter() - begun
-            return row | {"seconds": seconds, "dice": 0.0, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
+            overlap = None if case.mask is None and truth is None else 0.0
+            return row | {"seconds": seconds, "dice": overlap, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
         seconds = time.perf_counter() - begun
         about = moments(found.volume)
         if case.mask is not None:
             truth = given_mask(load_volume(case.mask), image).volume
         center = case.marks.brain if case.marks else None
-        overlap, true_ml = None, None
+        overlap = true_ml = None
         if truth is not None:
             meant = moments(truth)
             center, true_ml = meant.center, meant.millilitres

@@ -20,6 +20,7 @@ PURPOSES: Mapping[str, str] = {
     "mask-fine": "which voxels in the neighbourhood of a brain are brain",
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
 }
+_VALIDATED = ("Synthesised images of the brains that validated, half of them undamaged", "Scans made up about the brains that validated")
 _FREE = re.compile(r"\b(CC0|PDDL|MIT|BSD|Apache|public domain|CC[ -]BY(?![ -]*(NC|ND)))\b", re.IGNORECASE)
 _LIMITED = re.compile(r"non-?commercial|research|\b(NC|ND|GPL)\b|General Public", re.IGNORECASE)
 
@@ -101,8 +102,7 @@ def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str
         *_table("further", dict(made.extra)),
         "## Validation",
         "",
-        "Synthesised images of the brains that validated, half of them undamaged: a check of the training, not a measurement on "
-        "real images.",
+        f"{_VALIDATED[masks]}: a check of the training, not a measurement on real images.",
         "",
         *[f"- {_figure(name, value)}" for name, value in made.figures.items()],
         "",
