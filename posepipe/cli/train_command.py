@@ -1,4 +1,4 @@
-"""``posepipe-tools train {sources,scenes,pose,correction,mask}``."""
+"""``posepipe-tools train {sources,scenes,pose,correction,mask,contrast}``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(subparsers: Any) -> None:
         help="train networks from atlases and label maps",
         description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
     )
-    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,scenes,pose,correction,mask}")
+    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,scenes,pose,correction,mask,contrast}")
     _add_sources(actions)
     _add_scenes(actions)
     pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
@@ -43,6 +43,12 @@ def add_arguments(subparsers: Any) -> None:
     mask.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up scans alone)")
     mask.add_argument("--scene-share", type=float, metavar="SHARE", help="share of images made from scenes (default: 0.25)")
     _add_training(mask)
+    contrast = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
+    contrast.add_argument(
+        "--unpaired", action="store_true",
+        help="learn without pairs (cycleGAN): slices of one contrast from some brains, of the other from others",
+    )  # fmt: skip
+    _add_training(contrast)
 
 
 def _add_sources(actions: Any) -> None:
@@ -65,6 +71,7 @@ def _add_sources(actions: Any) -> None:
         "--reference", metavar="NAME", help="atlas that subjects, label maps and atlases of unknown pose are registered to"
     )
     parser.add_argument("--split", type=Path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)")
+    parser.add_argument("--voxels", type=_count, metavar="N", help="edge of the pictures (default: 80; for `train contrast`: 160)")
     parser.add_argument(
         "--terms", action="append", default=[], metavar="GROUP=TEXT", help="terms of use of a dataset that states none (repeatable)"
     )
@@ -89,7 +96,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--loss-stages", choices=("both", "mse"), default="both",
         help="both: mean squared error (dense networks: likelihood), then geodesic; mse: the first alone, for as many steps",
     )  # fmt: skip
-    parser.add_argument("--size", type=_count, metavar="VOXELS", help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64)")
+    parser.add_argument(
+        "--size", type=_count, metavar="VOXELS",
+        help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64), or of the slices, of 32 (contrast: 128)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
@@ -130,7 +140,7 @@ def _scenes(args: argparse.Namespace) -> int:
 def _sources(args: argparse.Namespace) -> int:
     from ..atlas import AtlasLibrary
     from ..errors import UsageError
-    from ..training.sources import Collector
+    from ..training.sources import SIDE, Collector
     from ..training.split import load_split
     from ..training.subjects import Reference, add_imaged_subjects, add_label_maps, add_templates
 
@@ -141,7 +151,7 @@ def _sources(args: argparse.Namespace) -> int:
     reference = Reference(library, args.reference) if args.reference else None
     if reference:
         reference.nearest(30.0)  # an atlas that is not here is told before the work begins
-    collector = Collector(load_split(args.split), _say)
+    collector = Collector(load_split(args.split), _say, side=args.voxels or SIDE)
     add_templates(collector, library, args.atlases or _on_this_machine(library), reference)
     for folder in args.subjects:
         assert reference is not None
@@ -201,7 +211,11 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     from ..errors import UsageError
     from ..training.job import PRESETS, Job
 
-    network = {"correction": "correction", "mask": f"mask-{getattr(args, 'network', '')}"}.get(args.train_action) or args.network
+    network = {
+        "correction": "correction",
+        "mask": f"mask-{getattr(args, 'network', '')}",
+        "contrast": "contrast-unpaired" if getattr(args, "unpaired", False) else "contrast",
+    }.get(args.train_action) or args.network
     preset = PRESETS[network]
     given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "steps": tuple(args.steps) if args.steps else None}
     curriculum = getattr(args, "curriculum", None)
@@ -213,6 +227,9 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))
+    if args.start and network == "contrast-unpaired":
+        msg = "--start is for one network, and learning without pairs trains two; leave it out"
+        raise UsageError(msg)
     if args.device == "cuda" and best_device != "cuda":
         msg = "--device cuda: torch finds no CUDA device here; use --device cpu"
         raise UsageError(msg)

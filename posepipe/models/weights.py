@@ -37,6 +37,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "CorrectionNet": "correction",
     "CoordinateNet": "coordinates",
     "MaskNet": "masks",
+    "ContrastNet": "contrast",
 }
 """Class of a network → the module of this package that has it, imported when it is wanted."""
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from ..atlas import load_manifests
 from .engine import Schedule
 from .scenes import Scenes
+from .slabs import SlabRecipe
 from .sources import Sources
 from .synthesis import Recipe
 
@@ -18,9 +19,22 @@ PURPOSES: Mapping[str, str] = {
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
     "mask-coarse": "where in a whole scan the brain is, at 6 mm",
     "mask-fine": "which voxels in the neighbourhood of a brain are brain",
+    "contrast": "T2-like slices of T1-weighted newborn brains, learnt from pairs (conditional GAN of Salehi et al. 2018, §3.3; pix2pix)",
+    "contrast-unpaired": "T2-like slices of T1-weighted newborn brains, learnt without pairs (cycleGAN)",
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
 }
-_VALIDATED = ("Synthesised images of the brains that validated, half of them undamaged", "Scans made up about the brains that validated")
+_VALIDATED = {
+    "poses": "Synthesised images of the brains that validated, half of them undamaged: a check of the training, not a measurement on real "
+    "images.",
+    "masks": "Scans made up about the brains that validated: a check of the training, not a measurement on real images.",
+    "slices": "Slices of the brains that validated, undisturbed: a check of the training, not a measurement on whole images.",
+}
+_LIMITS = {
+    "poses": "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
+    "masks": "Brains of the ages and kinds above. Surroundings were mostly made up.",
+    "slices": "Newborn brains of the ages above, cut out by a mask. What it draws is made to look right and not measured: it serves "
+    "alignment, and nothing may be read off it (volumes, lesions, signal).",
+}
 _FREE = re.compile(r"\b(CC0|PDDL|MIT|BSD|Apache|public domain|CC[ -]BY(?![ -]*(NC|ND)))\b", re.IGNORECASE)
 _LIMITED = re.compile(r"non-?commercial|research|\b(NC|ND|GPL)\b|General Public", re.IGNORECASE)
 
@@ -32,7 +46,7 @@ class Made:
 
     network: str
     size: int
-    recipe: Recipe
+    recipe: Recipe | SlabRecipe
     schedule: Schedule
     leave_out: tuple[str, ...]
     seed: int
@@ -75,11 +89,12 @@ def terms_line(data: Mapping[str, str]) -> str:
 def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str:
     """The card, Markdown."""
     data = data_terms(sources, made.leave_out, scenes)
-    masks = made.network.startswith("mask")
+    about = "slices" if isinstance(made.recipe, SlabRecipe) else "masks" if made.network.startswith("mask") else "poses"
+    seen = f"three neighbouring slices, learnt at {made.size}² pixels" if about == "slices" else f"a cube of {made.size} voxels a side"
     lines = [
         f"# {made.network}",
         "",
-        f"For {PURPOSES[made.network]}. Input: a cube of {made.size} voxels a side.",
+        f"For {PURPOSES[made.network]}. Input: {seen}.",
         "",
         f"**Terms:** {terms_line(data)}.",
         "",
@@ -93,26 +108,29 @@ def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str
         "",
         "## Training",
         "",
-        f"{made.schedule.total} steps of {made.schedule.batch} images ({made.schedule.steps[0]} with the first loss, "
-        f"{made.schedule.steps[1]} with the geodesic one), seed {made.seed}; {made.hours:.2g} hours on {made.machine}, {made.images_s:.0f} "
-        f"images a second, {100 * made.generation_share:.0f} % of the time making them. {made.date}, posepipe {made.version}.",
+        f"{made.schedule.total} steps of {made.schedule.batch} images{_stages(made.schedule)}, seed {made.seed}; {made.hours:.2g} hours on "
+        f"{made.machine}, {made.images_s:.0f} images a second, {100 * made.generation_share:.0f} % of the time making them. {made.date}, "
+        f"posepipe {made.version}.",
         "",
         *_table("schedule", asdict(made.schedule)),
         *_table("recipe", asdict(made.recipe)),
         *_table("further", dict(made.extra)),
         "## Validation",
         "",
-        f"{_VALIDATED[masks]}: a check of the training, not a measurement on real images.",
+        _VALIDATED[about],
         "",
         *[f"- {_figure(name, value)}" for name, value in made.figures.items()],
         "",
         "## Limits",
         "",
-        "Brains of the ages and kinds above. Surroundings were mostly made up."
-        if masks
-        else "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
+        _LIMITS[about],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stages(schedule: Schedule) -> str:
+    first, second = schedule.steps
+    return f" ({first} with the first loss, {second} with the geodesic one)" if second else ""
 
 
 def _group_row(sources: Sources, scenes: Scenes | None, group: str, terms: str) -> str:
@@ -148,6 +166,8 @@ def _figure(name: str, value: float) -> str:
         "dice": "mean overlap (Dice) {:.3f}",
         "dice10": "overlap that nine of ten exceed {:.3f}",
         "alarms": "scans without brain in which brain is seen {:.1%}",
+        "mae": "mean absolute error inside the brain, of intensities from 0 to 1, {:.3f}",
+        "psnr": "PSNR inside the brain {:.1f} dB",
         "shift": "mean translation error {:.3f} brain radii",
     }
     return told.get(name, name + " {:.4g}").format(value)

@@ -1,4 +1,4 @@
-"""One training job from its options to a weights folder: what ``posepipe-tools train pose``, ``correction`` and ``mask`` do."""
+"""One training job from its options to a weights folder: what ``posepipe-tools train`` does for each network."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from ..errors import UsageError
 from ..models import load_network, save_network
 from ..models.weights import build, hashes
 from .card import Made, card_text, data_terms, terms_line
+from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
 from .masks import MaskRecipe, MaskSynthesis, MaskTask
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scenes import Scenes
-from .sources import Sources
+from .slabs import SlabRecipe, Slabs
+from .sources import SIDE, Sources
 from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
 
 VALIDATION_BATCHES = 4
+CRITIC_RATE = 2e-4
+"""Learning rate of the discriminators (pix2pix's)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Preset:
 
     architecture: str
     options: Mapping[str, Any]
-    recipe: Recipe
+    recipe: Recipe | SlabRecipe
     schedule: Schedule
     start: float | None = None
     hold: float = 0.0
@@ -62,6 +66,8 @@ PRESETS: Mapping[str, Preset] = {
     # one loss throughout
     "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
     "mask-fine": Preset("MaskNet", {}, MaskRecipe(), Schedule((4000, 0), batch=8), size=64),
+    "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
+    "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }
 """Name on the command line → preset."""
 
@@ -98,7 +104,7 @@ class Job:
         return PRESETS[self.network]
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe | SlabRecipe:
         """How images are made, before the sources have their say."""
         recipe = replace(self.preset.recipe, size=self.size)
         if isinstance(recipe, MaskRecipe) and self.scene_share is not None:
@@ -135,7 +141,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
             plot_log(job.output / "log.csv", job.output / "log.png")
     name = job.name or job.network
     path = save_network(
-        averaged,
+        averaged.there if isinstance(averaged, CyclePair) else averaged,
         name,
         job.output / "weights",
         architecture=job.preset.architecture,
@@ -147,14 +153,17 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
     return path
 
 
-def make_task(job: Job, sources: Sources, recipe: Recipe) -> Task:
+def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     """The task of ``job``, its network fresh from ``job.seed``."""
+    if isinstance(recipe, SlabRecipe):
+        return _contrast_task(job, sources, recipe)
+    if sources.side != SIDE:
+        msg = f"{job.sources}: its pictures have {sources.side} voxels a side, {job.network} wants {SIDE}; gather sources without --voxels"
+        raise UsageError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
-    if job.start:
-        network.load_state_dict(load_network(job.name or job.network, weights_dir=job.start).module.state_dict())
-    network = network.to(job.device)
+    network = _started(job, network)
     if isinstance(recipe, MaskRecipe):
         return _mask_task(job, sources, recipe, network)
     training = Synthesis(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
@@ -171,11 +180,30 @@ def make_task(job: Job, sources: Sources, recipe: Recipe) -> Task:
     return CoordinateTask(network, training, validation, curriculum=curriculum, bf16=bf16)
 
 
+def _started(job: Job, network: nn.Module) -> nn.Module:
+    """``network`` on the device of ``job``, with the weights that it is to go on from."""
+    if job.start:
+        network.load_state_dict(load_network(job.name or job.network, weights_dir=job.start).module.state_dict())
+    return network.to(job.device)
+
+
 def _mask_task(job: Job, sources: Sources, recipe: MaskRecipe, network: nn.Module) -> MaskTask:
     scenes = Scenes.load(job.scenes) if job.scenes else None
     training = MaskSynthesis(sources, recipe, scenes=scenes, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     supply = MaskSynthesis(sources, recipe, part="validation", leave_out=job.leave_out, seed=9, device=job.device)
     return MaskTask(network, training, [supply.scan(16) for _ in range(VALIDATION_BATCHES)])
+
+
+def _contrast_task(job: Job, sources: Sources, recipe: SlabRecipe) -> Task:
+    slabs = Slabs(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
+    supply = Slabs(sources, recipe.plain(), part="validation", leave_out=job.leave_out, seed=9, device=job.device)
+    validation = [supply.slab(16) for _ in range(VALIDATION_BATCHES)]
+    torch.manual_seed(job.seed)  # dropout draws from torch's own generator
+    if job.network == "contrast-unpaired":
+        pair = CyclePair(**job.options).to(job.device)
+        return UnpairedTask(pair, slabs, validation, rate=CRITIC_RATE, device=job.device)
+    network = _started(job, build(job.preset.architecture, job.options, where=f"--size {job.size}"))
+    return PairedTask(network, slabs, validation, rate=CRITIC_RATE, device=job.device)
 
 
 def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
@@ -187,8 +215,10 @@ def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
     return batches
 
 
-def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe:
+def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe | SlabRecipe:
     """The recipe, without label maps or with nothing else where the sources have one kind only."""
+    if isinstance(job.recipe, SlabRecipe):
+        return job.recipe
     kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.pictures if p.part == part and p.group not in job.leave_out}
              for part in ("train", "validation")]  # fmt: skip
     if all("labels" in k for k in kinds):
@@ -197,7 +227,7 @@ def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe:
     return replace(job.recipe, labels=0.0)
 
 
-def _same_job(job: Job, recipe: Recipe) -> None:
+def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
     """Note what the job is, or compare with what was noted when it was begun."""
     about = {
         "network": job.network,
@@ -242,7 +272,7 @@ def _last_step(folder: Path) -> int:
     return max((int(row["step"]) for row in _log(folder)), default=0)
 
 
-def _made(job: Job, recipe: Recipe) -> Made:
+def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
     """What the card tells, from the job and its log."""
     rows = _log(job.output)
     steps = [int(row["step"]) for row in rows]

@@ -46,7 +46,8 @@ def plot_log(log: Path, output: Path) -> Path:
     errors.yaxis.set_major_formatter("{x:g}")
     lowest = min((y for name in ("median", "val_median") for y in _column(rows, name)[1]), default=1.0)
     errors.set_ylim(max((t for t in TICKS if t <= lowest), default=TICKS[0]) * 0.9, 200)
-    errors.legend(frameon=False, fontsize=8)
+    if errors.lines:
+        errors.legend(frameon=False, fontsize=8)
     switch = [int(before["step"]) for before, row in pairwise(rows) if before["stage"] != row["stage"]]
     for axes in (loss, errors):
         axes.set_xlabel("step")

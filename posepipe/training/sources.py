@@ -1,8 +1,8 @@
 """Real anatomy to train on: every template and subject once, upright in the canonical frame, as small volumes of bytes.
 
-A *picture* is a volume of bytes on a cube of :data:`SIDE` voxels that reaches ``HALF_SIDE`` brain radii either way of the mask's
-centre: an image (1–255 within the mask) or a label map, in which voxels left of the midplane have :data:`LEFT` added, so that the
-two halves can be given the same contrast or different ones.
+A *picture* is a volume of bytes on a cube of :data:`SIDE` voxels (more for networks that convert contrast) that reaches ``HALF_SIDE``
+brain radii either way of the mask's centre: an image (1–255 within the mask) or a label map, in which voxels left of the midplane have
+:data:`LEFT` added, so that the two halves can be given the same contrast or different ones.
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ class Sources:
             raise UsageError(msg)
         return np.array(keep)
 
+    @property
+    def side(self) -> int:
+        """Voxels along an edge of the pictures, D."""
+        return int(self.voxels.shape[1])
+
     def save(self, path: str | Path) -> Path:
         """Write one compressed file by atomic replace; raises :class:`~posepipe.errors.UsageError` for a name that does not end in .npz."""
         path = Path(path)
@@ -113,10 +118,11 @@ class Sources:
 
 
 class Collector:
-    """Gathers pictures; :meth:`sources` hands them over. ``say`` is told of each brain, what became of it and why."""
+    """Gathers pictures of ``side`` voxels an edge; :meth:`sources` hands them over. ``say`` is told of each brain, what became of it and
+    why."""
 
-    def __init__(self, split: Split, say: Callable[[str], None] = print) -> None:
-        self._split, self._say = split, say
+    def __init__(self, split: Split, say: Callable[[str], None] = print, *, side: int = SIDE) -> None:
+        self._split, self._say, self._side = split, say, side
         self._pictures: list[Picture] = []
         self._voxels: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
@@ -146,7 +152,7 @@ class Collector:
             return
         part = self._split.part(name)
         about = moments(mask)
-        frame = Frame(to_canonical, about.center, about.radius)
+        frame = Frame(to_canonical, about.center, about.radius, self._side)
         inside = frame.resample(mask.with_data(mask.data.astype(np.float32)), smooth=True)
         row = len(self._masks)
         self._masks.append((255 * inside).round().astype(np.uint8))
@@ -165,7 +171,7 @@ class Collector:
             index = np.searchsorted(values, volume.data).astype(np.float32)
             picture = frame.resample(volume.with_data(index), smooth=False)
             # canonical axes are RAS: the first half of x is the left of the head
-            left = (np.arange(SIDE)[:, None, None] < SIDE / 2) & (picture > 0)
+            left = (np.arange(self._side)[:, None, None] < self._side / 2) & (picture > 0)
             self._append(Picture(name, group, part, age, "labels", row, about.radius), picture + LEFT * left, inside > 0.5)
         kinds = " ".join([*images, *(["labels"] * len(labels))])
         self._say(f"{name}: {kinds}, {age:g} weeks, {part}")
@@ -185,15 +191,16 @@ class Collector:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Canonical coordinates of one brain: ``p = R (x − center) / radius``, x in RAS mm."""
+    """Canonical coordinates of one brain: ``p = R (x − center) / radius``, x in RAS mm, on a cube of ``side`` voxels an edge."""
 
     rotation: Array
     center: Array
     radius: float
+    side: int = SIDE
 
     def resample(self, volume: Volume, *, smooth: bool) -> np.ndarray:
-        """``volume`` on the canonical cube (SIDE, SIDE, SIDE); blurred and trilinear with ``smooth``, else nearest."""
-        step = 2 * HALF_SIDE / SIDE
+        """``volume`` on the canonical cube (D, D, D); blurred and trilinear with ``smooth``, else nearest."""
+        step = 2 * HALF_SIDE / self.side
         first = -HALF_SIDE + step / 2
         to_voxel = np.linalg.inv(volume.affine)
         matrix = to_voxel[:3, :3] @ (self.rotation.T * self.radius * step)
@@ -203,4 +210,4 @@ class Frame:
         if smooth:
             wide = self.radius * step / volume.spacing
             data = ndimage.gaussian_filter(data, 0.42 * np.sqrt(np.maximum(wide**2 - 1, 0)))
-        return ndimage.affine_transform(data, matrix, offset, (SIDE,) * 3, order=1 if smooth else 0)
+        return ndimage.affine_transform(data, matrix, offset, (self.side,) * 3, order=1 if smooth else 0)

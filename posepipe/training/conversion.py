@@ -1,0 +1,162 @@
+"""Learning to convert contrast: with pairs (pix2pix), or without (cycleGAN).
+
+Salehi et al. 2018, §3.3, after Isola et al. 2017 and Zhu et al. 2017. The engine optimises the generator; the discriminators have an
+optimiser of their own and take their turn first, on the same drawing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.contrast import SLICES, ContrastNet, PatchNet, critic_loss, fooling_loss, masked_l1
+from .slabs import Slab, Slabs
+
+PIXELS = 100.0
+"""λ: weight of the L1 loss over the adversarial one (pix2pix's)."""
+CYCLE, SAME = 10.0, 5.0
+"""Weights of finding the way back, and of leaving alone what is in the right contrast already (cycleGAN's)."""
+
+
+class _Critics:
+    """Discriminators that learn beside a generator."""
+
+    def __init__(self, *critics: PatchNet, rate: float, device: str) -> None:
+        self.networks = nn.ModuleList(critics).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.Adam(self.networks.parameters(), lr=rate, betas=(0.5, 0.999))
+
+    def learn(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        return {"networks": self.networks.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.networks.load_state_dict(state["networks"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+class _ContrastTask:
+    """What both ways of learning share: slabs, precision, validation against the truth."""
+
+    def __init__(
+        self, network: nn.Module, slabs: Slabs, validation: list[Slab], critics: _Critics, *, bf16: bool = True
+    ) -> None:
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._slabs, self._validation, self._critics, self._bf16 = slabs, validation, critics, bf16
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        return {**self._slabs.state(), "critics": self._critics.state(), "dropout": torch.get_rng_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :class:`~posepipe.training.engine.Task`."""
+        self._slabs.restore(state)
+        self._critics.restore(state["critics"])
+        torch.set_rng_state(state["dropout"])
+
+    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+            out: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+        return out.float()
+
+    def _figures(self, generator: nn.Module) -> dict[str, float]:
+        drawn = [self._run(generator, s.start) * s.middle for s in self._validation]
+        errors = [masked_l1(d, s.second, s.middle) for d, s in zip(drawn, self._validation, strict=True)]
+        squares = [
+            (((d - s.second) ** 2 * s.middle).sum() / s.middle.sum().clamp_min(1)) for d, s in zip(drawn, self._validation, strict=True)
+        ]
+        return {"mae": float(torch.stack(errors).mean()), "psnr": float(-10 * torch.stack(squares).mean().log10())}
+
+
+class PairedTask(_ContrastTask):
+    """A :class:`~posepipe.models.contrast.ContrastNet` on slices that exist in both contrasts."""
+
+    def __init__(
+        self, network: nn.Module, slabs: Slabs, validation: list[Slab], *, rate: float, device: str = "cpu", bf16: bool = True
+    ) -> None:
+        super().__init__(network, slabs, validation, _Critics(PatchNet(2), rate=rate, device=device), bf16=bf16)
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`; the same in both stages. Scaled so that the L1 term has weight 1."""
+        slab, seconds = self._slabs.timed(n)
+        critic = self._critics.networks[0]
+        drawn = self._run(self.network, slab.start) * slab.middle
+        seen = slab.start[:, SLICES // 2, None]
+        real, unreal = torch.cat([seen, slab.second], 1), torch.cat([seen, drawn], 1)
+        judged = self._run(critic, torch.cat([real, unreal.detach()]))
+        against = critic_loss(judged[:n], judged[n:])
+        self._critics.learn(against)
+        pixels = masked_l1(drawn, slab.second, slab.middle)
+        fooled = fooling_loss(self._run(critic, unreal))
+        return pixels + fooled / PIXELS, {
+            "l1": float(pixels.detach()), "fooled": float(fooled.detach()), "critic": float(against.detach()), "seconds": seconds
+        }  # fmt: skip
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Mean absolute error and PSNR (dB) inside the brain, of intensities in [0, 1]."""
+        return self._figures(network)
+
+
+class CyclePair(nn.Module):
+    """``there`` converts T1w to T2w, ``back`` the other way: each a :class:`~posepipe.models.contrast.ContrastNet` of the ``options``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.there, self.back = ContrastNet(**options), ContrastNet(**options)
+
+
+class UnpairedTask(_ContrastTask):
+    """A :class:`CyclePair` on T1w slices of some brains and T2w slices of others, as where no brain was imaged in both.
+
+    A generator sees three slices and draws one; for the way back the drawing stands for all three.
+    """
+
+    def __init__(
+        self, network: CyclePair, slabs: Slabs, validation: list[Slab], *, rate: float, device: str = "cpu", bf16: bool = True
+    ) -> None:
+        super().__init__(network, slabs, validation, _Critics(PatchNet(1), PatchNet(1), rate=rate, device=device), bf16=bf16)
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`; the same in both stages. Scaled so that the way back has weight 1."""
+        (one, first), (other, second) = self._slabs.timed(n), self._slabs.timed(n)
+        pair = self.network
+        assert isinstance(pair, CyclePair)
+        t1, t2 = one.start, other.second.expand(-1, SLICES, -1, -1)
+        drawn_t2 = self._run(pair.there, t1) * one.middle
+        drawn_t1 = self._run(pair.back, t2) * other.middle
+        against = self._judged(drawn_t2.detach(), other.second, drawn_t1.detach(), t1[:, SLICES // 2, None])
+        self._critics.learn(against)
+        back_t1 = self._run(pair.back, drawn_t2.expand(-1, SLICES, -1, -1)) * one.middle
+        back_t2 = self._run(pair.there, drawn_t1.expand(-1, SLICES, -1, -1)) * other.middle
+        cycle = masked_l1(back_t1, t1[:, SLICES // 2, None], one.middle) + masked_l1(back_t2, other.second, other.middle)
+        same = masked_l1(self._run(pair.there, t2) * other.middle, other.second, other.middle) + masked_l1(
+            self._run(pair.back, t1) * one.middle, t1[:, SLICES // 2, None], one.middle
+        )
+        fooled = sum(
+            (fooling_loss(self._run(c, d)) for c, d in zip(self._critics.networks, (drawn_t2, drawn_t1), strict=True)), torch.zeros(())
+        )
+        loss = cycle + (SAME * same + fooled) / CYCLE
+        return loss, {
+            "cycle": float(cycle.detach()), "fooled": float(fooled.detach()), "critic": float(against.detach()), "seconds": first + second
+        }  # fmt: skip
+
+    def _judged(self, drawn_t2: Tensor, real_t2: Tensor, drawn_t1: Tensor, real_t1: Tensor) -> Tensor:
+        on_t2, on_t1 = self._critics.networks
+        n = len(drawn_t2)
+        losses = []
+        for critic, real, drawn in ((on_t2, real_t2, drawn_t2), (on_t1, real_t1, drawn_t1)):
+            judged = self._run(critic, torch.cat([real, drawn]))
+            losses.append(critic_loss(judged[:n], judged[n:]))
+        return losses[0] + losses[1]
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """As of :class:`PairedTask`, of the way there."""
+        assert isinstance(network, CyclePair)
+        return self._figures(network.there)
