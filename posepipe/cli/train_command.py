@@ -30,6 +30,9 @@ def add_arguments(subparsers: Any) -> None:
         "--curriculum", type=_count, metavar="STEPS",
         help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
+    pose.add_argument(
+        "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
+    )
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
     correction.add_argument(
@@ -253,6 +256,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         scenes=getattr(args, "scenes", None),
         scene_share=getattr(args, "scene_share", None),
         start=args.start,
+        contrast=getattr(args, "contrast", None),
     )
 
 

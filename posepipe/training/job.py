@@ -78,7 +78,8 @@ class Job:
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
-    of images made from them; ``start`` a weights folder whose network of this name is trained further. ``device`` is ``cpu`` or ``cuda``;
+    of images made from them; ``start`` a weights folder whose network of this name is trained further. With a ``contrast`` a pose
+    network sees images of that one alone. ``device`` is ``cpu`` or ``cuda``;
     ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -97,6 +98,7 @@ class Job:
     scenes: Path | None = None
     scene_share: float | None = None
     start: Path | None = None
+    contrast: str | None = None
 
     @property
     def preset(self) -> Preset:
@@ -109,6 +111,8 @@ class Job:
         recipe = replace(self.preset.recipe, size=self.size)
         if isinstance(recipe, MaskRecipe) and self.scene_share is not None:
             return replace(recipe, scenes=self.scene_share)
+        if isinstance(recipe, Recipe) and self.contrast:
+            return replace(recipe, contrast=self.contrast, labels=0.0)
         return recipe
 
     @property

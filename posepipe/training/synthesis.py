@@ -36,6 +36,7 @@ class Recipe:
     ``max_angle`` (degrees): 180 draws rotations uniformly from SO(3) (Arvo); less draws the axis uniformly and the angle up to it.
     ``shift`` is the spread of the centre's error, ``log_scale`` that of the size, ``stretch`` that of scaling an axis, ``deform`` that
     of a smooth displacement. ``labels`` is the share of images made from label maps; ``damage`` how the mask and image are spoilt.
+    With a ``contrast`` images are of that one alone, as bright as they are up to gamma; None: of any, and turned to others at random.
     """
 
     size: int = 32
@@ -46,6 +47,7 @@ class Recipe:
     deform: float = 0.05
     labels: float = 0.5
     damage: Damage = field(default_factory=Damage)
+    contrast: str | None = None
 
     def clean(self) -> Recipe:
         """The same poses and sizes without damage: what validation also looks at."""
@@ -95,7 +97,7 @@ class Synthesis:
         self.step = 2 if recipe.size <= 40 else 1
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(self._device).manual_seed(seed)
-        self._labels, self._images = _rows(sources, part, leave_out, recipe.labels)
+        self._labels, self._images = _rows(sources, part, leave_out, recipe)
         self._voxels = torch.as_tensor(sources.voxels).to(self._device)
         self._masks = torch.as_tensor(sources.masks).to(self._device)
 
@@ -178,7 +180,7 @@ class Synthesis:
             picture = self._sources.pictures[row]
             first[i] = self._rng.integers(0, self.step, 3)
             sub = tuple(slice(int(f), None, self.step) for f in first[i].flat)
-            table = self._tensor(random_contrast(picture.kind, self._rng))
+            table = self._tensor(random_contrast(picture.kind, self._rng, own=self.recipe.contrast is not None))
             out[i, 0] = table[self._voxels[row][sub].int()]
             out[i, 1] = self._masks[picture.mask][sub]
         out[:, 1] /= 255
@@ -188,17 +190,18 @@ class Synthesis:
         return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self._device)
 
 
-def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], labels: float) -> tuple[Array, Array]:
+def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], recipe: Recipe) -> tuple[Array, Array]:
     """Rows of label maps and of images; a kind of which none is wanted may be missing, and the other then stands in its place."""
     found: dict[tuple[str, ...], Array] = {}
-    for kinds, share in (IMAGES, 1 - labels), (LABELS, labels):
+    images = (recipe.contrast,) if recipe.contrast else IMAGES
+    for kinds, share in (images, 1 - recipe.labels), (LABELS, recipe.labels):
         try:
             found[kinds] = sources.pick(part=part, leave_out=leave_out, kinds=kinds)
         except UsageError:
             if share > 0:
                 raise
     some = next(iter(found.values()))
-    return found.get(LABELS, some), found.get(IMAGES, some)
+    return found.get(LABELS, some), found.get(images, some)
 
 
 def read_pictures(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
