@@ -29,6 +29,9 @@ METHODS: dict[str, tuple[str, str]] = {
     "vvr-paa": ("one-axes", "ants"),
     "posenet-mse": ("pose-net-mse", "none"),
     "posenet": ("pose-net", "none"),
+    "posenet+torch": ("pose-net", "torch"),
+    "posenet-t2": ("pose-net-t2", "none"),
+    "posenet-t2+torch": ("pose-net-t2", "torch"),
     "correction": ("pose-net", "correction-net"),
     "vvr-deep": ("deep", "ants"),
     "axes": ("axes", "none"),
@@ -42,7 +45,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "auto+ants": ("auto", "ants"),
 }
 """Name → first pose (one of posepipe's, ``one-axes`` as the paper's PAA, or the name of a network) and what follows."""
-PAPER_NETWORKS = ("pose-net-mse", "pose-net", "correction-net")
+PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net")
 
 
 def networks_key(weights: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_age, bench_deep, bench_masks
+from . import bench_age, bench_contrast, bench_deep, bench_masks
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -19,6 +19,7 @@ def add_arguments(subparsers: Any) -> None:
     bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
     bench_deep.add_confidence(tables.add_parser("confidence", help="calibrate the confidence on brains nobody trained on"))
     bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
+    bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and as they are"))
     bench_masks.add_arguments(tables.add_parser("masks", help="brain masks by network, and poses without a mask given"))
 
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         "confidence": bench_deep.confidence,
         "age": bench_age.run,
         "masks": bench_masks.run,
+        "contrast": bench_contrast.run,
     }
     return made_by[args.table](args)
 

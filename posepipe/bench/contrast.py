@@ -1,0 +1,205 @@
+"""T1-weighted newborns: what converting their contrast does for the pose, and how like real T2w images the conversions are.
+
+Figure 8 of the paper: the same turned brains are placed as they are (``T1w``), converted by the network learnt from pairs (``GAN``) or
+without (``cycleGAN``), as the T2w image that was taken in truth (``T2w``), and, without any conversion, on a T1w template (``T1w on T1w``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ..atlas import AtlasLibrary
+from ..geometry.so3 import Array
+from ..imaging.mask import nonzero_mask
+from ..imaging.volume import Volume, load_volume
+from ..models import available
+from ..registration.conversion import DARK, LIGHT, Converter
+from ..training.split import load_split
+from .classical import Case, cases
+from .methods import Contest, Problem, networks_key
+from .problems import LAST_BINS, Problems, parse_damage
+from .rows import PartFile
+from .volume import COLUMNS
+
+CONVERTERS = {"GAN": "contrast", "cycleGAN": "contrast-unpaired"}
+"""Way → network."""
+WAYS = ("T1w", *CONVERTERS, "T2w", "T1w on T1w")
+METHODS = (
+    "posenet-t2", "posenet-t2+torch", "posenet", "posenet+torch", "deep", "deep+torch", "search", "search+torch", "auto+torch",
+)  # fmt: skip
+SSIM_SIGMA = 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+
+def contrast_subjects(data: Path, names: list[str] | None = None) -> list[str]:
+    """Newborns imaged in both contrasts that the split keeps for testing; or those whose name starts with one of ``names``."""
+    split = load_split()
+    subjects = [case.name.removesuffix("-T1w") for case in cases(data, ("newborn-T1w",))]
+    return [s for s in subjects if (s.startswith(tuple(names)) if names else split.part(s) == "test")]
+
+
+class ContrastBench:
+    """Subject after subject of ``data``; networks stay ready. Ways whose network is not in these weights are left out: ``ways``."""
+
+    def __init__(self, data: Path, weights: Path | None = None) -> None:
+        self._data, self._weights = data, weights
+        there = available(weights)
+        self._converters = {way: Converter(weights, name=name) for way, name in CONVERTERS.items() if name in there}
+        self.ways = tuple(way for way in WAYS if way not in CONVERTERS or way in self._converters)
+        self.contest = Contest(weights)
+
+    def part_path(self, folder: Path, subject: str, what: str) -> Path:
+        """Where rows of ``subject`` are kept: other networks, other rows."""
+        keys = {f"{way}-{k}": v for way, c in self._converters.items() for k, v in c.sha256.items()}
+        return folder / "parts" / f"{what}_{subject}_{networks_key(self.contest.networks.sha256 | keys)}.csv"
+
+    def poses(self, subject: str, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0) -> None:
+        """Add the rows of ``subject``, ``trials`` in each bin, that are not there; ``group`` is the way; conversion counts as time."""
+        done = {(r["group"], r["trial"], r["method"]) for r in part.rows}
+        supplies: dict[str, Problems] = {}
+        for trial in range(trials * len(LAST_BINS)):
+            for way, problem, which, spent in self._problems(subject, supplies, trial, seed, done, methods):
+                wanted = tuple(m for m in methods if (way, str(trial), m) not in done)
+                center = problem.target.brain.center
+                for outcome in self.contest.run(problem, wanted):
+                    pose, quality = outcome.refined.pose, outcome.quality
+                    values = (
+                        way, subject, float(problem.age or 0), "none", trial, which, outcome.method,
+                        float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds + spent),
+                        quality.qc, quality.confidence,
+                    )  # fmt: skip
+                    part.add(dict(zip(COLUMNS, values, strict=True)))
+
+    def _problems(
+        self, subject: str, supplies: dict[str, Problems], trial: int, seed: int, done: set[tuple[str, str, str]], methods: tuple[str, ...]
+    ) -> Iterator[tuple[str, Problem, int, float]]:
+        """Each way with something left to do: its problem, bin, and the seconds of its conversion. All have the same turn."""
+        clean = parse_damage("none")
+        for way in self.ways:
+            if all((way, str(trial), m) in done for m in methods):
+                continue
+            scan = {"T2w": "T2w", "T1w on T1w": "T1w on T1w"}.get(way, "T1w")
+            if scan not in supplies:
+                supplies[scan] = Problems(self._case(subject, scan))
+            problem, which = supplies[scan].problem(trial, clean, seed)
+            begun = time.perf_counter()
+            if way in self._converters:
+                problem = replace(problem, image=self._converters[way].convert(problem.image, problem.mask).volume)
+            yield way, problem, which, time.perf_counter() - begun
+
+    def _case(self, subject: str, scan: str) -> Case:
+        """Named alike for all scans, since the name seeds the turns."""
+        contrast = "T2w" if scan == "T2w" else "T1w"
+        found = next(c for c in cases(self._data, (f"newborn-{contrast}",)) if c.name == f"{subject}-{contrast}")
+        if scan == "T1w on T1w":
+            library = AtlasLibrary([self._data / "atlases"])
+            found = replace(found, template=library.template("Serag", found.template.cohort, "T1w"))
+        return replace(found, name=subject)
+
+    def likeness(self, subject: str, part: PartFile) -> dict[str, Volume]:
+        """Add how like the real T2w image each conversion and trivial stand-in is; the images, scaled to 0–1, to look at."""
+        folder = self._data / "ds-neonates" / subject / "anat"
+        first, second = (load_volume(folder / f"{subject}_{contrast}.nii.gz") for contrast in ("T1w", "T2w"))
+        inside = nonzero_mask(first).volume.data & nonzero_mask(second).volume.data
+        mask = first.with_data(inside)
+        truth = scaled(second.data, inside)
+        template = self._case(subject, "T1w").template
+        like = load_volume(template.image)
+        drawn: dict[str, tuple[Array, float]] = {}
+        for way, converter in self._converters.items():
+            begun = time.perf_counter()
+            converted = converter.convert(first, mask).volume.data
+            drawn[way] = scaled(converted, inside), time.perf_counter() - begun
+        t1 = scaled(first.data, inside)
+        values = scaled(like.data, like.data > 0)[like.data > 0]
+        drawn["T1w as it is"] = t1, 0.0
+        drawn["T1w inverted"] = (1 - t1) * inside, 0.0
+        drawn["T1w, histogram of the T2w template"] = matched(t1, inside, values), 0.0
+        drawn["T1w inverted, histogram of the T2w template"] = matched(1 - t1, inside, values), 0.0
+        done = {r["way"] for r in part.rows}
+        for way, (image, seconds) in drawn.items():
+            if way not in done:
+                part.add({"subject": subject, "way": way, **compared(image, truth, inside), "seconds": seconds})
+        return {"T1w": first.with_data(t1), **{w: first.with_data(i) for w, (i, _) in drawn.items() if w in self._converters},
+                "T2w": first.with_data(truth)}  # fmt: skip
+
+
+def scaled(data: Array, inside: npt.NDArray[np.bool_]) -> Array:
+    """``data`` from 0 to 1 between the quantiles that conversion uses, inside; 0 outside."""
+    low, high = np.quantile(data[inside], [DARK, LIGHT])
+    out: Array = np.clip((data - low) / max(float(high - low), 1e-6), 0, 1) * inside
+    return out
+
+
+def matched(data: Array, inside: npt.NDArray[np.bool_], like: Array) -> Array:
+    """``data`` with its values ``inside`` replaced, rank for rank, by those of ``like`` (N,).
+
+    >>> matched(np.array([3., 9., 6., 0.]), np.array([True, True, True, False]), np.array([1., 2., 3.]))
+    array([1., 3., 2., 0.])
+    """
+    out = np.zeros_like(data)
+    values = data[inside]
+    rank = np.empty(len(values))
+    rank[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
+    out[inside] = np.interp(rank, (np.arange(len(like)) + 0.5) / len(like), np.sort(like))
+    return out
+
+
+def compared(image: Array, truth: Array, inside: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """MAE, PSNR (dB) and mean SSIM (Gaussian window, 1.5 voxels) of ``image`` against ``truth`` (X, Y, Z), both 0–1, inside the brain."""
+    difference = (image - truth)[inside]
+    return {
+        "mae": float(np.abs(difference).mean()),
+        "psnr": float(-10 * np.log10(max(float((difference**2).mean()), 1e-12))),
+        "ssim": float(_ssim(image, truth)[inside].mean()),
+    }
+
+
+def _ssim(a: Array, b: Array) -> Array:
+    """Structural similarity at each voxel (Wang et al. 2004)."""
+    def mean(x: Array) -> Array:
+        out: Array = ndimage.gaussian_filter(x, SSIM_SIGMA)
+        return out
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    out: Array = ((2 * ma * mb + SSIM_C1) * (2 * cov + SSIM_C2)) / ((ma**2 + mb**2 + SSIM_C1) * (va + vb + SSIM_C2))
+    return out
+
+
+def likeness_table(rows: list[dict[str, str]]) -> str:
+    """Markdown: mean over subjects, and the worst subject's SSIM."""
+    subjects = {r["subject"] for r in rows}
+    lines = [f"**likeness to the real T2w image**: {len(subjects)} newborns, inside the brain, intensities 0–1", "",
+             "| image | MAE | PSNR dB | SSIM | worst SSIM | s |", "|---|---|---|---|---|---|"]  # fmt: skip
+    for way in dict.fromkeys(r["way"] for r in rows):
+        mine = [r for r in rows if r["way"] == way]
+        mae, psnr, ssim, seconds = (np.array([float(r[k]) for r in mine]) for k in ("mae", "psnr", "ssim", "seconds"))
+        lines.append(
+            f"| {way} | {mae.mean():.3f} | {psnr.mean():.1f} | {ssim.mean():.3f} | {ssim.min():.3f} | {np.median(seconds):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def montage(images: dict[str, Volume], output: Path) -> Path:
+    """The images of one subject side by side: a row each, three planes through the middle. For the eye; never to be published."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 2.5 * len(images)), layout="constrained", facecolor="black")
+    FigureCanvasAgg(figure)
+    for row, (way, volume) in zip(figure.subplots(len(images), 3, squeeze=False), images.items(), strict=True):
+        for axis, axes in enumerate(row):
+            axes.imshow(np.take(volume.data, volume.shape[axis] // 2, axis=axis).T, cmap="gray", vmin=0, vmax=1, origin="lower")
+            axes.axis("off")
+        row[0].set_title(way, color="white", loc="left")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=80, format="png")
+    return output

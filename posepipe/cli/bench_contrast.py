@@ -1,0 +1,60 @@
+"""``posepipe-tools bench contrast``: T1-weighted newborns, converted and as they are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench contrast``."""
+    parser.add_argument("data", type=Path, help="folder with atlases/ and ds-neonates")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
+    parser.add_argument("--names", nargs="+", help="subjects whose name starts with one of these (default: those kept for testing)")
+    parser.add_argument("--methods", nargs="+", help="methods of `bench volume` (default: those of the paper's Figure 8 and posepipe's)")
+    parser.add_argument("--trials", type=int, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch and ITK (default: 2)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; write ``likeness.csv``, ``poses.csv``, ``contrast.md``, a plot of errors by bin and a montage of each subject."""
+    import torch
+    from tqdm import tqdm
+
+    from ..bench import contrast as bench
+    from ..bench import volume_plots, volume_tables
+    from ..bench.methods import METHODS, missing_networks
+    from ..bench.rows import PartFile, read_rows, write_rows
+    from ..errors import UsageError
+
+    torch.set_num_threads(args.threads)
+    chosen = tuple(args.methods or bench.METHODS)
+    unknown = [m for m in chosen if m not in METHODS]
+    if unknown:
+        msg = f"--methods {' '.join(unknown)}: choose from {', '.join(METHODS)}"
+        raise UsageError(msg)
+    missing = missing_networks(chosen, args.weights)
+    for method, network in missing.items():
+        print(f"{method}: not run, there is no {network} in these weights", flush=True)
+    chosen = tuple(m for m in chosen if m not in missing)
+    subjects = bench.contrast_subjects(args.data, args.names)
+    if not subjects:
+        msg = "no brain to measure: --names leaves none"
+        raise UsageError(msg)
+    made = bench.ContrastBench(args.data, args.weights)
+    like, poses = ([made.part_path(args.output, s, what) for s in subjects] for what in ("likeness", "poses"))
+    for subject, first, second in tqdm(list(zip(subjects, like, poses, strict=True)), mininterval=10):
+        bench.montage(made.likeness(subject, PartFile(first)), args.output / f"montage_{subject}.png")
+        made.poses(subject, PartFile(second), methods=chosen, trials=args.trials, seed=args.seed)
+    images, found = read_rows(like), read_rows(poses)
+    write_rows(args.output / "likeness.csv", images)
+    write_rows(args.output / "poses.csv", found)
+    every = [volume_tables.Row.of(r) for r in found]
+    measured = [r for way in made.ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
+    volume_plots.plot_all(measured, args.output)
+    text = "\n".join([bench.likeness_table(images), volume_tables.table_by_bin(measured, missing), ""])
+    (args.output / "contrast.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
