@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from .bids import Age, InputImage, OutputNames
 
 
+def template_contrast(contrast: str, mode: str) -> str:
+    """Contrast of the template that is wanted for an image in ``contrast`` by ``--convert`` ``mode``: its own, unless it will be converted
+    in any case."""
+    return "T2w" if mode == "always" else contrast
+
+
+def converts(contrast: str, template: str, mode: str) -> bool:
+    """Whether an image in ``contrast`` is converted to T2-like contrast for its alignment to a template in contrast ``template``, by
+    ``--convert`` ``mode``.
+
+    >>> [converts("T1w", template, mode) for template in ("T2w", "T1w") for mode in ("auto", "always", "never")]
+    [True, True, False, False, False, False]
+    >>> converts("T2w", "T2w", "always")
+    False
+    """
+    return contrast == "T1w" and template == "T2w" and mode != "never"
+
+
 def planned_mask(image: InputImage, mode: str) -> str:
     """Where the mask of ``image`` will come from by ``--mask`` ``mode``: ``given``, ``nonzero`` or ``network``; ``auto`` where only the
     voxels can tell, since no mask came with the image."""
@@ -29,7 +47,7 @@ def uses_mask_networks(image: InputImage, mode: str) -> bool:
 class ImagePlan:
     """One image that can be processed.
 
-    ``contrast`` is the image's own; ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
+    ``contrast`` is the image's own; ``converted`` says that it is aligned by its conversion to T2-like contrast. ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
     that an earlier run finished it with the same.
@@ -45,6 +63,12 @@ class ImagePlan:
     parameters_hash: str
     done: bool
     template_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    converted: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it has once it is finished."""
+        return self.names.files(synth=self.converted)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ INIT_CHOICES = ("auto", "deep", "posenet", "search", "axes", "center")
 REFINE_CHOICES = ("ants", "torch", "none")
 MASK_CHOICES = ("auto", "given", "nonzero", "network")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
+CONVERT_CHOICES = ("auto", "always", "never")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
 ESTIMATE, ESTIMATED = "estimate", "estimated"
@@ -44,6 +45,7 @@ class Settings:
     age_column: str | None = None
     age_policy: str = "error"
     contrast: str = "auto"
+    convert: str = "auto"
     mask: str = "auto"
     init: str = "auto"
     refine: str = "ants"

@@ -47,6 +47,7 @@ def choose_template(
     atlas: str = "auto",
     age_policy: str = "error",
     stage: str | None = None,
+    onto: str | None = None,
 ) -> Choice:
     """Choose the template for an image of ``age`` weeks in ``contrast`` (``T1w`` or ``T2w``).
 
@@ -55,7 +56,7 @@ def choose_template(
     week for an atlas of one cohort). Otherwise it is outside what is here: an error, or with ``age_policy="nearest"``
     a warning. A cohort more than 2 weeks away, in an atlas of wide steps, is told in a warning.
 
-    **Contrast:** the image's own where the atlas has it for that age, else the atlas's T2w with a warning.
+    **Contrast:** the image's own (or ``onto``, for an image that will be converted) where the atlas has it for that age, else the atlas's T2w with a warning.
 
     **``atlas="auto"``:** the first that covers the age in this order. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (an
     atlas of spina bifida, so last). Newborn: Serag, dhcpVol, BCP. An image is taken for a newborn's when ``stage`` is
@@ -77,9 +78,10 @@ def choose_template(
     if not is_age(age):
         msg = f"{age} is not an age in weeks; give gestational (postmenstrual) weeks, for example --age 29.4"
         raise AgeError(msg)
+    wanted = onto or contrast
     if atlas != "auto":
-        return _named(library, atlas, age, contrast, age_policy)
-    return _auto(library, age, contrast, age_policy, stage)
+        return _named(library, atlas, age, wanted, age_policy)
+    return _auto(library, age, wanted, age_policy, *_guess_stage(age, contrast, stage))
 
 
 def _check_options(contrast: str, age_policy: str, stage: str | None) -> None:
@@ -101,8 +103,8 @@ def _named(library: AtlasLibrary, atlas: str, age: float, contrast: str, age_pol
     return _choice(library, fit, age, contrast, "asked for by name", [])
 
 
-def _auto(library: AtlasLibrary, age: float, contrast: str, age_policy: str, stage: str | None) -> Choice:
-    first, why = _guess_stage(age, contrast, stage)
+def _auto(library: AtlasLibrary, age: float, contrast: str, age_policy: str, first: str, why: str) -> Choice:
+    """``first`` is the stage whose atlases come first, and ``why`` says why."""
     orders = {"fetal": FETAL_ORDER, "neonatal": NEONATAL_ORDER}
     second = "neonatal" if first == "fetal" else "fetal"
     # an atlas the user added may be of any stage: those that say they are of the other one come last

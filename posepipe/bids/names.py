@@ -86,7 +86,7 @@ class OutputNames:
 
     @property
     def synth(self) -> Path:
-        """The converted contrast; written for T1w input only."""
+        """The converted contrast; written for T1w images that were converted only."""
         return self._with_desc("synth", "T2w")
 
     @property
@@ -132,18 +132,18 @@ def _unit_folder(out_dir: Path, subject: str, session: str | None) -> Path:
     return folder / f"ses-{session}" if session else folder
 
 
-def check_collisions(names: Iterable[OutputNames]) -> None:
-    """Make sure that no two images would be written to one file.
+def check_collisions(outputs: Iterable[tuple[InputImage, Iterable[Path]]]) -> None:
+    """Make sure that no two images, each with all files that it will have, would be written to one file.
 
     Raises :class:`~posepipe.errors.BidsError` naming both, e.g. ``sub-01_T2w.nii`` beside ``sub-01_T2w.nii.gz``.
     """
     owner: dict[Path, InputImage] = {}
-    for one in names:
-        for path in one.files(synth=one.image.suffix == "T1w"):
-            other = owner.setdefault(path, one.image)
-            if other != one.image:
+    for image, paths in outputs:
+        for path in paths:
+            other = owner.setdefault(path, image)
+            if other != image:
                 msg = (
-                    f"{other.path} and {one.image.path} would both be written to {path}; "
+                    f"{other.path} and {image.path} would both be written to {path}; "
                     "remove or rename one, or choose with --bids-filter-file"
                 )
                 raise BidsError(msg)

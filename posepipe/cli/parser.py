@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..settings import (
     AGE_POLICIES,
     CONTRAST_CHOICES,
+    CONVERT_CHOICES,
     DEVICE_CHOICES,
     ESTIMATE,
     INIT_CHOICES,
@@ -81,6 +82,13 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "of the images; auto: from the name")
     )
+    group.add_argument(
+        "--convert", choices=CONVERT_CHOICES,
+        help=_with_default(
+            "convert", "T1w images to T2-like contrast by a network, for the alignment; auto: where the template is T2w only; always: and "
+            "align to the T2w template; never: align them as they are"
+        ),
+    )  # fmt: skip
     group.add_argument(
         "--mask", choices=MASK_CHOICES,
         help=_with_default(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
-from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan, planned_mask, uses_mask_networks
+from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan, converts, planned_mask, template_contrast, uses_mask_networks
 from ..settings import ESTIMATE, Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def make_plan(settings: Settings) -> Plan:
         found[image.subject, image.session].append(planner.plan(image))
     sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
     plan = Plan(sessions)
-    check_collisions(image.names for image in plan.images)
+    check_collisions((image.image, image.files) for image in plan.images)
     return plan
 
 
@@ -120,32 +120,39 @@ class _Planner:
         beside_t1w = s.atlas == "auto" and self._is_beside_t1w(image, age.weeks)
         choice = choose_template(
             self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy,
-            stage="neonatal" if beside_t1w else None,
+            stage="neonatal" if beside_t1w else None, onto=template_contrast(contrast, s.convert),
         )  # fmt: skip
         if beside_t1w:
             because = "its session has a T1w image too, which is taken for a preterm newborn's"
             choice = replace(choice, reason=f"{choice.reason} ({because})")
         template = choice.template
+        converted = converts(contrast, template.contrast, s.convert)
         template_digest, template_files = self._digest(template)
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
+        networks = (
+            *POSE_NETWORKS,
+            *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ()),
+            *(_conversion_networks() if converted else ()),
+        )
         parameters = {
             "version": __version__,
-            "weights": hashes((*POSE_NETWORKS, *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ())), s.weights),
+            "weights": hashes(networks, s.weights),
             "template": [template.space, template.contrast, template_digest],
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
             **({} if age.error is None else {"age_error": age.error}),
             "contrast": contrast,
+            **({"converted": True} if converted else {}),
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
         }
         try:
-            done = is_done(names, parameters) and _is_turned_by(names)
+            done = is_done(names, parameters, synth=converted) and _is_turned_by(names)
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
         sources = self._sources(image)
-        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files)
+        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted)
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
@@ -176,6 +183,12 @@ class _Planner:
                     by_name[path.name] = hashlib.sha256(content).hexdigest()
             self._digests[template.image] = together.hexdigest(), by_name
         return self._digests[template.image]
+
+
+def _conversion_networks() -> tuple[str, ...]:
+    from ..registration.conversion import NETWORK  # brings torch, so only where it is needed
+
+    return (NETWORK,)
 
 
 def _is_turned_by(names: OutputNames) -> bool:
@@ -217,9 +230,11 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             give_or_take = "" if image.age.error is None else f" ± {image.age.error:.1f}"
             yield f"    age       {image.age.weeks:.2f}{give_or_take} weeks ({image.age.source})"
             yield f"    template  {image.choice.reason} ({image.choice.contrast})"
+            if image.converted:
+                yield f"    contrast  {image.contrast}, converted to T2-like by network"
             yield f"    mask      {_mask(image.image, settings.mask)}"
             yield f"    outputs   {image.names.folder}{'/'}"
-            yield from (f"              {path.name}" for path in image.names.files())
+            yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)
         for failure in session.failures:
             yield f"  {failure.image.relative}"

@@ -244,8 +244,9 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         "curriculum": job.curriculum,
         "translation_weight": job.translation_weight,
         "recipe": asdict(recipe),
-        "schedule": {**asdict(job.schedule), "steps": list(job.schedule.steps)},
+        "schedule": asdict(job.schedule),
     }
+    about = json.loads(json.dumps(about))  # as it will be read: lists for tuples
     path = job.output / "job.json"
     if path.is_file():
         try:

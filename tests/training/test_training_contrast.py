@@ -1,0 +1,130 @@
+"""Slabs show one brain in two contrasts at the same place; both ways of learning a contrast learn it, and go on where they were stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posepipe.errors import UsageError
+from posepipe.models import load_network
+from posepipe.models.contrast import ContrastNet
+from posepipe.models.coordinates import HALF_SIDE
+from posepipe.training.conversion import CyclePair, PairedTask, UnpairedTask
+from posepipe.training.engine import Schedule
+from posepipe.training.job import PRESETS, Job, run_job
+from posepipe.training.slabs import SlabRecipe, Slabs
+from posepipe.training.sources import Picture, Sources
+
+SIDE = 48
+NARROW = (4, 6, 8, 8, 8)
+CALM = SlabRecipe(size=64, spacing=(1.0, 1.0), gamma=0.0, gain=0.0, bias=0.0, noise=0.0, rim=(0.5, 0.5))
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Sources:
+    """Balls that are brightest at the right in T1w and the other way round in T2w, to train and to validate with."""
+    axis = (np.arange(SIDE) + 0.5) / SIDE * 2 * HALF_SIDE - HALF_SIDE
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    inside = x**2 + y**2 + z**2 < 1.2
+    first = (128 + 100 * x).clip(1, 255)
+    pictures, voxels = [], []
+    for part in ("train", "validation"):
+        for kind, values in (("T1w", first), ("T2w", 256 - first)):
+            pictures.append(Picture(part, "balls", part, 40.0, kind, 0, 30.0))
+            voxels.append(np.where(inside, values, 0).astype(np.uint8))
+    return Sources(tuple(pictures), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
+
+
+def test_slabs_show_both_contrasts_at_one_place(pairs: Sources) -> None:
+    slab = Slabs(pairs, CALM, seed=3).slab(12)
+    assert slab.start.shape == slab.mask.shape == (12, 3, 64, 64)
+    middle = slab.middle[:, 0] > 0
+    # the one is the other turned over, whatever the plane
+    total = (slab.first + slab.second)[:, 0][middle]
+    assert middle.any() and total.mean() == pytest.approx(1.0, abs=0.02) and total.std() < 0.02
+    assert torch.allclose(slab.start[:, 1], slab.first[:, 0], atol=1e-3)
+    assert not slab.first[:, 0][~middle].any() and not slab.start[slab.mask == 0].any()
+
+
+def test_slices_lie_every_way_and_differ_from_their_neighbours(pairs: Sources) -> None:
+    slab = Slabs(pairs, CALM, seed=4).slab(24)
+    across = [(s[:, 40:] - s[:, :24].mean()).mean() for s in slab.first[:, 0]]
+    assert min(across) < 0 < max(across)
+    assert not torch.equal(slab.start[:, 0], slab.start[:, 2])
+
+
+def test_disturbance_spares_the_truth(pairs: Sources) -> None:
+    calm, rough = (Slabs(pairs, r, seed=5).slab(6) for r in (CALM, replace(CALM, gamma=0.4, bias=0.3, noise=0.05)))
+    assert torch.equal(calm.second, rough.second) and torch.equal(calm.first, rough.first)
+    assert float((calm.start - rough.start).abs().mean()) > 0.003
+    assert not rough.start[rough.mask == 0].any()
+
+
+def test_a_brain_in_one_contrast_alone_teaches_nothing(pairs: Sources) -> None:
+    lonely = Sources(pairs.pictures[:1], pairs.voxels[:1], pairs.masks, pairs.terms)
+    with pytest.raises(UsageError, match="both a T1w and a T2w"):
+        Slabs(lonely, CALM)
+
+
+def test_pairs_teach_the_other_contrast(pairs: Sources) -> None:
+    torch.manual_seed(0)
+    validation = [Slabs(pairs, CALM.plain(), part="validation", seed=9).slab(8)]
+    task = PairedTask(ContrastNet(64, NARROW, 0.0), Slabs(pairs, CALM, seed=1), validation, rate=2e-4, bf16=False)
+    optimizer = torch.optim.Adam(task.network.parameters(), lr=5e-3)
+    pixels = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss, figures = task.loss(4, "mse")
+        loss.backward()
+        optimizer.step()
+        pixels.append(figures["l1"])
+    assert set(figures) == {"l1", "fooled", "critic", "seconds"}
+    # half as far from the truth as a uniform grey is
+    assert np.mean(pixels[-10:]) < 0.6 * np.mean(pixels[:5]) and set(task.validate(task.network.eval())) == {"mae", "psnr"}
+
+
+def test_without_pairs_both_ways_are_learnt(pairs: Sources) -> None:
+    torch.manual_seed(0)
+    validation = [Slabs(pairs, CALM.plain(), part="validation", seed=9).slab(4)]
+    task = UnpairedTask(CyclePair(size=64, width=NARROW, dropout=0.0), Slabs(pairs, CALM, seed=1), validation, rate=2e-4, bf16=False)
+    optimizer = torch.optim.Adam(task.network.parameters(), lr=5e-3)
+    cycles = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss, figures = task.loss(3, "mse")
+        loss.backward()
+        assert all(p.grad is not None for p in task.network.parameters())
+        optimizer.step()
+        cycles.append(figures["cycle"])
+    assert np.mean(cycles[-5:]) < 0.8 * np.mean(cycles[:5])
+    assert set(task.validate(task.network.eval())) == {"mae", "psnr"}
+
+
+@pytest.mark.parametrize("network", ["contrast", "contrast-unpaired"])
+def test_an_interrupted_job_ends_as_an_uninterrupted_one(
+    pairs: Sources, tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posepipe.training.job.VALIDATION_BATCHES", 1)
+    path = pairs.save(tmp_path / "pairs.npz")
+    schedule = Schedule(steps=(4, 0), batch=2, every=2, warmup=1)
+    assert PRESETS[network].architecture == "ContrastNet"
+    job = Job(network, path, tmp_path / "whole", schedule, size=32, name="converter")
+
+    def stop(text: str) -> None:
+        if text.startswith("step 2 of 4"):
+            raise KeyboardInterrupt
+
+    whole = run_job(job, lambda _: None)
+    cut = replace(job, output=tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(cut, stop)
+    torch.manual_seed(77)  # what else happened in between does not matter
+    assert run_job(cut, lambda _: None).read_bytes() == whole.read_bytes()
+    loaded = load_network("converter", weights_dir=whole.parent)
+    assert isinstance(loaded.module, ContrastNet) and loaded.options["size"] == 32
+    card = whole.with_suffix(".md").read_text(encoding="utf-8")
+    assert "three neighbouring slices" in card and "PSNR inside the brain" in card and "geodesic" not in card
