@@ -68,7 +68,7 @@ def choose_template(
     :class:`~posepipe.errors.AtlasError` when the atlas is unknown or not on this machine;
     :class:`~posepipe.errors.UsageError` for unknown options.
     """
-    _check_options(contrast, age_policy, stage)
+    _check_options(contrast, age_policy, stage, onto)
     if age is None:
         msg = (
             "no age is known for this image; give it in weeks with --age, or in a column of participants.tsv, or have it "
@@ -84,9 +84,10 @@ def choose_template(
     return _auto(library, age, wanted, age_policy, *_guess_stage(age, contrast, stage))
 
 
-def _check_options(contrast: str, age_policy: str, stage: str | None) -> None:
+def _check_options(contrast: str, age_policy: str, stage: str | None, onto: str | None) -> None:
     for name, value, allowed in (
         ("contrast", contrast, CONTRASTS),
+        ("contrast of the template", onto, (None, *CONTRASTS)),
         ("age policy", age_policy, ("error", "nearest")),
         ("stage", stage, (None, "fetal", "neonatal")),
     ):

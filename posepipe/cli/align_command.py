@@ -61,8 +61,9 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
     from ..interfaces.records import mask_to_record
     from ..interfaces.sidecars import other_sidecars
 
-    names = ("forward", "backward", "resampled", "reoriented", "mask")
+    names = ("forward", "backward", "resampled", "reoriented", "mask", *(("synth",) if alignment.conversion else ()))
     files = dict(zip(names, alignment.save(folder, stem), strict=True))
+    conversion = alignment.conversion
     found = alignment.sidecar()
     source = "--age" if alignment.age_error is None else ESTIMATED
     sidecar = {"Sources": sources, "Age": found.pop("Age"), "AgeSource": source, **found}
@@ -80,7 +81,9 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
         "Warnings": list(alignment.warnings),
     }
     mask = mask_to_record(alignment.mask, alignment.image)
-    sidecars = {"forward": sidecar, **other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name)}
+    convert = {"network": found["ContrastConversion"], "weights": conversion.weights} if conversion else None
+    others = other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name, convert)
+    sidecars = {"forward": sidecar, **others}
     written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
     return sidecars, [*files.values(), *written]
 
@@ -100,7 +103,7 @@ def stem_of(image: Path) -> str:
 def _align(given: dict[str, Any], image: Path) -> Alignment:
     from ..registration.aligner import Aligner
 
-    same = ("atlas", "init", "refine", "mask", "contrast", "age_policy", "device", "weights")
+    same = ("atlas", "init", "refine", "mask", "contrast", "convert", "age_policy", "device", "weights")
     options = {name: given[name] for name in same if name in given}
     aligner = Aligner(
         atlas_dirs=tuple(given.get("atlas_dir", ())),
@@ -119,7 +122,9 @@ def _write_page(
     from ..reports.views import make_views
 
     target = alignment.target
-    views = make_views(alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose)
+    views = make_views(
+        alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose, synth=alignment.converted
+    )  # fmt: skip
     outputs = [path.relative_to(page.parent).as_posix() for path in written]
     name = Path(given["image"]).name
     shown = PageImage(name, sidecars["forward"], views, outputs, alignment.warnings, sidecars["resampled"], sidecars["mask"])

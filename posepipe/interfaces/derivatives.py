@@ -21,12 +21,14 @@ class _DerivativesInputSpec(BaseInterfaceInputSpec):
     initial_record = File(exists=True, mandatory=True, desc="record of InitialPose")
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
     apply_record = File(exists=True, mandatory=True, desc="record of ApplyPose")
+    in_synth = File(exists=True, desc="the converted image, if there is one")
+    convert_record = File(exists=True, desc="record of ContrastConvert, if it ran")
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
     figure = File(exists=True, desc="picture for the page, handed on")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
         traits.Str, traits.Str, mandatory=True,
-        desc="final paths: forward, backward, resampled, reoriented, mask", hash_files=False,
+        desc="final paths: forward, backward, resampled, reoriented, mask, and synth of a converted image", hash_files=False,
     )  # fmt: skip
     known = traits.Dict(
         traits.Str, mandatory=True,
@@ -57,12 +59,15 @@ class Derivatives(SimpleInterface):
         from ..geometry import read_itk
 
         files = {name: Path(path) for name, path in self.inputs.out_files.items()}
-        stages = ("mask", "initial", "refined", "apply", "quality")
+        converted = isdefined(self.inputs.in_synth)
+        stages = ("mask", *(("convert",) if converted else ()), "initial", "refined", "apply", "quality")
         records = {stage: read_json(getattr(self.inputs, f"{stage}_record")) for stage in stages}
         pose = read_itk(self.inputs.in_pose)
         marker = OutputNames.sidecar(files["forward"])
         marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
         _copy(Path(self.inputs.in_mask), files["mask"])
+        if converted:
+            _copy(Path(self.inputs.in_synth), files["synth"])
         _copy(Path(self.inputs.resampled), files["resampled"])
         _copy(Path(self.inputs.reoriented), files["reoriented"])
         _write_pose(pose, files["forward"])
@@ -70,7 +75,8 @@ class Derivatives(SimpleInterface):
         written = [*files.values()]
         forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
         expected = records["quality"]["expected_millilitres"]
-        for name, content in other_sidecars(self.inputs.known, records["mask"], expected, forward).items():
+        others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"))
+        for name, content in others.items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
         write_json(marker, forward_sidecar(self.inputs.known, pose, records))
         self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined
 
 from .template import TemplateInputSpec, target_of
 
@@ -14,6 +14,7 @@ class _PoseFigureInputSpec(TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     in_pose = File(exists=True, mandatory=True, desc="pose, atlas points to image points (ITK)")
+    in_synth = File(exists=True, desc="the image in the template's contrast, if it was converted")
 
 
 class _PoseFigureOutputSpec(TraitedSpec):
@@ -40,6 +41,7 @@ class PoseFigure(SimpleInterface):
             target.volume,
             target.mask,
             read_itk(self.inputs.in_pose),
+            synth=load_volume(self.inputs.in_synth) if isdefined(self.inputs.in_synth) else None,
         )
         self._results = {"out_figure": str(write_views(views, Path(runtime.cwd) / "views.json"))}
         return runtime

@@ -43,17 +43,20 @@ class FinishedImage:
 
     @property
     def synth(self) -> Path | None:
-        """The image in the template's contrast, where there is one."""
-        path = self.names.synth
-        return path if self.names.image.suffix == "T1w" and path.is_file() else None
+        """The converted image by which it was aligned, where there is one."""
+        return self.names.synth if self._converted and self.names.synth.is_file() else None
+
+    @property
+    def _converted(self) -> bool:
+        return bool(self.sidecar.get("ContrastConversion"))
 
     def missing(self) -> list[Path]:
         """Outputs that are not there."""
-        return [path for path in self.names.files() if not path.is_file()]
+        return [path for path in self.names.files(synth=self._converted) if not path.is_file()]
 
     def outputs(self) -> list[str]:
         """Its files that are there, relative to the output dataset; images and transforms before sidecars."""
-        files = [path for path in self.names.files(synth=self.synth is not None) if path.is_file()]
+        files = [path for path in self.names.files(synth=self._converted) if path.is_file()]
         return [self._shown(path) for path in sorted(files, key=lambda path: path.suffix == ".json")]
 
     def views(self, library: AtlasLibrary) -> Views:

@@ -113,8 +113,7 @@ def _views(done: FinishedImage, figure: Path | None, library: AtlasLibrary) -> V
     from ..reports.views import read_views
 
     try:
-        # the run's pictures are from before the image was converted to the template's contrast
-        return read_views(figure) if figure is not None and done.synth is None else done.views(library)
+        return read_views(figure) if figure is not None else done.views(library)
     except (PosepipeError, OSError, ValueError) as error:
         logger.warning("%s: no picture in the page (%s)", done.name, error)
         return f"It could not be made: {error}"

@@ -16,12 +16,13 @@ Records = Mapping[str, Mapping[str, Any]]
 
 STAGES = {
     "mask": "Mask",
+    "convert": "Conversion",
     "initial": "InitialPose",
     "refined": "Refinement",
     "quality": "Quality",
     "apply": "Resampling",
 }
-"""Stage of the workflow → its key under ``Seconds``."""
+"""Stage of the workflow → its key under ``Seconds``; of images that are not converted there is no record of ``convert``."""
 _PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "antspyx")
 
 
@@ -43,7 +44,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
     """
     from ..bids import HASH_KEY
 
-    quality = records["quality"]
+    quality, convert = records["quality"], records.get("convert")
     return {
         "Sources": known["Sources"],
         "Age": known["Age"],
@@ -52,6 +53,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Atlas": known["Atlas"],
         "Cohort": known["Cohort"],
         "Contrast": known["Contrast"],
+        **({"ContrastConversion": convert["network"]} if convert else {}),
         "Mask": records["mask"]["source"],
         "InitMethod": records["initial"]["method"],
         "RefineMethod": records["refined"]["method"],
@@ -63,17 +65,22 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Confidence": quality["confidence"],
         "QC": quality["qc"],
         "QCReasons": quality["reasons"],
-        "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items()},
-        "Weights": {**records["mask"]["weights"], **(records["initial"].get("witness") or {}).get("weights", {})},
+        "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items() if stage in records},
+        "Weights": {
+            **records["mask"]["weights"],
+            **(convert["weights"] if convert else {}),
+            **(records["initial"].get("witness") or {}).get("weights", {}),
+        },
         "SoftwareVersions": software_versions(),
         HASH_KEY: known["ParametersHash"],
     }
 
 
 def other_sidecars(
-    known: Mapping[str, Any], mask: Mapping[str, Any], expected: float, forward: str
+    known: Mapping[str, Any], mask: Mapping[str, Any], expected: float, forward: str, convert: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The sidecars of the other outputs, by the output's name; ``mask`` is the record of the brain mask.
+    """The sidecars of the other outputs, by the output's name; ``mask`` is the record of the brain mask, ``convert`` that of the
+    conversion, if there was one.
 
     ``expected`` is the volume (ml) of the template's mask: that of a brain of its age. ``forward`` names the forward transform, as a
     BIDS URI in a BIDS dataset.
@@ -81,6 +88,7 @@ def other_sidecars(
     image = known["Sources"][0]
     return {
         "backward": {"Sources": [forward], "InverseOf": forward},
+        **({"synth": _synthetic(known, convert)} if convert else {}),
         "mask": {
             "Type": "Brain",
             "Sources": known["Sources"],
@@ -110,4 +118,16 @@ def other_sidecars(
             "TemplateFiles": known["TemplateFiles"],
             "Warnings": known["Warnings"],
         },
+    }
+
+
+def _synthetic(known: Mapping[str, Any], convert: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Description": "Synthetic: drawn by a neural network from the T1w image, so that it can be aligned to a T2w template. Not an "
+        "acquired image: neither to be read nor to be measured.",
+        "Synthetic": True,
+        "SkullStripped": True,
+        "Sources": known["Sources"],
+        "Model": convert["network"],
+        "Weights": convert["weights"],
     }

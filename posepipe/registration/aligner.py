@@ -19,11 +19,13 @@ from ..errors import UsageError
 from ..geometry import Rigid, write_itk
 from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume, load_volume, save_volume
-from ..settings import ESTIMATE, MASK_CHOICES
+from ..plan import converts, template_contrast
+from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES
 from .age import AgeEstimate
 from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
 from .comparison import Comparison
+from .conversion import NETWORK, Converted, Converter
 from .deep import PoseNetworks
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
@@ -37,7 +39,8 @@ class Alignment:
     """One image in the frame of one template.
 
     ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
-    ``age_error`` is the standard error (weeks) of an ``age`` that was estimated, None where it was given.
+    ``age_error`` is the standard error (weeks) of an ``age`` that was estimated, None where it was given. ``conversion`` is the image in
+    T2-like contrast by which a T1w image was aligned, None where it was aligned as it is.
     """
 
     pose: Rigid
@@ -54,6 +57,12 @@ class Alignment:
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
     age_error: float | None = None
+    conversion: Converted | None = None
+
+    @property
+    def converted(self) -> Volume | None:
+        """The synthetic T2-like image by which a T1w image was aligned: on the image's grid, 0 outside the mask."""
+        return self.conversion.volume if self.conversion else None
 
     def resampled(self) -> Volume:
         """The image on the template's grid, one cubic interpolation."""
@@ -71,6 +80,7 @@ class Alignment:
             "Atlas": self.template.atlas,
             "Cohort": self.template.cohort,
             "Contrast": self.contrast,
+            **({"ContrastConversion": NETWORK} if self.conversion else {}),
             "Mask": self.mask.source,
             "InitMethod": self.initial.method,
             "RefineMethod": self.refined.method,
@@ -83,22 +93,29 @@ class Alignment:
             "QC": self.quality.qc,
             "QCReasons": list(self.quality.reasons),
             "Seconds": self.seconds,
-            "Weights": {**self.mask.weights, **(self.initial.witness.weights if self.initial.witness else {})},
+            "Weights": {
+                **self.mask.weights,
+                **(self.conversion.weights if self.conversion else {}),
+                **(self.initial.witness.weights if self.initial.witness else {}),
+            },
             "SoftwareVersions": software_versions(self.refined.method),
         }
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
-        """Write both transforms, the resampled and the reoriented image and the mask as ``folder/stem_…``; returns the paths."""
+        """Write both transforms, the resampled and the reoriented image, the mask and, if there is one, the conversion as
+        ``folder/stem_…``; returns the paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         space = self.template.space
         kind = self.contrast
+        converted = self.converted
         return [
             write_itk(self.pose, folder / f"{stem}_from-{kind}_to-{space}_mode-image_xfm.txt"),
             write_itk(~self.pose, folder / f"{stem}_from-{space}_to-{kind}_mode-image_xfm.txt"),
             save_volume(self.resampled(), folder / f"{stem}_space-{space.replace('+', '_cohort-')}_{kind}.nii.gz"),
             save_volume(self.reoriented(), folder / f"{stem}_desc-reoriented_{kind}.nii.gz"),
             save_volume(self.mask.volume, folder / f"{stem}_desc-brain_mask.nii.gz", dtype=np.uint8),
+            *([save_volume(converted, folder / f"{stem}_desc-synth_T2w.nii.gz", dtype=np.int16)] if converted else []),
         ]
 
 
@@ -108,6 +125,7 @@ class Aligner:
 
     ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
     ``refine``: ants, torch, none; ``mask``: auto, given, nonzero, network; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest.
+    ``convert``: T1w images to T2-like contrast by a network, for the alignment: auto (where the template is T2w only), always, never.
     ``threads`` (None: as torch and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's.
     ``cache_dir`` keeps rotation banks (default: the user's cache).
     """
@@ -118,6 +136,7 @@ class Aligner:
     refine: str = "ants"
     mask: str = "auto"
     contrast: str = "auto"
+    convert: str = "auto"
     age_policy: str = "error"
     device: str = "auto"
     threads: int | None = None
@@ -130,7 +149,10 @@ class Aligner:
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        options = (("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS), ("mask", self.mask, MASK_CHOICES))
+        options = (
+            ("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS), ("mask", self.mask, MASK_CHOICES),
+            ("convert", self.convert, CONVERT_CHOICES),
+        )  # fmt: skip
         for name, value, known in options:
             if value not in known:
                 msg = f"unknown {name} {value!r}: choose from {', '.join(known)}"
@@ -174,17 +196,23 @@ class Aligner:
                     guess = self._estimate(age, volume, brain.volume, kind)
                 age = guess.weeks
             choice: Choice = choose_template(
-                self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy
-            )
+                self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy,
+                onto=template_contrast(kind, self.convert),
+            )  # fmt: skip
             with _timed(seconds, "template"):
                 target = self.target(choice.template)
                 if self.init == "search":
                     _ = target.bank
+            conversion: Converted | None = None
+            if converts(kind, choice.contrast, self.convert):
+                with _timed(seconds, "convert"):
+                    conversion = self._converter.convert(volume, brain.volume)
+            seen = conversion.volume if conversion else volume
             with _timed(seconds, "prepare"):
-                compare = Comparison.of(volume, brain.volume, target, self.device)
+                compare = Comparison.of(seen, brain.volume, target, self.device)
             with _timed(seconds, "init"):
                 initial = initial_pose(
-                    volume,
+                    seen,
                     brain.volume,
                     target,
                     method=self.init,
@@ -194,7 +222,7 @@ class Aligner:
                 )
             with _timed(seconds, "refine"):
                 refined = refine_pose(
-                    volume,
+                    seen,
                     brain.volume,
                     target,
                     initial.pose,
@@ -219,12 +247,18 @@ class Aligner:
             seconds,
             (*(guess.warnings if guess else ()), *choice.warnings),
             guess.error if guess else None,
+            conversion,
         )
 
     @cached_property
     def _finder(self) -> BrainFinder:
         """Loaded when the first image needs it."""
         return BrainFinder(self.weights, self.device)
+
+    @cached_property
+    def _converter(self) -> Converter:
+        """Loaded when the first image is to be converted."""
+        return Converter(self.weights, self.device)
 
     def _estimate(self, age: str, volume: Volume, mask: Volume, contrast: str) -> AgeEstimate:
         if age != ESTIMATE:

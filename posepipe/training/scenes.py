@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -16,8 +14,8 @@ from scipy import ndimage
 from ..errors import UsageError
 from ..geometry.so3 import Array
 from ..imaging.volume import Volume
+from .archive import load_archive, save_archive
 
-FORMAT = 1
 SPACING_MM = (2.0, 3.0)
 """Scenes are kept at their own spacing in plane, but no finer and no coarser than this; the last axis is made as fine."""
 REACH_MM = 170.0
@@ -91,38 +89,22 @@ class Scenes:
         return cls(scenes, {group: terms for part in parts for group, terms in part.terms.items()})
 
     def save(self, path: str | Path) -> Path:
-        """Write one compressed file by atomic replace."""
-        path = Path(path)
-        about = json.dumps(
-            {
-                "format": FORMAT,
-                "terms": dict(self.terms),
-                "scenes": [{"name": s.name, "group": s.group, "spacing": s.spacing} for s in self.scenes],
-            }
-        )
-        arrays = {f"{kind}{i}": getattr(s, kind) for i, s in enumerate(self.scenes) for kind in ("image", "mask")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            np.savez_compressed(temporary, about=np.array(about), **arrays)
-            return temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write one compressed file (.npz) by atomic replace."""
+        about = {
+            "terms": dict(self.terms),
+            "scenes": [{"name": s.name, "group": s.group, "spacing": s.spacing} for s in self.scenes],
+        }
+        return save_archive(path, about, {f"{kind}{i}": getattr(s, kind) for i, s in enumerate(self.scenes) for kind in ("image", "mask")})
 
     @classmethod
     def load(cls, path: str | Path) -> Scenes:
         """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
-        try:
-            with np.load(path) as file:
-                about = json.loads(str(file["about"]))
-                if about["format"] != FORMAT:
-                    msg = f"{path}: made by another version of posepipe; make it again with `posepipe-tools train scenes`"
-                    raise UsageError(msg)
-                scenes = [Scene(image=file[f"image{i}"], mask=file[f"mask{i}"], **s) for i, s in enumerate(about["scenes"])]
-                return cls(tuple(scenes), about["terms"])
-        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            msg = f"{path}: not a file of scenes ({error}); make one with `posepipe-tools train scenes`"
-            raise UsageError(msg) from error
+
+        def made(about: dict[str, Any], file: Any) -> Scenes:
+            scenes = [Scene(image=file[f"image{i}"], mask=file[f"mask{i}"], **s) for i, s in enumerate(about["scenes"])]
+            return cls(tuple(scenes), about["terms"])
+
+        return load_archive(path, "scenes", made)
 
 
 def scene_of(name: str, group: str, image: Volume, mask: Volume) -> Scene:

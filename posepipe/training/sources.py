@@ -7,12 +7,10 @@ brain radii either way of the mask's centre: an image (1–255 within the mask) 
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -22,11 +20,11 @@ from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
+from .archive import load_archive, save_archive
 from .split import Split
 
 SIDE = 80
 LEFT = 128
-FORMAT = 1
 KINDS = ("labels", "T2w", "T1w")
 MAX_LABELS = LEFT - 1
 
@@ -88,33 +86,18 @@ class Sources:
 
     def save(self, path: str | Path) -> Path:
         """Write one compressed file by atomic replace; raises :class:`~posepipe.errors.UsageError` for a name that does not end in .npz."""
-        path = Path(path)
-        if path.suffix != ".npz":
-            msg = f"{path}: sources are written as .npz; give the file that ending"
-            raise UsageError(msg)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps({"format": FORMAT, "pictures": [asdict(p) for p in self.pictures], "terms": dict(self.terms)})
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            np.savez_compressed(temporary, voxels=self.voxels, masks=self.masks, about=np.array(about))
-            return temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        about = {"pictures": [asdict(p) for p in self.pictures], "terms": dict(self.terms)}
+        return save_archive(path, about, {"voxels": self.voxels, "masks": self.masks})
 
     @classmethod
     def load(cls, path: str | Path) -> Sources:
         """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
-        try:
-            with np.load(path) as file:
-                about = json.loads(str(file["about"]))
-                if about["format"] != FORMAT:
-                    msg = f"{path}: made by another version of posepipe; make it again with `posepipe-tools train sources`"
-                    raise UsageError(msg)
-                pictures = tuple(Picture(**p) for p in about["pictures"])
-                return cls(pictures, file["voxels"], file["masks"], about.get("terms", {}))
-        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            msg = f"{path}: not a file of training sources ({error}); make one with `posepipe-tools train sources`"
-            raise UsageError(msg) from error
+
+        def made(about: dict[str, Any], file: Any) -> Sources:
+            pictures = tuple(Picture(**p) for p in about["pictures"])
+            return cls(pictures, file["voxels"], file["masks"], about.get("terms", {}))
+
+        return load_archive(path, "sources", made)
 
 
 class Collector:

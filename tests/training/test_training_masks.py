@@ -92,7 +92,7 @@ def test_scenes_keep_place_and_size_and_are_read_turned(tmp_path: Path) -> None:
 
 def test_what_is_no_file_of_scenes_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="not a file of scenes"):
+    with pytest.raises(UsageError, match="not a file of training scenes"):
         Scenes.load(tmp_path / "a.npz")
     with pytest.raises(UsageError, match="no scenes"):
         Scenes.joined([])

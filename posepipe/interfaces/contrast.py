@@ -1,0 +1,52 @@
+"""The contrast of an image, converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+
+from .records import stopwatch, write_record
+
+
+class _ContrastConvertInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="the image (T1w)")
+    in_mask = File(exists=True, mandatory=True, desc="its brain mask")
+    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
+    torch_threads = traits.Range(low=1, value=1, usedefault=True, nohash=True, desc="threads of torch")
+
+
+class _ContrastConvertOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="synthetic T2-like image on the image's grid, 0 outside the mask")
+    out_record = File(exists=True, desc="JSON: network, weights, seconds")
+
+
+class ContrastConvert(SimpleInterface):
+    """A T1w image inside its brain mask as if it were T2w, drawn by a network; for alignment alone."""
+
+    input_spec = _ContrastConvertInputSpec
+    output_spec = _ContrastConvertOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+        import torch
+
+        from ..imaging.volume import load_volume, save_volume
+        from ..registration.aligner import pick_device
+        from ..registration.conversion import NETWORK, Converter
+
+        torch.set_num_threads(self.inputs.torch_threads)
+        record: dict[str, Any] = {"network": NETWORK}
+        with stopwatch(record):
+            mask = load_volume(self.inputs.in_mask, np.uint8)
+            folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
+            converter = Converter(folder, pick_device(self.inputs.device))
+            converted = converter.convert(load_volume(self.inputs.in_file), mask.with_data(mask.data > 0))
+            path = save_volume(converted.volume, Path(runtime.cwd) / "converted.nii.gz", np.int16)
+        self._results = {
+            "out_file": str(path),
+            "out_record": write_record(runtime.cwd, "contrast", record | {"weights": converted.weights}),
+        }
+        return runtime

@@ -1,0 +1,51 @@
+"""The one file that sources and scenes are kept in: arrays, and a text that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import UsageError
+
+FORMAT = 1
+_T = TypeVar("_T")
+
+
+def save_archive(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write one compressed file by atomic replace; raises :class:`~posepipe.errors.UsageError` for a name that does not end in .npz."""
+    path = Path(path)
+    if path.suffix != ".npz":
+        msg = f"{path}: what networks train on is written as .npz; give the file that ending"
+        raise UsageError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    text = np.array(json.dumps({"format": FORMAT, **about}))
+    try:
+        np.savez_compressed(temporary, about=text, **arrays)  # type: ignore[arg-type]
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_archive(path: str | Path, what: str, made: Callable[[dict[str, Any], Any], _T]) -> _T:
+    """What ``made`` makes of the text and the arrays of a file of :func:`save_archive` that holds ``what`` (sources, scenes).
+
+    Raises :class:`~posepipe.errors.UsageError` for anything else.
+    """
+    again = f"`posepipe-tools train {what}`"
+    try:
+        with np.load(path) as file:
+            about = json.loads(str(file["about"]))
+            if about["format"] != FORMAT:
+                msg = f"{path}: made by another version of posepipe; make it again with {again}"
+                raise UsageError(msg)
+            return made(about, file)
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"{path}: not a file of training {what} ({error}); make one with {again}"
+        raise UsageError(msg) from error
