@@ -10,10 +10,12 @@ from ..errors import UsageError
 
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 180)
 """Degrees."""
+OTHERWISE = {"val_dice": "overlap (Dice)", "val_mae": "mean absolute error", "loss": "loss"}
+"""What is drawn beside the loss of a network that finds no pose; the first that the log has."""
 
 
 def plot_log(log: Path, output: Path) -> Path:
-    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees.
+    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees, or what else was validated.
 
     Raises :class:`~posepipe.errors.UsageError` for a log without lines.
     """
@@ -39,15 +41,18 @@ def plot_log(log: Path, output: Path) -> Path:
         x, y = _column(rows, name)
         if x:
             errors.plot(x, y, label=label, **style)
-    errors.set_ylabel("rotation error (°)")
-    errors.set_yscale("log")
-    errors.yaxis.set_major_locator(FixedLocator(TICKS))
-    errors.yaxis.set_minor_locator(NullLocator())
-    errors.yaxis.set_major_formatter("{x:g}")
-    lowest = min((y for name in ("median", "val_median") for y in _column(rows, name)[1]), default=1.0)
-    errors.set_ylim(max((t for t in TICKS if t <= lowest), default=TICKS[0]) * 0.9, 200)
     if errors.lines:
-        errors.legend(frameon=False, fontsize=8)
+        errors.set_ylabel("rotation error (°)")
+        errors.set_yscale("log")
+        errors.yaxis.set_major_locator(FixedLocator(TICKS))
+        errors.yaxis.set_minor_locator(NullLocator())
+        errors.yaxis.set_major_formatter("{x:g}")
+        lowest = min(y for name in ("median", "val_median") for y in _column(rows, name)[1])
+        errors.set_ylim(max((t for t in TICKS if t <= lowest), default=TICKS[0]) * 0.9, 200)
+    else:  # no poses: masks, contrast
+        name = next(n for n in OTHERWISE if _column(rows, n)[0])
+        errors.plot(*_column(rows, name), color="tab:orange", marker="o", ms=3, label=f"validation, {OTHERWISE[name]}")
+    errors.legend(frameon=False, fontsize=8)
     switch = [int(before["step"]) for before, row in pairwise(rows) if before["stage"] != row["stage"]]
     for axes in (loss, errors):
         axes.set_xlabel("step")
