@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .layers import Layer, doubled
+from .layers import Encoder, Layer, doubled
 from .procrustes import Similarity, procrustes
 
 HALF_SIDE = 1.6
@@ -38,7 +38,7 @@ class CoordinateField(NamedTuple):
         return procrustes(self.position.flatten(2).transpose(1, 2), where.expand(len(self.position), -1, -1), self.weight)
 
 
-class CoordinateNet(nn.Module):
+class CoordinateNet(Encoder):
     """U-Net on two channels, brain intensities and mask: (B, 2, S, S, S) → :class:`CoordinateField` on S/2.
 
     ``size`` S is a multiple of 16 (four halvings), the cube :data:`HALF_SIDE` radii either way of the mask's centre. ``width`` gives the
@@ -47,16 +47,9 @@ class CoordinateNet(nn.Module):
     """
 
     def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (16, 48, 96, 192), *, residual: bool = False) -> None:
-        super().__init__()
-        if size < 16 or size % 16:
-            msg = f"size must be a multiple of 16, not {size}"
-            raise ValueError(msg)
-        self.size, self.residual = size, residual
+        super().__init__(2, size, width)
+        self.residual = residual
         a, b, c, d = width
-        self.fine = nn.Sequential(Layer(2, a, 2), Layer(a, a))
-        self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))
-        self.coarse = nn.Sequential(Layer(b, c, 2), Layer(c, c))
-        self.bottom = nn.Sequential(Layer(c, d, 2), Layer(d, d), Layer(d, d))
         self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
         self.head = nn.Conv3d(a, 5, 1)
         # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import Layer, doubled
+from .layers import Encoder, Layer, doubled
 
 COARSE_MM = 6.0
 """Spacing of the grid on which the whole image is looked at."""
@@ -19,7 +19,7 @@ BRIGHTEST = 1.5
 _ENOUGH, _GOLDEN = 4096, 0.6180339887498949
 
 
-class MaskNet(nn.Module):
+class MaskNet(Encoder):
     """U-Net (B, 1, X, Y, Z) → logits of being brain on the same grid; X, Y, Z are multiples of 16 (four halvings).
 
     ``size`` is the side of the cubes it was trained on. ``width`` gives the channels from fine to coarse; the finest grid of features is
@@ -30,16 +30,9 @@ class MaskNet(nn.Module):
     def __init__(
         self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128), least: float | None = None
     ) -> None:
-        super().__init__()
-        if size < 16 or size % 16:
-            msg = f"size must be a multiple of 16, not {size}"
-            raise ValueError(msg)
-        self.size, self.least = size, least
+        super().__init__(1, size, width)
+        self.least = least
         a, b, c, d = width
-        self.fine = nn.Sequential(Layer(1, a, 2), Layer(a, a))
-        self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))
-        self.coarse = nn.Sequential(Layer(b, c, 2), Layer(c, c))
-        self.bottom = nn.Sequential(Layer(c, d, 2), Layer(d, d), Layer(d, d))
         # narrowed before the grids are joined: most of a U-Net's work would be there
         self.narrow_bottom, self.narrow_coarse, self.narrow_middle = nn.Conv3d(d, c, 1), nn.Conv3d(c, b, 1), nn.Conv3d(b, a, 1)
         self.up_coarse, self.up_middle, self.up_fine = Layer(2 * c, c), Layer(2 * b, b), Layer(2 * a, a)
