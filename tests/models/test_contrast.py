@@ -13,7 +13,7 @@ NARROW = (4, 4, 8, 8, 8)
 @pytest.mark.parametrize("shape", [(32, 32), (64, 96)])
 def test_a_drawing_has_the_size_of_its_slice(shape: tuple[int, int]) -> None:
     network = ContrastNet(width=NARROW).eval()
-    drawn = network(torch.rand(2, 3, *shape))
+    drawn = network(torch.rand(2, 3, *shape)).detach()
     assert drawn.shape == (2, 1, *shape)
     assert float(drawn.min()) > 0 and float(drawn.max()) < 1
 
