@@ -47,7 +47,8 @@ def uses_mask_networks(image: InputImage, mode: str) -> bool:
 class ImagePlan:
     """One image that can be processed.
 
-    ``contrast`` is the image's own; ``converted`` says that it is aligned by its conversion to T2-like contrast. ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
+    ``contrast`` is the image's own; ``converted`` says that it is aligned by its conversion to T2-like contrast.
+    ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
     that an earlier run finished it with the same.

@@ -65,3 +65,25 @@ def mask_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def contrast_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    """A function that makes a folder with a contrast network, set by hand: bright becomes dark, more sharply for a larger ``gain``."""
+    import torch
+
+    from posepipe.models import save_network
+    from posepipe.models.contrast import ContrastNet
+
+    def make(gain: float = 4.0) -> Path:
+        folder, options = tmp_path_factory.mktemp("contrast-weights"), {"size": 32, "width": [4, 4, 4, 4, 4]}
+        network = ContrastNet(**options)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            network.head.weight[0, -2, 1, 1] = -gain  # of the three slices that it sees, the middle one's middle
+            network.head.bias[:] = gain / 2
+        save_network(network, "contrast", folder, architecture="ContrastNet", options=options, card="# Test\n", terms="none")
+        return folder
+
+    return make

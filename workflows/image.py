@@ -9,6 +9,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
@@ -29,7 +30,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
-        inputnode → mask → initial → refined → quality, apply, figure → derivatives
+        inputnode → mask → (conversion →) initial → refined → quality, apply, figure → derivatives
+
+    A T1w image that is converted to T2-like contrast is aligned by its conversion; what is written is the image itself.
 
     Parameters
     ----------
@@ -75,16 +78,27 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     refining = {"method": settings.refine, "seed": settings.random_seed}
     of_refining = omp_nthreads if settings.refine == "ants" else of_torch
     refined = _node(RefinePose(num_threads=of_refining, **refining, **compute), "refinement", of_refining)
-    quality = pe.Node(PoseQuality(age=plan.age.weeks, **template), name="quality", mem_gb=0.5)
+    quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
 
     given: list[Any] = [("image", "in_file")]
+    aligned: tuple[Any, list[Any]] = (inputnode, given)
+    if plan.converted:
+        convert = _node(ContrastConvert(device=settings.device, torch_threads=of_torch, **networks), "conversion", of_torch)
+        aligned = (convert, [("out_file", "in_file")])
+        workflow.connect([
+            (inputnode, convert, given),
+            (mask, convert, [("out_mask", "in_mask")]),
+            (convert, figure, [("out_file", "in_synth")]),
+            (convert, derivatives, [("out_file", "in_synth"), ("out_record", "convert_record")]),
+        ])  # fmt: skip
     workflow.connect([
         (inputnode, mask, [*given, ("mask", "in_mask")]),
-        (inputnode, initial, given),
-        (inputnode, refined, given),
+        (aligned[0], initial, aligned[1]),
+        (aligned[0], refined, aligned[1]),
+        (inputnode, quality, given),
         (inputnode, apply, given),
         (inputnode, figure, given),
         (mask, initial, [("out_mask", "in_mask")]),
@@ -129,7 +143,7 @@ def _mask_node(plan: ImagePlan, settings: Settings, networks: dict[str, str], th
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
     template, names = plan.choice.template, plan.names
-    outputs = ("forward", "backward", "resampled", "reoriented", "mask")
+    outputs = ("forward", "backward", "resampled", "reoriented", "mask", *(("synth",) if plan.converted else ()))
     return {
         "out_dir": str(settings.out_dir),
         "out_files": {name: str(getattr(names, name)) for name in outputs},

@@ -25,6 +25,10 @@ NIPYPE = (
     "and extensible neuroimaging data processing framework in Python. Frontiers in Neuroinformatics 5:13, 2011. "
     "doi:10.3389/fninf.2011.00013"
 )
+PIX2PIX = (
+    "Isola P, Zhu JY, Zhou T, Efros AA. Image-to-image translation with conditional adversarial networks. IEEE Conference on Computer "
+    "Vision and Pattern Recognition, 5967-5976, 2017. doi:10.1109/CVPR.2017.632"
+)
 SYNTHSTRIP = (
     "Hoopes A, Mora JS, Dalca AV, Fischl B, Hoffmann M. SynthStrip: skull-stripping for any brain image. NeuroImage 260:119474, 2022. "
     "doi:10.1016/j.neuroimage.2022.119474"
@@ -32,6 +36,11 @@ SYNTHSTRIP = (
 
 _AGE = (
     "Their ages were not recorded, and were estimated from the size of the brain and its similarity to the cohorts of atlases. "
+)
+_CONVERSION = (
+    "For the alignment alone they were converted to T2-like contrast by the generator of a conditional adversarial network (pix2pix, Isola "
+    "et al. 2017; for this use Salehi et al. 2019), slice by slice along three axes and averaged; these synthetic images were used for "
+    "nothing else. "
 )
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
@@ -71,6 +80,7 @@ class Methods:
     refine: str
     weights: tuple[tuple[str, str], ...] = ()
     age_estimated: bool = False
+    converted: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -79,7 +89,10 @@ class Methods:
         mask = planned_mask(plan.image, settings.mask)
         init = "deep" if settings.init == "auto" else settings.init
         guessed = plan.age.error is not None
-        return cls(plan.contrast, template.atlas, template.contrast, mask, init, settings.refine, age_estimated=guessed)
+        return cls(
+            plan.contrast, template.atlas, template.contrast, mask, init, settings.refine,
+            age_estimated=guessed, converted=plan.converted,
+        )  # fmt: skip
 
     @classmethod
     def ran(cls, sidecar: Mapping[str, Any], resampled: Mapping[str, Any]) -> Methods:
@@ -94,6 +107,7 @@ class Methods:
             refine=str(sidecar.get("RefineMethod", "")),
             weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
             age_estimated=sidecar.get("AgeStandardError") is not None,
+            converted=bool(sidecar.get("ContrastConversion")),
         )
 
 
@@ -117,14 +131,15 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
     weights = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in methods.weights)
     text = (
         f"{methods.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
-        f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} {init}, {refine} "
+        f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} "
+        f"{_CONVERSION if methods.converted else ''}{init}, {refine} "
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."
     )
     citation = (f"Atlas {methods.atlas}: {manifest.citation}",) if manifest and manifest.citation else ()
     networks = (SYNTHSTRIP,) if methods.mask in {"network", "auto"} else ()
-    return text, (*networks, *((ANTS,) if methods.refine == "ants" else ()), *citation)
+    return text, (*networks, *((PIX2PIX,) if methods.converted else ()), *((ANTS,) if methods.refine == "ants" else ()), *citation)
 
 
 def citation(paragraphs: Iterable[str], references: Iterable[str]) -> str:

@@ -56,7 +56,8 @@ def choose_template(
     week for an atlas of one cohort). Otherwise it is outside what is here: an error, or with ``age_policy="nearest"``
     a warning. A cohort more than 2 weeks away, in an atlas of wide steps, is told in a warning.
 
-    **Contrast:** the image's own (or ``onto``, for an image that will be converted) where the atlas has it for that age, else the atlas's T2w with a warning.
+    **Contrast:** the image's own (or ``onto``, for an image that will be converted) where the atlas has it for that age,
+    else the atlas's T2w with a warning.
 
     **``atlas="auto"``:** the first that covers the age in this order. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (an
     atlas of spina bifida, so last). Newborn: Serag, dhcpVol, BCP. An image is taken for a newborn's when ``stage`` is

@@ -122,6 +122,8 @@ class RefinePose(SimpleInterface):
 
 
 class _PoseQualityInputSpec(TemplateInputSpec):
+    in_file = File(exists=True, desc="the image as it was scanned, to see whether it looks like its contrast")
+    contrast = traits.Enum("T2w", "T1w", desc="contrast that the image is said to have")
     in_mask = File(exists=True, mandatory=True, desc="brain mask of the image")
     mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
     initial_pose = File(exists=True, mandatory=True, desc="pose of InitialPose (ITK)")
@@ -143,6 +145,7 @@ class PoseQuality(SimpleInterface):
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from ..imaging.volume import load_volume
         from ..registration.quality import judge_pose
 
         record: dict[str, Any] = {}
@@ -154,6 +157,8 @@ class PoseQuality(SimpleInterface):
                 mask_of(self.inputs.in_mask, self.inputs.mask_record),
                 target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
+                image=load_volume(self.inputs.in_file) if isdefined(self.inputs.in_file) else None,
+                contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
             )
         record |= {
             "qc": quality.qc,

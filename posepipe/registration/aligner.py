@@ -231,7 +231,7 @@ class Aligner:
                     seed=self.seed,
                     compare=compare,
                 )
-        quality = judge_pose(initial, refined, brain, target, age)
+        quality = judge_pose(initial, refined, brain, target, age, image=volume, contrast=kind)
         return Alignment(
             refined.pose,
             choice.template,

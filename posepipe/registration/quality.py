@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
+from ..imaging.volume import Volume
 from .confidence import ConfidenceModel, confidence, load_confidence
 from .initial import InitialPose
+from .looks import contrast_seen
 from .refine import Refined
 from .target import Target
 
@@ -37,8 +39,11 @@ def judge_pose(
     age: float | None,
     *,
     model: ConfidenceModel | None = None,
+    image: Volume | None = None,
+    contrast: str | None = None,
 ) -> Quality:
     """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``model`` (default: the package's).
+    Where ``image`` (as it was scanned) is given, it must look like the ``contrast`` that it is said to have.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
@@ -62,6 +67,8 @@ def judge_pose(
         reasons.extend(_signs(initial, refined))
     elif failed:
         reasons.append(_overlap(refined))
+    if image is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
+        reasons.extend(_looks_like_another(image, contrast, mask, target, refined))
     reasons.extend((*mask.warnings, *refined.warnings))
     verdict = "fail" if failed else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
@@ -78,6 +85,16 @@ def _signs(initial: InitialPose, refined: Refined) -> list[str]:
     if moved > MOVED_DEGREES:
         signs.append(f"refinement turned the pose by {moved:.0f}°, more than it should need")
     return signs
+
+
+def _looks_like_another(image: Volume, contrast: str, mask: BrainMask, target: Target, refined: Refined) -> list[str]:
+    seen, correlation = contrast_seen(image, mask.volume, target, refined.pose)
+    if seen in {None, contrast}:
+        return []
+    return [
+        f"called {contrast}, but looks like {seen} (correlation with the {target.contrast} template {correlation:.2f}): check the file, or "
+        f"say --contrast {seen}"
+    ]
 
 
 def _overlap(refined: Refined) -> str:

@@ -28,8 +28,9 @@ SPACING = 1.6
 class Target:
     """A template's image and mask, and what the registration needs of them, made once when first asked for.
 
-    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``). ``to_canonical`` (3, 3) turns its RAS world
-    upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank is kept in ``cache_dir`` (None: in memory only).
+    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``); ``contrast`` is T2w or T1w. ``to_canonical`` (3, 3)
+    turns its RAS world upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank is kept in ``cache_dir`` (None: in memory
+    only).
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Target:
         to_canonical: Array | None = None,
         cache_dir: Path | None = None,
         device: torch.device | str = "cpu",
+        contrast: str = "T2w",
     ) -> None:
-        self.volume, self.mask, self.name, self.to_canonical = volume, mask, name, to_canonical
+        self.volume, self.mask, self.name, self.to_canonical, self.contrast = volume, mask, name, to_canonical, contrast
         self._cache_dir, self._device = cache_dir, device
 
     @classmethod
@@ -61,7 +63,10 @@ class Target:
                 raise AtlasError(msg)
             mask = given_mask(given, volume).volume
         folder = cache_dir or default_cache()
-        return cls(volume, mask, template.space, to_canonical=template.to_canonical, cache_dir=folder, device=device)
+        return cls(
+            volume, mask, template.space,
+            to_canonical=template.to_canonical, cache_dir=folder, device=device, contrast=template.contrast,
+        )  # fmt: skip
 
     @cached_property
     def brain(self) -> Brain:

@@ -108,14 +108,21 @@ def contrast_note(sidecar: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
 
     >>> contrast_note({"Contrast": "T1w"}, {"TemplateContrast": "T2w"})
     'T1w image on a T2w template'
+    >>> contrast_note({"Contrast": "T1w", "ContrastConversion": "contrast"}, {"TemplateContrast": "T2w"})
+    'T1w image on a T2w template, aligned by a synthetic T2w image'
     """
     own, template = sidecar.get("Contrast"), grid.get("TemplateContrast")
-    return f"{own} image on a {template} template" if own and template and own != template else ""
+    if not own or not template or own == template:
+        return ""
+    by = ", aligned by a synthetic T2w image" if sidecar.get("ContrastConversion") else ""
+    return f"{own} image on a {template} template{by}"
 
 
 def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     """How the pose was found, and with which weights."""
     rows = [("Initial pose", _text(sidecar.get("InitMethod"))), ("Refinement", _text(sidecar.get("RefineMethod")))]
+    if sidecar.get("ContrastConversion"):
+        rows.insert(0, ("Aligned by", f"a synthetic T2w image, drawn by the network {sidecar['ContrastConversion']}"))
     weights = sidecar.get("Weights") or {}
     if not weights:
         return [*rows, ("Network weights", "none used")]
@@ -177,7 +184,7 @@ def describe(output: str) -> str:
         (r"_space-.*\.nii(\.gz)?$", "image on the template's grid"),
         (r"_desc-reoriented_.*\.nii(\.gz)?$", "image with a new header, its voxels as they were"),
         (r"_desc-brain_mask\.nii(\.gz)?$", "brain mask used"),
-        (r"_desc-synth_.*\.nii(\.gz)?$", "image converted to the template's contrast"),
+        (r"_desc-synth_.*\.nii(\.gz)?$", "synthetic T2w image, made for the alignment: not to be measured"),
     ):
         if re.search(pattern, name):
             return meaning

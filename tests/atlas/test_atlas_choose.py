@@ -41,6 +41,15 @@ def test_the_nearest_cohort_is_chosen(library, age):
     assert choice.warnings == ()
 
 
+def test_an_image_to_be_converted_gets_a_template_of_another_contrast(library):
+    """But it is a newborn's all the same."""
+    for atlas in ("auto", "Serag"):
+        choice = choose_template(library, age=34, contrast="T1w", onto="T2w", atlas=atlas)
+        assert (choice.template.space, choice.contrast, choice.warnings) == ("Serag+34", "T2w", ())
+    with pytest.raises(UsageError, match="contrast of the template is one of T1w, T2w, not 'CT'"):
+        choose_template(library, age=34, contrast="T1w", onto="CT")
+
+
 @given(age=st.one_of(st.floats(0.1, 19.99), st.floats(39.01, 900)))
 def test_ages_outside_are_refused_or_said(library, age):
     with pytest.raises(AgeError, match="--age-policy nearest"):

@@ -93,12 +93,19 @@ ALIKE = [
 
 
 def test_inputs_that_are_alike_do_not_collide(outputs):
-    check_collisions([outputs(name) for name in ALIKE])
+    made = [outputs(name) for name in ALIKE]
+    check_collisions([(names.image, names.files(synth=names.image.suffix == "T1w")) for names in made])
 
 
 def test_collisions_name_both_inputs(outputs):
     with pytest.raises(BidsError, match=r"sub-01_T2w.nii.gz and .*sub-01_T2w.nii would both be written to /out/sub-01"):
-        check_collisions([outputs("sub-01_T2w.nii.gz"), outputs("sub-01_T2w.nii")])
+        check_collisions([(names.image, names.files()) for names in map(outputs, ("sub-01_T2w.nii.gz", "sub-01_T2w.nii"))])
+
+
+def test_two_images_with_one_conversion_collide(outputs):
+    both = [outputs(f"sub-01_{suffix}.nii.gz") for suffix in ("T1w", "T2w")]
+    with pytest.raises(BidsError, match=r"would both be written to .*sub-01_desc-synth_T2w.nii.gz"):
+        check_collisions([(names.image, names.files(synth=True)) for names in both])
 
 
 def test_two_atlas_cohorts_of_one_image_differ(outputs):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posepipe.bids import read_json, write_json
 from posepipe.cli.app import main
 from posepipe.imaging.demo_data import write_demo
 from posepipe.imaging.volume import load_volume, save_volume
@@ -59,8 +60,10 @@ def make_pages(folder: Path) -> Pages:
     assert code == 0, told
     code, told = pages.main("--participant-label", "03", "06", "07", "--init", "axes", "--refine", "torch")
     assert code == 1 and "2 failed" not in told, told
-    # beside the T1w image, the T2w of the same head, as a converted contrast would be
+    # the T2w of the same head, as if the T1w had been aligned by its conversion
     _copy(bids / "sub-03" / "anat" / "sub-03_T2w.nii.gz", out / "sub-03" / "anat" / "sub-03_desc-synth_T2w.nii.gz")
+    (sidecar,) = (out / "sub-03" / "anat").glob("sub-03_from-T1w_*_xfm.json")
+    write_json(sidecar, read_json(sidecar) | {"ContrastConversion": "contrast"})
     code, told = pages.main("--reports-only", "--participant-label", "03")
     assert code == 0, told
     return pages

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder / "out", before, tree(folder / "out"), (one, two))
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory, contrast_weights: Callable[[], Path]) -> tuple[int, Path]:
+    """Exit code and output folder of a run over one newborn, whose T1w image is converted."""
+    folder = tmp_path_factory.mktemp("converted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "home"))
+        demo = write_demo(folder, spacing=2.0)
+        options = ["-w", str(folder / "work"), "--atlas-dir", str(demo.atlas_dir), "--atlas", "Phantom", "--nprocs", "1"]
+        options += ["--init", "center", "--refine", "none", "--participant-label", "03"]
+        options += ["--convert", "always", "--weights", str(contrast_weights())]
+        return main([str(demo.bids_dir), str(folder / "out"), "participant", *options]), folder / "out"
+
+
 def test_participant_level_writes_exactly_these_files(run: Run):
     logs = [f"{unit}/log/RUN/posepipe.toml" for unit in UNITS]
     assert run.codes[0] == 0
@@ -89,6 +103,13 @@ def test_group_level_adds_exactly_these_files(run: Run):
     assert run.codes[1] == 0
     assert sorted({*run.after_group} - {*run.after_participant}) == sorted(GROUP)
     assert {*run.after_participant} <= {*run.after_group}
+
+
+def test_a_converted_image_leaves_two_more(converted: tuple[int, Path]):
+    code, out = converted
+    synth = [f"sub-03/anat/sub-03_desc-synth_T2w.{kind}" for kind in ("nii.gz", "json")]
+    own = [path for path in IMAGES if path.startswith("sub-03")]
+    assert code == 0 and tree(out) == sorted([*SHARED, "sub-03.html", "sub-03/log/RUN/posepipe.toml", *own, *synth])
 
 
 def test_description_tells_what_it_was_made_with(run: Run):
@@ -104,14 +125,15 @@ def test_description_tells_what_it_was_made_with(run: Run):
     assert "T1w images were aligned" in citation and "Brain masks that came with the images" in citation
 
 
-def test_the_output_passes_the_bids_validator(run: Run, tmp_path: Path):
+def test_the_output_passes_the_bids_validator(run: Run, converted: tuple[int, Path], tmp_path: Path):
     if importlib.util.find_spec("bids_validator_deno") is None:
         pytest.skip("bids-validator-deno is not installed: pip install bids-validator-deno")
     program = Path(sys.executable).with_name("bids-validator-deno")
     report = tmp_path / "report.json"
-    command = [str(program), str(run.out), "--format", "json", "--outfile", str(report)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    issues = json.loads(report.read_text())["issues"]["issues"]
-    errors = [(issue["code"], issue.get("subCode"), issue.get("location")) for issue in issues if issue["severity"] == "error"]
-    assert not errors, errors
-    assert told.returncode == 0
+    for out in (run.out, converted[1]):
+        command = [str(program), str(out), "--format", "json", "--outfile", str(report)]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        issues = json.loads(report.read_text())["issues"]["issues"]
+        errors = [(issue["code"], issue.get("subCode"), issue.get("location")) for issue in issues if issue["severity"] == "error"]
+        assert not errors, errors
+        assert told.returncode == 0

@@ -21,12 +21,13 @@ from PIL import Image
 from posepipe.workflows.engine import execution_config
 
 from posepipe.atlas import Template
-from posepipe.bids import Failures, InputImage, OutputNames, read_json
+from posepipe.bids import Failures, InputImage, OutputNames, read_json, write_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
 from posepipe.imaging.phantom import brain_labels, brain_mask, render, subject
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.finished import finished_images, sessions_of
@@ -39,7 +40,7 @@ from posepipe.models.listing import LISTING
 from posepipe.models.weights import MASK_NETWORKS, hashes
 from posepipe.reports.views import read_views
 
-MODULES = ("apply", "derivatives", "figure", "mask", "page", "pose")
+MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
 WEEK, SPACING = 28.0, 2.0
 
 
@@ -164,6 +165,36 @@ def test_mask_is_made_anew_with_other_weights_only(case: dict[str, Any], tmp_pat
     node(one).run()
     shutil.copytree(one, tmp_path / "copy")
     assert node(tmp_path / "copy", torch_threads=2, device="cpu").is_cached() == (True, True)
+    assert node(other).is_cached()[1] is False
+
+
+def test_conversion_keeps_the_grid_and_tells_the_network(
+    case: dict[str, Any], results: dict[str, Any], tmp_path: Path, contrast_weights: Any
+) -> None:
+    weights = contrast_weights()
+    image, mask = case["folder"] / "image.nii.gz", results["mask"].out_mask
+    done = ContrastConvert(in_file=str(image), in_mask=mask, weights=str(weights / LISTING), device="cpu").run(cwd=str(tmp_path)).outputs
+    before, after, inside = load_volume(image), load_volume(done.out_file), load_volume(mask).data > 0
+    assert after.same_grid(before) and not after.data[~inside].any()
+    assert np.corrcoef(before.data[inside], after.data[inside])[0, 1] < -0.9
+    record = read_json(done.out_record)
+    assert (record["network"], record["weights"]) == ("contrast", hashes(("contrast",), weights)) and record["seconds"] > 0
+
+
+def test_conversion_is_made_anew_with_other_weights_only(
+    case: dict[str, Any], results: dict[str, Any], tmp_path: Path, contrast_weights: Any
+) -> None:
+    one, other = contrast_weights(3.0), contrast_weights(5.0)
+
+    def node(weights: Path, **options: Any) -> pe.Node:
+        given = {"in_file": str(case["folder"] / "image.nii.gz"), "in_mask": results["mask"].out_mask, "weights": str(weights / LISTING)}
+        made = pe.Node(ContrastConvert(**given, **options), name="conversion", base_dir=str(tmp_path))
+        made.config = execution_config()
+        return made
+
+    first = node(one, device="cpu")
+    first.run()
+    assert node(one, device="auto", torch_threads=2).is_cached() == (True, True)
     assert node(other).is_cached()[1] is False
 
 
@@ -338,7 +369,11 @@ def test_page_shows_a_synthetic_contrast_where_the_file_is(
     derivatives(results, t1).run(cwd=str(tmp_path))
     library = SimpleNamespace(template=lambda atlas, cohort, contrast: case["template"])
     (before,) = finished_images(t1.out_dir, tmp_path / "bids", "01", "a")
-    assert before.synth is None and "synth" not in before.views(library).layers
+    assert before.synth is None and "synth" not in before.views(library).layers and before.missing() == []
+    sidecar = t1.sidecar(t1.forward)
+    write_json(sidecar, read_json(sidecar) | {"ContrastConversion": "contrast"})
+    (gone,) = finished_images(t1.out_dir, tmp_path / "bids", "01", "a")
+    assert gone.synth is None and gone.missing() == [t1.synth, t1.sidecar(t1.synth)]
     shutil.copyfile(case["folder"] / "image.nii.gz", t1.synth)
     (after,) = finished_images(t1.out_dir, tmp_path / "bids", "01", "a")
     views = after.views(library)

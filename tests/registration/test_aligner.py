@@ -159,11 +159,33 @@ def test_one_call(files, done):
 
 def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head):
     t1w = save_volume(head.image, files.image.with_name("sub-01_T1w.nii.gz"))
-    out = warm.align(t1w, 29, mask=files.mask)
+    out = files.aligner(convert="never").align(t1w, 29, mask=files.mask)
+    assert out.converted is None and out.quality.qc == "review"
+    assert any("called T1w, but looks like T2w" in reason for reason in out.quality.reasons)
     # the atlas has no T1w, so its T2w is used, and that is told
     assert out.template.contrast == "T2w"
     assert any("T1w" in w for w in out.warnings)
-    assert warm.align(t1w, 29, mask=files.mask, contrast="T2w").warnings == ()
+    overruled = warm.align(t1w, 29, mask=files.mask, contrast="T2w")
+    assert overruled.warnings == () and overruled.quality.qc == "pass"
+
+
+def test_a_t1w_image_is_aligned_by_its_conversion(files, head, done, contrast_weights, tmp_path):
+    """The network turns brightness over, and so did this image."""
+    turned = save_volume(head.image.with_data((1000 - head.image.data).clip(0)), tmp_path / "sub-01_T1w.nii.gz")
+    weights = contrast_weights()
+    out = files.aligner(weights=str(weights)).align(turned, 29.2, mask=files.mask)
+    assert out.pose.degrees_from(head.pose) < 2 and out.contrast == "T1w" and out.template.contrast == "T2w"
+    assert not any("looks like" in reason for reason in out.quality.reasons)
+    assert list(out.seconds) == ["read", "mask", "template", "convert", "prepare", "init", "refine"]
+    inside = out.mask.volume.data
+    assert np.corrcoef(out.converted.data[inside], out.image.data[inside])[0, 1] < -0.9
+    sidecar, used = out.sidecar(), hashes(("contrast",), weights)
+    assert sidecar.keys() == KEYS | {"ContrastConversion"} and sidecar["ContrastConversion"] == "contrast"
+    assert sidecar["Weights"].items() >= used.items()
+    paths = out.save(tmp_path / "out", "sub-01")
+    assert paths[-1].name == "sub-01_desc-synth_T2w.nii.gz"
+    np.testing.assert_allclose(load_volume(paths[-1]).data, out.converted.data, atol=1)
+    np.testing.assert_array_equal(load_volume(paths[3]).data, out.image.data)  # the image itself, under a new header
 
 
 def test_sidecar_has_the_promised_keys_and_is_json(done):

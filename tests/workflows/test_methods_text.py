@@ -36,6 +36,13 @@ def test_masks_by_network_are_told_and_cited():
     assert "SynthStrip" not in citation_of([RAN], ["0.1.0"])
 
 
+def test_conversion_is_told_and_cited():
+    sidecar = {"Contrast": "T1w", "Atlas": "Serag", "ContrastConversion": "contrast"}
+    text, references = image_methods(Methods.ran(sidecar, {"TemplateContrast": "T2w"}))
+    assert "converted to T2-like contrast" in text and any("Isola" in reference for reference in references)
+    assert "converted" not in image_methods(RAN)[0] and not any("Isola" in reference for reference in image_methods(RAN)[1])
+
+
 def test_estimated_ages_are_told():
     sidecar = {"Contrast": "T2w", "Atlas": "CRL", "AgeStandardError": 1.1}
     assert "ages were not recorded, and were estimated" in image_methods(Methods.ran(sidecar, {}))[0]

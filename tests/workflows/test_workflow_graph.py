@@ -64,6 +64,27 @@ def test_image_workflow_is_one_chain(tmp_path: Path, settings: Settings) -> None
     assert workflow.get_node("outputs").inputs.known["Age"] == 29.1
 
 
+@pytest.mark.parametrize("converted", [False, True])
+def test_converted_image_is_aligned_by_its_conversion_and_written_as_it_is(tmp_path: Path, settings: Settings, converted: bool) -> None:
+    plan = replace(make_image(tmp_path, "01", suffix="T1w"), converted=converted)
+    workflow = init_image_wf(plan=plan, settings=settings)
+    sources = {
+        (there.name, into): here.name
+        for here, there, edge in workflow._graph.edges(data=True)
+        for _, into in edge["connect"]
+        if into in {"in_file", "in_synth", "convert_record"}
+    }
+    own = dict.fromkeys((("mask", "in_file"), ("quality", "in_file"), ("resampling", "in_file"), ("figure", "in_file")), "inputnode")
+    for stage in ("initial_pose", "refinement"):
+        own[stage, "in_file"] = "conversion" if converted else "inputnode"
+    new = {("figure", "in_synth"), ("outputs", "in_synth"), ("outputs", "convert_record")}
+    added = {("conversion", "in_file"): "inputnode", **dict.fromkeys(new, "conversion")}
+    assert sources == {**own, **(added if converted else {})}
+    assert ("synth" in workflow.get_node("outputs").inputs.out_files) is converted
+    assert ("converted to T2-like contrast" in workflow.__desc__) is converted
+    assert workflow.get_node("quality").inputs.contrast == "T1w"
+
+
 def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings) -> None:
     plan = make_image(tmp_path, "01", masked=True)
     workflow = init_image_wf(plan=plan, settings=replace(settings, mask="nonzero"))
