@@ -145,19 +145,19 @@ class PoseQuality(SimpleInterface):
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from ..imaging.volume import load_volume
         from ..registration.quality import judge_pose
 
         record: dict[str, Any] = {}
         with stopwatch(record):
             target = target_of(self.inputs)
+            mask = mask_of(self.inputs.in_mask, self.inputs.mask_record)
             quality = judge_pose(
                 initial_of(self.inputs.initial_record, self.inputs.initial_pose),
                 refined_of(self.inputs.refined_record, self.inputs.refined_pose),
-                mask_of(self.inputs.in_mask, self.inputs.mask_record),
+                mask,
                 target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
-                image=load_volume(self.inputs.in_file) if isdefined(self.inputs.in_file) else None,
+                scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
             )
         record |= {
@@ -168,3 +168,10 @@ class PoseQuality(SimpleInterface):
         }
         self._results = {"out_record": write_record(runtime.cwd, "quality", record), "qc": quality.qc}
         return runtime
+
+    def _scanned(self, mask: Any) -> Any:
+        from ..imaging.volume import load_volume
+        from ..registration.brain import Brain
+        from ..registration.target import SPACING
+
+        return Brain.prepare(load_volume(self.inputs.in_file), mask, SPACING)

@@ -24,6 +24,7 @@ from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES
 from .age import AgeEstimate
 from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
+from .brain import Brain
 from .comparison import Comparison
 from .conversion import NETWORK, Converted, Converter
 from .deep import PoseNetworks
@@ -31,7 +32,7 @@ from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
 from .quality import Quality, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
-from .target import Target
+from .target import SPACING, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +232,8 @@ class Aligner:
                     seed=self.seed,
                     compare=compare,
                 )
-        quality = judge_pose(initial, refined, brain, target, age, image=volume, contrast=kind)
+            scanned = Brain.prepare(volume, brain.volume, SPACING, self.device) if conversion else compare.brain
+            quality = judge_pose(initial, refined, brain, target, age, scanned=scanned, contrast=kind)
         return Alignment(
             refined.pose,
             choice.template,

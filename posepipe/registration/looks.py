@@ -6,27 +6,26 @@ import torch
 
 from ..geometry import Rigid
 from ..imaging.sampling import sample, tensor
-from ..imaging.volume import Volume
 from .brain import Brain
 from .levels import texture
-from .target import SPACING, Target
+from .target import Target
 
 RIM_MM = 3.5
 """About as much of the image's mask is left out at its rim, where masks differ in how they treat the outer fluid."""
-MARGIN = 0.12
+MARGIN = 0.15
 """A correlation nearer to 0 tells nothing (docs/measured-contrast.md)."""
 POINTS, FEWEST = 20_000, 300
 OTHER = {"T1w": "T2w", "T2w": "T1w"}
 
 
-def contrast_seen(image: Volume, mask: Volume, target: Target, pose: Rigid) -> tuple[str | None, float]:
-    """The contrast that ``image`` seems to have (``T1w``, ``T2w``, or None: it cannot be told), and the correlation that tells.
+def contrast_seen(brain: Brain, target: Target, pose: Rigid) -> tuple[str | None, float]:
+    """The contrast that ``brain`` seems to have (``T1w``, ``T2w``, or None: it cannot be told), and the correlation that tells.
 
-    ``mask`` is on the image's grid; ``pose`` (template → image, RAS mm) must be right to some degrees. Correlated are intensities relative
-    to their surroundings at 3.2 mm, inside both masks: in newborn and fetal brains T1w is by and large T2w turned over, so they agree with
-    a template of the same contrast (positive) and disagree with one of the other (negative).
+    ``brain`` is an image as it was scanned, at the target's spacing; ``pose`` (template → image, RAS mm) must be right to some degrees.
+    Correlated are intensities relative to their surroundings at 3.2 mm, inside both masks: in newborn and fetal brains T1w is by and large
+    T2w turned over, so they agree with a template of the same contrast (positive) and disagree with one of the other (negative).
     """
-    level = texture(Brain.prepare(image, mask, SPACING, target.brain.image.device), 2, RIM_MM)
+    level = texture(brain, 2, RIM_MM)
     points, template = level.points(POINTS), target.coarse_texture
     back = ~pose
     there = (points.where + level.center) @ tensor(back.rotation, level.center.device).T + tensor(back.translation, level.center.device)

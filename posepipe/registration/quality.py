@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
-from ..imaging.volume import Volume
+from .brain import Brain
 from .confidence import ConfidenceModel, confidence, load_confidence
 from .initial import InitialPose
 from .looks import contrast_seen
@@ -39,11 +39,11 @@ def judge_pose(
     age: float | None,
     *,
     model: ConfidenceModel | None = None,
-    image: Volume | None = None,
+    scanned: Brain | None = None,
     contrast: str | None = None,
 ) -> Quality:
     """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``model`` (default: the package's).
-    Where ``image`` (as it was scanned) is given, it must look like the ``contrast`` that it is said to have.
+    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
@@ -67,8 +67,8 @@ def judge_pose(
         reasons.extend(_signs(initial, refined))
     elif failed:
         reasons.append(_overlap(refined))
-    if image is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
-        reasons.extend(_looks_like_another(image, contrast, mask, target, refined))
+    if scanned is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
+        reasons.extend(_looks_like_another(scanned, contrast, target, refined))
     reasons.extend((*mask.warnings, *refined.warnings))
     verdict = "fail" if failed else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
@@ -87,8 +87,8 @@ def _signs(initial: InitialPose, refined: Refined) -> list[str]:
     return signs
 
 
-def _looks_like_another(image: Volume, contrast: str, mask: BrainMask, target: Target, refined: Refined) -> list[str]:
-    seen, correlation = contrast_seen(image, mask.volume, target, refined.pose)
+def _looks_like_another(scanned: Brain, contrast: str, target: Target, refined: Refined) -> list[str]:
+    seen, correlation = contrast_seen(scanned, target, refined.pose)
     if seen in {None, contrast}:
         return []
     return [

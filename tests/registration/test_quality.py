@@ -90,9 +90,9 @@ def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
 
 
 @pytest.mark.parametrize(("contrast", "dice", "told"), [("T2w", 0.95, 0), ("T1w", 0.95, 1), ("T1w", 0.6, 0)])
-def test_an_image_that_looks_like_the_other_contrast(mask, target, average, contrast, dice, told):
+def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dice, told):
     """At a pose that failed it would mean nothing."""
-    verdict = judge_pose(initial(), refined(dice), mask, target, 29.0, image=average[0], contrast=contrast)
+    verdict = judge_pose(initial(), refined(dice), mask, target, 29.0, scanned=target.brain, contrast=contrast)
     reasons = [r for r in verdict.reasons if r.startswith("called T1w, but looks like T2w (correlation with the T2w template 0.9")]
     assert len(reasons) == told and all("check the file, or say --contrast T2w" in r for r in reasons)
     assert verdict.qc == ("fail" if dice < 0.7 else "review" if told else "pass")
