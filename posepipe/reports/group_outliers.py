@@ -60,11 +60,12 @@ def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 def similarity_z(rows: Sequence[GroupRow]) -> list[dict[str, float]]:
     """For each row, similarity measure → robust z against age; a measure is left out where it has none.
 
-    The groups that are compared: contrast of the image, contrast of the template, atlas.
+    The groups that are compared: contrast of the image, by what network it was converted (if so), contrast of the template, atlas.
     """
     groups: dict[tuple[Any, ...], list[tuple[int, float, float]]] = defaultdict(list)
     for index, row in enumerate(rows):
-        kind = (row.contrast, str(row.resampled_sidecar.get("TemplateContrast")), str(row.sidecar.get("Atlas")))
+        own = (row.contrast, str(row.sidecar.get("ContrastConversion")))
+        kind = (*own, str(row.resampled_sidecar.get("TemplateContrast")), str(row.sidecar.get("Atlas")))
         for measure, (_, after) in row.similarity().items():
             if after is not None and row.age is not None:
                 groups[(measure, *kind)].append((index, after, row.age))

@@ -70,6 +70,7 @@ _POSE = (
     Column("atlas", "Atlas"),
     Column("cohort", "Cohort of the atlas"),
     Column("template_contrast", "Contrast of the template that the image was compared with"),
+    Column("contrast_conversion", "Network that made the synthetic image by which this one was aligned; n/a: aligned as it is"),
     Column("mask", "Where the brain mask came from"),
     Column("init_method", "How the initial pose was found"),
     Column("refine_method", "How the pose was refined"),
@@ -132,7 +133,7 @@ def _pose_cells(row: GroupRow, place: int | None) -> list[Cell]:
     reasons = (row.error,) if row.error else row.reasons
     texts: list[Cell] = [_text(known.get(k)) for k in ("Atlas", "Cohort")]
     texts.append(_text(row.resampled_sidecar.get("TemplateContrast")))
-    texts += [_text(known.get(k)) for k in ("Mask", "InitMethod", "RefineMethod")]
+    texts += [_text(known.get(k)) for k in ("ContrastConversion", "Mask", "InitMethod", "RefineMethod")]
     return [
         f"sub-{row.subject}",
         f"ses-{row.session}" if row.session else None,

@@ -10,11 +10,13 @@ from posepipe.bench.perturb import turned
 from posepipe.geometry import Rigid, random_rotations
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
+from posepipe.registration.brain import Brain
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
+from posepipe.registration.looks import contrast_seen
 from posepipe.registration.masking import brain_mask
 from posepipe.registration.refine import refine_pose
-from posepipe.registration.target import Target
+from posepipe.registration.target import SPACING, Target
 
 pytestmark = pytest.mark.data
 
@@ -45,6 +47,17 @@ def test_turned_head_is_found(data_dir, library, path, atlas, cohort):
         # as it lies, the head is in atlas pose
         assert pose.degrees_from(motion) < 6
         assert start.margin is None or start.margin > 0.02
+
+
+@pytest.mark.parametrize("template", ["T1w", "T2w"])
+@pytest.mark.parametrize("own", ["T1w", "T2w"])
+def test_the_contrast_of_a_newborn_is_seen(data_dir, library, own, template):
+    image = load_volume(data_dir / f"ds-neonates/sub-A03/anat/sub-A03_{own}.nii.gz")
+    ours = Target.load(library.template("Serag", "40", template))
+    brain = Brain.prepare(image, brain_mask(image).volume, SPACING)
+    # as it lies, the head is in atlas pose
+    seen, correlation = contrast_seen(brain, ours, Rigid.about(np.eye(3), ours.brain.center, brain.center))
+    assert seen == own and np.sign(correlation) == (1 if own == template else -1)
 
 
 def test_raw_stack_with_its_manual_mask(data_dir, library):

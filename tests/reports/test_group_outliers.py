@@ -50,5 +50,16 @@ def test_rows_are_compared_within_contrast_and_only_where_there_are_enough(tmp_p
     assert all(not z for row, z in zip(rows, scores, strict=True) if row.contrast == "T1w")
 
 
+def test_converted_images_are_compared_with_converted_ones(tmp_path: Path):
+    for n in range(2 * MIN_IMAGES):
+        more = {"ContrastConversion": "contrast"} if n % 2 else {}
+        write_output(tmp_path, Output(f"{n:02d}", contrast="T1w", age=22.0 + n, ncc=(0.9 if n % 2 else -0.5) + 0.001 * (n % 5), more=more))
+    rows = collect(tmp_path).rows
+    values = [(row.similarity()["NCC"][1], z["NCC"]) for row, z in zip(rows, similarity_z(rows), strict=True)]
+    # about one line each; about one for all, the lower ones would all lie below it
+    for sign in (-1, 1):
+        assert sum(z > 0 for value, z in values if np.sign(value) == sign) in range(2, 7)
+
+
 def test_the_furthest_measure_comes_first():
     assert outlying({"NCC": -4.0, "Dice": -9.0, "NMI": 5.0}) == ["Dice", "NCC"]
