@@ -11,6 +11,7 @@ from ..imaging.volume import Volume
 from .brain import Brain
 from .fit import Fitted, Poses, Term, fit
 from .levels import FINE_EROSION_MM, Level, Points, outline, texture
+from .mutual import MutualTerm
 from .target import SPACING, Target
 
 OUTLINE_SHARE = 0.3
@@ -21,6 +22,8 @@ TEXTURE_SHARE = 0.5
 
 LAST_POINTS, LAST_STEPS = 24_000, 10
 """Points and steps of the end of a refinement (docs/experiments.md, 9 and 11)."""
+MUTUAL_POINTS, MUTUAL_STEPS = 12_000, 3
+"""The same of the very last steps, on mutual information (docs/experiments.md, 12)."""
 
 
 class Comparison:
@@ -68,6 +71,11 @@ class Comparison:
         """The same at more points and nearer to the masks' rims, for the last steps."""
         return self._criterion(self.target.last_texture, texture(self.brain, 1, FINE_EROSION_MM).points(LAST_POINTS))
 
+    @cached_property
+    def mutual(self) -> tuple[Term, ...]:
+        """Mutual information of the cut-out brains, their rims included: for the very last steps."""
+        return (MutualTerm(self.target.fine_outline, outline(self.brain).points(MUTUAL_POINTS)),)
+
     def _criterion(self, level: Level, points: Points) -> tuple[Term, ...]:
         inside = Term(level, points)
         return (inside, Term(self._edges.level, self._edges.points, OUTLINE_SHARE))
@@ -97,9 +105,10 @@ class Comparison:
         return Poses(start.rotation.expand(7, 3, 3), start.shift * steps.exp()[:, None], (start.log_scale + steps).contiguous())
 
     def refined(self, start: Rigid) -> Rigid:
-        """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself."""
+        """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself, then mutual information."""
         poses = fit(self.rough, self.poses(start), 10).poses
-        return self.rigid(fit(self.fine, poses, LAST_STEPS).poses)
+        poses = fit(self.fine, poses, LAST_STEPS).poses
+        return self.rigid(fit(self.mutual, poses, MUTUAL_STEPS).poses)
 
     def judged(self, poses: Poses) -> Fitted:
         """Rough poses brought to the criterion."""

@@ -89,6 +89,12 @@ class Term:
         fields = sample(self.level.fields, self.level.world_to_voxel, carried + self.level.center)
         return carried, fields, self.points.weight * fields[1]
 
+    def pull(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
+        """How much the criterion gains if the template's ``value`` (n, N) at a point grew, and the curvature that a step reckons with, both
+        (n, N): of the correlation ratio."""
+        residual, robust = residual_weights(value, weight, self.classes, strict=strict)
+        return robust * residual, robust
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -144,7 +150,7 @@ def _mapped(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     return mean @ classes.T
 
 
-def _residual(value: Tensor, weight: Tensor, classes: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
+def residual_weights(value: Tensor, weight: Tensor, classes: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
     """Residuals (n, N) and robust weights (n, N), the latter scaled by the residual variance."""
     rough = _mapped(value, weight, classes) - value
     spread = 1.48 * rough.abs().median(1, keepdim=True).values.clamp_min(0.05)
@@ -164,14 +170,15 @@ def _ratio(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
 def _normal(term: Term, poses: Poses, *, strict: bool) -> tuple[Tensor, Tensor]:
     """Normal matrix (n, 7, 7) and right side (n, 7) of one term: a mean over its points, times its share."""
     carried, fields, weight = term.look(poses)
-    residual, robust = _residual(fields[0], weight, term.classes, strict=strict)
+    force, curvature = term.pull(fields[0], weight, strict=strict)
     x, y, z = carried.unbind(-1)
     gx, gy, gz = fields[2:]
     jacobian = torch.stack(
         [y * gz - z * gy, z * gx - x * gz, x * gy - y * gx, gx, gy, gz, x * gx + y * gy + z * gz], -1
     )
-    weighted = jacobian * (robust * (term.share / weight.sum(1, keepdim=True).clamp_min(1)))[..., None]
-    return weighted.transpose(1, 2) @ jacobian, (weighted * residual[..., None]).sum(1)
+    share = (term.share / weight.sum(1, keepdim=True).clamp_min(1))[..., None]
+    weighted = jacobian * curvature[..., None] * share
+    return weighted.transpose(1, 2) @ jacobian, (jacobian * force[..., None] * share).sum(1)
 
 
 def _step(poses: Poses, terms: Sequence[Term], *, strict: bool) -> Poses:

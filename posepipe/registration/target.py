@@ -89,6 +89,11 @@ class Target:
         return outline(self.brain, 2)
 
     @cached_property
+    def fine_outline(self) -> Level:
+        """Outline channel, fine: for mutual information."""
+        return outline(self.brain)
+
+    @cached_property
     def coarse_texture(self) -> Level:
         """Texture channel, coarse."""
         return texture(self.brain, 2)

@@ -1,0 +1,73 @@
+"""Mutual information as the criterion of a fit's last steps.
+
+Mattes et al. 2003, PET-CT image registration in the chest using free-form deformations: a joint histogram with linear Parzen windows. Its
+gradient with respect to the template's value at a point is the slope of ``log p(i, t) / (p(i) p(t))`` along ``t``; the step's curvature is
+that of the correlation ratio, so that a Gauss–Newton step serves both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .fit import Term, residual_weights
+from .levels import Level, Points
+
+BINS = 32
+SMOOTH_BINS = 1.0
+"""Blur of the joint histogram, standard deviation: few points make it rough, and its slope is wanted."""
+BRIGHTEST = 0.998
+"""Share of the values below the last bin."""
+
+
+class MutualTerm(Term):
+    """A :class:`~posepipe.registration.fit.Term` whose pull is that of mutual information; background is 0 in both, and counts."""
+
+    def __init__(self, level: Level, points: Points, share: float = 1.0) -> None:
+        super().__init__(level, points, share)
+        self._own = _binned(points.value, _top(points.value))
+        self._top = _top(level.value)
+        x = torch.arange(BINS, dtype=torch.float32, device=points.value.device)
+        kernel = torch.exp(-0.5 * ((x[:, None] - x[None]) / SMOOTH_BINS) ** 2)
+        self._kernel = kernel / kernel.sum(0, keepdim=True)
+
+    def pull(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
+        """See :class:`~posepipe.registration.fit.Term`."""
+        slope = self._slope(value, weight)
+        return weight * slope, residual_weights(value, weight, self.classes, strict=strict)[1]
+
+    def _slope(self, value: Tensor, weight: Tensor) -> Tensor:
+        """Slope (n, N) of the pointwise mutual information along the template's value."""
+        corners = self._corners(value)
+        joint = torch.zeros(len(value), BINS * BINS, device=value.device)
+        for index, share in corners:
+            joint.scatter_add_(1, index, share * weight)
+        joint = joint / joint.sum(1, keepdim=True).clamp_min(1e-6)
+        p = self._kernel @ joint.reshape(-1, BINS, BINS) @ self._kernel.T + 1e-7
+        pointwise = (p / (p.sum(2, keepdim=True) * p.sum(1, keepdim=True))).log()
+        slope = torch.zeros_like(pointwise)
+        slope[:, :, 1:-1] = (pointwise[:, :, 2:] - pointwise[:, :, :-2]) / 2
+        flat = slope.flatten(1) * (BINS - 1) / self._top
+        return sum((share * flat.gather(1, index) for index, share in corners), torch.zeros_like(value))
+
+    def _corners(self, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The four cells of the joint histogram that each point falls into: flat index and share, both (n, N)."""
+        i, f = self._own
+        j, g = _binned(value, self._top)
+        return [
+            ((i + a)[None] * BINS + j + b, (f if a else 1 - f)[None] * (g if b else 1 - g)) for a in (0, 1) for b in (0, 1)
+        ]
+
+
+def _top(value: Tensor) -> float:
+    """What falls into the last bin."""
+    some = value[value > 0].flatten()
+    some = some[:: max(1, len(some) // 50_000)]
+    return max(float(torch.quantile(some, BRIGHTEST)) if len(some) else 1.0, 1e-3)
+
+
+def _binned(value: Tensor, top: float) -> tuple[Tensor, Tensor]:
+    """Bin of each value, and how far it is on the way to the next."""
+    x = (value / top * (BINS - 1)).clamp(0, BINS - 1.001)
+    lower = x.floor()
+    return lower.long(), x - lower
