@@ -113,7 +113,7 @@ class _Planner:
     def _plan(self, image: InputImage, age: Any) -> ImagePlan:
         from ..atlas import choose_template
         from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+        from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, POSE_NETWORKS, hashes
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -132,7 +132,7 @@ class _Planner:
         networks = (
             *POSE_NETWORKS,
             *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ()),
-            *(_conversion_networks() if converted else ()),
+            *((CONTRAST_NETWORK,) if converted else ()),
         )
         parameters = {
             "version": __version__,
@@ -183,12 +183,6 @@ class _Planner:
                     by_name[path.name] = hashlib.sha256(content).hexdigest()
             self._digests[template.image] = together.hexdigest(), by_name
         return self._digests[template.image]
-
-
-def _conversion_networks() -> tuple[str, ...]:
-    from ..registration.conversion import NETWORK  # brings torch, so only where it is needed
-
-    return (NETWORK,)
 
 
 def _is_turned_by(names: OutputNames) -> bool:

@@ -34,11 +34,12 @@ class ContrastConvert(SimpleInterface):
         import torch
 
         from ..imaging.volume import load_volume, save_volume
+        from ..models.weights import CONTRAST_NETWORK
         from ..registration.aligner import pick_device
-        from ..registration.conversion import NETWORK, Converter
+        from ..registration.conversion import Converter
 
         torch.set_num_threads(self.inputs.torch_threads)
-        record: dict[str, Any] = {"network": NETWORK}
+        record: dict[str, Any] = {"network": CONTRAST_NETWORK}
         with stopwatch(record):
             mask = load_volume(self.inputs.in_mask, np.uint8)
             folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..geometry import Rigid, write_itk
 from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume, load_volume, save_volume
+from ..models.weights import CONTRAST_NETWORK
 from ..plan import converts, template_contrast
 from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES
 from .age import AgeEstimate
@@ -26,7 +27,7 @@ from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
 from .brain import Brain
 from .comparison import Comparison
-from .conversion import NETWORK, Converted, Converter
+from .conversion import Converted, Converter
 from .deep import PoseNetworks
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
@@ -81,7 +82,7 @@ class Alignment:
             "Atlas": self.template.atlas,
             "Cohort": self.template.cohort,
             "Contrast": self.contrast,
-            **({"ContrastConversion": NETWORK} if self.conversion else {}),
+            **({"ContrastConversion": CONTRAST_NETWORK} if self.conversion else {}),
             "Mask": self.mask.source,
             "InitMethod": self.initial.method,
             "RefineMethod": self.refined.method,

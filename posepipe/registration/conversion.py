@@ -12,11 +12,9 @@ from torch import Tensor
 from ..imaging.sampling import sample, smooth, tensor
 from ..imaging.volume import Volume
 from ..models.contrast import HALVINGS, SLICES
-from ..models.weights import load_network
+from ..models.weights import CONTRAST_NETWORK, load_network
 from .brain import bounding_box
 
-NETWORK = "contrast"
-"""Name of the default network, learnt from pairs."""
 BRIGHT = 1000.0
 """Intensity of what the network draws brightest."""
 FINEST_MM, COARSEST_MM, STEP_MM = 0.75, 1.3, 1.0
@@ -37,7 +35,7 @@ class Converted:
 class Converter:
     """The :class:`~posepipe.models.contrast.ContrastNet` called ``name``. Raises :class:`~posepipe.errors.WeightsError`."""
 
-    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu", name: str = NETWORK) -> None:
+    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu", name: str = CONTRAST_NETWORK) -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network = loaded.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.sha256 = {name: loaded.sha256}

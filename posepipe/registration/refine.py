@@ -45,8 +45,8 @@ def refine_pose(
 
     ``ants``: multi-resolution rigid registration of the prepared brains, Mattes mutual information; ``torch``: Gauss–Newton on
     the correlation ratio of outline and texture (:mod:`posepipe.registration.fit`), at the end on mutual information; ``none`` only
-    measures. If afterwards neither the criterion that judges hypotheses (texture and outline) nor the mutual information is higher, the start is
-    kept; a warning says so if the two poses differ by more than 5°.
+    measures. If afterwards neither the criterion that judges hypotheses (texture and outline) nor the mutual information is higher, the
+    start is kept; a warning says so if the two poses differ by more than 5°.
     ``compare`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:

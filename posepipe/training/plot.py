@@ -15,7 +15,8 @@ OTHERWISE = {"val_dice": "overlap (Dice)", "val_mae": "mean absolute error", "lo
 
 
 def plot_log(log: Path, output: Path) -> Path:
-    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees, or what else was validated.
+    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees, or what
+    else was validated.
 
     Raises :class:`~posepipe.errors.UsageError` for a log without lines.
     """

@@ -13,7 +13,7 @@ from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.volume import Volume
 from posepipe.models import save_network
 from posepipe.models.contrast import ContrastNet
-from posepipe.registration import conversion
+from posepipe.models.weights import CONTRAST_NETWORK
 from posepipe.registration.conversion import BRIGHT, Converter
 
 
@@ -89,4 +89,4 @@ def test_what_a_converter_needs(weights: Path, tmp_path: Path) -> None:
         Converter(weights).convert(image, mask.with_data(np.zeros_like(mask.data)))
     with pytest.raises(WeightsError, match="no network is called"):
         Converter(weights, name="nothing")
-    assert list(Converter(weights).convert(image, mask).weights) == [conversion.NETWORK]
+    assert list(Converter(weights).convert(image, mask).weights) == [CONTRAST_NETWORK]
