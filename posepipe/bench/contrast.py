@@ -20,7 +20,7 @@ from ..geometry.so3 import Array
 from ..imaging.mask import nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from ..models import available
-from ..registration.conversion import DARK, LIGHT, Converter
+from ..registration.conversion import BRIGHT, DARK, LIGHT, Converter
 from ..training.split import load_split
 from .classical import Case, cases
 from .methods import Contest, Problem, networks_key
@@ -116,7 +116,8 @@ class ContrastBench:
         for way, converter in self._converters.items():
             begun = time.perf_counter()
             converted = converter.convert(first, mask).volume.data
-            drawn[way] = scaled(converted, inside), time.perf_counter() - begun
+            # on that scale already
+            drawn[way] = converted / BRIGHT, time.perf_counter() - begun
         t1 = scaled(first.data, inside)
         values = scaled(like.data, like.data > 0)[like.data > 0]
         drawn["T1w as it is"] = t1, 0.0
