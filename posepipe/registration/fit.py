@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -98,12 +99,25 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Poses after a fit, with each one's ``criterion`` (n,): the correlation ratios inside the overlap, summed with the terms' shares; and
-    ``overlap`` (n,), the share of the image's weight that falls inside the template, in the first term."""
+    """Poses after a fit on ``terms``, scored when asked."""
 
     poses: Poses
-    criterion: Tensor
-    overlap: Tensor
+    terms: tuple[Term, ...]
+
+    @cached_property
+    def _looks(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [term.look(self.poses) for term in self.terms]
+
+    @cached_property
+    def criterion(self) -> Tensor:
+        """Of each pose (n,): the correlation ratios inside the overlap, summed with the terms' shares."""
+        ratios = [t.share * _ratio(fields[0], weight, t.classes) for t, (_, fields, weight) in zip(self.terms, self._looks, strict=True)]
+        return torch.stack(ratios).sum(0)
+
+    @cached_property
+    def overlap(self) -> Tensor:
+        """Share of the image's weight that falls inside the template (n,), in the first term."""
+        return self._looks[0][2].sum(1) / self.terms[0].points.weight.sum()
 
     def best(self, n: int, apart: float = 5.0) -> Tensor:
         """Indices of the ``n`` best by criterion that are more than ``apart`` degrees from each other."""
@@ -129,12 +143,7 @@ def fit(terms: Sequence[Term], poses: Poses, iterations: int, *, strict: bool = 
         raise ValueError(msg)
     for _ in range(iterations):
         poses = _step(poses, terms, strict=strict)
-    looks = [term.look(poses) for term in terms]
-    criterion = torch.zeros_like(poses.log_scale)
-    for term, (_, fields, weight) in zip(terms, looks, strict=True):
-        criterion = criterion + term.share * _ratio(fields[0], weight, term.classes)
-    overlap = looks[0][2].sum(1) / terms[0].points.weight.sum()
-    return Fitted(poses, criterion, overlap)
+    return Fitted(poses, tuple(terms))
 
 
 def _classes(points: Points) -> Tensor:

@@ -24,6 +24,8 @@ MARGIN_MM = 14.0
 OUTLINE_BLUR_MM = 2.0
 TEXTURE_WINDOW_MM = 8.0
 TEXTURE_EROSION_MM = 2.5
+BRIGHTEST = 0.998
+"""Share of the values that histograms hold below their last bin."""
 FINE_EROSION_MM = 2.0
 """For the last steps, where the pose is right to a few degrees and the cortex near the rim helps (docs/experiments.md, 9 and 11)."""
 
@@ -49,6 +51,11 @@ class Level:
         """What a template is sampled for (5, X, Y, Z): value, weight as a template, and the value's gradient an mm."""
         return torch.cat([self.value[None], self.as_template[None], _gradient(self.value) / self.spacing])
 
+    @cached_property
+    def top(self) -> float:
+        """The brightest value that a histogram tells from brighter ones (:func:`top`)."""
+        return top(self.value)
+
     @property
     def reach(self) -> float:
         """Half the longest side of the grid, mm."""
@@ -72,6 +79,13 @@ class Points:
     where: Tensor
     value: Tensor
     weight: Tensor
+
+
+def top(value: Tensor) -> float:
+    """The quantile :data:`BRIGHTEST` of what in ``value`` (any shape) is above 0, from at most 50,000 numbers; 1 where nothing is."""
+    some = value[value > 0].flatten()
+    some = some[:: max(1, len(some) // 50_000)]
+    return max(float(torch.quantile(some, BRIGHTEST)) if len(some) else 1.0, 1e-3)
 
 
 def outline(brain: Brain, step: int = 1) -> Level:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from .fit import Term, residual_weights
-from .levels import Level, Points
+from .levels import Level, Points, top
 
 BINS = 32
 SMOOTH_BINS = 1.0
 """Blur of the joint histogram, standard deviation: few points make it rough, and its slope is wanted."""
-BRIGHTEST = 0.998
-"""Share of the values below the last bin."""
 
 
 class MutualTerm(Term):
@@ -25,8 +23,7 @@ class MutualTerm(Term):
 
     def __init__(self, level: Level, points: Points, share: float = 1.0) -> None:
         super().__init__(level, points, share)
-        self._own = _binned(points.value, _top(points.value))
-        self._top = _top(level.value)
+        self._own = _binned(points.value, top(points.value))
         x = torch.arange(BINS, dtype=torch.float32, device=points.value.device)
         kernel = torch.exp(-0.5 * ((x[:, None] - x[None]) / SMOOTH_BINS) ** 2)
         self._kernel = kernel / kernel.sum(0, keepdim=True)
@@ -47,27 +44,20 @@ class MutualTerm(Term):
         pointwise = (p / (p.sum(2, keepdim=True) * p.sum(1, keepdim=True))).log()
         slope = torch.zeros_like(pointwise)
         slope[:, :, 1:-1] = (pointwise[:, :, 2:] - pointwise[:, :, :-2]) / 2
-        flat = slope.flatten(1) * (BINS - 1) / self._top
+        flat = slope.flatten(1) * (BINS - 1) / self.level.top
         return sum((share * flat.gather(1, index) for index, share in corners), torch.zeros_like(value))
 
     def _corners(self, value: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The four cells of the joint histogram that each point falls into: flat index and share, both (n, N)."""
         i, f = self._own
-        j, g = _binned(value, self._top)
+        j, g = _binned(value, self.level.top)
         return [
             ((i + a)[None] * BINS + j + b, (f if a else 1 - f)[None] * (g if b else 1 - g)) for a in (0, 1) for b in (0, 1)
         ]
 
 
-def _top(value: Tensor) -> float:
-    """What falls into the last bin."""
-    some = value[value > 0].flatten()
-    some = some[:: max(1, len(some) // 50_000)]
-    return max(float(torch.quantile(some, BRIGHTEST)) if len(some) else 1.0, 1e-3)
-
-
-def _binned(value: Tensor, top: float) -> tuple[Tensor, Tensor]:
-    """Bin of each value, and how far it is on the way to the next."""
-    x = (value / top * (BINS - 1)).clamp(0, BINS - 1.001)
+def _binned(value: Tensor, last: float) -> tuple[Tensor, Tensor]:
+    """Bin of each value where the last one begins at ``last``, and how far it is on the way to the next."""
+    x = (value / last * (BINS - 1)).clamp(0, BINS - 1.001)
     lower = x.floor()
     return lower.long(), x - lower
