@@ -7,7 +7,6 @@ without (``cycleGAN``), as the T2w image that was taken in truth (``T2w``), and,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ..models import available
 from ..registration.conversion import BRIGHT, DARK, LIGHT, Converter
 from ..training.split import load_split
 from .classical import Case, cases
-from .methods import Contest, Problem, networks_key
+from .methods import Contest, networks_key
 from .problems import LAST_BINS, Problems, parse_damage
 from .rows import PartFile
 from .volume import COLUMNS
@@ -55,50 +54,43 @@ class ContrastBench:
         self.ways = tuple(way for way in WAYS if way not in CONVERTERS or way in self._converters)
         self.contest = Contest(weights)
 
-    def part_path(self, folder: Path, subject: str, what: str) -> Path:
-        """Where rows of ``subject`` are kept: other networks, other rows."""
-        keys = {f"{way}-{k}": v for way, c in self._converters.items() for k, v in c.sha256.items()}
-        return folder / "parts" / f"{what}_{subject}_{networks_key(self.contest.networks.sha256 | keys)}.csv"
+    def part_path(self, folder: Path, subject: str, way: str | None = None) -> Path:
+        """Where the poses of ``subject`` by one way are kept, or its likenesses: other networks, other rows."""
+        used = self._converters if way is None else {way: self._converters[way]} if way in self._converters else {}
+        keys = {f"{name}-{k}": v for name, c in used.items() for k, v in c.sha256.items()}
+        stem = "likeness" if way is None else f"poses_{way.replace(' ', '-')}"
+        return folder / "parts" / f"{stem}_{subject}_{networks_key(self.contest.networks.sha256 | keys)}.csv"
 
-    def poses(self, subject: str, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0) -> None:
-        """Add the rows of ``subject``, ``trials`` in each bin, that are not there; ``group`` is the way; conversion counts as time."""
-        done = {(r["group"], r["trial"], r["method"]) for r in part.rows}
-        supplies: dict[str, Problems] = {}
+    def poses(self, subject: str, way: str, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0) -> None:
+        """Add the rows of ``subject`` by one way, ``trials`` in each bin, that are not there; ``group`` is the way; conversion counts as
+        time. All ways have the same turns."""
+        done = {(r["trial"], r["method"]) for r in part.rows}
+        problems: Problems | None = None
         for trial in range(trials * len(LAST_BINS)):
-            for way, problem, which, spent in self._problems(subject, supplies, trial, seed, done, methods):
-                wanted = tuple(m for m in methods if (way, str(trial), m) not in done)
-                center = problem.target.brain.center
-                for outcome in self.contest.run(problem, wanted):
-                    pose, quality = outcome.refined.pose, outcome.quality
-                    values = (
-                        way, subject, float(problem.age or 0), "none", trial, which, outcome.method,
-                        float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds + spent),
-                        quality.qc, quality.confidence,
-                    )  # fmt: skip
-                    part.add(dict(zip(COLUMNS, values, strict=True)))
-
-    def _problems(
-        self, subject: str, supplies: dict[str, Problems], trial: int, seed: int, done: set[tuple[str, str, str]], methods: tuple[str, ...]
-    ) -> Iterator[tuple[str, Problem, int, float]]:
-        """Each way with something left to do: its problem, bin, and the seconds of its conversion. All have the same turn."""
-        clean = parse_damage("none")
-        for way in self.ways:
-            if all((way, str(trial), m) in done for m in methods):
+            wanted = tuple(m for m in methods if (str(trial), m) not in done)
+            if not wanted:
                 continue
-            scan = {"T2w": "T2w", "T1w on T1w": "T1w on T1w"}.get(way, "T1w")
-            if scan not in supplies:
-                supplies[scan] = Problems(self._case(subject, scan))
-            problem, which = supplies[scan].problem(trial, clean, seed)
+            problems = problems or Problems(self._case(subject, way))
+            problem, which = problems.problem(trial, parse_damage("none"), seed)
             begun = time.perf_counter()
             if way in self._converters:
                 problem = replace(problem, image=self._converters[way].convert(problem.image, problem.mask).volume)
-            yield way, problem, which, time.perf_counter() - begun
+            spent = time.perf_counter() - begun
+            center = problem.target.brain.center
+            for outcome in self.contest.run(problem, wanted):
+                pose, quality = outcome.refined.pose, outcome.quality
+                values = (
+                    way, subject, float(problem.age or 0), "none", trial, which, outcome.method,
+                    float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds + spent),
+                    quality.qc, quality.confidence,
+                )  # fmt: skip
+                part.add(dict(zip(COLUMNS, values, strict=True)))
 
-    def _case(self, subject: str, scan: str) -> Case:
-        """Named alike for all scans, since the name seeds the turns."""
-        contrast = "T2w" if scan == "T2w" else "T1w"
+    def _case(self, subject: str, way: str) -> Case:
+        """Named alike for all ways, since the name seeds the turns."""
+        contrast = "T2w" if way == "T2w" else "T1w"
         found = next(c for c in cases(self._data, (f"newborn-{contrast}",)) if c.name == f"{subject}-{contrast}")
-        if scan == "T1w on T1w":
+        if way == "T1w on T1w":
             library = AtlasLibrary([self._data / "atlases"])
             found = replace(found, template=library.template("Serag", found.template.cohort, "T1w"))
         return replace(found, name=subject)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+WAYS = ("T1w", "GAN", "cycleGAN", "T2w", "T1w on T1w")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench contrast``."""
@@ -12,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
     parser.add_argument("--names", nargs="+", help="subjects whose name starts with one of these (default: those kept for testing)")
     parser.add_argument("--methods", nargs="+", help="methods of `bench volume` (default: those of the paper's Figure 8 and posepipe's)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="how the brains are placed (default: all)")
     parser.add_argument("--trials", type=int, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
@@ -44,15 +47,19 @@ def run(args: argparse.Namespace) -> int:
         msg = "no brain to measure: --names leaves none"
         raise UsageError(msg)
     made = bench.ContrastBench(args.data, args.weights)
-    like, poses = ([made.part_path(args.output, s, what) for s in subjects] for what in ("likeness", "poses"))
-    for subject, first, second in tqdm(list(zip(subjects, like, poses, strict=True)), mininterval=10):
-        bench.montage(made.likeness(subject, PartFile(first)), args.output / f"montage_{subject}.png")
-        made.poses(subject, PartFile(second), methods=chosen, trials=args.trials, seed=args.seed)
-    images, found = read_rows(like), read_rows(poses)
+    ways = [way for way in made.ways if not args.ways or way in args.ways]
+    for subject in subjects:
+        drawn = made.likeness(subject, PartFile(made.part_path(args.output, subject)))
+        bench.montage(drawn, args.output / f"montage_{subject}.png")
+    for subject, way in tqdm([(s, w) for s in subjects for w in ways], mininterval=10):
+        part = PartFile(made.part_path(args.output, subject, way))
+        made.poses(subject, way, part, methods=chosen, trials=args.trials, seed=args.seed)
+    images = read_rows(made.part_path(args.output, s) for s in subjects)
+    found = read_rows(made.part_path(args.output, s, w) for w in ways for s in subjects)
     write_rows(args.output / "likeness.csv", images)
     write_rows(args.output / "poses.csv", found)
     every = [volume_tables.Row.of(r) for r in found]
-    measured = [r for way in made.ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
+    measured = [r for way in ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
     volume_plots.plot_all(measured, args.output)
     text = "\n".join([bench.likeness_table(images), volume_tables.table_by_bin(measured, missing), ""])
     (args.output / "contrast.md").write_text(text, encoding="utf-8")

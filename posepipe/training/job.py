@@ -34,8 +34,8 @@ from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
 
 VALIDATION_BATCHES = 4
-CRITIC_RATE = 2e-4
-"""Learning rate of the discriminators (pix2pix's)."""
+CRITIC_RATE, LONE_CRITIC_RATE = 2e-4, 5e-4
+"""Learning rates of the discriminators: with pairs (pix2pix's), and without, where they alone lead away from a copy."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _contrast_task(job: Job, sources: Sources, recipe: SlabRecipe) -> Task:
     torch.manual_seed(job.seed)  # dropout draws from torch's own generator
     if job.network == "contrast-unpaired":
         pair = CyclePair(**job.options).to(job.device)
-        return UnpairedTask(pair, slabs, validation, rate=CRITIC_RATE, device=job.device)
+        return UnpairedTask(pair, slabs, validation, rate=LONE_CRITIC_RATE, device=job.device)
     network = _started(job, build(job.preset.architecture, job.options, where=f"--size {job.size}"))
     return PairedTask(network, slabs, validation, rate=CRITIC_RATE, device=job.device)
 
