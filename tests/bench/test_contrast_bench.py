@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from posepipe.bench import contrast
 from posepipe.bench.contrast import compared, likeness_table, matched, scaled
+from posepipe.cli import bench_contrast
 
 
 def test_a_copy_is_perfect_and_noise_is_not() -> None:
@@ -52,3 +54,8 @@ def test_the_table_says_what_the_rows_say() -> None:
     ]
     text = likeness_table(rows)
     assert "2 newborns" in text and "| GAN | 0.150 | 20.0 | 0.700 | 0.600 | 1.5 |" in text and "| raw | 0.400 |" in text
+
+
+def test_the_command_knows_every_way() -> None:
+    # listed twice, since the command line is read without loading torch
+    assert bench_contrast.WAYS == contrast.WAYS
