@@ -20,7 +20,7 @@ TEXTURE_SHARE = 0.5
 """How much the texture counts beside the outline while poses are still rough."""
 
 
-LAST_POINTS, LAST_STEPS = 16_000, 10
+LAST_POINTS, LAST_STEPS = 16_000, 8
 """Points and steps of the end of a refinement (docs/experiments.md, 9, 11 and 12)."""
 MUTUAL_POINTS, MUTUAL_STEPS = 12_000, 3
 """The same of the very last steps, on mutual information (docs/experiments.md, 12)."""
