@@ -35,16 +35,21 @@ def smooth(image: Tensor, sigma: tuple[float, float, float]) -> Tensor:
 
     One product with a banded matrix an axis: several times faster on a CPU than a convolution with one channel.
     """
-    out = image
+    out = image.contiguous()
     for axis, s in enumerate(sigma):
         if s < 0.2:
             continue
-        x = torch.arange(out.shape[1 + axis], dtype=image.dtype, device=image.device)
+        n, before = out.shape[1 + axis], math.prod(out.shape[: 1 + axis])
+        x = torch.arange(n, dtype=image.dtype, device=image.device)
         kernel = torch.exp(-0.5 * ((x[:, None] - x[None, :]) / s) ** 2)
         offsets = torch.arange(-math.ceil(4 * s), math.ceil(4 * s) + 1, dtype=image.dtype, device=image.device)
         kernel = kernel / torch.exp(-0.5 * (offsets / s) ** 2).sum()
-        out = torch.movedim(torch.movedim(out, 1 + axis, -1) @ kernel, -1, 1 + axis)
-    return out.contiguous()
+        # products that leave the axes where they are, for nothing is copied then; the kernel is symmetric
+        if axis == 2:
+            out = (out.reshape(-1, n) @ kernel).reshape(image.shape)
+        else:
+            out = torch.bmm(kernel.expand(before, n, n), out.reshape(before, n, -1)).reshape(image.shape)
+    return out
 
 
 def tensor(array: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

@@ -36,7 +36,7 @@ class Scores:
     dice: Tensor
     overlap: Tensor
     ncc: Tensor
-    ratio: Tensor | None
+    ratio: Tensor
 
 
 class RotationBank:
@@ -50,7 +50,7 @@ class RotationBank:
         self.rotations = super_fibonacci(len(mask))
         self.points = ball()
         self._size = mask.sum(1)
-        self._stack = torch.cat([mask, mask * value, mask * value * value])
+        self._first, self._second = torch.cat([mask, mask * value]), mask * value * value
 
     @classmethod
     def build(cls, template: Brain, n: int = ROTATIONS) -> RotationBank:
@@ -81,29 +81,28 @@ class RotationBank:
         # the stored precision is used at once too, so that the first run gives the same bits as the next
         return cls(small_mask.float() / 255, small_value.float())
 
-    def score(self, image: Brain, radius: float, centers: Array, *, ratio: bool) -> Scores:
+    def score(self, image: Brain, radius: float, centers: Array) -> Scores:
         """Compare ``image`` with every rotation, the ball's radius being ``radius`` mm and its centre moved by ``centers`` (H, 3),
-        in radii, from the mask's; ``ratio`` also asks for the correlation ratio (several times dearer)."""
-        device = self._stack.device
+        in radii, from the mask's."""
+        device = self._first.device
         where = (self.points.to(device)[None] + tensor(centers, device)[:, None]) * radius + tensor(image.center, device)
         brightness, weight = sample(torch.stack([image.image * image.mask, image.mask]), image.world_to_voxel, where)
         value = torch.where(weight > 0.05, brightness / weight.clamp_min(0.05), torch.zeros_like(weight))
-        h = len(centers)
-        columns = torch.cat([weight, brightness, brightness * value]).T
-        n, s_i, s_ii, s_t, s_ti, _, s_tt, _, _ = (self._stack @ columns).reshape(3, -1, 3, h).permute(0, 2, 1, 3).reshape(9, -1, h)
-        n = n.clamp_min(1)
+        h, j = len(centers), len(self._size)
+        # the classes' weights add up to the weight, so what is summed a class needs no sum of its own
+        classes = torch.stack([_classes(v, w) for v, w in zip(value, weight, strict=True)], 1).flatten(1)
+        sums = (self._first @ torch.cat([classes, brightness.T], 1)).reshape(2, j, -1)
+        count, total = sums[..., :-h].reshape(2, j, h, CLASSES)
+        n, s_t = count.sum(-1).clamp_min(1), total.sum(-1)
+        s_i, s_ti = sums[..., -h:]
+        s_ii, s_tt = self._first[:j] @ (brightness * value).T, self._second @ weight.T
         variance_i, variance_t = s_ii - s_i**2 / n, s_tt - s_t**2 / n
         ncc = (s_ti - s_i * s_t / n) / (variance_i.clamp_min(1e-3) * variance_t.clamp_min(1e-3)).sqrt()
-        size_i, size_t = weight.sum(1)[None], self._size[:, None]
-        eta = self._ratio(value, weight, n, s_t, variance_t) if ratio else None
-        return Scores(2 * n / (size_i + size_t), n / torch.minimum(size_i, size_t), ncc, eta)
-
-    def _ratio(self, value: Tensor, weight: Tensor, n: Tensor, s_t: Tensor, variance_t: Tensor) -> Tensor:
-        j, h = n.shape
-        columns = torch.stack([_classes(v, w) for v, w in zip(value, weight, strict=True)], 1).flatten(1)
-        count, total = (self._stack[: 2 * j] @ columns).reshape(2, j, h, CLASSES)
         between = (total**2 / count.clamp_min(0.5)).sum(-1) - s_t**2 / n
-        return between / variance_t.clamp_min(1e-3)
+        size_i, size_t = weight.sum(1)[None], self._size[:, None]
+        return Scores(
+            2 * n / (size_i + size_t), n / torch.minimum(size_i, size_t), ncc, between / variance_t.clamp_min(1e-3)
+        )
 
 
 def ball() -> Tensor:

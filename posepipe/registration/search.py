@@ -85,9 +85,9 @@ def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:
     sizes = [image.radius, target.brain.radius] if age_known else [image.radius]
     for size in sizes:
         centers = _centers() if size == sizes[-1] else np.zeros((1, 3))
-        trials.append((target.bank.score(coarse, size, centers, ratio=True), size, centers))
+        trials.append((target.bank.score(coarse, size, centers), size, centers))
     plain = [s.overlap + 0.3 * s.ncc for s, _, _ in trials]
-    mixed = [s.dice + 0.3 * s.ratio for s, _, _ in trials if s.ratio is not None]
+    mixed = [s.dice + 0.3 * s.ratio for s, _, _ in trials]
     chosen = _distinct(plain, target.bank, BY_CONTRAST) + _distinct(mixed, target.bank, BY_RATIO)
     flat = [(size, center) for _, size, centers in trials for center in centers]
     rotation = target.bank.rotations[[j for j, _ in chosen]].transpose(0, 2, 1)

@@ -16,38 +16,28 @@ from posepipe.registration.target import Target, default_cache
 CENTER = np.zeros((1, 3))
 
 
-def scores(bank: RotationBank, brain, *, ratio: bool = True) -> np.ndarray:
-    s = bank.score(brain, brain.radius, CENTER, ratio=ratio)
-    parts = [s.dice, s.overlap, s.ncc] + ([s.ratio] if s.ratio is not None else [])
-    return np.stack([p.numpy() for p in parts])
+def scores(bank: RotationBank, brain) -> np.ndarray:
+    s = bank.score(brain, brain.radius, CENTER)
+    return np.stack([p.numpy() for p in (s.dice, s.overlap, s.ncc, s.ratio)])
 
 
 def test_best_rotation_is_near_the_true_one(heads, target):
     for h in heads[1::3]:
-        s = target.bank.score(h.brain.coarser(2), h.brain.radius, CENTER, ratio=True)
-        assert s.ratio is not None
+        s = target.bank.score(h.brain.coarser(2), h.brain.radius, CENTER)
         for value in (s.overlap + 0.3 * s.ncc, s.dice + 0.3 * s.ratio):
             best = target.bank.rotations[int(value[:, 0].argmax())]
             assert np.degrees(so3.geodesic_distance(best, h.pose.rotation)) < 25
 
 
 def test_scores_are_shares(heads, target):
-    s = target.bank.score(heads[0].brain.coarser(2), heads[0].brain.radius, CENTER, ratio=True)
+    s = target.bank.score(heads[0].brain.coarser(2), heads[0].brain.radius, CENTER)
     assert s.dice.shape == (ROTATIONS, 1)
     for value in (s.dice, s.overlap):
         assert value.min() > 0.3
         assert value.max() <= 1.01
     assert s.ncc.abs().max() <= 1.001
-    assert s.ratio is not None
     assert s.ratio.min() >= -1e-3
     assert s.ratio.max() <= 1.001
-
-
-def test_ratio_only_when_asked_for(heads, target):
-    brain = heads[0].brain.coarser(2)
-    s = target.bank.score(brain, brain.radius, np.zeros((3, 3)), ratio=False)
-    assert s.ratio is None
-    assert s.ncc.shape == (ROTATIONS, 3)
 
 
 def test_ball_is_full_even_and_centred():
@@ -96,7 +86,7 @@ def test_folder_that_cannot_be_made_is_told_and_done_without(target, heads, tmp_
         bank = RotationBank.cached(target.brain.coarser(2), blocked / "banks")
     assert "the rotation bank could not be kept" in caplog.text
     assert "damaged" not in caplog.text
-    assert scores(bank, heads[3].brain.coarser(2), ratio=False).shape == (3, ROTATIONS, 1)
+    assert scores(bank, heads[3].brain.coarser(2)).shape == (4, ROTATIONS, 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
