@@ -33,6 +33,10 @@ def add_arguments(subparsers: Any) -> None:
     pose.add_argument(
         "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
     )
+    pose.add_argument(
+        "--pedestal", type=float, metavar="SDS",
+        help="posenet: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; 0: none)",
+    )  # fmt: skip
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
     correction.add_argument(
@@ -228,6 +232,9 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     elif preset.start is None:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
+    if getattr(args, "pedestal", None) is not None and network != "posenet":
+        msg = f"--pedestal is for --network posenet; {network} sees the mask as a channel of its own"
+        raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))
     if args.start and network == "contrast-unpaired":
@@ -257,6 +264,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         scene_share=getattr(args, "scene_share", None),
         start=args.start,
         contrast=getattr(args, "contrast", None),
+        pedestal=getattr(args, "pedestal", None),
     )
 
 

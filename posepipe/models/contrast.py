@@ -42,6 +42,17 @@ class ContrastNet(nn.Module):
         self.up = nn.ModuleList(Doubled(a, b, dropout if i >= 2 else 0.0) for i, (a, b) in enumerate(zip(rising, out, strict=True)))
         self.head = nn.Conv2d(out[0] + SLICES, 1, 3, 1, 1)
 
+    @torch.no_grad()
+    def begin_inverted(self, slope: float = 4.0) -> None:
+        """Let the fresh network draw its input with brightness turned over, ``slope`` times as steep as a logit; what the layers say adds
+        little yet. Where there are no pairs this is a better place to begin than chance, from which a copy is learnt."""
+        own = self.head.weight.shape[1] - SLICES
+        self.head.weight[:, :own] *= 0.1
+        self.head.weight[:, own:] = 0.0
+        self.head.weight[:, own + SLICES // 2, 1, 1] = -slope
+        assert self.head.bias is not None
+        self.head.bias.fill_(slope / 2)
+
     def forward(self, slices: Tensor) -> Tensor:
         """See the class."""
         falling = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .inputs import PEDESTAL
 from .trunk import RotationHead, Trunk
 
 
@@ -22,6 +23,8 @@ class PoseNet(nn.Module):
         Side of the cube in voxels, a multiple of 16.
     width
         Factor on the number of channels and of dense units.
+    pedestal
+        What :func:`~posepipe.models.inputs.outlined` is to add inside the mask: with 0 the network sees intensities alone.
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
 
@@ -30,8 +33,9 @@ class PoseNet(nn.Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0) -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
         super().__init__()
+        self.pedestal = pedestal
         self.trunk = Trunk(1, size, width)
         self.rotation = RotationHead(self.trunk.features)
 

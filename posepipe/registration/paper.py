@@ -15,7 +15,7 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
 from ..models.coordinates import HALF_SIDE, cube_points
-from ..models.inputs import outlined, sampled
+from ..models.inputs import PEDESTAL, outlined, sampled
 from ..models.weights import load_network
 from .brain import Brain
 from .comparison import Comparison
@@ -27,11 +27,12 @@ class PoseNetwork:
     def __init__(self, name: str = "pose-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
+        self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
         brain, target = compare.brain, compare.target.brain
-        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center))
+        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center), self._pedestal)
         with torch.inference_mode():
             vector = self._network(cube)[0]
         return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)

@@ -52,7 +52,8 @@ def search(
     taken both from that and from the mask's radius; else from the mask's radius alone.
 
     Where the best scores below :data:`DOUBT`, as under heavy damage, a :func:`~posepipe.registration.closer.closer_look` starts from all of
-    them and from ``more``, which is asked only then. Its hypotheses are returned, with scores of its own.
+    them and from ``more``, which is asked only then. Those of its hypotheses that fit at least as well as the best did by the usual
+    criterion take their place, with scores of their own: a brain unlike its template scores low everywhere, and is not to be led astray.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
@@ -62,7 +63,9 @@ def search(
     if found[0].score >= DOUBT:
         return found
     starts = proposed if more is None else proposed.beside(more())
-    return distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS))
+    floor = compare.score(found[0].pose)
+    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS))
+    return tuple(h for h in closer if compare.score(h.pose) >= floor) or found
 
 
 def distinct_hypotheses(compare: Comparison, judged: Fitted) -> tuple[Hypothesis, ...]:

@@ -17,8 +17,9 @@ from .slabs import Slab, Slabs
 PIXELS = 100.0
 """λ: weight of the L1 loss over the adversarial one (pix2pix's)."""
 CYCLE = 3.0
-"""Weight of finding the way back over the adversarial loss. With cycleGAN's own, 10, and its identity loss the generators learnt to copy
-(docs/experiments-contrast.md)."""
+IDENTITY = 1.0
+"""Weights of finding the way back, and of leaving alone what has the right contrast already, over the adversarial loss. With cycleGAN's
+own, 10 and 5, from the beginning the generators learnt to copy (docs/experiments-contrast.md): so the latter waits for the second stage."""
 
 
 class _Critics:
@@ -105,11 +106,14 @@ class PairedTask(_ContrastTask):
 
 
 class CyclePair(nn.Module):
-    """``there`` converts T1w to T2w, ``back`` the other way: each a :class:`~posepipe.models.contrast.ContrastNet` of the ``options``."""
+    """``there`` converts T1w to T2w, ``back`` the other way: each a :class:`~posepipe.models.contrast.ContrastNet` of the ``options`` that
+    begins by turning brightness over."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.there, self.back = ContrastNet(**options), ContrastNet(**options)
+        self.there.begin_inverted()
+        self.back.begin_inverted()
 
 
 class UnpairedTask(_ContrastTask):
@@ -124,33 +128,34 @@ class UnpairedTask(_ContrastTask):
         super().__init__(network, slabs, validation, _Critics(PatchNet(1), PatchNet(1), rate=rate, device=device), bf16=bf16)
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
-        """See :class:`~posepipe.training.engine.Task`; the same in both stages. Scaled so that the way back has weight 1."""
+        """See :class:`~posepipe.training.engine.Task`; the identity loss comes in the second stage. The way back has weight 1."""
         (one, first), (other, second) = self._slabs.timed(n), self._slabs.timed(n)
         pair = self.network
         assert isinstance(pair, CyclePair)
         t1, t2 = one.start, other.second.expand(-1, SLICES, -1, -1)
         drawn_t2 = self._run(pair.there, t1) * one.middle
         drawn_t1 = self._run(pair.back, t2) * other.middle
-        against = self._judged(drawn_t2.detach(), other.second, drawn_t1.detach(), t1[:, SLICES // 2, None])
+        real_t1 = t1[:, SLICES // 2, None]
+        judged = [self._judged(i, *two) for i, two in enumerate(((other.second, drawn_t2.detach()), (real_t1, drawn_t1.detach())))]
+        against = critic_loss(*judged[0]) + critic_loss(*judged[1])
         self._critics.learn(against)
         back_t1 = self._run(pair.back, drawn_t2.expand(-1, SLICES, -1, -1)) * one.middle
         back_t2 = self._run(pair.there, drawn_t1.expand(-1, SLICES, -1, -1)) * other.middle
-        cycle = masked_l1(back_t1, t1[:, SLICES // 2, None], one.middle) + masked_l1(back_t2, other.second, other.middle)
-        fooled = sum(
-            (fooling_loss(self._run(c, d)) for c, d in zip(self._critics.networks, (drawn_t2, drawn_t1), strict=True)), torch.zeros(())
-        )
-        return cycle + fooled / CYCLE, {
+        cycle = masked_l1(back_t1, real_t1, one.middle) + masked_l1(back_t2, other.second, other.middle)
+        fooled = fooling_loss(self._judged(0, other.second, drawn_t2)[1]) + fooling_loss(self._judged(1, real_t1, drawn_t1)[1])
+        same = torch.zeros(())
+        if stage != "mse":
+            same = masked_l1(self._run(pair.there, t2) * other.middle, other.second, other.middle)
+            same = same + masked_l1(self._run(pair.back, t1) * one.middle, real_t1, one.middle)
+        return cycle + (IDENTITY * same + fooled) / CYCLE, {
             "cycle": float(cycle.detach()), "fooled": float(fooled.detach()), "critic": float(against.detach()), "seconds": first + second
         }  # fmt: skip
 
-    def _judged(self, drawn_t2: Tensor, real_t2: Tensor, drawn_t1: Tensor, real_t1: Tensor) -> Tensor:
-        on_t2, on_t1 = self._critics.networks
-        n = len(drawn_t2)
-        losses = []
-        for critic, real, drawn in ((on_t2, real_t2, drawn_t2), (on_t1, real_t1, drawn_t1)):
-            judged = self._run(critic, torch.cat([real, drawn]))
-            losses.append(critic_loss(judged[:n], judged[n:]))
-        return losses[0] + losses[1]
+    def _judged(self, critic: int, real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """What a critic says of both. They are shown together: in batches of one kind its normalisation would hide
+        how bright they are."""
+        judged = self._run(self._critics.networks[critic], torch.cat([real, drawn]))
+        return judged[: len(real)], judged[len(real) :]
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:

@@ -19,6 +19,7 @@ from torch import nn
 from .._version import __version__
 from ..errors import UsageError
 from ..models import load_network, save_network
+from ..models.inputs import PEDESTAL
 from ..models.weights import build, hashes
 from .card import Made, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
@@ -79,7 +80,7 @@ class Job:
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
     of images made from them; ``start`` a weights folder whose network of this name is trained further. With a ``contrast`` a pose
-    network sees images of that one alone. ``device`` is ``cpu`` or ``cuda``;
+    network sees images of that one alone; ``pedestal`` is an option of Pose-Net. ``device`` is ``cpu`` or ``cuda``;
     ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -99,6 +100,7 @@ class Job:
     scene_share: float | None = None
     start: Path | None = None
     contrast: str | None = None
+    pedestal: float | None = None
 
     @property
     def preset(self) -> Preset:
@@ -118,7 +120,8 @@ class Job:
     @property
     def options(self) -> dict[str, Any]:
         """Options of the network's constructor."""
-        return {"size": self.size, **self.preset.options}
+        own = {} if self.pedestal is None else {"pedestal": self.pedestal}
+        return {"size": self.size, **self.preset.options, **own}
 
 
 def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
@@ -176,7 +179,8 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     bf16 = job.size >= 32
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
     if job.network == "posenet":
-        return PoseTask(network, training, validation, curriculum=curriculum, bf16=bf16)
+        pedestal = PEDESTAL if job.pedestal is None else job.pedestal
+        return PoseTask(network, training, validation, curriculum=curriculum, bf16=bf16, pedestal=pedestal)
     if job.network == "correction":
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
         weight = job.translation_weight
@@ -241,6 +245,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
+        **({} if job.pedestal is None else {"pedestal": job.pedestal}),
         "curriculum": job.curriculum,
         "translation_weight": job.translation_weight,
         "recipe": asdict(recipe),
@@ -289,6 +294,8 @@ def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
         extra["curriculum"] = f"of {job.curriculum} steps"
     if job.start:
         extra["going on from"] = hashes([job.name or job.network], job.start)[job.name or job.network][:12]
+    if job.pedestal is not None:
+        extra["pedestal"] = job.pedestal
     if job.network == "correction":
         extra["translation weight"] = job.translation_weight
     return Made(

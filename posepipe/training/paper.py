@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
-from ..models.inputs import outlined
+from ..models.inputs import PEDESTAL, outlined
 from ..models.losses import pose_loss, rotation_loss
 from .sources import Sources
 from .synthesis import IMAGES, Batch, Recipe, Synthesis
@@ -28,7 +28,13 @@ NEAR_WEEKS = 2.0
 
 
 class PoseTask(SynthesisTask):
-    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images."""
+    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images; ``pedestal`` is the network's option."""
+
+    def __init__(
+        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
+    ) -> None:
+        super().__init__(network, training, validation, **options)
+        self._pedestal = pedestal
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
@@ -42,7 +48,7 @@ class PoseTask(SynthesisTask):
         return so3_torch.exp(self._forward(network, batch))
 
     def _forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        x = _laid_out(outlined(batch.input))
+        x = _laid_out(outlined(batch.input, self._pedestal))
         with self._autocast(x):
             vector: Tensor = network(x)
         return vector.float()

@@ -12,6 +12,7 @@ from posepipe.geometry import Rigid, so3
 from posepipe.imaging.volume import Volume
 from posepipe.registration import search as searching
 from posepipe.registration.comparison import Comparison
+from posepipe.registration.fit import fit
 from posepipe.registration.initial import InitialPose, initial_pose
 from posepipe.registration.quality import LOW_MARGIN
 from posepipe.registration.search import BY_CONTRAST, BY_RATIO, DOUBT, FINALISTS, propose, search
@@ -92,6 +93,17 @@ def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeyp
     once = search(compare)
     assert once[0].score < DOUBT
     assert once[0].pose.degrees_from(h.pose) > 90
+
+
+def test_a_closer_look_does_not_lead_astray(head, target, monkeypatch):
+    compare = Comparison(head.brain, target)
+    right = search(compare)
+    turned = compare.poses(Rigid.about(so3.exp([0.0, 0.0, 0.6]) @ head.pose.rotation, target.brain.center, compare.brain.center))
+    monkeypatch.setattr(searching, "DOUBT", 10.0)
+    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, turned, 0))
+    assert [h.score for h in search(compare)] == [h.score for h in right]
+    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, compare.poses(right[0].pose), 0))
+    assert [h.pose.degrees_from(right[0].pose) for h in search(compare)] == pytest.approx([0.0], abs=1e-3)
 
 
 def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
