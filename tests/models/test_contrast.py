@@ -31,6 +31,16 @@ def test_options_that_cannot_be(options: dict[str, object]) -> None:
         ContrastNet(**options)  # type: ignore[arg-type]
 
 
+def test_a_fresh_network_can_begin_with_brightness_turned_over() -> None:
+    torch.manual_seed(0)
+    network = ContrastNet(width=NARROW).eval()
+    slices = torch.rand(2, 3, 64, 64)
+    together = [torch.corrcoef(torch.stack([network(slices).flatten(), slices[:, 1].flatten()]))[0, 1].item()]
+    network.begin_inverted()
+    together.append(torch.corrcoef(torch.stack([network(slices).flatten(), slices[:, 1].flatten()]))[0, 1].item())
+    assert together[0] > -0.9 > together[1]
+
+
 def test_a_critic_looks_at_patches() -> None:
     critic = PatchNet(1, 8).eval()
     plain = torch.zeros(1, 1, 128, 128)

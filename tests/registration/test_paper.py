@@ -12,6 +12,7 @@ import torch
 from posepipe.geometry import Rigid, so3
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.models.correction import CorrectionNet
+from posepipe.models.inputs import PEDESTAL
 from posepipe.models.posenet import PoseNet
 from posepipe.models.weights import save_network
 from posepipe.registration.comparison import Comparison
@@ -53,6 +54,18 @@ def test_pose_net_turns_about_the_centres(folder, compare):
     pose = PoseNetwork("pose-net", folder).pose(compare, TO_CANONICAL)
     np.testing.assert_allclose(pose.rotation, so3.exp(ANSWER) @ TO_CANONICAL, atol=2e-3)  # weights are stored in float16
     np.testing.assert_allclose(pose.apply(compare.target.brain.center), compare.brain.center, atol=1e-6)
+
+
+@pytest.mark.parametrize("pedestal", [None, 0.0])
+def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, pedestal):
+    options = OPTIONS if pedestal is None else {**OPTIONS, "pedestal": pedestal}
+    save_network(PoseNet(**options), "pose-net", tmp_path, architecture="PoseNet", options=options, card="For a test.", terms="none")
+    seen = []
+    forward = PoseNet.forward
+    monkeypatch.setattr(PoseNet, "forward", lambda self, cube: seen.append(cube) or forward(self, cube))
+    PoseNetwork("pose-net", tmp_path).pose(compare, TO_CANONICAL)
+    inside = float(seen[0].sum() / (seen[0] != 0).sum())
+    assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
 
 
 def test_correction_net_adds_what_is_left(folder, compare):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def test_without_pairs_both_ways_are_learnt(pairs: Sources) -> None:
         cycles.append(figures["cycle"])
     assert np.mean(cycles[-5:]) < 0.8 * np.mean(cycles[:5])
     assert set(task.validate(task.network.eval())) == {"mae", "psnr"}
+
+
+def test_what_has_the_right_contrast_is_to_be_left_alone_in_the_second_stage(pairs: Sources) -> None:
+    torch.manual_seed(0)
+    task = UnpairedTask(CyclePair(size=64, width=NARROW, dropout=0.0), Slabs(pairs, CALM, seed=1), [], rate=2e-4, bf16=False)
+    begun = copy.deepcopy(task.state())
+    first = float(task.loss(3, "mse")[0].detach())
+    task.restore(begun)
+    # brightness turned over is far from left alone
+    assert float(task.loss(3, "geodesic")[0].detach()) > first + 0.05
 
 
 @pytest.mark.parametrize("network", ["contrast", "contrast-unpaired"])
