@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ants
 import nibabel as nib
 import numpy as np
 import pytest
@@ -178,7 +179,6 @@ def test_transforms_are_inverse_to_each_other(first_run: Any) -> None:
 
 
 def test_ants_makes_the_same_image_of_the_written_transform(first_run: Any) -> None:
-    ants = pytest.importorskip("ants")
     study = first_run.study
     xfm = forward_of(study.out)["sub-01/anat/sub-01_rec-svr_T2w.nii.gz"]
     cohort = study.demo.atlas_dir / "tpl-Phantom" / "cohort-24"
