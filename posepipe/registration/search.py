@@ -23,7 +23,7 @@ DISTINCT_DEGREES = 20.0
 BY_CONTRAST, BY_RATIO = 12, 8
 """Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
 FINALISTS = 6
-DOUBT = 0.25
+DOUBT = 0.32
 """A best score below this calls for a closer look: undamaged brains score 0.26 (a spina bifida template on a normal one) to
 1.1, those that are lost for damage at most 0.24 (docs/experiments.md, 10)."""
 CENTER_SHIFT = 0.15
