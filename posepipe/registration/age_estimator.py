@@ -21,7 +21,6 @@ from .comparison import OUTLINE_SHARE, TEXTURE_SHARE
 from .deep import Placement, PoseNetworks
 from .fit import Poses, Term, fit
 from .levels import Level, Points, outline, texture
-from .search import DOUBT
 from .target import SPACING, Target
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ CLOSE = 0.15
 """Series whose first cohort fits as nearly as this as the best one's are looked at in full."""
 START_SCALE = 0.2
 """The fit starts from the masks' sizes, as far as they are no further apart than this (logarithm)."""
+POOR_FIT = 0.25
+"""Where even the best cohort scores below this, the estimate comes with a warning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ class AgeEstimator:
                 warnings.append(f"that is the end of what {series.name} covers here: the brain may be {word}")
         if len(curve.weeks) < 3:
             warnings.append(f"only {len(curve.weeks)} cohorts of {series.name} could be compared: the age is a rough guess")
-        if curve.score.max() < DOUBT:
+        if curve.score.max() < POOR_FIT:
             warnings.append(f"no cohort fits well (criterion {curve.score.max():.2f}): the estimated age may be far off")
         return AgeEstimate(weeks, constants.error, tuple(warnings))
 

@@ -11,7 +11,7 @@ import torch
 from posepipe.bench.perturb import damaged
 from posepipe.geometry import Rigid, so3, so3_torch
 from posepipe.registration import closer
-from posepipe.registration.closer import CLEAR, ROUNDS, Round, closer_look
+from posepipe.registration.closer import ANYWHERE, ATTEMPTS, CLEAR, LEAST_OVERLAP, ROUNDS, SURE, Round, closer_look
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.fit import SCALE_LIMIT, Poses
 
@@ -48,13 +48,54 @@ def test_wandering_reaches_what_a_fit_does_not(spoilt, monkeypatch):
     assert float(near.criterion.max()) < float(far.criterion.max())
 
 
+def test_tried_again_from_further_away_until_it_is_sure(spoilt, monkeypatch):
+    compare, pose = spoilt
+    center = compare.target.brain.center
+    turned = pose.rotation @ so3.exp(np.radians(170.0) * np.array([0.0, 0.6, 0.8]))
+    starts = compare.poses(Rigid.about(turned, center, pose.apply(center)))
+    anywhere = []
+    drawn = closer._anywhere
+    monkeypatch.setattr(closer, "_anywhere", lambda *a: anywhere.append(1) or drawn(*a))
+    monkeypatch.setattr(closer, "ATTEMPTS", 1)
+    once = closer_look(compare, starts, 6)
+    assert float(once.criterion.max()) < SURE and _degrees(compare, once, pose) > 30 and not anywhere
+    monkeypatch.setattr(closer, "ATTEMPTS", ATTEMPTS)
+    found = closer_look(compare, starts, 6)
+    assert float(found.criterion.max()) >= SURE and _degrees(compare, found, pose) < 8
+    assert 0 < len(anywhere) < ATTEMPTS // 2
+
+
+def test_slivers_are_left_out_unless_there_is_nothing_else(head, target):
+    compare = Comparison(head.brain, target)
+    edges, inside = compare.rough
+    right = compare.poses(head.pose)
+    away = Poses(right.rotation, right.shift + 1.6 * target.brain.radius, right.log_scale)
+    kept = closer._judged((inside, edges), right.beside(away), 0)
+    assert len(kept.poses) == 1 and float(kept.overlap[0]) > LEAST_OVERLAP
+    torch.testing.assert_close(kept.poses.rotation, right.rotation)
+    only = closer._judged((inside, edges), away, 0)
+    assert len(only.poses) == 1 and float(only.overlap[0]) < LEAST_OVERLAP
+
+
+def test_anywhere_is_uniform_on_rotations(head, target):
+    like = Comparison(head.brain, target).poses(head.pose)
+    found = closer._anywhere(ANYWHERE, like, 50.0, torch.Generator().manual_seed(2))
+    assert len(found) == ANYWHERE.copies
+    # of uniform rotations every entry has mean 0 and variance 1/3
+    assert float(found.rotation.mean(0).abs().max()) < 0.06
+    torch.testing.assert_close(found.rotation.square().mean(0), torch.full((3, 3), 1 / 3), rtol=0, atol=0.04)
+    torch.testing.assert_close(torch.det(found.rotation), torch.ones(len(found)), rtol=0, atol=1e-4)
+    assert float(found.shift.square().sum(1).mean().sqrt()) == pytest.approx(ANYWHERE.shift * 50.0, rel=0.1)
+    assert float(found.log_scale.std()) == pytest.approx(ANYWHERE.size, rel=0.1)
+
+
 def test_the_same_each_time_whatever_else_draws_numbers(spoilt):
     compare, pose = spoilt
     starts = _off(compare, pose, 45.0)
     first = closer_look(compare, starts, 4)
     torch.rand(7)
     again = closer_look(compare, starts, 4)
-    assert 1 <= len(first.poses) <= 4
+    assert 1 <= len(first.poses) <= 4 * ATTEMPTS
     torch.testing.assert_close(first.poses.rotation, again.poses.rotation, rtol=0, atol=0)
 
 
