@@ -3,7 +3,7 @@
 Under heavy damage the right pose is hardly ever among the first hypotheses, but something within 15–25° of it is, and coarse texture knows
 the right one when it sees it: there it correlates several times better than at any other pose (docs/experiments-deep.md, 5). So the
 best poses are shaken and fitted again, wider first; and where nothing comes of that, again and again from further away
-(docs/experiments-deep.md, 12).
+(docs/experiments-deep.md, 6).
 """
 
 from __future__ import annotations
