@@ -161,7 +161,7 @@ def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tupl
     index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1)
     where = np.moveaxis((index @ affine[:3, :3].T + affine[:3, 3] - about.center) / about.radius, -1, 0)
     stripped, air = DRESSES[kind]
-    how = Surroundings(stripped=stripped, air=air, alone=0.0, faded=0.0, thick=0.0, slab=0.0)
+    how = Surroundings(stripped=stripped, air=air, alone=0.0, fluid=0.0, faded=0.0, thick=0.0, moved=0.0, slab=0.0)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
     whole, left = surrounded(picture[None], mask[None], far_[None], where_, how, generator)

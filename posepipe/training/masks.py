@@ -111,7 +111,8 @@ class MaskSynthesis(Synthesis):
             half = self.recipe.size * COARSE_MM / 2 if self.recipe.far else HALF_SIDE * scene.radius * math.exp(self._rng.normal(0, 0.1))
             spread = 0.35 * half if self.recipe.far else self.recipe.shift * scene.radius
             center = scene.center + np.clip(self._rng.normal(0, 1, 3), -2, 2) * spread
-            turn = random_rotations(1, self._rng)[0] * self._rng.choice([-1.0, 1.0], (1, 3))
+            stretch = np.exp(self._rng.normal(0, self.recipe.stretch, (3, 1)))
+            turn = stretch * random_rotations(1, self._rng)[0] * self._rng.choice([-1.0, 1.0], (1, 3))
             out.append(scene.read(turn, center, half / size, side))
         image, brain = (self._tensor(np.stack(x))[:, None] for x in zip(*out, strict=True))
         curve = self._tensor(np.exp(self._rng.normal(0, 0.35, (n, 1, 1, 1, 1))))

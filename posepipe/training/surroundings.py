@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.coordinates import HALF_SIDE
 from .fields import blurred, chance, smooth_field, uniform
 
 SHAPES = 24
@@ -22,15 +23,17 @@ SHAPES = 24
 class Surroundings:
     """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
     (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
-    brain's size. ``faded``, ``thick``: slices of uneven brightness, averaged; ``slab``: few slices; ``bias`` and
-    ``noise`` are shares of the contrast."""
+    brain's size. ``fluid``: more of the fluid about the brain, which belongs to it. ``faded``, ``thick``: slices of uneven brightness,
+    averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the contrast."""
 
     stripped: float = 0.3
     air: float = 0.25
     alone: float = 0.04
     decoys: float = 0.5
+    fluid: float = 0.5
     faded: float = 0.35
     thick: float = 0.4
+    moved: float = 0.25
     slab: float = 0.3
     bias: float = 0.5
     noise: float = 0.12
@@ -49,15 +52,17 @@ def surrounded(
     wave = smooth_field(n, 4, side, nodes, generator)
     broad = smooth_field(n, 3, side, max(side // 9, 3), generator)
     kinds = torch.rand(n, SHAPES, generator=generator, device=image.device)
+    image, mask, far = _with_fluid(image, mask, far, wave[:, 3:4], broad[:, :1], how.fluid, generator)
     out = _shapes(wave[:, :2], broad[:, :1], kinds)
     fluid = uniform(n, 0, 1, generator)
     # amniotic fluid out to an uneven distance; none in some
     out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], fluid.expand_as(out), out)
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
-    out = _decoys(out, where, wave[:, 3:4], kinds, how.decoys, generator)
+    bodies = _Ellipsoids(where)
+    out = _decoys(out, bodies, wave[:, 3:4], kinds, how.decoys, generator)
     out = torch.where(air, torch.zeros_like(out), out)
-    out = _head(out, far * (1 + 0.2 * wave[:, 2:3]).clamp(0.4, 1.8), where, kinds, generator)
+    out = _head(out, far * (1 + 0.2 * wave[:, 2:3]).clamp(0.4, 1.8), bodies, generator)
     out = out + uniform(n, 0, 0.25, generator) * wave[:, 3:4] * (out > 0)
     # a rim of uneven width is left of what was stripped, or nothing beyond a ball
     rim = uniform(n, -0.02, 0.6, generator) * (1 + 0.5 * broad[:, 2:3])
@@ -67,38 +72,73 @@ def surrounded(
     return out + (1 - alone) * mask * (image - out), mask * (1 - alone)
 
 
+def _with_fluid(
+    image: Tensor, mask: Tensor, far: Tensor, wave: Tensor, broad: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of fluid. Its brightness is that of a point of the rim,
+    mostly fluid itself; drawn masks include it, those of atlases less of it."""
+    n, some = len(image), slice(None, None, 29)
+    rim = ((far > -0.08) & (far < 0) & (mask > 0.9)).flatten(1)[:, some].float()
+    level = image.flatten(1)[:, some].gather(1, torch.multinomial(rim + 1e-9, 1, generator=generator))[:, :, None, None, None]
+    width = chance(n, share, generator) * uniform(n, 0, 0.2, generator) * (1 + 0.4 * broad).clamp(0, 2)
+    beyond = far - width
+    layer = (0.5 - beyond * image.shape[-1] / (2 * HALF_SIDE)).clamp(0, 1) * (width > 0)
+    seen = level + uniform(n, 0, 0.15, generator) * wave
+    return seen + mask * (image - seen), torch.maximum(mask, layer), beyond
+
+
+class _Ellipsoids:
+    """Ellipsoids at points ``where`` (B, 3, S, S, S), all by one product: (x − p)²/a² is linear in x² and x."""
+
+    def __init__(self, where: Tensor) -> None:
+        self._shape = (len(where), -1, *where.shape[2:])
+        x = where.reshape(len(where), 3, -1)
+        self._terms = torch.cat([x.square(), x, x[:, :1].abs(), torch.ones_like(x[:, :1])], 1)
+
+    def depth(self, center: Tensor, axes: Tensor, *, paired: bool = False) -> Tensor:
+        """(B, K, S, S, S): squared distance from ``center`` (B, K, 3) in halves of ``axes`` (alike), below 1 inside; ``paired``: on both
+        sides of the midplane."""
+        inverse = axes**-2
+        linear = -2 * center * inverse
+        side, both = linear[..., :1], torch.zeros_like(linear[..., :1])
+        if paired:
+            side, both = both, side
+        constant = (center.square() * inverse).sum(-1, keepdim=True)
+        return (torch.cat([inverse, side, linear[..., 1:], both, constant], -1) @ self._terms).reshape(self._shape)
+
+
 def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
     """Random shapes (B, 1, S, S, S): where two smooth fields cross their levels, tissue changes."""
     index = (two[:, :1] * 1.5).floor().clamp(-2, 1) + 2 + 4 * ((two[:, 1:] * 1.2 + broad).floor().clamp(-2, 1) + 2)
     return torch.gather(kinds, 1, index.flatten(1).long()).reshape(index.shape)
 
 
-def _decoys(out: Tensor, where: Tensor, wave: Tensor, kinds: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def _decoys(out: Tensor, bodies: _Ellipsoids, wave: Tensor, kinds: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones."""
-    n = len(out)
-    for i in range(3):
-        place = torch.randn(n, 3, 1, 1, 1, generator=generator, device=out.device)
-        place = place / place.norm(dim=1, keepdim=True) * uniform(n, 1.5, 5, generator)
-        axes = 0.4 + 0.8 * torch.rand(n, 3, 1, 1, 1, generator=generator, device=out.device)
-        depth = ((where - place) / axes).square().sum(1, keepdim=True) + 0.2 * wave
+    n, count = len(out), 3
+    place = torch.randn(n, count, 3, generator=generator, device=out.device)
+    place = place / place.norm(dim=-1, keepdim=True) * (1.5 + 3.5 * torch.rand(n, count, 1, generator=generator, device=out.device))
+    depths = bodies.depth(place, 0.4 + 0.8 * torch.rand(n, count, 3, generator=generator, device=out.device))
+    for i in range(count):
+        depth = depths[:, i : i + 1] + 0.2 * wave
         some = chance(n, share, generator) > 0
         rim = kinds[:, i, None, None, None, None]
-        inner = kinds[:, i + 3, None, None, None, None] + uniform(n, 0, 0.4, generator) * wave
+        inner = kinds[:, i + count, None, None, None, None] + uniform(n, 0, 0.4, generator) * wave
         out = torch.where(some & (depth < 1), rim.expand_as(out), out)
         out = torch.where(some & (depth < uniform(n, 0.6, 1.0, generator)), inner, out)
     return out
 
 
-def _head(out: Tensor, far: Tensor, where: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:
+def _head(out: Tensor, far: Tensor, bodies: _Ellipsoids, generator: torch.Generator) -> Tensor:
     """Fluid, skull and scalp about the brain, a face and neck below and before it, and two eyes."""
-    n = len(out)
-    for _ in range(4):
-        # the face lies before and below, the neck below and behind: y from −0.8 to 1.1, z from −1.5 to −0.6
-        low, high = torch.tensor([-0.5, -0.8, -1.6], device=out.device), torch.tensor([0.5, 1.1, -0.6], device=out.device)
-        center = low + (high - low) * torch.rand(n, 3, generator=generator, device=out.device)
-        size = uniform(n, 0.25, 0.7, generator)
-        inside = (where - center[:, :, None, None, None]).square().sum(1, keepdim=True) < size**2
-        out = torch.where(inside, uniform(n, 0.05, 0.9, generator).expand_as(out), out)
+    n, count = len(out), 4
+    # the face lies before and below, the neck below and behind: y from −0.8 to 1.1, z from −1.5 to −0.6
+    low, high = torch.tensor([-0.5, -0.8, -1.6], device=out.device), torch.tensor([0.5, 1.1, -0.6], device=out.device)
+    center = low + (high - low) * torch.rand(n, count, 3, generator=generator, device=out.device)
+    size = 0.25 + 0.45 * torch.rand(n, count, 1, generator=generator, device=out.device)
+    depths = bodies.depth(center, size.expand(-1, -1, 3))
+    for i in range(count):
+        out = torch.where(depths[:, i : i + 1] < 1, uniform(n, 0.05, 0.9, generator).expand_as(out), out)
     gap, bone, skin = uniform(n, 0, 0.06, generator), uniform(n, 0.02, 0.14, generator), uniform(n, 0.02, 0.18, generator)
     shells = chance(n, 0.85, generator) > 0
     out = torch.where(shells & (far < gap + bone + skin), uniform(n, 0.1, 1, generator).expand_as(out), out)
@@ -107,10 +147,9 @@ def _head(out: Tensor, far: Tensor, where: Tensor, kinds: Tensor, generator: tor
     out = torch.where(shells & (far < gap + bone), dark.expand_as(out), out)
     out = torch.where(shells & (far < gap), uniform(n, 0, 1, generator).expand_as(out), out)
     eyes = uniform(n, 0, 1, generator)
-    spot = torch.tensor([0.42, 1.0, -0.5], device=out.device)[:, None, None, None]
-    spot = spot + 0.12 * torch.randn(n, 3, 1, 1, 1, generator=generator, device=out.device)
-    both = torch.cat([where[:, :1].abs(), where[:, 1:]], 1)
-    seen = (both - spot).square().sum(1, keepdim=True) < uniform(n, 0.1, 0.2, generator) ** 2
+    spot = torch.tensor([0.42, 1.0, -0.5], device=out.device) + 0.12 * torch.randn(n, 1, 3, generator=generator, device=out.device)
+    size = 0.1 + 0.1 * torch.rand(n, 1, 1, generator=generator, device=out.device)
+    seen = bodies.depth(spot, size.expand(-1, -1, 3), paired=True) < 1
     return torch.where(seen & (far > 0), eyes.expand_as(out), out)
 
 
@@ -123,6 +162,7 @@ def scanned(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Gen
     # of one batch all are equally sharp
     image = blurred(image, 1.2 * float(torch.rand(1, generator=generator, device=device)) ** 2)
     image = image * torch.exp(uniform(n, 0, how.bias, generator) * smooth_field(n, 1, side, 3, generator))
+    image, mask = _moved(image, mask, axis, how.moved, generator)
     inside = torch.ones_like(image)
     depth = 0.35 * torch.rand(n, 1, generator=generator, device=device)
     fade = torch.exp(depth * torch.randn(n, side, generator=generator, device=device))
@@ -151,3 +191,22 @@ def scanned(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Gen
     speckled = torch.maximum((image > 0).float(), chance(n, 0.3, generator))
     image = (image + noise * speckled).clamp_min(0)
     return image * inside, mask * inside
+
+
+def _moved(image: Tensor, mask: Tensor, axis: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Slices of a ``share`` of the images, and of their masks, shifted within their planes: a slow drift, and odd slices apart from
+    even ones, as where they were taken in turn."""
+    n, side = len(image), image.shape[-1]
+    index = torch.arange(side, device=image.device)
+    drift = torch.randn(n, 2, side, generator=generator, device=image.device).cumsum(2)
+    drift = drift * 0.15 * torch.rand(n, 1, 1, generator=generator, device=image.device)
+    apart = torch.randn(n, 2, 1, generator=generator, device=image.device) * 0.6 * (index % 2)
+    shift = (drift + apart).round().long()
+    both = torch.cat([image, mask], 1)
+    for i in (torch.rand(n, generator=generator, device=image.device) < share).nonzero().flatten().tolist():
+        slices = both[i].movedim(1 + int(axis[i]), 0)
+        rows = (index - shift[i, 0, :, None]).clamp(0, side - 1)
+        columns = (index - shift[i, 1, :, None]).clamp(0, side - 1)
+        slices = slices[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        both[i] = slices.movedim(-1, 1).movedim(0, 1 + int(axis[i]))
+    return both[:, :1].contiguous(), both[:, 1:].contiguous()
