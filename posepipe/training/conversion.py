@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ..models.contrast import SLICES, ContrastNet, PatchNet, critic_loss, fooling_loss, masked_l1
 from .slabs import Slab, Slabs
 
+BRIGHTNESS, QUANTILES = 3.0, 32
+"""Without pairs: weight of drawing as bright as the other contrast is, over the way back, and how finely that is compared. Critics alone
+let drawings be far too bright (docs/experiments-contrast.md, 7 and 8)."""
 PIXELS = 100.0
 """λ: weight of the L1 loss over the adversarial one (pix2pix's)."""
 CYCLE = 3.0
@@ -105,6 +108,22 @@ class PairedTask(_ContrastTask):
         return self._figures(network)
 
 
+def brightness_gap(drawn: Tensor, where: Tensor, real: Tensor, there: Tensor) -> Tensor:
+    """How far the brightness of ``drawn`` inside ``where`` is from that of ``real`` inside ``there`` (all (B, 1, H, W), of the whole
+    batch): mean difference of their quantiles, which is the earth mover's distance.
+
+    >>> one = torch.ones(1, 1, 2, 2)
+    >>> brightness_gap(0.5 * one, one, torch.eye(2)[None, None], one).round(decimals=3)
+    tensor(0.5000)
+    """
+    at = (torch.arange(QUANTILES, device=drawn.device) + 0.5) / QUANTILES
+    some = [x[inside > 0].sort().values for x, inside in ((drawn, where), (real, there))]
+    if not all(len(x) for x in some):
+        return drawn.sum() * 0
+    a, b = (x[(at * len(x)).long()] for x in some)
+    return (a - b).abs().mean()
+
+
 class CyclePair(nn.Module):
     """``there`` converts T1w to T2w, ``back`` the other way: each a :class:`~posepipe.models.contrast.ContrastNet` of the ``options`` that
     begins by turning brightness over."""
@@ -143,12 +162,15 @@ class UnpairedTask(_ContrastTask):
         back_t2 = self._run(pair.there, drawn_t1.expand(-1, SLICES, -1, -1)) * other.middle
         cycle = masked_l1(back_t1, real_t1, one.middle) + masked_l1(back_t2, other.second, other.middle)
         fooled = fooling_loss(self._judged(0, other.second, drawn_t2)[1]) + fooling_loss(self._judged(1, real_t1, drawn_t1)[1])
+        bright = brightness_gap(drawn_t2, one.middle, other.second, other.middle)
+        bright = bright + brightness_gap(drawn_t1, other.middle, real_t1, one.middle)
         same = torch.zeros(())
         if stage != "mse":
             same = masked_l1(self._run(pair.there, t2) * other.middle, other.second, other.middle)
             same = same + masked_l1(self._run(pair.back, t1) * one.middle, real_t1, one.middle)
-        return cycle + (IDENTITY * same + fooled) / CYCLE, {
-            "cycle": float(cycle.detach()), "fooled": float(fooled.detach()), "critic": float(against.detach()), "seconds": first + second
+        return cycle + BRIGHTNESS * bright + (IDENTITY * same + fooled) / CYCLE, {
+            "cycle": float(cycle.detach()), "bright": float(bright.detach()), "fooled": float(fooled.detach()),
+            "critic": float(against.detach()), "seconds": first + second,
         }  # fmt: skip
 
     def _judged(self, critic: int, real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
