@@ -138,7 +138,8 @@ class CyclePair(nn.Module):
 class UnpairedTask(_ContrastTask):
     """A :class:`CyclePair` on T1w slices of some brains and T2w slices of others, as where no brain was imaged in both.
 
-    A generator sees three slices and draws one; for the way back the drawing stands for all three.
+    A generator sees three slices and draws one; for the way back the drawing stands for all three. Both kinds of slices are from the same
+    data sets, though of different brains.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class UnpairedTask(_ContrastTask):
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`; the identity loss comes in the second stage. The way back has weight 1."""
-        (one, first), (other, second) = self._slabs.timed(n), self._slabs.timed(n)
+        one, other, seconds = self._slabs.timed_apart(n)
         pair = self.network
         assert isinstance(pair, CyclePair)
         t1, t2 = one.start, other.second.expand(-1, SLICES, -1, -1)
@@ -170,7 +171,7 @@ class UnpairedTask(_ContrastTask):
             same = same + masked_l1(self._run(pair.back, t1) * one.middle, real_t1, one.middle)
         return cycle + BRIGHTNESS * bright + (IDENTITY * same + fooled) / CYCLE, {
             "cycle": float(cycle.detach()), "bright": float(bright.detach()), "fooled": float(fooled.detach()),
-            "critic": float(against.detach()), "seconds": first + second,
+            "critic": float(against.detach()), "seconds": seconds,
         }  # fmt: skip
 
     def _judged(self, critic: int, real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Planes lie in any orientation, since heads do: what is learnt holds for a brain 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,14 +79,28 @@ class Slabs:
         self.recipe, self._device = recipe, torch.device(device)
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(self._device).manual_seed(seed)
-        self._brains, self._radii = _brains(sources, part, leave_out, self._device)
+        self._brains, self._radii, self._groups = _brains(sources, part, leave_out, self._device)
 
     def __len__(self) -> int:
         return len(self._brains)
 
     def slab(self, n: int) -> Slab:
         """``n`` new slabs."""
-        both = torch.cat([self._cut(int(self._rng.integers(len(self._brains)))) for _ in range(n)])
+        return self._slab(self._rng.integers(len(self._brains), size=n))
+
+    def apart(self, n: int) -> tuple[Slab, Slab]:
+        """``n`` new slabs, and as many of other brains of the same groups, where a group has more than one: brains of one data set look
+        alike, and without pairs nothing else tells how bright the other contrast is."""
+        one = self._rng.integers(len(self._brains), size=n)
+        return self._slab(one), self._slab([self._other(int(i)) for i in one])
+
+    def _other(self, brain: int) -> int:
+        like = [i for i, group in enumerate(self._groups) if group == self._groups[brain] and i != brain]
+        return int(self._rng.choice(like)) if like else brain
+
+    def _slab(self, brains: Sequence[int] | np.ndarray) -> Slab:
+        n = len(brains)
+        both = torch.cat([self._cut(int(i)) for i in brains])
         low, high = self.recipe.rim
         mask = (both[:, 2] > self._uniform(n, low, high)).float()
         # brain and emptiness were averaged alike: the quotient keeps its brightness up to the rim
@@ -98,6 +113,12 @@ class Slabs:
         begun = time.perf_counter()
         slab = self.slab(n)
         return slab, time.perf_counter() - begun
+
+    def timed_apart(self, n: int) -> tuple[Slab, Slab, float]:
+        """Slabs of :meth:`apart`, and the seconds it took to make them."""
+        begun = time.perf_counter()
+        one, other = self.apart(n)
+        return one, other, time.perf_counter() - begun
 
     def state(self) -> dict[str, Any]:
         """State of the random generators, to go on from."""
@@ -144,8 +165,8 @@ class Slabs:
         return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self._device)
 
 
-def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: torch.device) -> tuple[list[Tensor], list[float]]:
-    """T1w, T2w and mask (3, D, D, D) of each brain that has both, and its radius in mm."""
+def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: torch.device) -> tuple[list[Tensor], list[float], list[str]]:
+    """T1w, T2w and mask (3, D, D, D) of each brain that has both, its radius in mm, and its group."""
     rows: dict[int, dict[str, int]] = {}
     for row in sources.pick(part=part, leave_out=leave_out, kinds=(FROM, INTO)):
         picture = sources.pictures[row]
@@ -154,7 +175,7 @@ def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: tor
     if not paired:
         msg = f"no brain of the sources has both a {FROM} and a {INTO} picture ({part}), from which to learn; gather more subjects"
         raise UsageError(msg)
-    brains, radii = [], []
+    brains, radii, groups = [], [], []
     for pair in paired:
         picture = sources.pictures[pair[FROM]]
         volumes = [(sources.voxels[pair[kind]].astype(np.float32) - 1).clip(0) / 254 for kind in (FROM, INTO)]
@@ -163,4 +184,5 @@ def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: tor
         stack = np.stack([*(v * mask for v in volumes), mask])
         brains.append(torch.as_tensor(stack, device=device).half() if device.type == "cuda" else torch.as_tensor(stack))
         radii.append(picture.radius_mm)
-    return brains, radii
+        groups.append(picture.group)
+    return brains, radii, groups

@@ -88,6 +88,21 @@ def test_pairs_teach_the_other_contrast(pairs: Sources) -> None:
     assert np.mean(pixels[-10:]) < 0.6 * np.mean(pixels[:5]) and set(task.validate(task.network.eval())) == {"mae", "psnr"}
 
 
+def test_slices_apart_are_of_other_brains_of_the_same_group() -> None:
+    def of(values: list[int], groups: list[str]) -> Sources:
+        inside = np.ones((SIDE,) * 3, np.uint8) * 255
+        pictures = tuple(Picture(f"{i}", g, "train", 40.0, kind, i, 30.0) for i, g in enumerate(groups) for kind in ("T1w", "T2w"))
+        voxels = np.stack([np.full((SIDE,) * 3, v, np.uint8) for v in values for _ in range(2)])
+        return Sources(pictures, voxels, np.stack([inside] * len(values)))
+
+    levels = [40, 80, 160, 240]
+    one, other = Slabs(of(levels, ["a", "a", "b", "b"]), CALM, seed=2).apart(16)
+    told = [[int(np.abs(np.array(levels) - 1 - 254 * s[0].max().item()).argmin()) for s in slab.second] for slab in (one, other)]
+    assert all(a != b and a // 2 == b // 2 for a, b in zip(*told, strict=True))
+    lonely, same = Slabs(of([40], ["a"]), CALM, seed=2).apart(2)
+    assert float(lonely.second.max()) == pytest.approx(float(same.second.max()))
+
+
 def test_without_pairs_both_ways_are_learnt(pairs: Sources) -> None:
     torch.manual_seed(0)
     validation = [Slabs(pairs, CALM.plain(), part="validation", seed=9).slab(4)]
