@@ -75,12 +75,15 @@ def surrounded(
 def _with_fluid(
     image: Tensor, mask: Tensor, far: Tensor, wave: Tensor, broad: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of fluid. Its brightness is that of a point of the rim,
-    mostly fluid itself; drawn masks include it, those of atlases less of it."""
+    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of fluid: drawn masks include it, those of atlases less
+    of it. It is as bright as that of eight points of the rim which is least like the brain; bone may well look like cortex."""
     n, some = len(image), slice(None, None, 29)
     rim = ((far > -0.08) & (far < 0) & (mask > 0.9)).flatten(1)[:, some].float()
-    level = image.flatten(1)[:, some].gather(1, torch.multinomial(rim + 1e-9, 1, generator=generator))[:, :, None, None, None]
-    width = chance(n, share, generator) * uniform(n, 0, 0.2, generator) * (1 + 0.4 * broad).clamp(0, 2)
+    values = image.flatten(1)[:, some]
+    of = values.gather(1, torch.multinomial(rim + 1e-9, 8, generator=generator))
+    usual = (image * mask).flatten(1).sum(1, keepdim=True) / mask.flatten(1).sum(1, keepdim=True).clamp_min(1)
+    level = of.gather(1, (of - usual).abs().argmax(1, keepdim=True))[:, :, None, None, None]
+    width = chance(n, share, generator) * uniform(n, 0, 0.15, generator) * (1 + 0.4 * broad).clamp(0, 2)
     beyond = far - width
     layer = (0.5 - beyond * image.shape[-1] / (2 * HALF_SIDE)).clamp(0, 1) * (width > 0)
     seen = level + uniform(n, 0, 0.15, generator) * wave
