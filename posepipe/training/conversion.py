@@ -109,19 +109,22 @@ class PairedTask(_ContrastTask):
 
 
 def brightness_gap(drawn: Tensor, where: Tensor, real: Tensor, there: Tensor) -> Tensor:
-    """How far the brightness of ``drawn`` inside ``where`` is from that of ``real`` inside ``there`` (all (B, 1, H, W), of the whole
-    batch): mean difference of their quantiles, which is the earth mover's distance.
+    """How far the brightness of each of ``drawn`` inside ``where`` is from that of its fellow in ``real`` inside ``there`` (all
+    (B, 1, H, W)): mean difference of their quantiles, which is the earth mover's distance; those that show more count for more.
 
     >>> one = torch.ones(1, 1, 2, 2)
     >>> brightness_gap(0.5 * one, one, torch.eye(2)[None, None], one).round(decimals=3)
     tensor(0.5000)
     """
     at = (torch.arange(QUANTILES, device=drawn.device) + 0.5) / QUANTILES
-    some = [x[inside > 0].sort().values for x, inside in ((drawn, where), (real, there))]
-    if not all(len(x) for x in some):
-        return drawn.sum() * 0
-    a, b = (x[(at * len(x)).long()] for x in some)
-    return (a - b).abs().mean()
+    total, weight = drawn.sum() * 0, 0
+    for i in range(len(drawn)):
+        some = [x[i][inside[i] > 0].sort().values for x, inside in ((drawn, where), (real, there))]
+        count = min(len(x) for x in some)
+        if count:
+            a, b = (x[(at * len(x)).long()] for x in some)
+            total, weight = total + count * (a - b).abs().mean(), weight + count
+    return total / max(weight, 1)
 
 
 class CyclePair(nn.Module):
