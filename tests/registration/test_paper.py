@@ -68,7 +68,21 @@ def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, pedest
     assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
 
 
-def test_correction_net_adds_what_is_left(folder, compare):
+@pytest.fixture
+def knowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Correction-Net know the pose: ANSWER and SHIFT one way, their inverse the other."""
+    turns = torch.tensor(np.stack([ANSWER, -ANSWER]), dtype=torch.float32)
+    shifts = torch.tensor(np.stack([SHIFT, -so3.exp(ANSWER).T @ SHIFT]), dtype=torch.float32)
+    monkeypatch.setattr(CorrectionNet, "forward", lambda self, reference, moving: (turns, shifts))
+
+
+def test_what_correction_net_answers_to_anything_cancels(folder, compare):
+    start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center)
+    found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
+    assert found.degrees_from(start) < 0.01
+
+
+def test_correction_net_adds_what_is_left(folder, compare, knowing):
     start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center + 3.0)
     found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
     upright = start.rotation @ TO_CANONICAL.T
@@ -77,7 +91,17 @@ def test_correction_net_adds_what_is_left(folder, compare):
     np.testing.assert_allclose(upright.T @ moved, SHIFT * HALF_SIDE * compare.brain.radius, atol=0.05)
 
 
-def test_posenet_is_an_initial_pose_by_both(folder, compare):
+def test_correction_net_sees_both_in_either_place(folder, compare, monkeypatch):
+    seen = []
+    forward = CorrectionNet.forward
+    monkeypatch.setattr(CorrectionNet, "forward", lambda self, a, b: seen.append((a, b)) or forward(self, a, b))
+    start = Rigid.about(TO_CANONICAL, compare.target.brain.center, compare.brain.center)
+    CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
+    ((reference, moving),) = seen
+    assert len(reference) == 2 and torch.equal(reference, moving.flip(0)) and not torch.equal(reference[0], reference[1])
+
+
+def test_posenet_is_an_initial_pose_by_both(folder, compare, knowing):
     networks = PoseNetworks(folder)
     brain, target = compare.brain, compare.target
     found = initial_pose(target.volume, target.mask, target, method="posenet", compare=compare, networks=networks)
