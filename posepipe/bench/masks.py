@@ -74,8 +74,8 @@ def mask_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[MaskCase]:
 class MaskBench:
     """Looks at case after case; networks and templates stay ready. ``data`` holds ``atlases/``."""
 
-    def __init__(self, data: Path, weights: Path | None = None) -> None:
-        self._aligner = Aligner(atlas_dirs=[data / "atlases"], mask="network", refine="torch", weights=weights, threads=2)
+    def __init__(self, data: Path, weights: Path | None = None, *, threads: int = 2) -> None:
+        self._aligner = Aligner(atlas_dirs=[data / "atlases"], mask="network", refine="torch", weights=weights, threads=threads)
         self._finder = BrainFinder(weights)
 
     @property

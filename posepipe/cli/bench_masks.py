@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kept", choices=("train", "test"), help="only images that trained, or that are kept for testing")
     parser.add_argument("--trials", type=int, default=4, help="times each brain is dressed, in each kind of surroundings (default: 4)")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     if not cases:
         msg = "no image to measure: --parts, --names and --kept leave none"
         raise UsageError(msg)
-    torch.set_num_threads(2)
-    made = bench.MaskBench(args.data, args.weights)
+    torch.set_num_threads(args.threads)
+    made = bench.MaskBench(args.data, args.weights, threads=args.threads)
     key = networks_key(made.weights)
     paths = [args.output / "parts" / f"{case.part}_{case.name}_{key}.csv" for case in cases]
     for case, path in tqdm(list(zip(cases, paths, strict=True)), mininterval=10):
