@@ -143,7 +143,9 @@ class Contest:
         if then == "correction-net":
             if self._correction is None:
                 self._correction = CorrectionNetwork(then, self._weights)
-            pose = self._correction.corrected(compare, initial.pose, self.networks.canonical(problem.target))
+            canonical = self.networks.canonical(problem.target)
+            # near already; after Pose-Net it is asked as in the paper
+            pose = self._correction.corrected(compare, initial.pose, canonical, both_ways=initial.method == "deep")
             return self._refined(problem, compare, pose, "none")
         try:
             return self._refined(problem, compare, initial.pose, then)

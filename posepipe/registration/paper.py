@@ -45,25 +45,31 @@ class CorrectionNetwork:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
 
-    def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array) -> Rigid:
+    def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
         """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's.
 
-        It is asked both ways, the template as reference and the image as reference, and the mean of one answer and the other's inverse is
-        taken: what it tends to answer whatever it sees cancels (docs/experiments-deep.md, 7).
+        With ``both_ways`` the image is the reference once more and the mean of one answer and the other's inverse is taken: what the
+        network tends to answer whatever it sees cancels. For a ``start`` of a few degrees only, as the reference was upright in
+        training (docs/experiments-deep.md, 7).
         """
         brain, target = compare.brain, compare.target.brain
         upright = start.rotation @ to_canonical.T
         center = start.apply(target.center)
         reference = _cube(target, self._size, to_canonical.T, target.center)
         moving = _cube(brain, self._size, upright, center)
-        cubes = outlined(torch.cat([reference, moving]))
-        with torch.inference_mode():
-            answers = self._network(cubes, cubes.flip(0))
-        (vector, back), (shift, shift_back) = (x.double().cpu().numpy() for x in answers)
-        turn = so3.exp((vector - back) / 2)
-        rotation = upright @ turn
-        moved = center + brain.radius * HALF_SIDE * (upright @ (shift - turn @ shift_back)) / 2
+        vector, shift = self._answer(reference, moving)
+        if both_ways:
+            back, shift_back = self._answer(moving, reference)
+            vector = (vector - back) / 2
+            shift = (shift - so3.exp(vector) @ shift_back) / 2
+        rotation = upright @ so3.exp(vector)
+        moved = center + brain.radius * HALF_SIDE * (upright @ shift)
         return Rigid.about(rotation @ to_canonical, target.center, moved)
+
+    @torch.inference_mode()
+    def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
+        vector, shift = (x[0].double().cpu().numpy() for x in self._network(outlined(reference), outlined(moving)))
+        return vector, shift
 
 
 class PaperNetworks:

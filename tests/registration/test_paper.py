@@ -68,21 +68,7 @@ def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, pedest
     assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
 
 
-@pytest.fixture
-def knowing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Correction-Net know the pose: ANSWER and SHIFT one way, their inverse the other."""
-    turns = torch.tensor(np.stack([ANSWER, -ANSWER]), dtype=torch.float32)
-    shifts = torch.tensor(np.stack([SHIFT, -so3.exp(ANSWER).T @ SHIFT]), dtype=torch.float32)
-    monkeypatch.setattr(CorrectionNet, "forward", lambda self, reference, moving: (turns, shifts))
-
-
-def test_what_correction_net_answers_to_anything_cancels(folder, compare):
-    start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center)
-    found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
-    assert found.degrees_from(start) < 0.01
-
-
-def test_correction_net_adds_what_is_left(folder, compare, knowing):
+def test_correction_net_adds_what_is_left(folder, compare):
     start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center + 3.0)
     found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
     upright = start.rotation @ TO_CANONICAL.T
@@ -91,17 +77,33 @@ def test_correction_net_adds_what_is_left(folder, compare, knowing):
     np.testing.assert_allclose(upright.T @ moved, SHIFT * HALF_SIDE * compare.brain.radius, atol=0.05)
 
 
-def test_correction_net_sees_both_in_either_place(folder, compare, monkeypatch):
+def test_what_correction_net_answers_to_anything_cancels_both_ways(folder, compare):
+    start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center)
+    found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL, both_ways=True)
+    assert found.degrees_from(start) < 0.01
+
+
+def test_one_way_and_the_other_make_one_pose(folder, compare, monkeypatch):
+    turns = [ANSWER, -ANSWER]
+    shifts = [SHIFT, -so3.exp(ANSWER).T @ SHIFT]
     seen = []
-    forward = CorrectionNet.forward
-    monkeypatch.setattr(CorrectionNet, "forward", lambda self, a, b: seen.append((a, b)) or forward(self, a, b))
-    start = Rigid.about(TO_CANONICAL, compare.target.brain.center, compare.brain.center)
-    CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)
-    ((reference, moving),) = seen
-    assert len(reference) == 2 and torch.equal(reference, moving.flip(0)) and not torch.equal(reference[0], reference[1])
+
+    def knowing(self: CorrectionNet, reference: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((reference, moving))
+        return tuple(torch.tensor(x[len(seen) - 1])[None] for x in (turns, shifts))
+
+    monkeypatch.setattr(CorrectionNet, "forward", knowing)
+    start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center + 3.0)
+    found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL, both_ways=True)
+    upright = start.rotation @ TO_CANONICAL.T
+    np.testing.assert_allclose(found.rotation @ TO_CANONICAL.T, upright @ so3.exp(ANSWER), atol=1e-6)
+    moved = found.apply(compare.target.brain.center) - start.apply(compare.target.brain.center)
+    np.testing.assert_allclose(upright.T @ moved, SHIFT * HALF_SIDE * compare.brain.radius, atol=1e-6)
+    (reference, moving), (second, first) = seen
+    assert torch.equal(reference, first) and torch.equal(moving, second) and not torch.equal(reference, moving)
 
 
-def test_posenet_is_an_initial_pose_by_both(folder, compare, knowing):
+def test_posenet_is_an_initial_pose_by_both(folder, compare):
     networks = PoseNetworks(folder)
     brain, target = compare.brain, compare.target
     found = initial_pose(target.volume, target.mask, target, method="posenet", compare=compare, networks=networks)
