@@ -21,7 +21,7 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     inside = (offset / np.array([30, 26, 22])) ** 2 @ np.ones(3) < 1
     affine = np.diag([2.0, 2, 2, 1])
     image = Volume(np.where(inside, 500 + 200 * (offset[..., 0] > 0), 0).astype(np.float32), affine)
-    brighter = []
+    brighter, filled = [], []
     for seed in range(4):
         whole, truth = dressed(image, image.with_data(inside), kind, seed=[1, seed])
         assert whole.same_grid(truth) and whole.spacing == pytest.approx(DRESSED_MM)
@@ -32,10 +32,11 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
         value = whole.data[truth.data]
         right, left = world[:, 0] > before.center[0] + 4, world[:, 0] < before.center[0] - 4
         brighter.append(value[right].mean() / value[left].mean())
-        outside = whole.data[~truth.data]
-        assert (outside > 0).mean() > (0.9 if kind == "body" else 0.005)
+        filled.append((whole.data[~truth.data] > 0).mean())
     # turned voxels, the same place in the world: the two halves are told apart as before, but for the bias field of each
     assert np.exp(np.mean(np.log(brighter))) > 1.15
+    # a body is all about it, but for dark tissue where the noise is below 0; else there is a rim or a head
+    assert np.mean(filled) > 0.9 if kind == "body" else min(filled) > 0.005
 
 
 def test_the_tables_say_what_the_rows_say() -> None:
