@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posepipe.bench.masks import DRESSES, dressed
+from posepipe.bench.masks import DRESSES, dressed, overlap
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
 from posepipe.imaging import phantom
@@ -34,9 +34,8 @@ def main(target: Path) -> None:
             whole, truth = dressed(image, brain.with_data(brain.data > 0), kind, seed=[column, row])
             try:
                 found = finder.find(whole).volume.data
-                overlap = 2 * (found & truth.data).sum() / (found.sum() + truth.data.sum())
             except MaskError:
-                found, overlap = np.zeros(whole.shape, bool), 0.0
+                found = np.zeros(whole.shape, bool)
             middle = np.argwhere(truth.data).mean(0).round().astype(int)
             for i, axis in enumerate((2, 0)):
                 ax = axes[row, 2 * column + i]
@@ -48,7 +47,7 @@ def main(target: Path) -> None:
                 ax.set_axis_off()
             axes[row, 2 * column].set_zorder(1)  # the line reaches into the picture beside it
             axes[row, 2 * column].text(
-                0.02, 0.02, f"{age:g} weeks, {TITLES[kind]}: Dice {overlap:.2f}", color="white", fontsize=8.5,
+                0.02, 0.02, f"{age:g} weeks, {TITLES[kind]}: Dice {overlap(found, truth.data):.2f}", color="white", fontsize=8.5,
                 transform=axes[row, 2 * column].transAxes, bbox={"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0},
             )  # fmt: skip
     fig.subplots_adjust(0.003, 0.003, 0.997, 0.997, 0.01, 0.01)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import ndimage
 
@@ -105,21 +106,21 @@ class MaskBench:
             found = self._finder.find(image)
         except MaskError:
             seconds = time.perf_counter() - begun
-            overlap = None if case.mask is None and truth is None else 0.0
-            return row | {"seconds": seconds, "dice": overlap, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
+            none = None if case.mask is None and truth is None else 0.0
+            return row | {"seconds": seconds, "dice": none, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
         seconds = time.perf_counter() - begun
         about = moments(found.volume)
         if case.mask is not None:
             truth = given_mask(load_volume(case.mask), image).volume
         center = case.marks.brain if case.marks else None
-        overlap = true_ml = None
+        shared = true_ml = None
         if truth is not None:
             meant = moments(truth)
             center, true_ml = meant.center, meant.millilitres
-            overlap = 2 * float((truth.data & found.volume.data).sum()) / float(truth.data.sum() + found.volume.data.sum())
+            shared = overlap(truth.data, found.volume.data)
         assert center is not None
         return row | {
-            "seconds": seconds, "dice": overlap, "mm": float(np.linalg.norm(about.center - center)), "ml": about.millilitres,
+            "seconds": seconds, "dice": shared, "mm": float(np.linalg.norm(about.center - center)), "ml": about.millilitres,
             "true_ml": true_ml, "warnings": "; ".join(found.warnings),
         }  # fmt: skip
 
@@ -141,6 +142,11 @@ class MaskBench:
             "degrees": degrees, "seconds_all": seconds, "qc": found.quality.qc, "confidence": found.quality.confidence,
             "rotvec": " ".join(f"{x:.6f}" for x in so3.log(rotation)),
         }  # fmt: skip
+
+
+def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """Dice overlap of two masks on one grid."""
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
 def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:

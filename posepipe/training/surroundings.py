@@ -1,5 +1,5 @@
 """What surrounds a brain in a scan, made up: skull, scalp, face and fluid about it, a body or a uterus of random shapes, air; and what a
-scanner does to it all: slices that fade, a cut field of view, bias, noise.
+scanner does to it all: slices that move and fade, a cut field of view, bias, noise.
 
 The idea is SynthStrip's (Hoopes et al. 2022): what the network sees is more varied than any real scan, so real scans are nothing new.
 Distances are in brain radii from the surface of the brain.
@@ -42,8 +42,8 @@ class Surroundings:
 def surrounded(
     image: Tensor, mask: Tensor, far: Tensor, where: Tensor, how: Surroundings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """``image`` (B, 1, S, S, S), brain intensities of 0–1 where ``mask`` (alike) is 1, with surroundings put about it; and what is left of
-    the mask: nothing where there is to be no brain.
+    """``image`` (B, 1, S, S, S), brain intensities of 0–1 where ``mask`` (alike) is 1, with surroundings put about it; and the mask that
+    is then true: grown where more fluid was added, nothing where there is to be no brain.
 
     ``far``: distance from the brain, below 0 inside; ``where`` (B, 3, S, S, S): canonical coordinates (RAS, brain radii).
     """

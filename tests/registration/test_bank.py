@@ -89,7 +89,9 @@ def test_folder_that_cannot_be_made_is_told_and_done_without(target, heads, tmp_
     assert scores(bank, heads[3].brain.coarser(2)).shape == (4, ROTATIONS, 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="run as root, whom no permission of a folder keeps from writing; the test above has one that root cannot make"
+)
 def test_folder_that_cannot_be_written(target, tmp_path, caplog):
     tmp_path.chmod(0o500)
     with caplog.at_level(logging.WARNING):

@@ -31,6 +31,17 @@ def test_fluid_goes_on_as_bright_as_the_rim_and_is_brain() -> None:
     assert bool((grown[beyond < -0.1] == 1).all()) and bool((grown[beyond > 0.1] == 0).all())
 
 
+def test_fluid_is_what_at_the_rim_is_least_like_the_brain() -> None:
+    image, mask, far, where = ball()
+    # the rim is cortex, nearly as dark as the brain, but for a third of it
+    image = torch.where((far > -0.3) & (where[:, :1] < 0.4), 0.25, image)
+    still = torch.zeros_like(image)
+    for seed in range(4):
+        seen, grown, _ = _with_fluid(image, mask, far, still, still, 1.0, torch.Generator().manual_seed(seed))
+        level = seen[(grown > 0) & (mask == 0)]
+        assert float((level - 0.8).abs().max()) < 1e-5
+
+
 def test_without_fluid_nothing_changes() -> None:
     image, mask, far, _ = ball()
     still = torch.zeros_like(image)
