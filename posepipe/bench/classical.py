@@ -73,8 +73,7 @@ def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
         for atlas in ("FidonSBA", "CHN"):
             for week in TEMPLATE_WEEKS:
                 week = max(week, min(round(t.age) for t in library.templates(atlas, "T2w")))
-                subject, template = library.template(atlas, f"{week}", "T2w"), library.template("CRL", f"{week}", "T2w")
-                out.append(Case(subject.space, "templates", subject.image, subject.mask, template, canonical_pose(template, subject)))
+                out.append(_of_cohort(library.template(atlas, f"{week}", "T2w"), library))
     ages = dict(line.split("\t")[:2] for line in (data / "ds-neonates/participants.tsv").read_text().splitlines()[1:])
     for contrast in ("T2w", "T1w"):
         if f"newborn-{contrast}" in groups:
@@ -85,6 +84,18 @@ def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
     if "stacks" in groups:
         out += _stacks(data, library)
     return out
+
+
+def atlas_cases(data: Path, atlas: str) -> list[Case]:
+    """Every cohort of ``atlas`` as a subject of CRL's template of its week, where CRL has one."""
+    library = AtlasLibrary([data / "atlases"])
+    weeks = {t.cohort for t in library.templates("CRL", "T2w")}
+    return [_of_cohort(t, library) for t in library.templates(atlas, "T2w") if t.cohort in weeks]
+
+
+def _of_cohort(subject: Template, library: AtlasLibrary) -> Case:
+    template = library.template("CRL", subject.cohort, "T2w")
+    return Case(subject.space, "templates", subject.image, subject.mask, template, canonical_pose(template, subject))
 
 
 def canonical_pose(template: Template, subject: Template) -> Rigid:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..training.split import load_split
-from .classical import Case, cases
+from .classical import Case, atlas_cases, cases
 from .methods import Contest, networks_key
 from .problems import LAST_BINS, Damage, Problems, parse_damage
 from .rows import PartFile
@@ -39,13 +39,13 @@ def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = 
     """Brains to test on: those the split keeps for testing, and with ``templates`` the cohorts of one atlas as subjects of another.
 
     The default networks were trained on the cohorts, so ``templates`` test generalisation only with networks that were trained without
-    the atlas ``left_out``, to which they are then confined.
+    the atlas ``left_out``; they are then every cohort of that atlas and nothing else.
     """
     split = load_split()
-    found = []
+    found = atlas_cases(data, left_out) if left_out and "templates" in groups else []
     for case in cases(data, groups):
         if case.group == "templates":
-            if left_out is None or case.name.startswith(f"{left_out}+"):
+            if left_out is None:
                 found.append(case)
         elif case.group == "fetus" or split.part(case.name.rpartition("-")[0]) == "test":
             found.append(case)

@@ -22,8 +22,8 @@ TEXTURE_SHARE = 0.5
 
 LAST_POINTS, LAST_STEPS = 16_000, 8
 """Points and steps of the end of a refinement (docs/experiments.md, 9, 11 and 12)."""
-MUTUAL_POINTS, MUTUAL_STEPS = 12_000, 3
-"""The same of the very last steps, on mutual information (docs/experiments.md, 12)."""
+MUTUAL_POINTS, MUTUAL_STEPS = 40_000, 3
+"""The same of the very last steps, on mutual information (docs/experiments.md, 12 and 14)."""
 
 
 class Comparison:

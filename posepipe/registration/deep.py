@@ -23,6 +23,7 @@ from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import CoordinateNet, cube_points
 from ..models.inputs import sampled
+from ..models.precision import fast_bfloat16
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .brain import Brain, bounding_box
 from .paper import PaperNetworks
@@ -115,7 +116,7 @@ class PoseNetworks:
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" or _fast_bfloat16() else torch.float32
+        self._dtype = torch.bfloat16 if fast_bfloat16(self._device) else torch.float32
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._own: dict[str, Array] = {}
 
@@ -287,9 +288,3 @@ def _mean(votes: _Votes, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _degrees(a: Tensor, b: Tensor) -> float:
     return float(np.degrees(np.arccos(np.clip((float((a * b).sum()) - 1) / 2, -1, 1))))
-
-
-def _fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively; without that it is slower than float32."""
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(known()) if known is not None else False

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.contrast import SLICES, ContrastNet, PatchNet, critic_loss, fooling_loss, masked_l1
+from ..models.precision import autocast
 from .slabs import Slab, Slabs
 
 BRIGHTNESS, QUANTILES = 3.0, 32
@@ -65,7 +66,7 @@ class _ContrastTask:
         torch.set_rng_state(state["dropout"])
 
     def _run(self, network: nn.Module, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+        with autocast(x.device, wanted=self._bf16):
             out: Tensor = network(x.contiguous(memory_format=torch.channels_last))
         return out.float()
 

@@ -16,6 +16,7 @@ from ..geometry import random_rotations
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
 from ..models.masks import COARSE_MM, scaled
+from ..models.precision import autocast
 from .scenes import Scenes
 from .sources import SIDE, Sources
 from .surroundings import Surroundings, scanned, surrounded
@@ -170,7 +171,7 @@ class MaskTask:
 
     def _forward(self, network: nn.Module, scan: Scan) -> Tensor:
         x = scan.image.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+        with autocast(x.device, wanted=self._bf16):
             logits: Tensor = network(x)
         return logits
 

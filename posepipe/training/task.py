@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
+from ..models.precision import autocast
 from .synthesis import Batch, Synthesis
 
 
@@ -40,7 +41,7 @@ class Curriculum:
 class SynthesisTask(ABC):
     """A network that finds the rotation of images from ``training``, by ``curriculum``; ``validation`` is a fixed list of batches.
 
-    With ``bf16`` the network computes in bfloat16 where torch deems that safe.
+    With ``bf16`` the network computes in bfloat16 where torch deems that safe and the device is faster at it.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class SynthesisTask(ABC):
         self._step = state["step"]
 
     def _autocast(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)
+        return autocast(x.device, wanted=self._bf16)
 
 
 def in_degrees(angle: Tensor) -> dict[str, float]:

@@ -16,7 +16,7 @@ from posepipe.bench.confidence import ABOUT, calibrate, plot_reliability, withou
 from posepipe.bench.methods import METHODS, Contest, missing_networks
 from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
 from posepipe.bench.rows import PartFile, read_rows
-from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measure
+from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measure, volume_cases
 from posepipe.bench.volume_plots import plot_all
 from posepipe.bench.volume_tables import Row, by_subject, table_by_age, table_by_bin, table_by_damage, table_of_flags
 from posepipe.cli import bench_command
@@ -212,3 +212,12 @@ def test_the_commands_know_their_tables():
     assert (args.table, args.damage, args.trials) == ("volume", [], 10)
     assert parser.parse_args(["bench", "confidence", "data", "-o", "out"]).groups == ["validation"]
     assert parser.parse_args(["bench", "classical", "data", "-o", "out", "--jobs", "1"]).init == ["center", "axes", "search"]
+
+
+def test_an_atlas_left_out_is_tested_in_all_its_weeks(data_dir: Path):
+    cases = volume_cases(data_dir, ("templates",), left_out="FidonSBA")
+    assert [c.name for c in cases] == [f"FidonSBA+{week}" for week in range(21, 35)]
+    assert all(c.template.space == c.name.replace("FidonSBA", "CRL") and c.own is not None for c in cases)
+    names = [c.name for c in volume_cases(data_dir, ("fetus", "templates"), left_out="FidonSBA")]
+    assert names[-1] == "f234" and len(names) == 15
+    assert {c.name.partition("+")[0] for c in volume_cases(data_dir, ("templates",))} == {"FidonSBA", "CHN"}
