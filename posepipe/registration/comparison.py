@@ -22,6 +22,8 @@ TEXTURE_SHARE = 0.5
 
 LAST_POINTS, LAST_STEPS = 16_000, 8
 """Points and steps of the end of a refinement (docs/experiments.md, 9, 11 and 12)."""
+JUDGED_POINTS = 12_000
+"""Points at which mutual information is measured before and after."""
 MUTUAL_POINTS, MUTUAL_STEPS = 40_000, 3
 """The same of the very last steps, on mutual information (docs/experiments.md, 12 and 14)."""
 
@@ -74,7 +76,15 @@ class Comparison:
     @cached_property
     def mutual(self) -> tuple[Term, ...]:
         """Mutual information of the cut-out brains, their rims included: for the very last steps."""
-        return (MutualTerm(self.target.fine_outline, outline(self.brain).points(MUTUAL_POINTS)),)
+        return (MutualTerm(self.target.fine_outline, self._rims.points(MUTUAL_POINTS)),)
+
+    @cached_property
+    def _information(self) -> MutualTerm:
+        return MutualTerm(self.target.fine_outline, self._rims.points(JUDGED_POINTS))
+
+    @cached_property
+    def _rims(self) -> Level:
+        return outline(self.brain)
 
     def _criterion(self, level: Level, points: Points) -> tuple[Term, ...]:
         inside = Term(level, points)
@@ -98,6 +108,10 @@ class Comparison:
         is damaged and its outline speaks for them."""
         inside = self.rough[1]
         return float(fit((inside,), self._sizes(pose), 0).criterion.max()) / inside.share
+
+    def mutual_score(self, pose: Rigid) -> float:
+        """Mutual information of the cut-out brains at ``pose``, nats, at the best of a few sizes: what the last steps raise."""
+        return float(self._information.information(self._sizes(pose)).max())
 
     def _sizes(self, pose: Rigid) -> Poses:
         start = self.poses(pose)

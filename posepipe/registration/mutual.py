@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .fit import Term, residual_weights
+from .fit import Poses, Term, residual_weights
 from .levels import Level, Points, top
 
 BINS = 32
@@ -33,19 +33,29 @@ class MutualTerm(Term):
         slope = self._slope(value, weight)
         return weight * slope, residual_weights(value, weight, self.classes, strict=strict)[1]
 
+    def information(self, poses: Poses) -> Tensor:
+        """Mutual information (n,) at ``poses``, nats."""
+        _, fields, weight = self.look(poses)
+        joint, pointwise = self._pointwise(self._corners(fields[0]), weight)
+        return (joint * pointwise).sum((1, 2))
+
     def _slope(self, value: Tensor, weight: Tensor) -> Tensor:
         """Slope (n, N) of the pointwise mutual information along the template's value."""
         corners = self._corners(value)
-        joint = torch.zeros(len(value), BINS * BINS, device=value.device)
-        for index, share in corners:
-            joint.scatter_add_(1, index, share * weight)
-        joint = joint / joint.sum(1, keepdim=True).clamp_min(1e-6)
-        p = self._kernel @ joint.reshape(-1, BINS, BINS) @ self._kernel.T + 1e-7
-        pointwise = (p / (p.sum(2, keepdim=True) * p.sum(1, keepdim=True))).log()
+        pointwise = self._pointwise(corners, weight)[1]
         slope = torch.zeros_like(pointwise)
         slope[:, :, 1:-1] = (pointwise[:, :, 2:] - pointwise[:, :, :-2]) / 2
         flat = slope.flatten(1) * (BINS - 1) / self.level.top
         return sum((share * flat.gather(1, index) for index, share in corners), torch.zeros_like(value))
+
+    def _pointwise(self, corners: list[tuple[Tensor, Tensor]], weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The points' joint distribution, and the logarithm of its ratio to that of independence, both (n, BINS, BINS)."""
+        joint = torch.zeros(len(weight), BINS * BINS, device=weight.device)
+        for index, share in corners:
+            joint.scatter_add_(1, index, share * weight)
+        joint = joint / joint.sum(1, keepdim=True).clamp_min(1e-6)
+        p = self._kernel @ joint.reshape(-1, BINS, BINS) @ self._kernel.T + 1e-7
+        return p, (p / (p.sum(2, keepdim=True) * p.sum(1, keepdim=True))).log()
 
     def _corners(self, value: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The four cells of the joint histogram that each point falls into: flat index and share, both (n, N)."""

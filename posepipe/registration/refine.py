@@ -45,8 +45,8 @@ def refine_pose(
 
     ``ants``: multi-resolution rigid registration of the prepared brains, Mattes mutual information; ``torch``: Gauss–Newton on
     the correlation ratio of outline and texture (:mod:`posepipe.registration.fit`), at the end on mutual information; ``none`` only
-    measures. If afterwards neither the criterion that judges hypotheses (texture and outline) nor the mutual information is higher, the
-    start is kept; a warning says so if the two poses differ by more than 5°.
+    measures. If afterwards neither the criterion that judges hypotheses (texture and outline) is higher nor the mutual information, inside
+    both masks or of the cut-out brains at the best size, the start is kept; a warning says so if the two poses differ by more than 5°.
     ``compare`` as in :func:`~posepipe.registration.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
@@ -64,7 +64,7 @@ def refine_pose(
         pose = ants_rigid(compare.brain, target.brain, start, threads=threads, seed=seed, source=image.source)
     after = _measured(compare, pose)
     warnings: tuple[str, ...] = ()
-    if after["CR"] < before["CR"] and after["NMI"] <= before["NMI"]:
+    if after["CR"] < before["CR"] and after["NMI"] <= before["NMI"] and after["MI"] <= before["MI"]:
         astray = pose.degrees_from(start)
         LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
         if astray > ASTRAY_DEGREES:
@@ -74,6 +74,7 @@ def refine_pose(
 
 
 def _measured(compare: Comparison, pose: Rigid) -> dict[str, float]:
-    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone."""
-    scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose)}
+    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone; ``MI``: of
+    the cut-out brains."""
+    scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose), "MI": compare.mutual_score(pose)}
     return {**similarity(compare.brain, compare.target.brain, pose), **scores}
