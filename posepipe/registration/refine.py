@@ -1,4 +1,4 @@
-"""Refinement of a pose: ANTs, torch, or none. The result is never worse than the start."""
+"""Refinement of a pose: ANTs, torch, or none. The result is never worse than the start by all measures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def refine_pose(
         pose = ants_rigid(compare.brain, target.brain, start, threads=threads, seed=seed, source=image.source)
     after = _measured(compare, pose)
     warnings: tuple[str, ...] = ()
-    if after["CR"] < before["CR"] and after["NMI"] <= before["NMI"] and after["MI"] <= before["MI"]:
+    if after["CR"] < before["CR"] and after["NMI"] <= before["NMI"] and not _more_informed(compare, pose, start):
         astray = pose.degrees_from(start)
         LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
         if astray > ASTRAY_DEGREES:
@@ -74,7 +74,11 @@ def refine_pose(
 
 
 def _measured(compare: Comparison, pose: Rigid) -> dict[str, float]:
-    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone; ``MI``: of
-    the cut-out brains."""
-    scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose), "MI": compare.mutual_score(pose)}
+    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone."""
+    scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose)}
     return {**similarity(compare.brain, compare.target.brain, pose), **scores}
+
+
+def _more_informed(compare: Comparison, pose: Rigid, start: Rigid) -> bool:
+    """Whether the cut-out brains share more information at ``pose``: measured only where the other similarities are against it."""
+    return compare.mutual_score(pose) > compare.mutual_score(start)

@@ -43,7 +43,6 @@ _SIMILARITIES = {
     "CR": "Correlation ratio of local texture, plus 0.3 times that of the outline: the criterion poses are judged by, up to 1.3",
     "CoarseCR": "Correlation ratio of coarse texture alone, up to 1; wrong poses have next to nothing",
     "NMI": "Normalised mutual information of image and template inside both brain masks (Studholme), 1 to 2",
-    "MI": "Mutual information of the cut-out image and template, rims included, at the best size: what refinement raises at its end, nats",
     "Dice": "Overlap (Dice) of the image's and the template's brain mask, 0 to 1",
 }
 _WHO = (

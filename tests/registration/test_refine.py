@@ -15,7 +15,7 @@ import torch
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.mask import BrainMask
-from posepipe.registration import ants_refine
+from posepipe.registration import ants_refine, refine
 from posepipe.registration.ants_refine import ants_rigid
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
@@ -99,7 +99,7 @@ def test_none_only_measures(heads, target):
     refined = refine_pose(h.image, h.mask, target, start, method="none")
     assert refined.pose is start
     assert refined.method == "none"
-    assert set(refined.similarity) == {"NCC", "NMI", "Dice", "CR", "CoarseCR", "MI"}
+    assert set(refined.similarity) == {"NCC", "NMI", "Dice", "CR", "CoarseCR"}
     assert all(v["before"] == v["after"] for v in refined.similarity.values())
 
 
@@ -140,8 +140,25 @@ def test_never_worse_than_the_start_even_in_noise(make_head, target, seed, noise
     h = make_head(seed, noise=noise)
     refined = refine_pose(h.image, h.mask, target, h.pose, method="torch")
     compare = Comparison(h.brain, target)
-    higher = any(refined.similarity[name]["after"] > refined.similarity[name]["before"] for name in ("NMI", "MI"))
-    assert compare.score(refined.pose) >= compare.score(h.pose) or higher
+    higher = refined.similarity["NMI"]["after"] > refined.similarity["NMI"]["before"]
+    more = compare.mutual_score(refined.pose) > compare.mutual_score(h.pose)
+    assert compare.score(refined.pose) >= compare.score(h.pose) or higher or more
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_more_shared_information_saves_a_refinement_that_the_other_measures_are_against(head, target, monkeypatch, more):
+    compare = Comparison(head.brain, target)
+    start = head.pose @ off(3)
+    monkeypatch.setattr(refine, "_measured", lambda _compare, pose: dict.fromkeys(("CR", "NMI"), 1.0 if pose is start else 0.5))
+    monkeypatch.setattr(compare, "mutual_score", lambda pose: 0.0 if pose is start else 0.1 if more else -0.1)
+    refined = refine_pose(head.image, head.mask, target, start, method="torch", compare=compare)
+    assert (refined.pose is start) is not more
+
+
+def test_information_is_highest_where_the_brains_agree(head, target):
+    compare = Comparison(head.brain, target)
+    at = [compare.mutual_score(head.pose @ off(7, degrees=d, mm=0.0)) for d in (0.0, 10.0, 40.0)]
+    assert at == sorted(at, reverse=True) and at[-1] > 0
 
 
 def test_an_image_that_ants_cannot_take_is_named(head, target):
