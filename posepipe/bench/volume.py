@@ -39,15 +39,14 @@ def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = 
     """Brains to test on: those the split keeps for testing, and with ``templates`` the cohorts of one atlas as subjects of another.
 
     The default networks were trained on the cohorts, so ``templates`` test generalisation only with networks that were trained without
-    the atlas ``left_out``; they are then every cohort of that atlas and nothing else.
+    the atlas ``left_out``; they are then every cohort of that atlas, and of no other.
     """
     split = load_split()
-    found = atlas_cases(data, left_out) if left_out and "templates" in groups else []
+    found: list[Case] = []
+    if left_out and "templates" in groups:
+        found, groups = atlas_cases(data, left_out), tuple(g for g in groups if g != "templates")
     for case in cases(data, groups):
-        if case.group == "templates":
-            if left_out is None:
-                found.append(case)
-        elif case.group == "fetus" or split.part(case.name.rpartition("-")[0]) == "test":
+        if case.group in {"fetus", "templates"} or split.part(case.name.rpartition("-")[0]) == "test":
             found.append(case)
     return found
 

@@ -15,7 +15,7 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench volume``."""
     _add_common(parser)
     parser.add_argument("--groups", nargs="+", choices=VOLUME_GROUPS, default=["fetus", "newborn-T2w"], help="which brains")
-    parser.add_argument("--left-out", metavar="ATLAS", help="of the templates only this atlas, which --weights never saw")
+    parser.add_argument("--left-out", metavar="ATLAS", help="of the templates all of this atlas alone, which --weights never saw")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: those of the table; an unknown name lists them")
     parser.add_argument(
         "--damage", nargs="*", metavar="SPEC", help="none, or KIND[:STRENGTH] joined by +; without SPEC the whole second table"

@@ -8,7 +8,7 @@ import torch
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 natively: on a CPU that does not, it is several times slower than float32."""
     if device.type != "cpu":
-        return True
+        return device.type == "cuda"
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(known()) if known is not None else False
 

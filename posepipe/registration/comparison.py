@@ -23,7 +23,7 @@ TEXTURE_SHARE = 0.5
 LAST_POINTS, LAST_STEPS = 16_000, 8
 """Points and steps of the end of a refinement (docs/experiments.md, 9, 11 and 12)."""
 JUDGED_POINTS = 12_000
-"""Points at which mutual information is measured before and after."""
+"""Points at which mutual information is measured to judge a refinement."""
 MUTUAL_POINTS, MUTUAL_STEPS = 40_000, 3
 """The same of the very last steps, on mutual information (docs/experiments.md, 12 and 14)."""
 

@@ -1,4 +1,4 @@
-"""Refinement of a pose: ANTs, torch, or none. The result is never worse than the start by all measures."""
+"""Refinement of a pose: ANTs, torch, or none. What is worse than the start by every measure is not taken."""
 
 from __future__ import annotations
 

@@ -23,4 +23,4 @@ def test_networks_compute_in_bfloat16_only_where_the_cpu_does(native: bool, monk
 def test_a_torch_that_cannot_tell_gets_float32(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert not fast_bfloat16(CPU)
-    assert fast_bfloat16(torch.device("cuda"))
+    assert fast_bfloat16(torch.device("cuda")) and not fast_bfloat16(torch.device("mps"))
