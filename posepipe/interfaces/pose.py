@@ -113,7 +113,8 @@ class RefinePose(SimpleInterface):
                 seed=self.inputs.seed,
                 device=device,
             )
-        record |= {"method": refined.method, "similarity": refined.similarity, "warnings": list(refined.warnings)}
+        record |= {"method": refined.method, "template": refined.template}
+        record |= {"similarity": refined.similarity, "warnings": list(refined.warnings)}
         self._results = {
             "out_pose": str(write_itk(refined.pose, Path(runtime.cwd) / "refined.txt")),
             "out_record": write_record(runtime.cwd, "refined", record),

@@ -57,6 +57,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Mask": records["mask"]["source"],
         "InitMethod": records["initial"]["method"],
         "RefineMethod": records["refined"]["method"],
+        "RefineTemplate": records["refined"]["template"],
         "RotationMatrix": pose.rotation,
         "RotationVector": pose.rotvec,
         "RotationAngleDegrees": pose.angle_degrees,

@@ -86,6 +86,7 @@ class Alignment:
             "Mask": self.mask.source,
             "InitMethod": self.initial.method,
             "RefineMethod": self.refined.method,
+            "RefineTemplate": self.refined.template,
             "RotationMatrix": self.pose.rotation.tolist(),
             "RotationVector": self.pose.rotvec.tolist(),
             "RotationAngleDegrees": self.pose.angle_degrees,

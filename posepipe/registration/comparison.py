@@ -40,6 +40,12 @@ class Comparison:
         return cls(Brain.prepare(image, mask, SPACING, device), target)
 
     @cached_property
+    def without_fluid(self) -> Comparison | None:
+        """The same brain against the template without its outer fluid, where that can be told."""
+        target = self.target.without_fluid
+        return Comparison(self.brain, target) if target else None
+
+    @cached_property
     def _outline(self) -> Level:
         return outline(self.brain, 2)
 

@@ -119,10 +119,16 @@ def contrast_note(sidecar: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
 
 
 def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:
-    """How the pose was found, and with which weights."""
+    """How the pose was found, and with which weights.
+
+    >>> method_rows({"InitMethod": "deep", "RefineMethod": "torch", "RefineTemplate": "without outer fluid"})[2]
+    ('Refined against', 'the template without outer fluid, which the brain fits clearly better')
+    """
     rows = [("Initial pose", _text(sidecar.get("InitMethod"))), ("Refinement", _text(sidecar.get("RefineMethod")))]
     if sidecar.get("ContrastConversion"):
         rows.insert(0, ("Aligned by", f"a synthetic T2w image, drawn by the network {sidecar['ContrastConversion']}"))
+    if sidecar.get("RefineTemplate", "whole") != "whole":
+        rows.append(("Refined against", f"the template {sidecar['RefineTemplate']}, which the brain fits clearly better"))
     weights = sidecar.get("Weights") or {}
     if not weights:
         return [*rows, ("Network weights", "none used")]

@@ -22,7 +22,7 @@ from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging.volume import load_volume
 
 KEYS = (
-    "Sources", "Age", "AgeSource", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod",
+    "Sources", "Age", "AgeSource", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod", "RefineTemplate",
     "RotationMatrix", "RotationVector", "RotationAngleDegrees", "TranslationMM", "Similarity", "Confidence", "QC",
     "QCReasons", "Seconds", "Weights", "SoftwareVersions", HASH_KEY,
 )  # fmt: skip

@@ -151,7 +151,7 @@ def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str,
 def test_refined_pose_is_nearer(results: dict[str, Any], case: dict[str, Any]) -> None:
     refined = refined_of(results["refined"].out_record, results["refined"].out_pose)
     assert refined.pose.degrees_from(case["pose"]) < 5
-    assert refined.method == "torch"
+    assert (refined.method, refined.template) == ("torch", "whole")
     assert all({"before", "after"} <= set(values) for values in refined.similarity.values())
 
 

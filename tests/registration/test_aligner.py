@@ -23,9 +23,9 @@ from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
 
 KEYS = {
-    "Age", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod", "RotationMatrix", "RotationVector",
-    "RotationAngleDegrees", "TranslationMM", "Similarity", "Confidence", "QC", "QCReasons", "Seconds", "Weights",
-    "SoftwareVersions",
+    "Age", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod", "RefineTemplate", "RotationMatrix",
+    "RotationVector", "RotationAngleDegrees", "TranslationMM", "Similarity", "Confidence", "QC", "QCReasons", "Seconds",
+    "Weights", "SoftwareVersions",
 }  # fmt: skip
 
 

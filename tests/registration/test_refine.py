@@ -14,13 +14,15 @@ import torch
 
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, so3
+from posepipe.imaging.fluid import without_outer_fluid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration import ants_refine, refine
 from posepipe.registration.ants_refine import ants_rigid
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.quality import judge_pose
-from posepipe.registration.refine import refine_pose
+from posepipe.registration.refine import WHOLE, WITHOUT_FLUID, refine_pose
+from posepipe.registration.target import Target
 
 
 def off(seed: int, degrees: float = 8.0, mm: float = 4.0) -> Rigid:
@@ -172,3 +174,41 @@ def test_a_comparison_at_hand_gives_the_same_pose(heads, target):
     plain = refine_pose(h.image, h.mask, target, start, method="torch")
     ready = refine_pose(h.image, h.mask, target, start, method="torch", compare=Comparison(h.brain, target))
     np.testing.assert_array_equal(plain.pose.matrix, ready.pose.matrix)
+
+
+@pytest.mark.parametrize("method", ["torch", "ants"])
+def test_a_brain_without_fluid_around_it_is_refined_against_such_a_template(head, target, monkeypatch, method):
+    bare = without_outer_fluid(head.image, head.mask)
+    start = head.pose @ off(4, 4.0, 2.0)
+    monkeypatch.setattr(refine, "POOR", 1.0)  # phantoms fit better than real brains do
+    by = {m: refine_pose(head.image, mask, target, start, method=method) for m, mask in (("bare", bare), ("whole", head.mask))}
+    assert (by["bare"].template, by["whole"].template) == (WITHOUT_FLUID, WHOLE)
+    assert by["bare"].pose.degrees_from(head.pose) < 2
+    # what is reported is measured against the whole template
+    compare = Comparison.of(head.image, bare, target)
+    assert by["bare"].similarity["CR"]["after"] == pytest.approx(compare.score(by["bare"].pose))
+
+
+def test_a_brain_that_fits_well_is_not_compared_a_second_time(head, target, monkeypatch):
+    monkeypatch.setattr(Comparison, "without_fluid", property(lambda _self: pytest.fail("not asked for")))
+    assert refine_pose(head.image, head.mask, target, head.pose @ off(1), method="torch").template == WHOLE
+
+
+def test_without_fluid_too_a_refinement_that_goes_astray_is_undone_and_told(head, target, monkeypatch):
+    bare = Comparison(Comparison.of(head.image, without_outer_fluid(head.image, head.mask), target).brain, target)
+    astray = head.pose @ off(3, 20.0)
+    monkeypatch.setattr(refine, "POOR", 1.0)
+    monkeypatch.setattr(ants_refine, "ants_rigid", lambda *_args, **_settings: astray)
+    done = refine_pose(head.image, head.mask, target, head.pose, method="ants", compare=bare)
+    assert done.template == WITHOUT_FLUID
+    assert done.pose is head.pose and done.warnings == ("refinement by ants went astray by 20°; its start was kept",)
+    assert all(v["before"] == v["after"] for v in done.similarity.values())
+
+
+def test_fluid_is_not_sought_in_t1w_templates_nor_where_brightness_does_not_tell_it(average, monkeypatch):
+    image, mask = average
+    assert Target(image, mask, contrast="T1w").without_fluid is None
+    found = Target(image, mask).without_fluid
+    assert found is not None and 0.6 < found.mask.data.sum() / (mask.data > 0).sum() < 0.75
+    monkeypatch.setattr("posepipe.registration.target.LEAST_BRAIN", 0.9)
+    assert Target(image, mask).without_fluid is None
