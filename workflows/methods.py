@@ -66,6 +66,7 @@ _REFINE = {
     "torch": "and refined by maximising the similarity over rigid transforms, from coarse to fine, in PyTorch.",
     "none": "and was not refined further.",
 }
+_FLUID = "As the brain fitted it clearly better, the template was used without the fluid around its brain for that. "
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Methods:
     weights: tuple[tuple[str, str], ...] = ()
     age_estimated: bool = False
     converted: bool = False
+    without_fluid: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -108,6 +110,7 @@ class Methods:
             weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
             age_estimated=sidecar.get("AgeStandardError") is not None,
             converted=bool(sidecar.get("ContrastConversion")),
+            without_fluid=sidecar.get("RefineTemplate") == "without outer fluid",
         )
 
 
@@ -133,6 +136,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
         f"{methods.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
         f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} "
         f"{_CONVERSION if methods.converted else ''}{init}, {refine} "
+        + (_FLUID if methods.without_fluid else "")
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."

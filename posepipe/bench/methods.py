@@ -33,6 +33,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "posenet-t2": ("pose-net-t2", "none"),
     "posenet-t2+torch": ("pose-net-t2", "torch"),
     "correction": ("pose-net", "correction-net"),
+    "correction-t2": ("pose-net-t2", "correction-net-t2"),
     "vvr-deep": ("deep", "ants"),
     "axes": ("axes", "none"),
     "axes+torch": ("axes", "torch"),
@@ -45,7 +46,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "auto+ants": ("auto", "ants"),
 }
 """Name → first pose (one of posepipe's, ``one-axes`` as the paper's PAA, or the name of a network) and what follows."""
-PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net")
+PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net", "correction-net-t2")
 
 
 def networks_key(weights: Mapping[str, str]) -> str:
@@ -94,7 +95,7 @@ class Contest:
         self.networks = PoseNetworks(weights_dir)
         self._weights, self._threads, self._model = weights_dir, threads, model
         self._pose: dict[str, PoseNetwork] = {}
-        self._correction: CorrectionNetwork | None = None
+        self._correction: dict[str, CorrectionNetwork] = {}
 
     def run(self, problem: Problem, methods: tuple[str, ...]) -> Iterator[Outcome]:
         """The outcome of each method; a first pose that several share is found once and its time counted for each."""
@@ -140,12 +141,12 @@ class Contest:
 
     def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, then: str) -> Refined:
         """What follows the first pose; a refinement that fails is told and leaves it."""
-        if then == "correction-net":
-            if self._correction is None:
-                self._correction = CorrectionNetwork(then, self._weights)
+        if then in PAPER_NETWORKS:
+            if then not in self._correction:
+                self._correction[then] = CorrectionNetwork(then, self._weights)
             canonical = self.networks.canonical(problem.target)
             # near already; after Pose-Net it is asked as in the paper
-            pose = self._correction.corrected(compare, initial.pose, canonical, both_ways=initial.method == "deep")
+            pose = self._correction[then].corrected(compare, initial.pose, canonical, both_ways=initial.method == "deep")
             return self._refined(problem, compare, pose, "none")
         try:
             return self._refined(problem, compare, initial.pose, then)

@@ -30,9 +30,7 @@ def add_arguments(subparsers: Any) -> None:
         "--curriculum", type=_count, metavar="STEPS",
         help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
-    pose.add_argument(
-        "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
-    )
+    _add_pictures(pose)
     pose.add_argument(
         "--pedestal", type=float, metavar="SDS",
         help="posenet: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; 0: none)",
@@ -42,6 +40,7 @@ def add_arguments(subparsers: Any) -> None:
     correction.add_argument(
         "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
     )
+    _add_pictures(correction)
     _add_training(correction)
     mask = actions.add_parser("mask", help="train a network that finds the brain")
     mask.add_argument(
@@ -56,6 +55,15 @@ def add_arguments(subparsers: Any) -> None:
         help="learn without pairs (cycleGAN): slices of one contrast from some brains, of the other from others",
     )  # fmt: skip
     _add_training(contrast)
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="images turned, moved and scaled alone, as in the paper (default: deformed and damaged too)"
+    )
 
 
 def _add_sources(actions: Any) -> None:
@@ -264,6 +272,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         scene_share=getattr(args, "scene_share", None),
         start=args.start,
         contrast=getattr(args, "contrast", None),
+        plain=getattr(args, "plain", False),
         pedestal=getattr(args, "pedestal", None),
     )
 

@@ -80,8 +80,8 @@ class Job:
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
     of images made from them; ``start`` a weights folder whose network of this name is trained further. With a ``contrast`` a pose
-    network sees images of that one alone; ``pedestal`` is an option of Pose-Net. ``device`` is ``cpu`` or ``cuda``;
-    ``validate_every`` counts steps; ``name`` is that of the weights.
+    network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of Pose-Net.
+    ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
     network: str
@@ -100,6 +100,7 @@ class Job:
     scene_share: float | None = None
     start: Path | None = None
     contrast: str | None = None
+    plain: bool = False
     pedestal: float | None = None
 
     @property
@@ -114,8 +115,8 @@ class Job:
         if isinstance(recipe, MaskRecipe) and self.scene_share is not None:
             return replace(recipe, scenes=self.scene_share)
         if isinstance(recipe, Recipe) and self.contrast:
-            return replace(recipe, contrast=self.contrast, labels=0.0)
-        return recipe
+            recipe = replace(recipe, contrast=self.contrast, labels=0.0)
+        return recipe.clean() if isinstance(recipe, Recipe) and self.plain else recipe
 
     @property
     def options(self) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class References:
 
     def __init__(self, sources: Sources, synthesis: Synthesis, *, leave_out: tuple[str, ...] = (), seed: int = 0) -> None:
         self._pictures, self._synthesis = sources.pictures, synthesis
-        self._rows = sources.pick(part="train", leave_out=leave_out, kinds=IMAGES)
+        contrast = synthesis.recipe.contrast
+        self._rows = sources.pick(part="train", leave_out=leave_out, kinds=(contrast,) if contrast else IMAGES)
         self._ages = np.array([self._pictures[row].age for row in self._rows])
         self._names = np.array([self._pictures[row].name for row in self._rows])
         self._rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
 def test_what_cannot_be_is_told(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pose", "correction"])
+def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) -> None:
+    assert main(["train", kind, "--sources", str(gathered.path), "-o", str(tmp_path), "--contrast", "T2w", "--plain", *TINY]) == 0
+    recipe = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["recipe"]
+    assert (recipe["contrast"], recipe["labels"], recipe["deform"], recipe["stretch"]) == ("T2w", 0.0, 0.0, 0.0)
+    assert not any(recipe["damage"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
+    assert recipe["shift"] > 0 and recipe["log_scale"] > 0
 
 
 def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path, capsys: Any) -> None:

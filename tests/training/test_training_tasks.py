@@ -177,6 +177,14 @@ def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) 
     assert float(heavy.loss(8, "mse")[0]) > light + 0.01
 
 
+def test_references_are_of_the_contrast_asked_for(sources: Sources) -> None:
+    kinds = {}
+    for contrast in ("T2w", "T1w", None):
+        chosen = References(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
+        kinds[contrast] = {sources.pictures[row].kind for row in chosen._rows}
+    assert kinds == {"T2w": {"T2w"}, "T1w": {"T1w"}, None: {"T2w", "T1w"}}
+
+
 def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sources) -> None:
     supply = Synthesis(blob.sources, CLEAN, seed=0)
     chosen = References(blob.sources, supply)

@@ -49,6 +49,12 @@ def test_estimated_ages_are_told():
     assert "estimated" not in image_methods(RAN)[0]
 
 
+def test_a_template_without_its_fluid_is_told():
+    sidecar = {"Contrast": "T2w", "Atlas": "CRL", "RefineMethod": "torch", "RefineTemplate": "without outer fluid"}
+    assert "without the fluid around its brain" in image_methods(Methods.ran(sidecar, {}))[0]
+    assert "fluid" not in image_methods(Methods.ran({**sidecar, "RefineTemplate": "whole"}, {}))[0]
+
+
 def test_a_method_without_a_sentence_of_its_own_is_named():
     text, _ = image_methods(Methods("T2w", "Mine", "T2w", "drawn", "guess", "prayer"))
     assert "source 'drawn'" in text and "by the method 'guess', and refined by the method 'prayer'." in text
