@@ -31,7 +31,8 @@ CONVERTERS = {"GAN": "contrast", "cycleGAN": "contrast-unpaired"}
 """Way → network."""
 WAYS = ("T1w", *CONVERTERS, "T2w", "T1w on T1w")
 METHODS = (
-    "posenet-t2", "posenet-t2+torch", "posenet", "posenet+torch", "deep", "deep+torch", "search", "search+torch", "auto+torch",
+    "posenet-t2", "posenet-t2+torch", "correction-t2", "posenet", "posenet+torch", "correction", "deep", "deep+torch", "search",
+    "search+torch", "auto+torch",
 )  # fmt: skip
 SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
