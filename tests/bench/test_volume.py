@@ -119,9 +119,10 @@ def test_plots_are_drawn(tmp_path: Path):
 
 
 def test_methods_without_their_network_are_told():
-    missing = missing_networks(("deep", "posenet"))
-    assert set(missing.values()) <= {"pose-net"}
+    missing = missing_networks(("deep", "posenet", "correction-t2"))
+    assert set(missing.values()) <= {"pose-net", "pose-net-t2"}
     assert "deep" not in missing
+    assert missing["correction-t2"] == "pose-net-t2"  # which is not shipped
 
 
 def test_the_search_as_if_it_had_missed_the_truth():
