@@ -22,6 +22,8 @@ def without_outer_fluid(image: Volume, mask: Volume) -> Volume:
     The largest piece is kept and its holes, the ventricles, are filled. Empty where nothing but bright voxels is left.
     """
     brain = mask.data > 0
+    if not brain.any():
+        return mask.with_data(brain)
     box = ndimage.find_objects(brain.astype(np.uint8))[0]
     data, inside = image.data[box], np.pad(brain[box], 1)
     spacing = tuple(float(s) for s in image.spacing)

@@ -95,7 +95,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
         method=record["method"],
         similarity=record["similarity"],
         warnings=tuple(record["warnings"]),
-        template=record["template"],
+        template=record.get("template", "whole"),  # older records do not say
     )
 
 

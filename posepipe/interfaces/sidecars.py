@@ -57,7 +57,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Mask": records["mask"]["source"],
         "InitMethod": records["initial"]["method"],
         "RefineMethod": records["refined"]["method"],
-        "RefineTemplate": records["refined"]["template"],
+        "RefineTemplate": records["refined"].get("template", "whole"),
         "RotationMatrix": pose.rotation,
         "RotationVector": pose.rotvec,
         "RotationAngleDegrees": pose.angle_degrees,

@@ -82,9 +82,10 @@ def refine_pose(
         better, against = _better(compare, pose, start, after, before), WHOLE
     else:
         LOGGER.info("%s: fits %s clearly better without the fluid around it", image.source, target.name)
-        pose, against = by(bare), WITHOUT_FLUID
+        other, pose = bare
+        pose, against = pose if method == "torch" else by(other), WITHOUT_FLUID
         after = _measured(compare, pose)
-        better = _better(bare, pose, start, _measured(bare, pose), _measured(bare, start))
+        better = _better(other, pose, start, _measured(other, pose), _measured(other, start))
     warnings: tuple[str, ...] = ()
     if not better:
         astray = pose.degrees_from(start)
@@ -95,11 +96,14 @@ def refine_pose(
     return Refined(pose, method, _both(before, after), warnings, against)
 
 
-def _bare(compare: Comparison, start: Rigid, score: float) -> Comparison | None:
-    """The comparison with the template without its outer fluid, if a brain of this ``score`` against the whole one fits that one clearly
-    better after refinement from ``start``."""
+def _bare(compare: Comparison, start: Rigid, score: float) -> tuple[Comparison, Rigid] | None:
+    """The comparison with the template without its outer fluid, and ``start`` refined by it (torch), if a brain of this ``score`` against
+    the whole template then fits clearly better."""
     bare = compare.without_fluid if score < POOR else None
-    return bare if bare and bare.score(bare.refined(start)) >= CLEARLY * score else None
+    if bare is None:
+        return None
+    pose = bare.refined(start)
+    return (bare, pose) if bare.score(pose) >= CLEARLY * score else None
 
 
 def _better(compare: Comparison, pose: Rigid, start: Rigid, after: dict[str, float], before: dict[str, float]) -> bool:

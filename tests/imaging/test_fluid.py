@@ -41,3 +41,4 @@ def test_a_mask_that_is_all_rim_has_no_brain():
     inside[2:22, 10:13, 2:22] = True
     data = np.where(inside, np.random.default_rng(0).uniform(50, 100, inside.shape), 0).astype(np.float32)
     assert not without_outer_fluid(Volume(data, np.eye(4)), Volume(inside, np.eye(4))).data.any()
+    assert not without_outer_fluid(Volume(data, np.eye(4)), Volume(np.zeros_like(inside), np.eye(4))).data.any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import importlib
 import inspect
 import shutil
@@ -153,6 +154,13 @@ def test_refined_pose_is_nearer(results: dict[str, Any], case: dict[str, Any]) -
     assert refined.pose.degrees_from(case["pose"]) < 5
     assert (refined.method, refined.template) == ("torch", "whole")
     assert all({"before", "after"} <= set(values) for values in refined.similarity.values())
+
+
+def test_a_record_of_before_templates_had_two_forms_is_read(results: dict[str, Any], tmp_path: Path) -> None:
+    record = read_json(results["refined"].out_record)
+    del record["template"]
+    (tmp_path / "old.json").write_text(json.dumps(record), encoding="utf-8")
+    assert refined_of(tmp_path / "old.json", results["refined"].out_pose).template == "whole"
 
 
 def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
