@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import importlib
 import inspect
+import json
 import shutil
 from pathlib import Path
 from typing import Any
