@@ -18,7 +18,7 @@ settings.load_profile("suite")
 def data_dir() -> Path:
     """The folder of real data: ``POSEPIPE_DATA``, else ``../shared/data`` beside the checkout."""
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("POSEPIPE_DATA", default))
+    folder = Path(os.environ.get("POSEPIPE_DATA") or default)
     if not (folder / "atlases").is_dir():
         pytest.skip(f"no real data at {folder}: set POSEPIPE_DATA to the folder that holds atlases/ and ds-*")
     return folder
