@@ -17,6 +17,8 @@ DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
 ESTIMATE, ESTIMATED = "estimate", "estimated"
 """What is given instead of an age that the image is to tell, and the source of such an age."""
+WHOLE, WITHOUT_FLUID = "whole", "without outer fluid"
+"""What of the template a pose was refined against, as records and sidecars say."""
 LEVELS = ("participant", "group")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from posepipe import __version__
 from posepipe.atlas import load_manifests
 from posepipe.plan import ImagePlan, planned_mask
-from posepipe.settings import Settings
+from posepipe.settings import WITHOUT_FLUID, Settings
 
 SALEHI = (
     "Salehi SSM, Khan S, Erdogmus D, Gholipour A. Real-time deep pose estimation with geodesic loss for "
@@ -110,7 +110,7 @@ class Methods:
             weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
             age_estimated=sidecar.get("AgeStandardError") is not None,
             converted=bool(sidecar.get("ContrastConversion")),
-            without_fluid=sidecar.get("RefineTemplate") == "without outer fluid",
+            without_fluid=sidecar.get("RefineTemplate") == WITHOUT_FLUID,
         )
 
 

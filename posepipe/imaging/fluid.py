@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from .mask import largest_piece
 from .volume import Volume
 
 DEPTH_MM = 2.0
@@ -31,18 +32,13 @@ def without_outer_fluid(image: Volume, mask: Volume) -> Volume:
     bright = inside & np.pad(data > _upper_threshold(data[brain[box]]), 1)
     pieces, _ = ndimage.label(bright | rim)
     kept = inside & ~np.isin(pieces, np.unique(pieces[rim]))
-    core = _largest(ndimage.distance_transform_edt(kept, spacing) > DEPTH_MM)
+    core, _ = largest_piece(ndimage.distance_transform_edt(kept, spacing) > DEPTH_MM)
     if core.any():
         kept &= ndimage.distance_transform_edt(~core, spacing) <= REGROWN * DEPTH_MM
         core = ndimage.binary_fill_holes(kept)
     out = np.zeros(brain.shape, dtype=bool)
     out[box] = core[1:-1, 1:-1, 1:-1]
     return mask.with_data(out)
-
-
-def _largest(data: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    pieces, n = ndimage.label(data)
-    return pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax()) if n else data
 
 
 def _upper_threshold(values: npt.NDArray[np.floating]) -> float:

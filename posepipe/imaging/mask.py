@@ -96,15 +96,12 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
     Raises :class:`~posepipe.errors.MaskError` for a mask that holds too little for a brain, or all of the image.
     """
     warnings = []
-    labels, n = ndimage.label(data)
+    piece, n = largest_piece(data)
     if n > 1:
-        sizes = np.bincount(labels.ravel())[1:]
-        biggest = int(sizes.argmax()) + 1
-        lost = 1 - sizes.max() / sizes.sum()
+        lost = 1 - piece.sum() / data.sum()
         if lost > 0.02:
             warnings.append(f"the brain mask has {n} pieces; the largest was kept, the others hold {100 * lost:.0f} %")
-        data = labels == biggest
-    data = ndimage.binary_fill_holes(data)
+    data = ndimage.binary_fill_holes(piece)
     if data.all():
         msg = f"{source}: the brain mask fills the whole image, so that nothing is told apart; give another mask, or a larger image"
         raise MaskError(msg)
@@ -118,6 +115,12 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
         msg = f"{source}: the brain mask holds {held}, too little for a brain; check the mask and its units"
         raise MaskError(msg)
     return mask
+
+
+def largest_piece(data: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], int]:
+    """The largest of the connected pieces (faces touch) of ``data`` (X, Y, Z), and how many there are; nothing where there is none."""
+    pieces, n = ndimage.label(data)
+    return (pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax()) if n else np.zeros(data.shape, dtype=bool)), n
 
 
 _SIDES = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "inferior", "S": "superior"}

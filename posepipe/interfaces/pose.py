@@ -87,7 +87,7 @@ class _RefinePoseInputSpec(_ComputeInputSpec):
 
 class _RefinePoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="refined pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, similarity before and after, warnings, seconds")
+    out_record = File(exists=True, desc="JSON: method, what of the template served, similarity before and after, warnings, seconds")
 
 
 class RefinePose(SimpleInterface):

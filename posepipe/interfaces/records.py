@@ -88,6 +88,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
     from ..bids import read_json
     from ..geometry import read_itk
     from ..registration.refine import Refined
+    from ..settings import WHOLE
 
     record = read_json(record_file)
     return Refined(
@@ -95,7 +96,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
         method=record["method"],
         similarity=record["similarity"],
         warnings=tuple(record["warnings"]),
-        template=record.get("template", "whole"),  # older records do not say
+        template=record.get("template", WHOLE),  # older records do not say
     )
 
 

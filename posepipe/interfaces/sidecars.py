@@ -43,6 +43,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
     ``known`` is what the plan knows of the image; ``records`` are those of the stages (:data:`STAGES`).
     """
     from ..bids import HASH_KEY
+    from ..settings import WHOLE
 
     quality, convert = records["quality"], records.get("convert")
     return {
@@ -57,7 +58,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Mask": records["mask"]["source"],
         "InitMethod": records["initial"]["method"],
         "RefineMethod": records["refined"]["method"],
-        "RefineTemplate": records["refined"].get("template", "whole"),
+        "RefineTemplate": records["refined"].get("template", WHOLE),
         "RotationMatrix": pose.rotation,
         "RotationVector": pose.rotvec,
         "RotationAngleDegrees": pose.angle_degrees,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
-from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, nonzero_mask
+from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, largest_piece, nonzero_mask
 from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
@@ -161,11 +161,10 @@ class BrainFinder:
             step = 2 * HALF_SIDE * radius / self._size
             logits = _answer(self._fine, scan.cube(center, step, (self._size,) * 3))
             p = torch.sigmoid(logits).cpu().numpy()
-            pieces, count = ndimage.label(p > 0.5)
+            piece, count = largest_piece(p > 0.5)
             if not count:
                 return None
-            largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-            inside = np.where(pieces == largest, p, 0)
+            inside = np.where(piece, p, 0)
             about = _moments(inside, center - (self._size - 1) / 2 * step, step)
             if about.millilitres < MIN_MILLILITRES:
                 return None

@@ -9,6 +9,7 @@ import torch
 
 from ..geometry import Rigid
 from ..imaging.volume import Volume
+from ..settings import WHOLE, WITHOUT_FLUID
 from .comparison import Comparison
 from .similarity import similarity
 from .target import Target
@@ -17,8 +18,6 @@ LOGGER = logging.getLogger(__name__)
 ASTRAY_DEGREES = 5.0
 """A discarded refinement this far from its start is worth a reader's look; less is the noise of the method."""
 REFINE_METHODS = ("ants", "torch", "none")
-WHOLE, WITHOUT_FLUID = "whole", "without outer fluid"
-"""What of the template a pose was refined against."""
 POOR = 0.35
 """Criterion below which a refined brain may have hardly any fluid around it, so that the outline of the template's fluid pulls it askew:
 spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1, newborns 0.38–0.54 (docs/experiments.md, 15)."""
@@ -29,7 +28,8 @@ CLEARLY = 1.2
 @dataclass(frozen=True, eq=False)
 class Refined:
     """``pose`` after refinement by ``method``; ``similarity`` holds, by name, the value ``before`` and ``after``, always against the whole
-    template; ``template`` says against what of it the pose was refined, :data:`WHOLE` or :data:`WITHOUT_FLUID`."""
+    template; ``template`` says against what of it the pose was refined, :data:`~posepipe.settings.WHOLE` or
+    :data:`~posepipe.settings.WITHOUT_FLUID`."""
 
     pose: Rigid
     method: str
@@ -83,7 +83,9 @@ def refine_pose(
     else:
         LOGGER.info("%s: fits %s clearly better without the fluid around it", image.source, target.name)
         other, pose = bare
-        pose, against = pose if method == "torch" else by(other), WITHOUT_FLUID
+        against = WITHOUT_FLUID
+        if method != "torch":
+            pose = by(other)
         after = _measured(compare, pose)
         better = _better(other, pose, start, _measured(other, pose), _measured(other, start))
     warnings: tuple[str, ...] = ()

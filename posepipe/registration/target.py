@@ -26,7 +26,7 @@ SPACING = 1.6
 """Spacing in mm of the grid on which brains are compared; every second voxel of it for the first steps."""
 LEAST_BRAIN = 0.5
 """Share of a template's mask that its brain must hold for its fluid to be told by brightness: fetal ones of CRL hold 0.66–0.77, CHN's
-0.57–0.70; of Serag's youngest, whose white matter is as bright as fluid, 0.15–0.3 would be left."""
+0.57–0.70; of Serag's youngest, whose white matter is as bright as fluid, 0.16–0.39 would be left."""
 
 
 class Target:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import TransformError
 from ..geometry import Rigid
+from ..settings import WHOLE
 
 UNKNOWN = "not recorded"
 Row = tuple[str, str]
@@ -127,7 +128,7 @@ def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     rows = [("Initial pose", _text(sidecar.get("InitMethod"))), ("Refinement", _text(sidecar.get("RefineMethod")))]
     if sidecar.get("ContrastConversion"):
         rows.insert(0, ("Aligned by", f"a synthetic T2w image, drawn by the network {sidecar['ContrastConversion']}"))
-    if sidecar.get("RefineTemplate", "whole") != "whole":
+    if sidecar.get("RefineTemplate", WHOLE) != WHOLE:
         rows.append(("Refined against", f"the template {sidecar['RefineTemplate']}, which the brain fits clearly better"))
     weights = sidecar.get("Weights") or {}
     if not weights:

@@ -21,8 +21,9 @@ from posepipe.registration.ants_refine import ants_rigid
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.quality import judge_pose
-from posepipe.registration.refine import WHOLE, WITHOUT_FLUID, refine_pose
+from posepipe.registration.refine import refine_pose
 from posepipe.registration.target import Target
+from posepipe.settings import WHOLE, WITHOUT_FLUID
 
 
 def off(seed: int, degrees: float = 8.0, mm: float = 4.0) -> Rigid:
