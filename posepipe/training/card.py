@@ -24,8 +24,8 @@ PURPOSES: Mapping[str, str] = {
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
 }
 _VALIDATED = {
-    "poses": "Synthesised images of the brains that validated, half by the recipe, half undamaged: a check of the training, not a measurement "
-    "on real images.",
+    "poses": "Synthesised images of the brains that validated, half by the recipe, half undamaged: a check of the training, not a "
+    "measurement on real images.",
     "masks": "Scans made up about the brains that validated: a check of the training, not a measurement on real images.",
     "slices": "Slices of the brains that validated, undisturbed: a check of the training, not a measurement on whole images.",
 }
