@@ -27,7 +27,7 @@ SURE = 0.15
 """The best score from which a pose is believed: wrong poses reach 0.13 in as many attempts as are made, right ones have 0.08 (spina
 bifida on a normal template) to 0.7."""
 ATTEMPTS = 7
-"""How often it is tried before the best of what was found is taken."""
+"""How often it is tried, unless told otherwise, before the best of what was found is taken."""
 LEAST_OVERLAP = 0.5
 """Poses with less of the image's weight inside the template are dropped: a sliver correlates with anything.
 Damaged brains have 0.7 and more at the true pose."""
@@ -62,7 +62,7 @@ GLIMPSE_STEPS, STEPS = 2, 4
 """Shaken poses are fitted so many steps, and the best quarter of them so many more."""
 
 
-def closer_look(compare: Comparison, starts: Poses, keep: int) -> Fitted:
+def closer_look(compare: Comparison, starts: Poses, keep: int, attempts: int = ATTEMPTS) -> Fitted:
     """Distinct poses, ``keep`` of each attempt at most, that come of ``starts``, with the ratio of coarse texture as their criterion.
 
     Fitted by what a badly damaged brain still shows, outline and coarse texture with outliers left out, and judged by that texture alone:
@@ -85,7 +85,7 @@ def closer_look(compare: Comparison, starts: Poses, keep: int) -> Fitted:
         return _judged(full, found.poses.pick(found.best(keep)), 4)
 
     found = wandered(near, ROUNDS)
-    for attempt in range(1, ATTEMPTS):
+    for attempt in range(1, attempts):
         if float(found.criterion.max()) >= SURE:
             break
         if attempt % 2:

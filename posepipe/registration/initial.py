@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from ..geometry import Rigid
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
+from .closer import ATTEMPTS, SURE
 from .comparison import Comparison
 from .deep import Glance, PoseNetworks, Seen
 from .fit import Poses, fit
@@ -20,6 +21,9 @@ from .target import Target
 INIT_METHODS = ("auto", "deep", "posenet", "search", "axes", "center")
 AGREE_DEGREES = 10.0
 """``auto`` searches unless all votes of the networks are one, polishing moved their pose by less than this, and the fit is not in doubt."""
+SURE_VOTES, SURE_ERROR = 0.75, 0.02
+"""Networks of whose votes so many are one, and which expect no larger an error (brain radii), are hardly ever wrong, whatever the fit
+(docs/experiments-deep.md, 8)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,8 @@ def initial_pose(
     Correction-Net. ``search`` tries all rotations. ``auto`` polishes the
     networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
     hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. Where that fits
-    poorly as well, search and ``auto`` take a :func:`~posepipe.registration.closer.closer_look`. ``axes`` aligns the
+    poorly as well, search and ``auto`` take a :func:`~posepipe.registration.closer.closer_look`. Where nothing comes of that, ``auto``
+    keeps to networks that are sure of themselves: the image has next to no contrast to compare. ``axes`` aligns the
     principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
     centres together.
 
@@ -135,9 +140,22 @@ def _auto(
     agreed = witness.features["votes"] == 1.0 and best.pose.degrees_from(witness.pose) < AGREE_DEGREES
     if agreed and best.score >= DOUBT:
         return _result(polished, "deep", witness)
-    found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks))
+    sure = witness.features["votes"] >= SURE_VOTES and witness.features["expected_error"] <= SURE_ERROR
+    attempts = 1 if sure else ATTEMPTS
+    found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks), attempts=attempts)
+    if sure and found[0].score < DOUBT and compare.coarse_score(found[0].pose) < SURE:
+        return _result(_kept(compare, seen[0], polished, found), "deep", witness)
     method = "deep" if min(found[0].pose.degrees_from(h.pose) for h in polished) < AGREE_DEGREES else "search"
     return _result(found, method, witness)
+
+
+def _kept(
+    compare: Comparison, first: Hypothesis, polished: tuple[Hypothesis, ...], found: tuple[Hypothesis, ...]
+) -> tuple[Hypothesis, ...]:
+    """The networks' ``first`` hypothesis, polished where that stayed with it, and what else was ``found``."""
+    near = [h for h in polished if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
+    best = near[0] if near else replace(first, score=compare.score(first.pose))
+    return (best, *(h for h in found if h.pose.degrees_from(best.pose) >= AGREE_DEGREES))
 
 
 def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:

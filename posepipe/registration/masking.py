@@ -21,10 +21,13 @@ from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
 from ..models.masks import COARSE_MM, scaled
-from ..models.weights import MASK_NETWORKS, load_network
+from ..models.weights import MASK_NETWORKS, LoadedNetwork, load_network
 from ..settings import MASK_CHOICES
 from .deep import Glance, PoseNetworks
 
+HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
+"""Axes reversed when the whole scan is looked at: as it is, and after half a turn about each axis. One look may miss a brain
+(docs/experiments-masks.md, 7)."""
 CANDIDATES = 4
 """Places looked at closely, those with most voxels that may be brain first."""
 HINT, HINT_MILLILITRES = 0.2, 0.4
@@ -37,6 +40,9 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
+THICK, THICK_LIMIT = 2.0, 0.3
+"""Slices so many times as thick as their voxels in plane are a raw stack: what is as likely as this counts there, for masks drawn in such
+stacks take in all fluid, and a voxel half brain is brain (docs/experiments-masks.md, 8)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -85,12 +91,33 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``; ``sure``: mean probability where brain is seen."""
+    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``; ``about``: of the brain seen; ``sure``: mean probability
+    there."""
 
     logits: Tensor
     center: Array
     step: float
+    about: Moments
     sure: float
+
+
+class _Network:
+    """A network ready to look: ``size`` is the side of the cubes it was trained on."""
+
+    def __init__(self, loaded: LoadedNetwork) -> None:
+        self._module = loaded.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.size = int(loaded.options["size"])
+
+    def answer(self, cube: Tensor) -> Tensor:
+        """Logits (X, Y, Z) of ``cube`` (1, 1, X, Y, Z)."""
+        with torch.autocast(cube.device.type, torch.bfloat16, enabled=cube.device.type == "cuda"):
+            out: Tensor = self._module(scaled(cube).contiguous(memory_format=torch.channels_last_3d))[0, 0].float()
+        return out
+
+    def agreed(self, cube: Tensor) -> Tensor:
+        """Probability (X, Y, Z) of brain in ``cube``, the mean over looks at it in its four :data:`HALF_TURNS`."""
+        looks = [torch.sigmoid(self.answer(cube.flip([2 + a for a in axes])).flip(axes)) for axes in HALF_TURNS]
+        return torch.stack(looks).mean(0)
 
 
 class BrainFinder:
@@ -102,9 +129,8 @@ class BrainFinder:
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
-        self._coarse, self._fine = (n.module.to(memory_format=torch.channels_last_3d) for n in loaded)  # type: ignore[call-overload]
+        self._coarse, self._fine = (_Network(n) for n in loaded)
         self._least = float(loaded[1].options.get("least", -np.inf))
-        self._coarse_size, self._size = (int(n.options["size"]) for n in loaded)
         self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
         """Name → SHA-256 of the networks."""
 
@@ -116,22 +142,22 @@ class BrainFinder:
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
         first, spread = self._seen(scan)
-        best: tuple[float, np.ndarray] | None = None
+        best: tuple[float, _Look] | None = None
         for center, radius in _hinted(spread, first):
-            look = self._look(scan, center, radius)
+            look = self._settled(scan, center, radius)
             if look is None:
                 continue
-            data = _read_back(look, scan)
-            likely = SURE_COUNTS * look.sure - self._strangeness(image, data)
+            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back(look, scan))
             if best is None or likely > best[0]:
-                best = likely, data
+                best = likely, look
         if best is None or best[0] < self._least:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
-        mask = checked_mask(best[1], image, "network", image.source)
+        limit = THICK_LIMIT if image.spacing.max() >= THICK * image.spacing.min() else 0.5
+        mask = checked_mask(_read_back(best[1], scan, limit), image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
     @cached_property
@@ -150,30 +176,37 @@ class BrainFinder:
         """Probability of brain on a grid of :data:`COARSE_MM`, all of the scan, and the place of its first voxel."""
         shape = np.array(scan.data.shape[1:])
         # a grid of fewer voxels than the training's would leave the network without surroundings
-        n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, self._coarse_size)
+        n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, self._coarse.size)
         center = (shape - 1) / 2 * scan.spacing
-        p = torch.sigmoid(_answer(self._coarse, scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2])))))
+        p = self._coarse.agreed(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
-    def _look(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
-        """What is seen about ``center``; None: less than any brain holds."""
+    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
+        """The last of the looks about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
-            step = 2 * HALF_SIDE * radius / self._size
-            logits = _answer(self._fine, scan.cube(center, step, (self._size,) * 3))
-            p = torch.sigmoid(logits).cpu().numpy()
-            piece, count = largest_piece(p > 0.5)
-            if not count:
+            look = _look(self._fine, scan, center, radius)
+            if look is None:
                 return None
-            inside = np.where(piece, p, 0)
-            about = _moments(inside, center - (self._size - 1) / 2 * step, step)
-            if about.millilitres < MIN_MILLILITRES:
-                return None
-            look = _Look(logits, center, step, float((inside**2).sum() / inside.sum()))
-            change = max(float(np.linalg.norm(about.center - center)), abs(about.radius - radius))
-            center, radius = about.center, about.radius
+            change = max(float(np.linalg.norm(look.about.center - center)), abs(look.about.radius - radius))
+            center, radius = look.about.center, look.about.radius
             if change < SETTLED * radius:
                 break
         return look
+
+
+def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look | None:
+    """What ``network`` sees about ``center`` in the neighbourhood of a brain of ``radius``; None: less than any brain holds."""
+    step = 2 * HALF_SIDE * radius / network.size
+    logits = network.answer(scan.cube(center, step, (network.size,) * 3))
+    p = torch.sigmoid(logits).cpu().numpy()
+    piece, count = largest_piece(p > 0.5)
+    if not count:
+        return None
+    inside = np.where(piece, p, 0)
+    about = _moments(inside, center - (network.size - 1) / 2 * step, step)
+    if about.millilitres < MIN_MILLILITRES:
+        return None
+    return _Look(logits, center, step, about, float((inside**2).sum() / inside.sum()))
 
 
 def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
@@ -192,13 +225,6 @@ def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
                 yield about.center, max(about.radius, LEAST_RADIUS_MM)
 
 
-def _answer(network: torch.nn.Module, cube: Tensor) -> Tensor:
-    """Logits (X, Y, Z)."""
-    with torch.autocast(cube.device.type, torch.bfloat16, enabled=cube.device.type == "cuda"):
-        out: Tensor = network(scaled(cube).contiguous(memory_format=torch.channels_last_3d))[0, 0].float()
-    return out
-
-
 def _grid(center: Array, step: float, counts: tuple[int, int, int], device: torch.device) -> Tensor:
     axes = [tensor(c + (np.arange(n) - (n - 1) / 2) * step, device) for c, n in zip(center, counts, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
@@ -210,8 +236,8 @@ def _moments(p: np.ndarray, first: Array, step: float) -> Moments:
     return moments(Volume(p, affine))
 
 
-def _read_back(look: _Look, scan: _Scan) -> np.ndarray:
-    """Where the logits of ``look`` are above 0 at the voxels of ``scan`` (X, Y, Z) bool; outside their cube is no brain."""
+def _read_back(look: _Look, scan: _Scan, limit: float = 0.5) -> np.ndarray:
+    """Where the probability of brain in ``look`` is above ``limit`` at the voxels of ``scan`` (X, Y, Z) bool; outside its cube is none."""
     logits, center, step = look.logits, look.center, look.step
     side, shape = logits.shape[0], scan.data.shape[1:]
     half = (side - 1) / 2 * step
@@ -222,7 +248,7 @@ def _read_back(look: _Look, scan: _Scan) -> np.ndarray:
     to_voxel[:3, 3] = -(center - half) / step
     to_voxel[3, 3] = 1
     where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    inside = sample(torch.sigmoid(logits)[None], tensor(to_voxel, logits.device), where)[0] > 0.5
+    inside = sample(torch.sigmoid(logits)[None], tensor(to_voxel, logits.device), where)[0] > limit
     out = np.zeros(shape, dtype=bool)
     out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = inside.cpu().numpy()
     return out

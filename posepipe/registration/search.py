@@ -14,7 +14,7 @@ from ..geometry.so3 import Array
 from ..imaging.sampling import tensor
 from .bank import RotationBank, Scores
 from .brain import Brain
-from .closer import closer_look
+from .closer import ATTEMPTS, closer_look
 from .comparison import Comparison
 from .fit import Fitted, Poses, fit
 from .target import Target
@@ -44,16 +44,22 @@ class Hypothesis:
 
 
 def search(
-    compare: Comparison, *, age_known: bool = True, also: Poses | None = None, more: Callable[[], Poses] | None = None
+    compare: Comparison,
+    *,
+    age_known: bool = True,
+    also: Poses | None = None,
+    more: Callable[[], Poses] | None = None,
+    attempts: int = ATTEMPTS,
 ) -> tuple[Hypothesis, ...]:
     """Distinct hypotheses for the pose of an image against its target, best first; ``also`` are tried besides those of the bank.
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
 
-    Where the best scores below :data:`DOUBT`, as under heavy damage, a :func:`~posepipe.registration.closer.closer_look` starts from all of
-    them and from ``more``, which is asked only then. Those of its hypotheses that fit at least as well as the best did by the usual
-    criterion take their place, with scores of their own: a brain unlike its template scores low everywhere, and is not to be led astray.
+    Where the best scores below :data:`DOUBT`, as under heavy damage, a :func:`~posepipe.registration.closer.closer_look` starts from
+    all of them and from ``more``, which is asked only then, and tries up to ``attempts`` times. Those of its hypotheses that fit at
+    least as well as the best did by the usual criterion take their place, with scores of their own: a brain unlike its template
+    scores low everywhere, and is not to be led astray.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
@@ -64,7 +70,7 @@ def search(
         return found
     starts = proposed if more is None else proposed.beside(more())
     floor = compare.score(found[0].pose)
-    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS))
+    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS, attempts))
     return tuple(h for h in closer if compare.score(h.pose) >= floor) or found
 
 

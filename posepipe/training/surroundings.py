@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.coordinates import HALF_SIDE
 from .fields import blurred, chance, smooth_field, uniform
 
 SHAPES = 24
@@ -52,7 +51,8 @@ def surrounded(
     wave = smooth_field(n, 4, side, nodes, generator)
     broad = smooth_field(n, 3, side, max(side // 9, 3), generator)
     kinds = torch.rand(n, SHAPES, generator=generator, device=image.device)
-    image, mask, far = _with_fluid(image, mask, far, wave[:, 3:4], broad[:, :1], how.fluid, generator)
+    voxel = (where[:, :, 0, 0, 1] - where[:, :, 0, 0, 0]).norm(dim=1)[:, None, None, None, None]
+    image, mask, far = _with_fluid(image, mask, far, voxel, wave[:, 3:4], broad[:, :1], how.fluid, generator)
     out = _shapes(wave[:, :2], broad[:, :1], kinds)
     fluid = uniform(n, 0, 1, generator)
     # amniotic fluid out to an uneven distance; none in some
@@ -73,10 +73,12 @@ def surrounded(
 
 
 def _with_fluid(
-    image: Tensor, mask: Tensor, far: Tensor, wave: Tensor, broad: Tensor, share: float, generator: torch.Generator
+    image: Tensor, mask: Tensor, far: Tensor, voxel: Tensor, wave: Tensor, broad: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image, mask and distance of brains of which a ``share`` lie in a wider layer of fluid: drawn masks include it, those of atlases less
-    of it. It is as bright as that of eight points of the rim which is least like the brain; bone may well look like cortex."""
+    of it. It is as bright as that of eight points of the rim which is least like the brain; bone may well look like cortex. ``voxel``:
+    their spacing in brain radii (B, 1, 1, 1, 1).
+    """
     n, some = len(image), slice(None, None, 29)
     rim = ((far > -0.08) & (far < 0) & (mask > 0.9)).flatten(1)[:, some].float()
     values = image.flatten(1)[:, some]
@@ -85,7 +87,7 @@ def _with_fluid(
     level = of.gather(1, (of - usual).abs().argmax(1, keepdim=True))[:, :, None, None, None]
     width = chance(n, share, generator) * uniform(n, 0, 0.15, generator) * (1 + 0.4 * broad).clamp(0, 2)
     beyond = far - width
-    layer = (0.5 - beyond * image.shape[-1] / (2 * HALF_SIDE)).clamp(0, 1) * (width > 0)
+    layer = (0.5 - beyond / voxel).clamp(0, 1) * (width > 0)
     seen = level + uniform(n, 0, 0.15, generator) * wave
     return seen + mask * (image - seen), torch.maximum(mask, layer), beyond
 

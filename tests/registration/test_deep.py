@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,12 @@ from posepipe.geometry import Rigid, rotations_in_bin
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.models.weights import POSE_NETWORKS, hashes
+from posepipe.registration import search as searching
+from posepipe.registration.closer import ATTEMPTS
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.deep import COPIES, SURVEY_KEPT, Glance, PoseNetworks, _grouped
-from posepipe.registration.initial import initial_pose
+from posepipe.registration.fit import fit
+from posepipe.registration.initial import AGREE_DEGREES, initial_pose
 from posepipe.registration.target import Target
 
 
@@ -87,6 +92,33 @@ def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, tar
     found = initial_pose(image, mask, target, method="auto", networks=networks)
     assert len(asked) == 1
     assert found.pose.degrees_from(h.pose) < 8
+
+
+@pytest.mark.parametrize(("error", "sure"), [(0.01, True), (0.05, False)])
+def test_networks_sure_of_themselves_are_kept_to_where_nothing_fits(head, target, networks, monkeypatch, error, sure):
+    """A brain without contrast: wherever it is laid, nothing of it is like the template."""
+
+    class Certain(PoseNetworks):
+        def place(self, brain):
+            (first, *_) = networks.place(head.brain)
+            features = {**first.features, "votes": 0.75, "expected_error": error}
+            return (replace(first, center=brain.center, radius=brain.radius, features=features),)
+
+    asked, elsewhere = [], Rigid.about(rotations_in_bin(1, 90, 100, np.random.default_rng(2))[0], np.zeros(3), np.zeros(3)) @ head.pose
+
+    def look(compare, starts, keep, attempts):
+        asked.append(attempts)
+        return fit(compare.judging, compare.poses(elsewhere), 0)
+
+    monkeypatch.setattr(searching, "closer_look", look)
+    noise = np.random.default_rng(0).normal(100, 10, head.image.data.shape) * head.mask.data
+    image = head.image.with_data(noise.astype(np.float32))
+    found = initial_pose(image, head.mask, target, method="auto", networks=Certain())
+    assert asked == [1 if sure else ATTEMPTS]
+    if sure:
+        assert found.method == "deep"
+        assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
+        assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
 
 def test_other_methods_hear_the_witness(head, target, networks):

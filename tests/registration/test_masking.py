@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
@@ -67,7 +68,7 @@ def test_networks_where_wanted_or_needed(image, given, mode, finder):
     mask = brain_mask(image, given, mode, lambda: finder)
     assert mask.source == "network" and mask.weights == finder.weights and mask.warnings == ()
     assert mask.volume.same_grid(image) and mask.volume.data.dtype == bool
-    assert 2 * (mask.volume.data & ball()).sum() / (mask.voxels + ball().sum()) > 0.9
+    assert overlap(mask.volume.data, ball()) > 0.9
 
 
 def test_what_cannot_be_had_is_refused():
@@ -83,6 +84,32 @@ def test_no_brain_found_names_the_image_and_what_to_do(mask_weights):
     message = refusal(IMAGE, None, "auto", lambda: blind)
     assert message.startswith("sub-01_T2w.nii.gz: no brain was found")
     assert "-d DERIVATIVES" in message and "--mask-file" in message
+
+
+def test_masks_of_raw_stacks_are_generous(mask_weights):
+    """The same voxels, called thick slices: what is a little less likely than not to be brain is brain there."""
+    finder = BrainFinder(mask_weights(0.5))
+    rim = np.where(ball(17) & ~ball(), 49.2, IMAGE.data)
+    plain = Volume(rim.astype(np.float32), np.diag([2.0, 2, 3.9, 1]), "a.nii.gz")
+    thick = Volume(rim.astype(np.float32), np.diag([2.0, 2, 4.0, 1]), "b.nii.gz")
+    few, many = (finder.find(v).voxels for v in (plain, thick))
+    assert many > 1.02 * few
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_brain_that_one_look_misses_is_found(finder, monkeypatch, side):
+    """To this network only half of the space is there to see, and in the image as it is the brain lies in the other."""
+    seen = finder._coarse._module
+
+    def half(x):
+        logits = seen(x)
+        middle = logits.shape[2] // 2
+        logits[:, :, slice(0, middle) if side else slice(middle, None)] = -10
+        return logits
+
+    apart = volume(np.concatenate([NOISE, NOISE, IMAGE.data])[:: 1 if side == 0 else -1])
+    monkeypatch.setattr(finder._coarse, "_module", half)
+    assert 2 * finder.find(apart).voxels > ball().sum()
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):

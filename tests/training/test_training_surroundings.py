@@ -8,6 +8,7 @@ from posepipe.models.coordinates import HALF_SIDE
 from posepipe.training.surroundings import Surroundings, _Ellipsoids, _moved, _with_fluid, surrounded
 
 SIDE = 32
+VOXEL = torch.full((3, 1, 1, 1, 1), 2 * HALF_SIDE / SIDE)
 
 
 def ball() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -22,7 +23,7 @@ def ball() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_fluid_goes_on_as_bright_as_the_rim_and_is_brain() -> None:
     image, mask, far, _ = ball()
     still = torch.zeros_like(image)
-    seen, grown, beyond = _with_fluid(image, mask, far, still, still, 1.0, torch.Generator().manual_seed(1))
+    seen, grown, beyond = _with_fluid(image, mask, far, VOXEL, still, still, 1.0, torch.Generator().manual_seed(1))
     gained = grown.flatten(1).sum(1) / mask.flatten(1).sum(1)
     assert bool((grown >= mask).all()) and bool((gained > 1.02).all()) and float(gained.max()) < 1.2**3
     assert torch.allclose(seen[grown > mask], torch.tensor(0.8))
@@ -37,7 +38,7 @@ def test_fluid_is_what_at_the_rim_is_least_like_the_brain() -> None:
     image = torch.where((far > -0.3) & (where[:, :1] < 0.4), 0.25, image)
     still = torch.zeros_like(image)
     for seed in range(4):
-        seen, grown, _ = _with_fluid(image, mask, far, still, still, 1.0, torch.Generator().manual_seed(seed))
+        seen, grown, _ = _with_fluid(image, mask, far, VOXEL, still, still, 1.0, torch.Generator().manual_seed(seed))
         level = seen[(grown > 0) & (mask == 0)]
         assert float((level - 0.8).abs().max()) < 1e-5
 
@@ -45,7 +46,7 @@ def test_fluid_is_what_at_the_rim_is_least_like_the_brain() -> None:
 def test_without_fluid_nothing_changes() -> None:
     image, mask, far, _ = ball()
     still = torch.zeros_like(image)
-    _, same, beyond = _with_fluid(image, mask, far, still, still, 0.0, torch.Generator().manual_seed(1))
+    _, same, beyond = _with_fluid(image, mask, far, VOXEL, still, still, 0.0, torch.Generator().manual_seed(1))
     assert torch.equal(same, mask) and torch.equal(beyond, far)
 
 
