@@ -11,7 +11,7 @@ import torch
 from ..geometry import Rigid
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
-from .closer import ATTEMPTS, SURE
+from .closer import ATTEMPTS, NO_FIT, SURE
 from .comparison import Comparison
 from .deep import Glance, PoseNetworks, Seen
 from .fit import Poses, fit
@@ -70,7 +70,7 @@ def initial_pose(
     networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
     hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. Where that fits
     poorly as well, search and ``auto`` take a :func:`~posepipe.registration.closer.closer_look`. Where nothing comes of that, ``auto``
-    keeps to networks that are sure of themselves: the image has next to no contrast to compare. ``axes`` aligns the
+    keeps to the networks, the sooner the surer they are: the image has next to no contrast to compare. ``axes`` aligns the
     principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
     centres together.
 
@@ -143,8 +143,11 @@ def _auto(
     sure = witness.features["votes"] >= SURE_VOTES and witness.features["expected_error"] <= SURE_ERROR
     attempts = 1 if sure else ATTEMPTS
     found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks), attempts=attempts)
-    if sure and found[0].score < DOUBT and compare.coarse_score(found[0].pose) < SURE:
-        return _result(_kept(compare, seen[0], polished, found), "deep", witness)
+    if found[0].score < DOUBT and compare.coarse_score(found[0].pose) < (SURE if sure else NO_FIT):
+        best, *others = _kept(compare, seen[0], polished, found)
+        # if nobody is sure, the score says so too
+        known = best if sure else replace(best, score=compare.coarse_score(best.pose))
+        return _result((known, *others), "deep", witness)
     method = "deep" if min(found[0].pose.degrees_from(h.pose) for h in polished) < AGREE_DEGREES else "search"
     return _result(found, method, witness)
 

@@ -114,10 +114,9 @@ class _Network:
             out: Tensor = self._module(scaled(cube).contiguous(memory_format=torch.channels_last_3d))[0, 0].float()
         return out
 
-    def agreed(self, cube: Tensor) -> Tensor:
-        """Probability (X, Y, Z) of brain in ``cube``, the mean over looks at it in its four :data:`HALF_TURNS`."""
-        looks = [torch.sigmoid(self.answer(cube.flip([2 + a for a in axes])).flip(axes)) for axes in HALF_TURNS]
-        return torch.stack(looks).mean(0)
+    def all_round(self, cube: Tensor) -> Tensor:
+        """Probabilities (4, X, Y, Z) of brain in ``cube``, looked at in its four :data:`HALF_TURNS`."""
+        return torch.stack([torch.sigmoid(self.answer(cube.flip([2 + a for a in axes])).flip(axes)) for axes in HALF_TURNS])
 
 
 class BrainFinder:
@@ -141,24 +140,33 @@ class BrainFinder:
         Raises :class:`~posepipe.errors.MaskError` where the networks see none.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
-        first, spread = self._seen(scan)
-        best: tuple[float, _Look] | None = None
-        for center, radius in _hinted(spread, first):
-            look = self._settled(scan, center, radius)
-            if look is None:
-                continue
-            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back(look, scan))
-            if best is None or likely > best[0]:
-                best = likely, look
-        if best is None or best[0] < self._least:
+        first, looks = self._seen(scan)
+        # what they see on average; where that leads to nothing, what each of them sees
+        for p in (looks.mean(0), *looks):
+            best = self._likeliest(image, scan, _hinted(p, first))
+            if best is not None:
+                break
+        else:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
         limit = THICK_LIMIT if image.spacing.max() >= THICK * image.spacing.min() else 0.5
-        mask = checked_mask(_read_back(best[1], scan, limit), image, "network", image.source)
+        mask = checked_mask(_read_back(best, scan, limit), image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
+
+    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Look | None:
+        """The last look at what of the ``hints`` is most like a brain; None: nothing is enough."""
+        best, highest = None, self._least
+        for center, radius in hints:
+            look = self._settled(scan, center, radius)
+            if look is None:
+                continue
+            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back(look, scan))
+            if likely >= highest:
+                best, highest = look, likely
+        return best
 
     @cached_property
     def _pose(self) -> PoseNetworks:
@@ -173,12 +181,12 @@ class BrainFinder:
         return float(np.log(features["residual"] * features["expected_error"]))
 
     def _seen(self, scan: _Scan) -> tuple[Array, np.ndarray]:
-        """Probability of brain on a grid of :data:`COARSE_MM`, all of the scan, and the place of its first voxel."""
+        """The place of the first voxel of a grid of :data:`COARSE_MM` over the scan, and probabilities (4, X, Y, Z) of brain on it."""
         shape = np.array(scan.data.shape[1:])
         # a grid of fewer voxels than the training's would leave the network without surroundings
         n = np.maximum(np.ceil(shape * scan.spacing / COARSE_MM / DIVISOR).astype(int) * DIVISOR, self._coarse.size)
         center = (shape - 1) / 2 * scan.spacing
-        p = self._coarse.agreed(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
+        p = self._coarse.all_round(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
     def _settled(self, scan: _Scan, center: Array, radius: float) -> _Look | None:

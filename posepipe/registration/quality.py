@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
 from .brain import Brain
+from .closer import NO_FIT
 from .confidence import ConfidenceModel, confidence, load_confidence
 from .initial import InitialPose
 from .looks import contrast_seen
@@ -17,9 +18,6 @@ SMALL, LARGE = 0.65, 1.5
 LOW_DICE, BAD_DICE = 0.85, 0.70
 LOW_MARGIN = 0.02
 MOVED_DEGREES = 15.0
-NO_FIT = 0.10
-"""Score after a closer look below which the pose is likely wrong: of 116 damaged brains the ten wrong ones had at most 0.091, the
-right ones 0.110 and more (docs/experiments-deep.md, 5)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.models.weights import POSE_NETWORKS, hashes
 from posepipe.registration import search as searching
-from posepipe.registration.closer import ATTEMPTS
+from posepipe.registration.closer import ATTEMPTS, NO_FIT
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.deep import COPIES, SURVEY_KEPT, Glance, PoseNetworks, _grouped
 from posepipe.registration.fit import fit
@@ -95,7 +95,7 @@ def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, tar
 
 
 @pytest.mark.parametrize(("error", "sure"), [(0.01, True), (0.05, False)])
-def test_networks_sure_of_themselves_are_kept_to_where_nothing_fits(head, target, networks, monkeypatch, error, sure):
+def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, monkeypatch, error, sure):
     """A brain without contrast: wherever it is laid, nothing of it is like the template."""
 
     class Certain(PoseNetworks):
@@ -115,9 +115,11 @@ def test_networks_sure_of_themselves_are_kept_to_where_nothing_fits(head, target
     image = head.image.with_data(noise.astype(np.float32))
     found = initial_pose(image, head.mask, target, method="auto", networks=Certain())
     assert asked == [1 if sure else ATTEMPTS]
-    if sure:
-        assert found.method == "deep"
-        assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
+    assert found.method == "deep"
+    assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
+    if not sure:  # then it is told
+        assert found.hypotheses[0].score < NO_FIT
+    else:
         assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
 
