@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError, WeightsError
@@ -110,6 +111,28 @@ def test_a_brain_that_one_look_misses_is_found(finder, monkeypatch, side):
     apart = volume(np.concatenate([NOISE, NOISE, IMAGE.data])[:: 1 if side == 0 else -1])
     monkeypatch.setattr(finder._coarse, "_module", half)
     assert 2 * finder.find(apart).voxels > ball().sum()
+
+
+def test_a_brain_that_only_one_look_hints_at_is_found(finder, monkeypatch):
+    """The network sees an eighth of the space, and is not sure of that: on average over the looks there is hardly anything."""
+    seen, asked = finder._coarse._module, []
+
+    def eighth(x):
+        asked.append(1)
+        logits = seen(x).clamp(max=0.5)
+        a, b, c = (n // 2 for n in logits.shape[2:])
+        hidden = torch.ones_like(logits, dtype=torch.bool)
+        hidden[:, :, a:, b:, c:] = False
+        return logits.masked_fill(hidden, -10)
+
+    low = volume(np.random.default_rng(1).choice(NOISE.ravel(), tuple(2 * n for n in SHAPE)))
+    low.data[: SHAPE[0], : SHAPE[1], : SHAPE[2]] = IMAGE.data
+    monkeypatch.setattr(finder._coarse, "_module", eighth)
+    assert finder.find(volume(low.data[:, :, ::-1])).voxels > 0.9 * ball().sum()
+    assert len(asked) == 4
+    monkeypatch.setattr(finder._coarse, "_module", lambda x: torch.full_like(x, -10))
+    with pytest.raises(MaskError):
+        finder.find(low)
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):
