@@ -56,10 +56,8 @@ def test_tried_again_from_further_away_until_it_is_sure(spoilt, monkeypatch):
     anywhere = []
     drawn = closer._anywhere
     monkeypatch.setattr(closer, "_anywhere", lambda *a: anywhere.append(1) or drawn(*a))
-    monkeypatch.setattr(closer, "ATTEMPTS", 1)
-    once = closer_look(compare, starts, 6)
+    once = closer_look(compare, starts, 6, 1)
     assert float(once.criterion.max()) < SURE and _degrees(compare, once, pose) > 30 and not anywhere
-    monkeypatch.setattr(closer, "ATTEMPTS", ATTEMPTS)
     found = closer_look(compare, starts, 6)
     assert float(found.criterion.max()) >= SURE and _degrees(compare, found, pose) < 8
     assert 0 < len(anywhere) < ATTEMPTS // 2
