@@ -29,7 +29,7 @@ HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
 """Axes reversed when the whole scan is looked at: as it is, and after half a turn about each axis. One look may miss a brain
 (docs/experiments-masks.md, 7)."""
 CANDIDATES = 4
-"""Places looked at closely, those with most voxels that may be brain first."""
+"""Places looked at closely in a round, those with most voxels that may be brain first."""
 HINT, HINT_MILLILITRES = 0.2, 0.4
 """Probability of brain, and volume, that are worth a closer look."""
 LEAST_RADIUS_MM = 32.0
@@ -141,7 +141,7 @@ class BrainFinder:
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
         first, looks = self._seen(scan)
-        # what they see on average; where that leads to nothing, what each of them sees
+        # a round for what they see on average; where that leads to nothing, one for each of them
         for p in (looks.mean(0), *looks):
             best = self._likeliest(image, scan, _hinted(p, first))
             if best is not None:
