@@ -31,10 +31,6 @@ def add_arguments(subparsers: Any) -> None:
         help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
     _add_pictures(pose)
-    pose.add_argument(
-        "--pedestal", type=float, metavar="SDS",
-        help="posenet: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; 0: none)",
-    )  # fmt: skip
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
     correction.add_argument(
@@ -64,6 +60,11 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plain", action="store_true", help="images neither stretched, deformed nor damaged, as in the paper"
     )
+    parser.add_argument(
+        "--pedestal", type=float, metavar="SDS",
+        help="the paper's networks: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; "
+        "0: none)",
+    )  # fmt: skip
 
 
 def _add_sources(actions: Any) -> None:
@@ -240,8 +241,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     elif preset.start is None:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
-    if getattr(args, "pedestal", None) is not None and network != "posenet":
-        msg = f"--pedestal is for --network posenet; {network} sees the mask as a channel of its own"
+    if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction"}:
+        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction); {network} sees the mask as a channel of its own"
         raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .inputs import PEDESTAL
 from .trunk import RotationHead, Trunk, VectorHead
 
 
@@ -24,6 +25,8 @@ class CorrectionNet(nn.Module):
         Side of the cube in voxels, a multiple of 16.
     width
         Factor on the number of channels and of dense units.
+    pedestal
+        What :func:`~posepipe.models.inputs.outlined` is to add inside the masks: with 0 the network sees intensities alone.
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for other input shapes.
 
@@ -33,8 +36,9 @@ class CorrectionNet(nn.Module):
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0) -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
         super().__init__()
+        self.pedestal = pedestal
         self.trunk = Trunk(2, size, width)
         self.rotation = RotationHead(self.trunk.features)
         self.translation = VectorHead(self.trunk.features)

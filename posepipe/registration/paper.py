@@ -44,6 +44,7 @@ class CorrectionNetwork:
     def __init__(self, name: str = "correction-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
+        self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
         """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's.
@@ -68,7 +69,8 @@ class CorrectionNetwork:
 
     @torch.inference_mode()
     def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
-        vector, shift = (x[0].double().cpu().numpy() for x in self._network(outlined(reference), outlined(moving)))
+        both = (outlined(cube, self._pedestal) for cube in (reference, moving))
+        vector, shift = (x[0].double().cpu().numpy() for x in self._network(*both))
         return vector, shift
 
 

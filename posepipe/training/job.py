@@ -80,7 +80,7 @@ class Job:
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
     of images made from them; ``start`` a weights folder whose network of this name is trained further. With a ``contrast`` a pose
-    network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of Pose-Net.
+    network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of the paper's networks.
     ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -179,13 +179,14 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     # a cube of 16 is halved to 2³ voxels, where bfloat16 gradients of 3³ kernels come out wrong on the CPU (torch 2.13)
     bf16 = job.size >= 32
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
+    pedestal = PEDESTAL if job.pedestal is None else job.pedestal
     if job.network == "posenet":
-        pedestal = PEDESTAL if job.pedestal is None else job.pedestal
         return PoseTask(network, training, validation, curriculum=curriculum, bf16=bf16, pedestal=pedestal)
     if job.network == "correction":
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
-        weight = job.translation_weight
-        return CorrectionTask(network, training, validation, references=references, translation_weight=weight, bf16=bf16)
+        return CorrectionTask(
+            network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal, bf16=bf16
+        )
     return CoordinateTask(network, training, validation, curriculum=curriculum, bf16=bf16)
 
 

@@ -18,20 +18,24 @@ from ..models.coordinates import HALF_SIDE
 from ..models.masks import COARSE_MM, scaled
 from ..models.precision import autocast
 from .scenes import Scenes
-from .sources import SIDE, Sources
+from .sources import LEFT, SIDE, Picture, Sources
 from .surroundings import Surroundings, scanned, surrounded
 from .synthesis import Recipe, Synthesis, read_pictures
 
 RADII_MM = (24.0, 60.0)
 """Brain radii from 20 weeks to term and beyond."""
+FLUID_WEEKS = 37.0
+"""Masks of younger brains, as a fetus has them, take in all fluid about the brain; those of newborns at term end at the cortex."""
 
 
 @dataclass(frozen=True)
 class MaskRecipe(Recipe):
     """How scans are made. ``far``: the whole scan at :data:`~posepipe.models.masks.COARSE_MM` mm, the brain anywhere in it; else the
-    neighbourhood of a brain, as wide as the pose networks' cube. ``scenes``: share of images made from real scans."""
+    neighbourhood of a brain, ``near`` times as wide as the pose networks' cube. ``scenes``: share of images made from real scans."""
 
     far: bool = False
+    near: float = 0.9
+    labels: float = 0.4
     shift: float = 0.16
     log_scale: float = 0.12
     stretch: float = 0.08
@@ -57,7 +61,9 @@ class MaskSynthesis(Synthesis):
         super().__init__(sources, recipe, **options)
         self.step = 2 if recipe.far else 1
         self._scenes = scenes if scenes is not None and len(scenes) else None
-        self._far = self._tensor(np.stack([_distance(m) for m in sources.masks]))
+        far = np.stack([_distance(m) for m in sources.masks])
+        self._far = self._tensor(far)
+        self._fluid = np.array([_fluid(p, v, far[p.mask]) for p, v in zip(sources.pictures, sources.voxels, strict=True)])
 
     def scan(self, n: int) -> Scan:
         """``n`` new scans."""
@@ -77,13 +83,22 @@ class MaskSynthesis(Synthesis):
 
     def _made_up(self, n: int) -> tuple[Tensor, Tensor]:
         labelled = self._rng.random(n) < self.recipe.labels
-        rows = np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
+        rows = np.where(labelled, self._drawn(self._labels, n), self._drawn(self._images, n))
         points = self._source_points(*self._poses(n))
         far = self._distances(rows, points)
         where = points.flip(-1).movedim(-1, 1) * HALF_SIDE
-        pictures, between = self._pictures(rows)
+        pictures, between, tables = self._pictures(rows)
         image, mask = read_pictures(pictures, points.sub_(between))
-        return surrounded(image, mask, far, where, self.recipe.surroundings, self._generator)
+        code = torch.as_tensor(self._fluid[rows], device=self._device)
+        fluid = torch.where(code < 0, -1.0, tables.gather(1, code.clamp_min(0)[:, None])[:, 0])
+        return surrounded(image, mask, far, where, self.recipe.surroundings, self._generator, fluid[:, None, None, None, None])
+
+    def _drawn(self, rows: Array, n: int) -> Array:
+        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances."""
+        fluid = self._fluid[rows] >= 0
+        kinds = [k for k in (rows[fluid], rows[~fluid]) if len(k)]
+        which = self._rng.integers(len(kinds), size=n)
+        return np.choose(which, [self._rng.choice(k, n) for k in kinds])
 
     def _distances(self, rows: Array, points: Tensor) -> Tensor:
         """How far ``points`` are from the surface of the brain, in brain radii; below 0 inside."""
@@ -95,7 +110,8 @@ class MaskSynthesis(Synthesis):
 
     def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         if not self.recipe.far:
-            return super()._poses(n)
+            rotation, shift, size = super()._poses(n)
+            return rotation, shift, size / self.recipe.near
         half = self.recipe.size * COARSE_MM / 2
         low, high = np.log(RADII_MM)
         radius = np.exp(self._rng.uniform(low, high, n))
@@ -105,11 +121,11 @@ class MaskSynthesis(Synthesis):
     def _real(self, n: int) -> tuple[Tensor, Tensor]:
         """Real scans turned, sized and cut like the made-up ones, with a contrast of their own."""
         assert self._scenes is not None
-        side, out = self.recipe.size, []
+        side, near, out = self.recipe.size, HALF_SIDE * self.recipe.near, []
         for _ in range(n):
             scene = self._scenes.draw(self._rng)
             size = math.exp(float(np.clip(self._rng.normal(0, 0.12), -0.3, 0.3)))
-            half = self.recipe.size * COARSE_MM / 2 if self.recipe.far else HALF_SIDE * scene.radius * math.exp(self._rng.normal(0, 0.1))
+            half = self.recipe.size * COARSE_MM / 2 if self.recipe.far else near * scene.radius * math.exp(self._rng.normal(0, 0.1))
             spread = 0.35 * half if self.recipe.far else self.recipe.shift * scene.radius
             center = scene.center + np.clip(self._rng.normal(0, 1, 3), -2, 2) * spread
             stretch = np.exp(self._rng.normal(0, self.recipe.stretch, (3, 1)))
@@ -126,6 +142,18 @@ def _distance(mask: np.ndarray) -> Array:
     step = 4 * HALF_SIDE / SIDE
     far: Array = (ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)) * step
     return far.astype(np.float32)
+
+
+def _fluid(picture: Picture, voxels: np.ndarray, far: Array) -> int:
+    """The byte of ``voxels`` (D, D, D) that is fluid about the brain, ``far`` (D/2, D/2, D/2) from its surface; −1 where the mask ends
+    at the brain itself (:data:`FLUID_WEEKS`). In T2w it is bright, in T1w dark; of labels it is the one that lies outermost."""
+    if picture.age >= FLUID_WEEKS:
+        return -1
+    half = voxels[::2, ::2, ::2]
+    if picture.kind == "labels":
+        shares = [np.bincount(half[here] % LEFT, minlength=LEFT)[1:] / here.sum() for here in ((far < 0) & (far > -0.12), far < -0.3)]
+        return int((shares[0] - shares[1]).argmax()) + 1
+    return int(np.quantile(half[(far < 0) & (half > 0)], 0.97 if picture.kind == "T2w" else 0.03))
 
 
 class MaskTask:

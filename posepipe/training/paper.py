@@ -92,7 +92,8 @@ class CorrectionTask(SynthesisTask):
     """A :class:`~posepipe.models.correction.CorrectionNet` on pairs: an upright reference and a synthesised image in a nearby pose.
 
     The target is ``x_moving = exp([x]×) x_reference + t`` with ``t`` in halves of the cube's side; the image's scale error is not
-    asked for. ``translation_weight`` is the λ of the paper's total loss, whose value its text does not give.
+    asked for. ``translation_weight`` is the λ of the paper's total loss, whose value its text does not give; ``pedestal`` is the
+    network's option.
     """
 
     def __init__(
@@ -103,10 +104,11 @@ class CorrectionTask(SynthesisTask):
         *,
         references: References,
         translation_weight: float = 20.0,
+        pedestal: float = PEDESTAL,
         bf16: bool = True,
     ) -> None:
         super().__init__(network, training, validation, bf16=bf16)
-        self._references, self._weight = references, translation_weight
+        self._references, self._weight, self._pedestal = references, translation_weight, pedestal
         # drawn once, as the images of the validation are
         self._beside = {id(batch): references.of(batch.rows) for batch in validation}
 
@@ -140,7 +142,7 @@ class CorrectionTask(SynthesisTask):
         self._references.restore(state["references"])
 
     def _forward(self, network: nn.Module, batch: Batch, references: Tensor) -> tuple[Tensor, Tensor]:
-        reference, moving = _laid_out(outlined(references)), _laid_out(outlined(batch.input))
+        reference, moving = (_laid_out(outlined(x, self._pedestal)) for x in (references, batch.input))
         with self._autocast(moving):
             vector, shift = network(reference, moving)
         return vector.float(), shift.float()

@@ -39,20 +39,28 @@ class Surroundings:
 
 
 def surrounded(
-    image: Tensor, mask: Tensor, far: Tensor, where: Tensor, how: Surroundings, generator: torch.Generator
+    image: Tensor,
+    mask: Tensor,
+    far: Tensor,
+    where: Tensor,
+    how: Surroundings,
+    generator: torch.Generator,
+    fluid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``image`` (B, 1, S, S, S), brain intensities of 0–1 where ``mask`` (alike) is 1, with surroundings put about it; and the mask that
     is then true: grown where more fluid was added, nothing where there is to be no brain.
 
-    ``far``: distance from the brain, below 0 inside; ``where`` (B, 3, S, S, S): canonical coordinates (RAS, brain radii).
+    ``far``: distance from the brain, below 0 inside; ``where`` (B, 3, S, S, S): canonical coordinates (RAS, brain radii). ``fluid``
+    (B, 1, 1, 1, 1): intensity of the fluid about the brain where its masks take that in, below 0 where they do not.
     """
     n, side = len(image), image.shape[-1]
     nodes = int(torch.randint(side // 10, side // 3, (1,), generator=generator, device=image.device))
     wave = smooth_field(n, 4, side, nodes, generator)
     broad = smooth_field(n, 3, side, max(side // 9, 3), generator)
     kinds = torch.rand(n, SHAPES, generator=generator, device=image.device)
-    voxel = (where[:, :, 0, 0, 1] - where[:, :, 0, 0, 0]).norm(dim=1)[:, None, None, None, None]
-    image, mask, far = _with_fluid(image, mask, far, voxel, wave[:, 3:4], broad[:, :1], how.fluid, generator)
+    if fluid is not None:
+        voxel = (where[:, :, 0, 0, 1] - where[:, :, 0, 0, 0]).norm(dim=1)[:, None, None, None, None]
+        image, mask, far = _with_fluid(image, mask, far, fluid, voxel, wave[:, 3:4], broad[:, :1], how.fluid, generator)
     out = _shapes(wave[:, :2], broad[:, :1], kinds)
     fluid = uniform(n, 0, 1, generator)
     # amniotic fluid out to an uneven distance; none in some
@@ -73,22 +81,17 @@ def surrounded(
 
 
 def _with_fluid(
-    image: Tensor, mask: Tensor, far: Tensor, voxel: Tensor, wave: Tensor, broad: Tensor, share: float, generator: torch.Generator
+    image: Tensor, mask: Tensor, far: Tensor, fluid: Tensor, voxel: Tensor, wave: Tensor, broad: Tensor, share: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of fluid: drawn masks include it, those of atlases less
-    of it. It is as bright as that of eight points of the rim which is least like the brain; bone may well look like cortex. ``voxel``:
-    their spacing in brain radii (B, 1, 1, 1, 1).
+    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of their own ``fluid`` (B, 1, 1, 1, 1), where that is
+    known (0 and more): drawn masks include it, those of atlases less of it. ``voxel``: their spacing in brain radii (alike).
     """
-    n, some = len(image), slice(None, None, 29)
-    rim = ((far > -0.08) & (far < 0) & (mask > 0.9)).flatten(1)[:, some].float()
-    values = image.flatten(1)[:, some]
-    of = values.gather(1, torch.multinomial(rim + 1e-9, 8, generator=generator))
-    usual = (image * mask).flatten(1).sum(1, keepdim=True) / mask.flatten(1).sum(1, keepdim=True).clamp_min(1)
-    level = of.gather(1, (of - usual).abs().argmax(1, keepdim=True))[:, :, None, None, None]
-    width = chance(n, share, generator) * uniform(n, 0, 0.15, generator) * (1 + 0.4 * broad).clamp(0, 2)
+    n = len(image)
+    width = (fluid >= 0) * chance(n, share, generator) * uniform(n, 0, 0.15, generator) * (1 + 0.4 * broad).clamp(0, 2)
     beyond = far - width
     layer = (0.5 - beyond / voxel).clamp(0, 1) * (width > 0)
-    seen = level + uniform(n, 0, 0.15, generator) * wave
+    seen = fluid + uniform(n, 0, 0.15, generator) * wave
     return seen + mask * (image - seen), torch.maximum(mask, layer), beyond
 
 

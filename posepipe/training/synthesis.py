@@ -107,7 +107,7 @@ class Synthesis:
         rows = np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
         rotation, translation, scale = self._poses(n)
         points = self._source_points(rotation, translation, scale)
-        pictures, between = self._pictures(rows)
+        pictures, between, _ = self._pictures(rows)
         image, mask = read_pictures(pictures, points.sub_(between))
         seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
         return Batch(standardised(seen, observed), rotation, translation, scale, brain, rows)
@@ -170,21 +170,21 @@ class Synthesis:
             x += bend.flip(1).flatten(2).mT
         return x.reshape(n, side, side, side, 3)
 
-    def _pictures(self, rows: Array) -> tuple[Tensor, Tensor]:
-        """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask; and how far the voxels lie beside where ``grid_sample`` takes
-        every second voxel to be (B, 1, 1, 1, 3)."""
+    def _pictures(self, rows: Array) -> tuple[Tensor, Tensor, Tensor]:
+        """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask; how far the voxels lie beside where ``grid_sample`` takes
+        every second voxel to be (B, 1, 1, 1, 3); and the contrasts (B, 256)."""
         side = SIDE // self.step
         out = torch.empty(len(rows), 2, side, side, side, device=self._device)
-        first = np.zeros((len(rows), 1, 1, 1, 3))
+        first, tables = np.zeros((len(rows), 1, 1, 1, 3)), torch.empty(len(rows), 256, device=self._device)
         for i, row in enumerate(rows):
             picture = self._sources.pictures[row]
             first[i] = self._rng.integers(0, self.step, 3)
             sub = tuple(slice(int(f), None, self.step) for f in first[i].flat)
-            table = self._tensor(random_contrast(picture.kind, self._rng, own=self.recipe.contrast is not None))
-            out[i, 0] = table[self._voxels[row][sub].int()]
+            tables[i] = self._tensor(random_contrast(picture.kind, self._rng, own=self.recipe.contrast is not None))
+            out[i, 0] = tables[i][self._voxels[row][sub].int()]
             out[i, 1] = self._masks[picture.mask][sub]
         out[:, 1] /= 255
-        return out, self._tensor((first[..., ::-1] - (self.step - 1) / 2) * 2 / SIDE)
+        return out, self._tensor((first[..., ::-1] - (self.step - 1) / 2) * 2 / SIDE), tables
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self._device)

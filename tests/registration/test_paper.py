@@ -68,6 +68,21 @@ def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, pedest
     assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
 
 
+@pytest.mark.parametrize("pedestal", [None, 0.0])
+def test_correction_net_sees_the_outlines_or_not(compare, tmp_path, monkeypatch, pedestal):
+    options = OPTIONS if pedestal is None else {**OPTIONS, "pedestal": pedestal}
+    network = CorrectionNet(**options)
+    save_network(network, "correction-net", tmp_path, architecture="CorrectionNet", options=options, card="For a test.", terms="none")
+    seen = []
+    forward = CorrectionNet.forward
+    monkeypatch.setattr(CorrectionNet, "forward", lambda self, *cubes: seen.extend(cubes) or forward(self, *cubes))
+    start = Rigid.about(so3.exp([0.1, 0.0, 0.0]), compare.target.brain.center, compare.brain.center)
+    CorrectionNetwork("correction-net", tmp_path).corrected(compare, start, TO_CANONICAL)
+    for cube in seen:
+        inside = float(cube.sum() / (cube != 0).sum())
+        assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
+
+
 def test_correction_net_adds_what_is_left(folder, compare):
     start = Rigid.about(so3.exp([0.4, 1.0, -2.0]), compare.target.brain.center, compare.brain.center + 3.0)
     found = CorrectionNetwork("correction-net", folder).corrected(compare, start, TO_CANONICAL)

@@ -72,7 +72,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
     [
         (["--size", "20"], 1, "multiple of 16"),
         (["--network", "refiner", "--curriculum", "5"], 2, "refiner sees small ones only"),
-        (["--network", "refiner", "--pedestal", "0"], 2, "--pedestal is for --network posenet"),
+        (["--network", "refiner", "--pedestal", "0"], 2, "--pedestal is for the paper's networks"),
         (["--leave-out", "Phantm"], 2, "the sources hold Phantom, bids"),
         (["--batch", "1"], 2, "two images a batch"),
         (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),

@@ -16,7 +16,7 @@ from posepipe.models.masks import MaskNet, scaled
 from posepipe.training.masks import MaskRecipe, MaskSynthesis, MaskTask, Scan, dice
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
-from posepipe.training.sources import Sources
+from posepipe.training.sources import LEFT, Sources
 from posepipe.training.surroundings import Surroundings, scanned
 
 CALM = Surroundings(alone=0, faded=0, thick=0, slab=0, bias=0, noise=0)
@@ -47,6 +47,27 @@ def test_scans_show_the_brain_where_the_truth_says(sources: Sources, far: bool) 
     assert 0.01 < float(share.mean()) < 0.08 if far else 0.08 < float(share.mean()) < 0.25
     if not far:
         assert all(float((i[b > 0.9] > 0).float().mean()) > 0.9 for i, b in zip(scan.image, scan.brain, strict=True))
+
+
+def test_fluid_about_a_brain_is_that_of_its_contrast_and_a_fetus_s(sources: Sources) -> None:
+    made = supply(sources)
+    of = dict.fromkeys(("labels", "T2w", "T1w"), 0)
+    for picture, voxels, byte in zip(sources.pictures, sources.voxels, made._fluid, strict=True):
+        if picture.age >= 37:
+            assert byte == -1
+            continue
+        of[picture.kind] += 1
+        brain = voxels[voxels > 0]
+        if picture.kind == "labels":  # what lies outermost
+            inside = np.argwhere(voxels > 0)
+            first = inside[np.abs(inside - inside.mean(0)).max(1).argmax()]
+            assert voxels[tuple(first)] % LEFT == byte
+        else:
+            assert byte >= np.quantile(brain, 0.9) if picture.kind == "T2w" else byte <= np.quantile(brain, 0.1)
+    assert of["labels"] and of["T2w"]
+    whole, bare = (supply(sources, deform=0, stretch=0, surroundings=replace(CALM, fluid=share)).scan(24) for share in (1.0, 0.0))
+    gained = whole.brain.flatten(1).sum(1) / bare.brain.flatten(1).sum(1)
+    assert float(gained.min()) > 0.99 and float(gained.max()) > 1.1
 
 
 def test_some_scans_hold_no_brain(sources: Sources) -> None:

@@ -92,6 +92,24 @@ def test_the_outline_shows(sources: Sources) -> None:
     assert bool((inside > 0.6 * PEDESTAL).all())
 
 
+@pytest.mark.parametrize("pedestal", [0.0, PEDESTAL])
+def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources, pedestal: float) -> None:
+    seen: list[Tensor] = []
+
+    class Watching(Still):
+        def forward(self, *cubes: Tensor) -> Any:
+            seen.extend(cubes)
+            return super().forward(*cubes)
+
+    supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
+    PoseTask(Watching(), supply, [], bf16=False, pedestal=pedestal).loss(4, "mse")
+    CorrectionTask(Watching(), supply, [], references=References(sources, supply), bf16=False, pedestal=pedestal).loss(4, "mse")
+    assert len(seen) == 3
+    for cubes in seen:
+        inside = float(cubes.sum() / (cubes != 0).sum())
+        assert inside > 0.6 * PEDESTAL if pedestal else abs(inside) < 0.3
+
+
 def test_eight_images_are_learnt_by_heart(sources: Sources) -> None:
     supply = Same(sources, CLEAN, seed=1)
     dense = CoordinateTask(seeded(lambda: CoordinateNet(16, (12, 24, 32, 32))), supply, [], bf16=False)
