@@ -242,7 +242,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
     if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction"}:
-        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction); {network} sees the mask as a channel of its own"
+        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction); {network} does without"
         raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,9 +40,12 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
-THICK, THICK_LIMIT = 2.0, 0.3
-"""Slices so many times as thick as their voxels in plane are a raw stack: what is as likely as this counts there, for masks drawn in such
-stacks take in all fluid, and a voxel half brain is brain (docs/experiments-masks.md, 8)."""
+NARROW, LIMIT = 0.8, 0.7
+"""The outline comes from a last look that is so much narrower, and finer; what is more likely than this is brain
+(docs/experiments-masks.md, 9)."""
+THICK, THICK_LIMIT = 2.0, 0.2
+"""Slices so many times as thick as their voxels in plane are a raw stack. There the last look is no narrower, and less likelihood will do,
+for masks drawn in such stacks take in all fluid, and a voxel half brain is brain (docs/experiments-masks.md, 8 and 9)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -91,12 +94,17 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """``logits`` (S, S, S) of being brain, ``step`` mm apart about ``center``; ``about``: of the brain seen; ``sure``: mean probability
-    there."""
+    """``likely`` (S, S, S): probabilities of brain, ``step`` mm apart about ``center``."""
 
-    logits: Tensor
+    likely: Tensor
     center: Array
     step: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight(_Look):
+    """A look at a brain: ``about`` is what of it was seen, ``sure`` the mean probability there."""
+
     about: Moments
     sure: float
 
@@ -152,18 +160,20 @@ class BrainFinder:
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
-        limit = THICK_LIMIT if image.spacing.max() >= THICK * image.spacing.min() else 0.5
-        mask = checked_mask(_read_back(best, scan, limit), image, "network", image.source)
+        thick = image.spacing.max() >= THICK * image.spacing.min()
+        outline = self._closer(scan, best.about, 1.0 if thick else NARROW)
+        inside = _read_back((best, outline), scan) > (THICK_LIMIT if thick else LIMIT)
+        mask = checked_mask(inside, image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
-    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Look | None:
+    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Sight | None:
         """The last look at what of the ``hints`` is most like a brain; None: nothing is enough."""
         best, highest = None, self._least
         for center, radius in hints:
             look = self._settled(scan, center, radius)
             if look is None:
                 continue
-            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back(look, scan))
+            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back((look,), scan) > 0.5)
             if likely >= highest:
                 best, highest = look, likely
         return best
@@ -189,7 +199,12 @@ class BrainFinder:
         p = self._coarse.all_round(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
-    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
+    def _closer(self, scan: _Scan, about: Moments, width: float) -> _Look:
+        """What the fine network sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as it was taught."""
+        step = width * _step(self._fine, about.radius)
+        return _Look(self._fine.all_round(scan.cube(about.center, step, (self._fine.size,) * 3)).mean(0), about.center, step)
+
+    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Sight | None:
         """The last of the looks about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
             look = _look(self._fine, scan, center, radius)
@@ -202,11 +217,15 @@ class BrainFinder:
         return look
 
 
-def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look | None:
+def _step(network: _Network, radius: float) -> float:
+    return 2 * HALF_SIDE * radius / network.size
+
+
+def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Sight | None:
     """What ``network`` sees about ``center`` in the neighbourhood of a brain of ``radius``; None: less than any brain holds."""
-    step = 2 * HALF_SIDE * radius / network.size
-    logits = network.answer(scan.cube(center, step, (network.size,) * 3))
-    p = torch.sigmoid(logits).cpu().numpy()
+    step = _step(network, radius)
+    likely = torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3)))
+    p = likely.cpu().numpy()
     piece, count = largest_piece(p > 0.5)
     if not count:
         return None
@@ -214,7 +233,7 @@ def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look
     about = _moments(inside, center - (network.size - 1) / 2 * step, step)
     if about.millilitres < MIN_MILLILITRES:
         return None
-    return _Look(logits, center, step, about, float((inside**2).sum() / inside.sum()))
+    return _Sight(likely, center, step, about, float((inside**2).sum() / inside.sum()))
 
 
 def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
@@ -244,19 +263,20 @@ def _moments(p: np.ndarray, first: Array, step: float) -> Moments:
     return moments(Volume(p, affine))
 
 
-def _read_back(look: _Look, scan: _Scan, limit: float = 0.5) -> np.ndarray:
-    """Where the probability of brain in ``look`` is above ``limit`` at the voxels of ``scan`` (X, Y, Z) bool; outside its cube is none."""
-    logits, center, step = look.logits, look.center, look.step
-    side, shape = logits.shape[0], scan.data.shape[1:]
-    half = (side - 1) / 2 * step
-    low = np.maximum(np.ceil((center - half) / scan.spacing), 0).astype(int)
-    high = np.minimum(np.floor((center + half) / scan.spacing).astype(int) + 1, shape)
-    axes = [tensor(np.arange(a, b) * s, logits.device) for a, b, s in zip(low, high, scan.spacing, strict=True)]
-    to_voxel = np.eye(4) / step
-    to_voxel[:3, 3] = -(center - half) / step
-    to_voxel[3, 3] = 1
-    where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    inside = sample(torch.sigmoid(logits)[None], tensor(to_voxel, logits.device), where)[0] > limit
-    out = np.zeros(shape, dtype=bool)
-    out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = inside.cpu().numpy()
+def _read_back(looks: Sequence[_Look], scan: _Scan) -> np.ndarray:
+    """The probability of brain in the last of the ``looks`` that reaches it at each voxel of ``scan`` (X, Y, Z); 0 where none does."""
+    shape = scan.data.shape[1:]
+    out = np.zeros(shape, dtype=np.float32)
+    for look in looks:
+        center, step, device = look.center, look.step, look.likely.device
+        half = (look.likely.shape[0] - 1) / 2 * step
+        low = np.maximum(np.ceil((center - half) / scan.spacing), 0).astype(int)
+        high = np.minimum(np.floor((center + half) / scan.spacing).astype(int) + 1, shape)
+        axes = [tensor(np.arange(a, b) * s, device) for a, b, s in zip(low, high, scan.spacing, strict=True)]
+        to_voxel = np.eye(4) / step
+        to_voxel[:3, 3] = -(center - half) / step
+        to_voxel[3, 3] = 1
+        where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        inside = sample(look.likely[None], tensor(to_voxel, device), where)[0]
+        out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = inside.cpu().numpy()
     return out

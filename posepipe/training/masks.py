@@ -110,8 +110,8 @@ class MaskSynthesis(Synthesis):
 
     def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         if not self.recipe.far:
-            rotation, shift, size = super()._poses(n)
-            return rotation, shift, size / self.recipe.near
+            rotation, moved, size = super()._poses(n)
+            return rotation, moved, size / self.recipe.near
         half = self.recipe.size * COARSE_MM / 2
         low, high = np.log(RADII_MM)
         radius = np.exp(self._rng.uniform(low, high, n))
