@@ -40,10 +40,10 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
-NARROW, LIMIT = 0.8, 0.7
+NARROW, LIMIT = 0.75, 0.7
 """The outline comes from a last look that is so much narrower, and finer; what is more likely than this is brain
 (docs/experiments-masks.md, 9)."""
-THICK, THICK_LIMIT = 2.0, 0.2
+THICK, THICK_LIMIT = 2.0, 0.3
 """Slices so many times as thick as their voxels in plane are a raw stack. There the last look is no narrower, and less likelihood will do,
 for masks drawn in such stacks take in all fluid, and a voxel half brain is brain (docs/experiments-masks.md, 8 and 9)."""
 DIVISOR = 16

@@ -10,7 +10,7 @@ from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.masking import BrainFinder, brain_mask
+from posepipe.registration.masking import LIMIT, NARROW, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -95,6 +95,33 @@ def test_masks_of_raw_stacks_are_generous(mask_weights):
     thick = Volume(rim.astype(np.float32), np.diag([2.0, 2, 4.0, 1]), "b.nii.gz")
     few, many = (finder.find(v).voxels for v in (plain, thick))
     assert many > 1.02 * few
+
+
+@pytest.mark.parametrize(("slices", "width", "limit"), [(2.0, NARROW, LIMIT), (4.0, 1.0, THICK_LIMIT)])
+def test_the_outline_is_from_a_last_look_that_is_narrower_but_in_raw_stacks(finder, monkeypatch, slices, width, limit):
+    image = Volume(IMAGE.data, np.diag([2.0, 2, slices, 1]), "a.nii.gz")
+    read_back, looks = _read_back, []
+    monkeypatch.setattr("posepipe.registration.masking._read_back", lambda some, scan: looks.append(some) or read_back(some, scan))
+    voxels = {}
+    for by in (-0.01, 0.01):  # as likely everywhere
+        monkeypatch.setattr(finder._fine, "all_round", lambda cube, p=limit + by: torch.full((4, *cube.shape[2:]), p))
+        try:
+            voxels[by] = finder.find(image).voxels
+        except MaskError:
+            voxels[by] = 0
+        wide, last = looks[-1]
+        assert last.step == pytest.approx(width * wide.step, rel=0.1)
+    assert voxels[0.01] > 10 * voxels[-0.01]
+
+
+def test_where_a_narrower_look_does_not_reach_the_wider_counts():
+    scan = _Scan(torch.zeros(1, 9, 9, 9), np.ones(3))
+    center = np.full(3, 4.0)
+    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step) for p, step in ((0.9, 2.0), (0.2, 1.0)))
+    found = _read_back((wide, narrow), scan)
+    inside = np.abs(np.indices((9, 9, 9)) - 4).max(0)
+    assert np.allclose(found[inside <= 1], 0.2) and np.allclose(found[(inside > 1) & (inside <= 3)], 0.9) and not found[inside > 3].any()
+    assert np.allclose(_read_back((narrow, wide), scan)[inside <= 3], 0.9)
 
 
 @pytest.mark.parametrize("side", [0, 1])
