@@ -34,13 +34,15 @@ HINT, HINT_MILLILITRES = 0.2, 0.4
 """Probability of brain, and volume, that are worth a closer look."""
 LEAST_RADIUS_MM = 32.0
 """A first close look is at least as wide as for this radius: at first only a part may have been seen."""
+MIDDLE_RADIUS_MM = 45.0
+"""Where no hint leads to a brain the middle of the image is looked at, as for this radius: heads are mostly put there."""
 LOOKS, SETTLED = 4, 0.1
 """The neighbourhood is looked at up to four times, each about where the last look saw the brain, until its centre moves and its radius
 changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
-NARROW, LIMIT = 0.75, 0.7
+NARROW, LIMIT = 0.75, 0.6
 """The outline comes from a last look that is so much narrower, and finer; what is more likely than this is brain
 (docs/experiments-masks.md, 9)."""
 THICK, THICK_LIMIT = 2.0, 0.3
@@ -149,9 +151,11 @@ class BrainFinder:
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
         first, looks = self._seen(scan)
-        # a round for what they see on average; where that leads to nothing, one for each of them
-        for p in (looks.mean(0), *looks):
-            best = self._likeliest(image, scan, _hinted(p, first))
+        # a round for what they see on average; where that leads to nothing, one for each of them, and at last the middle
+        rounds = [_hinted(p, first) for p in (looks.mean(0), *looks)]
+        middle = (np.array(image.shape) - 1) / 2 * image.spacing
+        for hints in (*rounds, iter([(middle, MIDDLE_RADIUS_MM)])):
+            best = self._likeliest(image, scan, hints)
             if best is not None:
                 break
         else:

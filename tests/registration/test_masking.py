@@ -159,7 +159,12 @@ def test_a_brain_that_only_one_look_hints_at_is_found(finder, monkeypatch):
     assert len(asked) == 4
     monkeypatch.setattr(finder._coarse, "_module", lambda x: torch.full_like(x, -10))
     with pytest.raises(MaskError):
-        finder.find(low)
+        finder.find(volume(low.data[SHAPE[0] :, SHAPE[1] :, SHAPE[2] :]))
+
+
+def test_a_brain_that_no_look_hints_at_is_found_in_the_middle(finder, monkeypatch):
+    monkeypatch.setattr(finder._coarse, "_module", lambda x: torch.full_like(x, -10))
+    assert overlap(finder.find(IMAGE).volume.data, ball()) > 0.9
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):
