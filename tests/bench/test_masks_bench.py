@@ -23,7 +23,7 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     affine = np.diag([2.0, 2, 2, 1])
     image = Volume(np.where(inside, 500 + 200 * (offset[..., 0] > 0), 0).astype(np.float32), affine)
     for seed in range(4):
-        whole, truth = dressed(image, image.with_data(inside), kind, seed=[1, seed])
+        whole, truth = dressed(image, image.with_data(inside), kind, seed=[2, seed])
         assert whole.same_grid(truth) and whole.spacing == pytest.approx(DRESSED_MM)
         before, after = moments(image.with_data(inside)), moments(truth)
         assert after.center == pytest.approx(before.center, abs=0.7)
