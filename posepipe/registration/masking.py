@@ -204,7 +204,7 @@ class BrainFinder:
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
     def _closer(self, scan: _Scan, about: Moments, width: float) -> _Look:
-        """What the fine network sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as it was taught."""
+        """What the fine network sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as the looks before."""
         step = width * _step(self._fine, about.radius)
         return _Look(self._fine.all_round(scan.cube(about.center, step, (self._fine.size,) * 3)).mean(0), about.center, step)
 

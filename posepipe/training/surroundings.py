@@ -62,9 +62,9 @@ def surrounded(
         voxel = (where[:, :, 0, 0, 1] - where[:, :, 0, 0, 0]).norm(dim=1)[:, None, None, None, None]
         image, mask, far = _with_fluid(image, mask, far, fluid, voxel, wave[:, 3:4], broad[:, :1], how.fluid, generator)
     out = _shapes(wave[:, :2], broad[:, :1], kinds)
-    fluid = uniform(n, 0, 1, generator)
+    amniotic = uniform(n, 0, 1, generator)
     # amniotic fluid out to an uneven distance; none in some
-    out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], fluid.expand_as(out), out)
+    out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], amniotic.expand_as(out), out)
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
     bodies = _Ellipsoids(where)
