@@ -22,8 +22,9 @@ SHAPES = 24
 class Surroundings:
     """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
     (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
-    brain's size. ``fluid``: more of the fluid about the brain, which belongs to it. ``faded``, ``thick``: slices of uneven brightness,
-    averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the contrast."""
+    brain's size. ``fluid``: more fluid about the brain, of those whose masks take it in. ``faded``, ``thick``: slices of uneven
+    brightness, averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the
+    contrast."""
 
     stripped: float = 0.3
     air: float = 0.25

@@ -70,6 +70,29 @@ def test_fluid_about_a_brain_is_that_of_its_contrast_and_a_fetus_s(sources: Sour
     assert float(gained.min()) > 0.99 and float(gained.max()) > 1.1
 
 
+def test_masks_with_fluid_and_without_have_equal_chances(sources: Sources) -> None:
+    made = supply(sources)
+    fluid = np.flatnonzero(made._fluid >= 0)
+    bare = np.flatnonzero(made._fluid < 0)[:1]
+    assert len(fluid) > 2 and len(bare)
+    drawn = made._drawn(np.concatenate([fluid, bare]), 600)
+    assert abs(float(np.isin(drawn, bare).mean()) - 0.5) < 0.1
+    assert set(drawn) == set(fluid) | set(bare)
+    assert set(made._drawn(fluid, 100)) <= set(fluid)
+
+
+def test_a_nearer_look_shows_the_brain_larger(sources: Sources) -> None:
+    scenes = Scenes((scene(),))
+    for share in (0.0, 1.0):  # made up, and real
+        near, wide = (
+            supply(sources, near=width, scenes=scenes, shift=0.0, surroundings=replace(CALM, fluid=0)) for width in (0.9, 1.2)
+        )
+        for made in (near, wide):
+            made.recipe = replace(made.recipe, scenes=share)
+        one, other = (float(m.scan(24).brain.mean()) for m in (near, wide))
+        assert 0.8 < one / other / (1.2 / 0.9) ** 3 < 1.25
+
+
 def test_some_scans_hold_no_brain(sources: Sources) -> None:
     alone = supply(sources, surroundings=replace(CALM, alone=1.0)).scan(3)
     assert float(alone.brain.max()) == 0 and float(alone.image.max()) > 0
