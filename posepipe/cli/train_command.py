@@ -40,8 +40,9 @@ def add_arguments(subparsers: Any) -> None:
     _add_training(correction)
     mask = actions.add_parser("mask", help="train a network that finds the brain")
     mask.add_argument(
-        "--network", choices=("coarse", "fine"), default="coarse", help="coarse: in the whole image; fine: in the brain's neighbourhood"
-    )
+        "--network", choices=("coarse", "fine", "edge"), default="coarse",
+        help="coarse: in the whole image; fine: in the brain's neighbourhood; edge: the outline of a brain that was found",
+    )  # fmt: skip
     mask.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up scans alone)")
     mask.add_argument("--scene-share", type=float, metavar="SHARE", help="share of images made from scenes (default: 0.25)")
     _add_training(mask)
@@ -121,6 +122,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
     parser.add_argument("--start", type=Path, metavar="DIR", help="train the network of that name in this weights folder further")
+    parser.add_argument("--start-name", default="", metavar="NAME", help="the network of this name there (default: that of --name)")
     parser.add_argument("--name", help="name of the weights (default: that of the network)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -272,6 +274,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         scenes=getattr(args, "scenes", None),
         scene_share=getattr(args, "scene_share", None),
         start=args.start,
+        start_name=args.start_name,
         contrast=getattr(args, "contrast", None),
         plain=getattr(args, "plain", False),
         pedestal=getattr(args, "pedestal", None),

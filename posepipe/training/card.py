@@ -19,6 +19,7 @@ PURPOSES: Mapping[str, str] = {
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
     "mask-coarse": "where in a whole scan the brain is, at 6 mm",
     "mask-fine": "which voxels in the neighbourhood of a brain are brain",
+    "mask-edge": "the outline of a brain that was found, from nearby",
     "contrast": "T2-like slices of T1-weighted newborn brains, learnt from pairs (conditional GAN of Salehi et al. 2018, §3.3; pix2pix)",
     "contrast-unpaired": "T2-like slices of T1-weighted newborn brains, learnt without pairs (cycleGAN)",
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",

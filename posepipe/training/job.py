@@ -25,7 +25,7 @@ from .card import Made, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .masks import MaskRecipe, MaskSynthesis, MaskTask
+from .masks import EDGE, MaskRecipe, MaskSynthesis, MaskTask
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scenes import Scenes
@@ -67,6 +67,7 @@ PRESETS: Mapping[str, Preset] = {
     # one loss throughout
     "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
     "mask-fine": Preset("MaskNet", {}, MaskRecipe(), Schedule((4000, 0), batch=8), size=64),
+    "mask-edge": Preset("MaskNet", {}, EDGE, Schedule((4000, 0), batch=8), size=64),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }
@@ -79,8 +80,9 @@ class Job:
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
-    of images made from them; ``start`` a weights folder whose network of this name is trained further. With a ``contrast`` a pose
-    network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of the paper's networks.
+    of images made from them; ``start`` a weights folder whose network ``start_name`` (default: that of this name) is trained further. With
+    a ``contrast`` a pose network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of
+    the paper's networks.
     ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -99,6 +101,7 @@ class Job:
     scenes: Path | None = None
     scene_share: float | None = None
     start: Path | None = None
+    start_name: str = ""
     contrast: str | None = None
     plain: bool = False
     pedestal: float | None = None
@@ -117,6 +120,11 @@ class Job:
         if isinstance(recipe, Recipe) and self.contrast:
             recipe = replace(recipe, contrast=self.contrast, labels=0.0)
         return recipe.clean() if isinstance(recipe, Recipe) and self.plain else recipe
+
+    @property
+    def begins(self) -> str:
+        """Name of the network in ``start`` that is trained further."""
+        return self.start_name or self.name or self.network
 
     @property
     def options(self) -> dict[str, Any]:
@@ -193,7 +201,7 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
 def _started(job: Job, network: nn.Module) -> nn.Module:
     """``network`` on the device of ``job``, with the weights that it is to go on from."""
     if job.start:
-        network.load_state_dict(load_network(job.name or job.network, weights_dir=job.start).module.state_dict())
+        network.load_state_dict(load_network(job.begins, weights_dir=job.start).module.state_dict())
     return network.to(job.device)
 
 
@@ -243,7 +251,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         "network": job.network,
         "size": job.size,
         "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
-        **({"start": hashes([job.name or job.network], job.start)} if job.start else {}),
+        **({"start": hashes([job.begins], job.start)} if job.start else {}),
         **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
@@ -295,7 +303,7 @@ def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
     if job.curriculum:
         extra["curriculum"] = f"of {job.curriculum} steps"
     if job.start:
-        extra["going on from"] = hashes([job.name or job.network], job.start)[job.name or job.network][:12]
+        extra["going on from"] = hashes([job.begins], job.start)[job.begins][:12]
     if job.pedestal is not None:
         extra["pedestal"] = job.pedestal
     if job.network == "correction":

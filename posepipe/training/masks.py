@@ -44,6 +44,17 @@ class MaskRecipe(Recipe):
     surroundings: Surroundings = field(default_factory=Surroundings)
 
 
+EDGE = MaskRecipe(
+    near=0.8,
+    labels=0.3,
+    shift=0.08,
+    log_scale=0.08,
+    scenes=0.15,
+    surroundings=Surroundings(alone=0.0, decoys=0.3, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
+)
+"""For the outline of a brain that was found: nearer, and mostly without what only raw stacks show."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """``image`` (B, 1, S, S, S) as the networks want it, and ``brain`` (alike): the share of each voxel that is brain."""

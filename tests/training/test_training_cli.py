@@ -15,6 +15,7 @@ from posepipe.models import load_network
 from posepipe.training.card import data_terms, terms_line
 from posepipe.training.engine import Schedule
 from posepipe.training.job import PRESETS, Job, run_job
+from posepipe.training.masks import MaskRecipe
 from posepipe.training.plot import plot_log
 from posepipe.training.sources import Sources
 
@@ -90,6 +91,24 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
     assert (recipe["contrast"], recipe["labels"], recipe["deform"], recipe["stretch"]) == ("T2w", 0.0, 0.0, 0.0)
     assert not any(recipe["damage"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
     assert recipe["shift"] > 0 and recipe["log_scale"] > 0
+
+
+def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
+    """At a rate of next to nothing it stays what it was; from scratch, with the same seed, it is another."""
+    of = {}
+    for name, rate, options in (
+        ("fine", "1e-3", []),
+        ("edge", "1e-9", ["--start", str(tmp_path / "fine/weights"), "--start-name", "mask-fine"]),
+        ("coarse", "1e-9", []),
+    ):
+        command = ["train", "mask", "--network", name, "--sources", str(gathered.path), "-o", str(tmp_path / name), *TINY]
+        assert main([*command, "--rate", rate, "--seed", str(int(name != "fine")), *options]) == 0
+        of[name] = load_network(f"mask-{name}", weights_dir=tmp_path / name / "weights")
+    one, other, fresh = (of[n].module.state_dict()["head.weight"] for n in ("fine", "edge", "coarse"))
+    assert torch.allclose(one, other, atol=1e-3) and not torch.allclose(one, fresh, atol=1e-2)
+    about = json.loads((tmp_path / "edge" / "job.json").read_text(encoding="utf-8"))
+    assert about["start"] == {"mask-fine": of["fine"].sha256} and about["recipe"]["near"] < MaskRecipe.near
+    assert f"going on from {of['fine'].sha256[:12]}" in (tmp_path / "edge/weights/mask-edge.md").read_text(encoding="utf-8")
 
 
 def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path, capsys: Any) -> None:
