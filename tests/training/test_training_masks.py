@@ -12,11 +12,12 @@ import torch
 from posepipe.errors import UsageError
 from posepipe.geometry import so3
 from posepipe.imaging.volume import Volume
+from posepipe.models.coordinates import HALF_SIDE
 from posepipe.models.masks import MaskNet, scaled
-from posepipe.training.masks import MaskRecipe, MaskSynthesis, MaskTask, Scan, dice
+from posepipe.training.masks import MaskRecipe, MaskSynthesis, MaskTask, Scan, _distance, dice
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
-from posepipe.training.sources import LEFT, Sources
+from posepipe.training.sources import LEFT, SIDE, Sources
 from posepipe.training.surroundings import Surroundings, scanned
 
 CALM = Surroundings(alone=0, faded=0, thick=0, slab=0, bias=0, noise=0)
@@ -195,3 +196,12 @@ def test_overlap() -> None:
     half = torch.zeros(1, 1, 4, 4, 4)
     half[..., :2] = 1
     assert float(dice(half, half)) == 1 and float(dice(half, 1 - half)) < 0.02
+
+
+def test_distances_from_the_surface_are_true() -> None:
+    index = np.moveaxis(np.indices((SIDE,) * 3), 0, -1) + 0.5
+    from_middle = np.linalg.norm(index - np.array([38, 41, 40]), axis=-1)
+    made = _distance(np.where(from_middle < 20, 255, 0).astype(np.uint8)) * SIDE / (2 * HALF_SIDE)
+    true = from_middle.reshape(40, 2, 40, 2, 40, 2).mean((1, 3, 5)) - 20
+    near = np.abs(true) < 8
+    assert abs(float((made - true)[near].mean())) < 0.1 and float(np.abs(made - true)[near].max()) < 1.2
