@@ -27,6 +27,9 @@ RADII_MM = (24.0, 60.0)
 FLUID_WEEKS = 37.0
 """Masks of younger brains, as a fetus has them, take in all fluid about the brain; those of newborns at term end at the cortex."""
 
+SUBJECTS = 0.8
+"""Share of single subjects among the brains of newborns, the others being templates: blurred by averaging, with masks of many kinds."""
+
 
 @dataclass(frozen=True)
 class MaskRecipe(Recipe):
@@ -46,7 +49,7 @@ class MaskRecipe(Recipe):
 
 EDGE = MaskRecipe(
     near=0.8,
-    labels=0.3,
+    labels=0.15,
     shift=0.08,
     log_scale=0.1,
     scenes=0.15,
@@ -105,11 +108,17 @@ class MaskSynthesis(Synthesis):
         return surrounded(image, mask, far, where, self.recipe.surroundings, self._generator, fluid[:, None, None, None, None])
 
     def _drawn(self, rows: Array, n: int) -> Array:
-        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances."""
+        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances, and among the latter the
+        brains of subjects :data:`SUBJECTS` of them before templates, whose masks differ."""
         fluid = self._fluid[rows] >= 0
-        kinds = [k for k in (rows[fluid], rows[~fluid]) if len(k)]
-        which = self._rng.integers(len(kinds), size=n)
-        return np.choose(which, [self._rng.choice(k, n) for k in kinds])
+        one = np.array([self._sources.pictures[row].name.startswith("sub-") for row in rows])
+        chances = [_chance(kind, share) for kind, share in ((fluid, 0.5), (one[~fluid], SUBJECTS))]
+        which = np.where(self._rng.random(n) < chances[0], 0, np.where(self._rng.random(n) < chances[1], 1, 2))
+        out = np.empty(n, dtype=int)
+        for kind, mine in enumerate((fluid, ~fluid & one, ~fluid & ~one)):
+            if mine.any():
+                out[which == kind] = self._rng.choice(rows[mine], int((which == kind).sum()))
+        return out
 
     def _distances(self, rows: Array, points: Tensor) -> Tensor:
         """How far ``points`` are from the surface of the brain, in brain radii; below 0 inside."""
@@ -145,6 +154,11 @@ class MaskSynthesis(Synthesis):
         image, brain = (self._tensor(np.stack(x))[:, None] for x in zip(*out, strict=True))
         curve = self._tensor(np.exp(self._rng.normal(0, 0.35, (n, 1, 1, 1, 1))))
         return image.clamp(0, 1.5) ** curve, brain
+
+
+def _chance(some: Array, share: float) -> float:
+    """``share``, unless all or none are of the kind of ``some``."""
+    return share if some.any() and not some.all() else float(some.any())
 
 
 def _distance(mask: np.ndarray) -> Array:

@@ -14,7 +14,7 @@ from posepipe.geometry import so3
 from posepipe.imaging.volume import Volume
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.models.masks import MaskNet, scaled
-from posepipe.training.masks import MaskRecipe, MaskSynthesis, MaskTask, Scan, _distance, dice
+from posepipe.training.masks import SUBJECTS, MaskRecipe, MaskSynthesis, MaskTask, Scan, _distance, dice
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
 from posepipe.training.sources import LEFT, SIDE, Sources
@@ -80,6 +80,16 @@ def test_masks_with_fluid_and_without_have_equal_chances(sources: Sources) -> No
     assert abs(float(np.isin(drawn, bare).mean()) - 0.5) < 0.1
     assert set(drawn) == set(fluid) | set(bare)
     assert set(made._drawn(fluid, 100)) <= set(fluid)
+
+
+def test_of_newborns_single_subjects_come_before_templates(sources: Sources) -> None:
+    made = supply(sources)
+    bare = np.flatnonzero(made._fluid < 0)[:2]
+    made._sources = replace(
+        sources, pictures=tuple(replace(p, name="sub-1" if i == bare[0] else "Atlas+40") for i, p in enumerate(sources.pictures))
+    )
+    assert abs(float((made._drawn(bare, 600) == bare[0]).mean()) - SUBJECTS) < 0.1
+    assert set(made._drawn(bare[1:], 9)) == {bare[1]} and set(made._drawn(bare[:1], 9)) == {bare[0]}
 
 
 def test_a_nearer_look_shows_the_brain_larger(sources: Sources) -> None:
