@@ -1,7 +1,8 @@
 """Finding the brain in whatever was scanned: a small 3D U-Net that says of each voxel whether it is brain.
 
-Two of them work together (:mod:`posepipe.registration.masking`): one sees the whole image on a coarse grid, one the neighbourhood of
-the brain it found. Contrast, pose, age and surroundings are random in training, as in SynthStrip (Hoopes et al. 2022).
+Three of them work together (:mod:`posepipe.registration.masking`): one sees the whole image on a coarse grid, one the neighbourhood of
+the brain it found, one draws the outline. Contrast, pose, age and surroundings are random in training, as in SynthStrip (Hoopes et al.
+2022).
 """
 
 from __future__ import annotations

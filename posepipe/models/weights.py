@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 POSE_NETWORKS = ("pose-coarse", "pose-fine")
 """The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
-MASK_NETWORKS = ("mask-coarse", "mask-fine")
-"""The networks that find the brain: in the whole image, and in the neighbourhood of what the first found."""
+MASK_NETWORKS = ("mask-coarse", "mask-fine", "mask-edge")
+"""The networks that find the brain: in the whole image, in the neighbourhood of what the first found, and its outline."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""
 PACKAGED = Path(__file__).with_name("data")

@@ -42,12 +42,15 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
-NARROW, LIMIT = 0.75, 0.6
-"""The outline comes from a last look that is so much narrower, and finer; what is more likely than this is brain
-(docs/experiments-masks.md, 9)."""
+NARROW = 0.65
+"""The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10)."""
+LIMITS, LIMIT_MILLILITRES = (0.5, 0.7), (250.0, 350.0)
+"""What likelihood makes a voxel brain where so much was seen, in between by interpolation: masks of small brains, fetuses', take in the
+fluid about them, those of large ones, newborns', end at the cortex (docs/experiments-masks.md, 10)."""
 THICK, THICK_LIMIT = 2.0, 0.3
-"""Slices so many times as thick as their voxels in plane are a raw stack. There the last look is no narrower, and less likelihood will do,
-for masks drawn in such stacks take in all fluid, and a voxel half brain is brain (docs/experiments-masks.md, 8 and 9)."""
+"""Slices so many times as thick as their voxels in plane are a raw stack. There the last look too is that of ``mask-fine``, no narrower,
+and less likelihood will do, for masks drawn in such stacks take in all fluid, and a voxel half brain is brain
+(docs/experiments-masks.md, 8 and 9)."""
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -112,11 +115,11 @@ class _Sight(_Look):
 
 
 class _Network:
-    """A network ready to look: ``size`` is the side of the cubes it was trained on."""
+    """A network ready to look: ``size`` is the side of the cubes it was trained on, ``least`` how like a brain must be what is one."""
 
     def __init__(self, loaded: LoadedNetwork) -> None:
         self._module = loaded.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.size = int(loaded.options["size"])
+        self.size, self.least = int(loaded.options["size"]), float(loaded.options.get("least", -np.inf))
 
     def answer(self, cube: Tensor) -> Tensor:
         """Logits (X, Y, Z) of ``cube`` (1, 1, X, Y, Z)."""
@@ -130,7 +133,8 @@ class _Network:
 
 
 class BrainFinder:
-    """Masks the brain in any image with the networks ``mask-coarse``, which looks at all of it, and ``mask-fine``, which looks closer.
+    """Masks the brain in any image with the networks ``mask-coarse``, which looks at all of it, ``mask-fine``, which looks closer, and
+    ``mask-edge``, from which the outline is.
 
     ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
     """
@@ -138,8 +142,7 @@ class BrainFinder:
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
-        self._coarse, self._fine = (_Network(n) for n in loaded)
-        self._least = float(loaded[1].options.get("least", -np.inf))
+        self._coarse, self._fine, self._edge = (_Network(n) for n in loaded)
         self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
         """Name → SHA-256 of the networks."""
 
@@ -165,22 +168,32 @@ class BrainFinder:
             )
             raise MaskError(msg)
         thick = image.spacing.max() >= THICK * image.spacing.min()
-        outline = self._closer(scan, best.about, 1.0 if thick else NARROW)
-        inside = _read_back((best, outline), scan) > (THICK_LIMIT if thick else LIMIT)
+        outline = _outline(self._fine, scan, best.about, 1.0) if thick else _outline(self._edge, scan, best.about, NARROW)
+        limit = THICK_LIMIT if thick else float(np.interp(best.about.millilitres, LIMIT_MILLILITRES, LIMITS))
+        inside = _read_back((best, outline), scan) > limit
         mask = checked_mask(inside, image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
     def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Sight | None:
-        """The last look at what of the ``hints`` is most like a brain; None: nothing is enough."""
-        best, highest = None, self._least
-        for center, radius in hints:
-            look = self._settled(scan, center, radius)
-            if look is None:
-                continue
-            likely = SURE_COUNTS * look.sure - self._strangeness(image, _read_back((look,), scan) > 0.5)
-            if likely >= highest:
-                best, highest = look, likely
-        return best
+        """The last look at what of the ``hints`` is most like a brain; None: nothing is enough. Where nothing is by what ``mask-fine``
+        sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
+        looks = [look for center, radius in hints if (look := self._settled(scan, center, radius)) is not None]
+        for network, likeness in ((self._fine, self._likeness), (self._edge, self._likeness_outlined)):
+            likely = [likeness(image, scan, look) for look in looks]
+            if likely and max(likely) >= network.least:
+                return looks[int(np.argmax(likely))]
+        return None
+
+    def _likeness(self, image: Volume, scan: _Scan, look: _Sight) -> float:
+        """How like a brain that is which was seen."""
+        return SURE_COUNTS * look.sure - self._strangeness(image, _read_back((look,), scan) > 0.5)
+
+    def _likeness_outlined(self, image: Volume, scan: _Scan, look: _Sight) -> float:
+        """How like a brain the largest piece is of what ``mask-edge`` sees there."""
+        p = _read_back((look, _outline(self._edge, scan, look.about, NARROW)), scan)
+        piece, _ = largest_piece(p > 0.5)
+        inside = p[piece]
+        return SURE_COUNTS * float((inside**2).sum() / max(inside.sum(), 1e-6)) - self._strangeness(image, piece)
 
     @cached_property
     def _pose(self) -> PoseNetworks:
@@ -202,11 +215,6 @@ class BrainFinder:
         center = (shape - 1) / 2 * scan.spacing
         p = self._coarse.all_round(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
-
-    def _closer(self, scan: _Scan, about: Moments, width: float) -> _Look:
-        """What the fine network sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as the looks before."""
-        step = width * _step(self._fine, about.radius)
-        return _Look(self._fine.all_round(scan.cube(about.center, step, (self._fine.size,) * 3)).mean(0), about.center, step)
 
     def _settled(self, scan: _Scan, center: Array, radius: float) -> _Sight | None:
         """The last of the looks about ``center``; None: less than any brain holds."""
@@ -238,6 +246,12 @@ def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Sigh
     if about.millilitres < MIN_MILLILITRES:
         return None
     return _Sight(likely, center, step, about, float((inside**2).sum() / inside.sum()))
+
+
+def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Look:
+    """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as the looks before."""
+    step = width * _step(network, about.radius)
+    return _Look(network.all_round(scan.cube(about.center, step, (network.size,) * 3)).mean(0), about.center, step)
 
 
 def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:

@@ -10,7 +10,7 @@ from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.masking import LIMIT, NARROW, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
+from posepipe.registration.masking import NARROW, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -97,14 +97,18 @@ def test_masks_of_raw_stacks_are_generous(mask_weights):
     assert many > 1.02 * few
 
 
-@pytest.mark.parametrize(("slices", "width", "limit"), [(2.0, NARROW, LIMIT), (4.0, 1.0, THICK_LIMIT)])
-def test_the_outline_is_from_a_last_look_that_is_narrower_but_in_raw_stacks(finder, monkeypatch, slices, width, limit):
-    image = Volume(IMAGE.data, np.diag([2.0, 2, slices, 1]), "a.nii.gz")
+@pytest.mark.parametrize(
+    ("voxel", "slices", "by_whom", "width", "limit"),
+    [(2.0, 2.0, "_edge", NARROW, 0.5), (3.3, 3.3, "_edge", NARROW, 0.7), (2.0, 4.0, "_fine", 1.0, THICK_LIMIT)],
+)
+def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(finder, monkeypatch, voxel, slices, by_whom, width, limit):
+    """A ball of 92 ml, a fetus's size, one of 410 ml, a newborn's, and 180 ml of thick slices."""
+    image = Volume(IMAGE.data, np.diag([voxel, voxel, slices, 1]), "a.nii.gz")
     read_back, looks = _read_back, []
     monkeypatch.setattr("posepipe.registration.masking._read_back", lambda some, scan: looks.append(some) or read_back(some, scan))
     voxels = {}
     for by in (-0.01, 0.01):  # as likely everywhere
-        monkeypatch.setattr(finder._fine, "all_round", lambda cube, p=limit + by: torch.full((4, *cube.shape[2:]), p))
+        monkeypatch.setattr(getattr(finder, by_whom), "all_round", lambda cube, p=limit + by: torch.full((4, *cube.shape[2:]), p))
         try:
             voxels[by] = finder.find(image).voxels
         except MaskError:
@@ -158,13 +162,34 @@ def test_a_brain_that_only_one_look_hints_at_is_found(finder, monkeypatch):
     assert finder.find(volume(low.data[:, :, ::-1])).voxels > 0.9 * ball().sum()
     assert len(asked) == 4
     monkeypatch.setattr(finder._coarse, "_module", lambda x: torch.full_like(x, -10))
-    with pytest.raises(MaskError):
-        finder.find(volume(low.data[SHAPE[0] :, SHAPE[1] :, SHAPE[2] :]))
+    with pytest.raises(MaskError, match="no brain was found"):  # what is bright is too small
+        finder.find(volume(100.0 * ball(3)))
 
 
 def test_a_brain_that_no_look_hints_at_is_found_in_the_middle(finder, monkeypatch):
     monkeypatch.setattr(finder._coarse, "_module", lambda x: torch.full_like(x, -10))
     assert overlap(finder.find(IMAGE).volume.data, ball()) > 0.9
+
+
+@pytest.mark.parametrize(("least", "found"), [(-1e9, True), (1e9, False)])
+def test_what_is_seen_badly_may_be_a_brain_by_its_outline(mask_weights, monkeypatch, least, found):
+    finder = BrainFinder(mask_weights(0.5))
+    monkeypatch.setattr(finder._fine, "least", 1e9)
+    monkeypatch.setattr(finder._edge, "least", least)
+    if found:
+        assert overlap(finder.find(IMAGE).volume.data, ball()) > 0.9
+        return
+    with pytest.raises(MaskError, match="no brain was found"):
+        finder.find(IMAGE)
+
+
+def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
+    finder = BrainFinder(mask_weights(0.5))
+    monkeypatch.setattr(finder._edge, "all_round", lambda cube: torch.zeros((4, *cube.shape[2:])))
+    monkeypatch.setattr("posepipe.registration.masking._read_back", lambda looks, scan: np.zeros(SHAPE, np.float32))
+    scan = _Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing)
+    look = finder._settled(scan, np.array([40.0, 42, 44]), 40.0)
+    assert finder._likeness_outlined(IMAGE, scan, look) == -np.inf
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):
