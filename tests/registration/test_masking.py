@@ -188,8 +188,9 @@ def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
     monkeypatch.setattr(finder._edge, "all_round", lambda cube: torch.zeros((4, *cube.shape[2:])))
     monkeypatch.setattr("posepipe.registration.masking._read_back", lambda looks, scan: np.zeros(SHAPE, np.float32))
     scan = _Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing)
-    look = finder._settled(scan, np.array([40.0, 42, 44]), 40.0)
-    assert finder._likeness_outlined(IMAGE, scan, look) == -np.inf
+    with torch.inference_mode():
+        look = finder._settled(scan, np.array([40.0, 42, 44]), 40.0)
+        assert finder._likeness_outlined(IMAGE, scan, look) == -np.inf
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):
