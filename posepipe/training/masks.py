@@ -108,8 +108,8 @@ class MaskSynthesis(Synthesis):
         return surrounded(image, mask, far, where, self.recipe.surroundings, self._generator, fluid[:, None, None, None, None])
 
     def _drawn(self, rows: Array, n: int) -> Array:
-        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances, and among the latter the
-        brains of subjects :data:`SUBJECTS` of them before templates, whose masks differ."""
+        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances, and of the latter a share
+        of :data:`SUBJECTS` are single subjects'."""
         fluid = self._fluid[rows] >= 0
         one = np.array([self._sources.pictures[row].name.startswith("sub-") for row in rows])
         chances = [_chance(kind, share) for kind, share in ((fluid, 0.5), (one[~fluid], SUBJECTS))]

@@ -183,6 +183,12 @@ def test_what_is_seen_badly_may_be_a_brain_by_its_outline(mask_weights, monkeypa
         finder.find(IMAGE)
 
 
+def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
+    packaged = BrainFinder()
+    assert (packaged._fine.least, packaged._edge.least) == (21.5, 22.1)
+    assert finder._fine.least == finder._edge.least == -np.inf
+
+
 def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
     finder = BrainFinder(mask_weights(0.5))
     monkeypatch.setattr(finder._edge, "all_round", lambda cube: torch.zeros((4, *cube.shape[2:])))
