@@ -42,8 +42,14 @@ changes by less than a tenth of the radius."""
 SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
+DOUBT = 0.75
+"""What is so near to the least likeness, or nearer, is judged from four sides: a brain is one from each, what is not, by chance from one
+(docs/experiments-masks.md, 11)."""
 NARROW = 0.65
-"""The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10)."""
+"""The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
+is taken again, about what it shows, until it settles (11)."""
+MOST_MILLILITRES = 1000.0
+"""No fetus's or newborn's brain holds nearly as much."""
 LIMITS, LIMIT_MILLILITRES = (0.5, 0.7), (250.0, 350.0)
 """What likelihood makes a voxel brain where so much was seen, in between by interpolation: masks of small brains, fetuses', take in the
 fluid about them, those of large ones, newborns', end at the cortex (docs/experiments-masks.md, 10)."""
@@ -153,9 +159,9 @@ class BrainFinder:
         Raises :class:`~posepipe.errors.MaskError` where the networks see none.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
-        first, looks = self._seen(scan)
-        # a round for what they see on average; where that leads to nothing, one for each of them, and at last the middle
-        rounds = [_hinted(p, first) for p in (looks.mean(0), *looks)]
+        first, likely = self._seen(scan)
+        # a round for what is seen on average; where that leads to nothing, one for each of the looks, and at last the middle
+        rounds = [_hinted(p, first) for p in (likely.mean(0), *likely)]
         middle = (np.array(image.shape) - 1) / 2 * image.spacing
         for hints in (*rounds, iter([(middle, MIDDLE_RADIUS_MM)])):
             best = self._likeliest(image, scan, hints)
@@ -167,44 +173,44 @@ class BrainFinder:
                 "desc-brain_mask; one image: --mask-file)"
             )
             raise MaskError(msg)
-        thick = image.spacing.max() >= THICK * image.spacing.min()
-        outline = _outline(self._fine, scan, best.about, 1.0) if thick else _outline(self._edge, scan, best.about, NARROW)
-        limit = THICK_LIMIT if thick else float(np.interp(best.about.millilitres, LIMIT_MILLILITRES, LIMITS))
-        inside = _read_back((best, outline), scan) > limit
-        mask = checked_mask(inside, image, "network", image.source)
+        if image.spacing.max() >= THICK * image.spacing.min():
+            looks, limit = [best, _outline(self._fine, scan, best.about, 1.0)], THICK_LIMIT
+        else:
+            looks = self._outlined(scan, best)
+            limit = float(np.interp(looks[-1].about.millilitres, LIMIT_MILLILITRES, LIMITS))
+        mask = checked_mask(_read_back(looks[-2:], scan) > limit, image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
     def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Sight | None:
         """The last look at what of the ``hints`` is most like a brain; None: nothing is enough. Where nothing is by what ``mask-fine``
         sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
         looks = [look for center, radius in hints if (look := self._settled(scan, center, radius)) is not None]
-        for network, likeness in ((self._fine, self._likeness), (self._edge, self._likeness_outlined)):
-            likely = [likeness(image, scan, look) for look in looks]
-            if likely and max(likely) >= network.least:
-                return looks[int(np.argmax(likely))]
-        return None
+        found = self._most_like(image, scan, looks, self._fine.least)
+        return found or self._most_like(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
 
-    def _likeness(self, image: Volume, scan: _Scan, look: _Sight) -> float:
-        """How like a brain that is which was seen."""
-        return SURE_COUNTS * look.sure - self._strangeness(image, _read_back((look,), scan) > 0.5)
+    def _most_like(self, image: Volume, scan: _Scan, looks: Sequence[_Sight], least: float) -> _Sight | None:
+        likely = [self._likeness(image, scan, look, least) for look in looks]
+        return looks[int(np.argmax(likely))] if likely and max(likely) >= least else None
 
-    def _likeness_outlined(self, image: Volume, scan: _Scan, look: _Sight) -> float:
-        """How like a brain the largest piece is of what ``mask-edge`` sees there."""
-        p = _read_back((look, _outline(self._edge, scan, look.about, NARROW)), scan)
-        piece, _ = largest_piece(p > 0.5)
-        inside = p[piece]
-        return SURE_COUNTS * float((inside**2).sum() / max(inside.sum(), 1e-6)) - self._strangeness(image, piece)
+    def _likeness(self, image: Volume, scan: _Scan, look: _Sight, least: float) -> float:
+        """How like a brain that is which was seen; where it may be more or less than ``least``, on average over the :data:`HALF_TURNS`."""
+        mask = _read_back((look,), scan) > 0.5
+        if not mask.any() or look.about.millilitres > MOST_MILLILITRES:
+            return -np.inf
+        turned = ((image.with_data(np.flip(image.data, axes)), image.with_data(np.flip(mask, axes))) for axes in HALF_TURNS)
+        likeness = SURE_COUNTS * look.sure - self._strangeness(*next(turned))
+        if abs(likeness - least) > DOUBT:
+            return likeness
+        return float(np.mean([likeness, *(SURE_COUNTS * look.sure - self._strangeness(*views) for views in turned)]))
 
     @cached_property
     def _pose(self) -> PoseNetworks:
         return PoseNetworks(self._weights_dir, device=str(self._device))
 
-    def _strangeness(self, image: Volume, mask: np.ndarray) -> float:
+    def _strangeness(self, image: Volume, mask: Volume) -> float:
         """How little what lies in ``mask`` is a brain to the pose networks: the logarithm of how badly the places they give its voxels fit
         together, times the error that they expect."""
-        if not mask.any():
-            return np.inf
-        features = self._pose.place(Glance.of(image, image.with_data(mask), self._device))[0].features
+        features = self._pose.place(Glance.of(image, mask, self._device))[0].features
         return float(np.log(features["residual"] * features["expected_error"]))
 
     def _seen(self, scan: _Scan) -> tuple[Array, np.ndarray]:
@@ -222,11 +228,21 @@ class BrainFinder:
             look = _look(self._fine, scan, center, radius)
             if look is None:
                 return None
-            change = max(float(np.linalg.norm(look.about.center - center)), abs(look.about.radius - radius))
+            change = _change(look.about, center, radius)
             center, radius = look.about.center, look.about.radius
-            if change < SETTLED * radius:
+            if change < SETTLED:
                 break
         return look
+
+    def _outlined(self, scan: _Scan, look: _Sight) -> list[_Sight]:
+        """``look``, and looks of ``mask-edge`` at what was seen, each about what the one before shows; at least one."""
+        looks = [look]
+        for _ in range(LOOKS):
+            about = looks[-1].about
+            looks.append(_outline(self._edge, scan, about, NARROW))
+            if _change(looks[-1].about, about.center, about.radius) < SETTLED:
+                break
+        return looks
 
 
 def _step(network: _Network, radius: float) -> float:
@@ -236,22 +252,31 @@ def _step(network: _Network, radius: float) -> float:
 def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Sight | None:
     """What ``network`` sees about ``center`` in the neighbourhood of a brain of ``radius``; None: less than any brain holds."""
     step = _step(network, radius)
-    likely = torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3)))
+    return _sight(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
+
+
+def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Sight:
+    """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as :func:`_look`; where that is less than any
+    brain holds it is sure of nothing, and knows of nothing new."""
+    step = width * _step(network, about.radius)
+    likely = network.all_round(scan.cube(about.center, step, (network.size,) * 3)).mean(0)
+    return _sight(likely, about.center, step) or _Sight(likely, about.center, step, about, 0.0)
+
+
+def _sight(likely: Tensor, center: Array, step: float) -> _Sight | None:
+    """What of a brain is to be seen in a look; None: less than any brain holds."""
     p = likely.cpu().numpy()
     piece, count = largest_piece(p > 0.5)
     if not count:
         return None
     inside = np.where(piece, p, 0)
-    about = _moments(inside, center - (network.size - 1) / 2 * step, step)
-    if about.millilitres < MIN_MILLILITRES:
-        return None
-    return _Sight(likely, center, step, about, float((inside**2).sum() / inside.sum()))
+    about = _moments(inside, center - (len(p) - 1) / 2 * step, step)
+    return None if about.millilitres < MIN_MILLILITRES else _Sight(likely, center, step, about, float((inside**2).sum() / inside.sum()))
 
 
-def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Look:
-    """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as the looks before."""
-    step = width * _step(network, about.radius)
-    return _Look(network.all_round(scan.cube(about.center, step, (network.size,) * 3)).mean(0), about.center, step)
+def _change(about: Moments, center: Array, radius: float) -> float:
+    """By how much, of its radius, a brain is elsewhere or of another size than about ``center`` with ``radius``."""
+    return max(float(np.linalg.norm(about.center - center)), abs(about.radius - radius)) / about.radius
 
 
 def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
