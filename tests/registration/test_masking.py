@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError, WeightsError
+from posepipe.imaging.moments import Moments
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.masking import NARROW, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
+from posepipe.registration.masking import DOUBT, NARROW, SURE_COUNTS, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, _Sight, brain_mask
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -97,18 +101,23 @@ def test_masks_of_raw_stacks_are_generous(mask_weights):
     assert many > 1.02 * few
 
 
+def likely_where_bright(cube: torch.Tensor, p: float) -> torch.Tensor:
+    return torch.where(cube[0] > 50, p, 0.0).expand(4, -1, -1, -1)
+
+
 @pytest.mark.parametrize(
     ("voxel", "slices", "by_whom", "width", "limit"),
-    [(2.0, 2.0, "_edge", NARROW, 0.5), (3.3, 3.3, "_edge", NARROW, 0.7), (2.0, 4.0, "_fine", 1.0, THICK_LIMIT)],
+    [(2.0, 2.0, "_edge", NARROW, 0.5), (3.7, 3.7, "_edge", NARROW, 0.7), (2.0, 4.0, "_fine", 1.0, THICK_LIMIT)],
 )
 def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(finder, monkeypatch, voxel, slices, by_whom, width, limit):
-    """A ball of 92 ml, a fetus's size, one of 410 ml, a newborn's, and 180 ml of thick slices."""
+    """A ball of 92 ml, a fetus's size, one of 580 ml, a newborn's, and 180 ml of thick slices."""
     image = Volume(IMAGE.data, np.diag([voxel, voxel, slices, 1]), "a.nii.gz")
     read_back, looks = _read_back, []
     monkeypatch.setattr("posepipe.registration.masking._read_back", lambda some, scan: looks.append(some) or read_back(some, scan))
     voxels = {}
-    for by in (-0.01, 0.01):  # as likely everywhere
-        monkeypatch.setattr(getattr(finder, by_whom), "all_round", lambda cube, p=limit + by: torch.full((4, *cube.shape[2:]), p))
+    for by in (-0.01, 0.01):
+        answer = partial(likely_where_bright, p=limit + by)
+        monkeypatch.setattr(getattr(finder, by_whom), "all_round", answer)
         try:
             voxels[by] = finder.find(image).voxels
         except MaskError:
@@ -185,19 +194,67 @@ def test_what_is_seen_badly_may_be_a_brain_by_its_outline(mask_weights, monkeypa
 
 def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
     packaged = BrainFinder()
-    assert (packaged._fine.least, packaged._edge.least) == (21.5, 22.1)
+    assert (packaged._fine.least, packaged._edge.least) == (21.5, 21.75)
     assert finder._fine.least == finder._edge.least == -np.inf
 
 
 def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
     finder = BrainFinder(mask_weights(0.5))
     monkeypatch.setattr(finder._edge, "all_round", lambda cube: torch.zeros((4, *cube.shape[2:])))
-    monkeypatch.setattr("posepipe.registration.masking._read_back", lambda looks, scan: np.zeros(SHAPE, np.float32))
-    scan = _Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing)
     with torch.inference_mode():
-        look = finder._settled(scan, np.array([40.0, 42, 44]), 40.0)
-        assert finder._likeness_outlined(IMAGE, scan, look) == -np.inf
+        scan, look = seen(finder, IMAGE)
+        _, last = finder._outlined(scan, look)
+        assert last.about is look.about and last.sure == 0
+        assert finder._likeness(IMAGE, scan, last, 0.0) == -np.inf
 
+
+def seen(finder: BrainFinder, image: Volume) -> tuple[_Scan, _Sight]:
+    """A look at the ball of ``image``."""
+    scan = _Scan(torch.as_tensor(image.data)[None], image.spacing)
+    look = finder._settled(scan, np.array([20, 21, 22]) * image.spacing, 15 * float(image.spacing[0]))
+    assert look is not None
+    return scan, look
+
+
+def test_an_outline_is_drawn_again_about_what_it_shows(finder):
+    """Told of a ball half as large again and a third of its radius off, the outline settles on the true one."""
+    with torch.inference_mode():
+        scan, look = seen(finder, IMAGE)
+        wrong = Moments(look.about.center + np.array([9.0, 0, 0]), 1.5**2 * look.about.covariance, 1.5**3 * look.about.millilitres)
+        looks = finder._outlined(scan, replace(look, about=wrong))
+    assert len(looks) > 2
+    assert np.linalg.norm(looks[-1].about.center - look.about.center) < 0.5
+    assert looks[-1].about.radius == pytest.approx(look.about.radius, rel=0.03)
+    with torch.inference_mode():
+        assert len(finder._outlined(scan, look)) == 2  # nothing to settle
+
+
+def test_no_brain_holds_more_than_a_litre(finder):
+    with torch.inference_mode():
+        scan, look = seen(finder, IMAGE)
+        much = replace(look, about=replace(look.about, millilitres=1001.0))
+        assert finder._likeness(IMAGE, scan, look, 0.0) > finder._likeness(IMAGE, scan, much, 0.0) == -np.inf
+
+
+def test_where_in_doubt_a_brain_is_judged_from_four_sides(mask_weights, monkeypatch):
+    finder, asked = BrainFinder(mask_weights(0.5)), []
+
+    def strangeness(image, mask):
+        assert np.array_equal(image.data > 50, mask.data)  # turned together
+        asked.append(tuple(np.round(np.argwhere(mask.data).mean(0)).astype(int)))
+        return len(asked)
+
+    monkeypatch.setattr(finder, "_strangeness", strangeness)
+    with torch.inference_mode():
+        scan, look = seen(finder, IMAGE)
+        likely = torch.nn.functional.pad(torch.as_tensor(ball()).float(), (0, 0, 1, 1, 2, 2))  # to a cube, voxel by voxel
+        look = replace(look, likely=likely, center=np.array([39.0, 41, 43]), step=2.0, sure=1.0)
+        assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 1 - 1.01 * DOUBT) == SURE_COUNTS - 1
+        assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 2 + 1.01 * DOUBT) == SURE_COUNTS - 2
+        assert asked == 2 * [(20, 21, 22)]
+        asked.clear()
+        assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 1) == SURE_COUNTS - 2.5
+    assert asked == [(20, 21, 22), (19, 20, 22), (19, 21, 21), (20, 20, 21)]
 
 def test_a_brain_cut_by_the_border_is_told(finder):
     (warning,) = finder.find(volume(IMAGE.data[18:])).warnings
