@@ -194,7 +194,7 @@ def test_what_is_seen_badly_may_be_a_brain_by_its_outline(mask_weights, monkeypa
 
 def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
     packaged = BrainFinder()
-    assert (packaged._fine.least, packaged._edge.least) == (21.5, 21.5)
+    assert (packaged._fine.least, packaged._edge.least) == (21.5, 21.75)
     assert finder._fine.least == finder._edge.least == -np.inf
 
 
