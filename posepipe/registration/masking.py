@@ -105,17 +105,12 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """``likely`` (S, S, S): probabilities of brain, ``step`` mm apart about ``center``."""
+    """A look at a brain. ``likely`` (S, S, S): probabilities of brain, ``step`` mm apart about ``center``; ``about`` is what of it was
+    seen, ``sure`` the mean probability there."""
 
     likely: Tensor
     center: Array
     step: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Sight(_Look):
-    """A look at a brain: ``about`` is what of it was seen, ``sure`` the mean probability there."""
-
     about: Moments
     sure: float
 
@@ -181,18 +176,18 @@ class BrainFinder:
         mask = checked_mask(_read_back(looks[-2:], scan) > limit, image, "network", image.source)
         return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
 
-    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Sight | None:
+    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Look | None:
         """The last look at what of the ``hints`` is most like a brain; None: nothing is enough. Where nothing is by what ``mask-fine``
         sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
         looks = [look for center, radius in hints if (look := self._settled(scan, center, radius)) is not None]
         found = self._most_like(image, scan, looks, self._fine.least)
         return found or self._most_like(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
 
-    def _most_like(self, image: Volume, scan: _Scan, looks: Sequence[_Sight], least: float) -> _Sight | None:
+    def _most_like(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> _Look | None:
         likely = [self._likeness(image, scan, look, least) for look in looks]
         return looks[int(np.argmax(likely))] if likely and max(likely) >= least else None
 
-    def _likeness(self, image: Volume, scan: _Scan, look: _Sight, least: float) -> float:
+    def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:
         """How like a brain that is which was seen; where it may be more or less than ``least``, on average over the :data:`HALF_TURNS`."""
         mask = _read_back((look,), scan) > 0.5
         if not mask.any() or look.about.millilitres > MOST_MILLILITRES:
@@ -222,7 +217,7 @@ class BrainFinder:
         p = self._coarse.all_round(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
-    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Sight | None:
+    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
         """The last of the looks about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
             look = _look(self._fine, scan, center, radius)
@@ -234,7 +229,7 @@ class BrainFinder:
                 break
         return look
 
-    def _outlined(self, scan: _Scan, look: _Sight) -> list[_Sight]:
+    def _outlined(self, scan: _Scan, look: _Look) -> list[_Look]:
         """``look``, and looks of ``mask-edge`` at what was seen, each about what the one before shows; at least one."""
         looks = [look]
         for _ in range(LOOKS):
@@ -249,21 +244,21 @@ def _step(network: _Network, radius: float) -> float:
     return 2 * HALF_SIDE * radius / network.size
 
 
-def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Sight | None:
+def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look | None:
     """What ``network`` sees about ``center`` in the neighbourhood of a brain of ``radius``; None: less than any brain holds."""
     step = _step(network, radius)
-    return _sight(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
+    return _shown(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
 
 
-def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Sight:
+def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Look:
     """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as :func:`_look`; where that is less than any
     brain holds it is sure of nothing, and knows of nothing new."""
     step = width * _step(network, about.radius)
     likely = network.all_round(scan.cube(about.center, step, (network.size,) * 3)).mean(0)
-    return _sight(likely, about.center, step) or _Sight(likely, about.center, step, about, 0.0)
+    return _shown(likely, about.center, step) or _Look(likely, about.center, step, about, 0.0)
 
 
-def _sight(likely: Tensor, center: Array, step: float) -> _Sight | None:
+def _shown(likely: Tensor, center: Array, step: float) -> _Look | None:
     """What of a brain is to be seen in a look; None: less than any brain holds."""
     p = likely.cpu().numpy()
     piece, count = largest_piece(p > 0.5)
@@ -271,7 +266,7 @@ def _sight(likely: Tensor, center: Array, step: float) -> _Sight | None:
         return None
     inside = np.where(piece, p, 0)
     about = _moments(inside, center - (len(p) - 1) / 2 * step, step)
-    return None if about.millilitres < MIN_MILLILITRES else _Sight(likely, center, step, about, float((inside**2).sum() / inside.sum()))
+    return None if about.millilitres < MIN_MILLILITRES else _Look(likely, center, step, about, float((inside**2).sum() / inside.sum()))
 
 
 def _change(about: Moments, center: Array, radius: float) -> float:

@@ -14,7 +14,7 @@ from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.moments import Moments
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.masking import DOUBT, NARROW, SURE_COUNTS, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, _Sight, brain_mask
+from posepipe.registration.masking import DOUBT, NARROW, SURE_COUNTS, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -130,7 +130,8 @@ def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(fi
 def test_where_a_narrower_look_does_not_reach_the_wider_counts():
     scan = _Scan(torch.zeros(1, 9, 9, 9), np.ones(3))
     center = np.full(3, 4.0)
-    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step) for p, step in ((0.9, 2.0), (0.2, 1.0)))
+    about = Moments(center, np.eye(3), 0.1)
+    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step, about, p) for p, step in ((0.9, 2.0), (0.2, 1.0)))
     found = _read_back((wide, narrow), scan)
     inside = np.abs(np.indices((9, 9, 9)) - 4).max(0)
     assert np.allclose(found[inside <= 1], 0.2) and np.allclose(found[(inside > 1) & (inside <= 3)], 0.9) and not found[inside > 3].any()
@@ -208,7 +209,7 @@ def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
         assert finder._likeness(IMAGE, scan, last, 0.0) == -np.inf
 
 
-def seen(finder: BrainFinder, image: Volume) -> tuple[_Scan, _Sight]:
+def seen(finder: BrainFinder, image: Volume) -> tuple[_Scan, _Look]:
     """A look at the ball of ``image``."""
     scan = _Scan(torch.as_tensor(image.data)[None], image.spacing)
     look = finder._settled(scan, np.array([20, 21, 22]) * image.spacing, 15 * float(image.spacing[0]))
@@ -255,6 +256,7 @@ def test_where_in_doubt_a_brain_is_judged_from_four_sides(mask_weights, monkeypa
         asked.clear()
         assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 1) == SURE_COUNTS - 2.5
     assert asked == [(20, 21, 22), (19, 20, 22), (19, 21, 21), (20, 20, 21)]
+
 
 def test_a_brain_cut_by_the_border_is_told(finder):
     (warning,) = finder.find(volume(IMAGE.data[18:])).warnings
