@@ -90,7 +90,7 @@ def test_folder_that_cannot_be_made_is_told_and_done_without(target, heads, tmp_
 
 
 @pytest.mark.skipif(
-    os.geteuid() == 0, reason="run as root, who may write in any folder: run the tests as another user; a failure that stops root too is tested above"
+    os.geteuid() == 0, reason="run as root, who may write in any folder: use another account; what stops root too is tested above"
 )
 def test_folder_that_cannot_be_written(target, tmp_path, caplog):
     tmp_path.chmod(0o500)
