@@ -29,12 +29,16 @@ FLUID_WEEKS = 37.0
 
 SUBJECTS = 0.8
 """Share of single subjects among the brains of newborns, the others being templates: blurred by averaging, with masks of many kinds."""
+STRAY_RADII, STRAY_SIZE = 2.5, 0.45
+"""How far from a brain a look may stray, and by how much the logarithm of its width."""
 
 
 @dataclass(frozen=True)
 class MaskRecipe(Recipe):
     """How scans are made. ``far``: the whole scan at :data:`~posepipe.models.masks.COARSE_MM` mm, the brain anywhere in it; else the
-    neighbourhood of a brain, ``near`` times as wide as the pose networks' cube. ``scenes``: share of images made from real scans."""
+    neighbourhood of a brain, ``near`` times as wide as the pose networks' cube. ``scenes``: share of images made from real scans.
+    ``stray``: share of neighbourhoods half a brain off, too wide or too narrow, or of something else altogether, as they are where the
+    look before saw badly."""
 
     far: bool = False
     near: float = 0.9
@@ -44,7 +48,8 @@ class MaskRecipe(Recipe):
     stretch: float = 0.08
     deform: float = 0.06
     scenes: float = 0.25
-    surroundings: Surroundings = field(default_factory=Surroundings)
+    stray: float = 0.3
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings(alike=0.3))
 
 
 EDGE = MaskRecipe(
@@ -53,7 +58,8 @@ EDGE = MaskRecipe(
     shift=0.08,
     log_scale=0.1,
     scenes=0.15,
-    surroundings=Surroundings(alone=0.0, decoys=0.3, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
+    stray=0.1,
+    surroundings=Surroundings(alone=0.0, decoys=0.3, alike=0.3, fluid=0.75, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
 )
 """For the outline of a brain that was found: nearer, and mostly without what only raw stacks show."""
 
@@ -131,23 +137,34 @@ class MaskSynthesis(Synthesis):
     def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         if not self.recipe.far:
             rotation, moved, size = super()._poses(n)
-            return rotation, moved, size / self.recipe.near
+            astray, shift, wide = self._astray(n)
+            size = torch.where(self._tensor(astray) > 0, self._tensor(1 / wide), size) / self.recipe.near
+            off = self._tensor(shift) * size[:, None]
+            return rotation, torch.where(self._tensor(astray)[:, None] > 0, off, moved), size
         half = self.recipe.size * COARSE_MM / 2
         low, high = np.log(RADII_MM)
         radius = np.exp(self._rng.uniform(low, high, n))
         shift = np.clip(self._rng.normal(0, 0.45, (n, 3)), -0.95, 0.95) * HALF_SIDE
         return self._tensor(random_rotations(n, self._rng)), self._tensor(shift), self._tensor(HALF_SIDE * radius / half)
 
+    def _astray(self, n: int) -> tuple[np.ndarray, Array, Array]:
+        """Which of ``n`` looks go astray (n,), how far from the brain they then are (n, 3), in its radii, and how much wider (n,)."""
+        way = self._rng.normal(size=(n, 3))
+        way *= self._rng.uniform(0, STRAY_RADII, (n, 1)) / np.linalg.norm(way, axis=1, keepdims=True)
+        return self._rng.random(n) < self.recipe.stray, way, np.exp(self._rng.uniform(-STRAY_SIZE, STRAY_SIZE, n))
+
     def _real(self, n: int) -> tuple[Tensor, Tensor]:
         """Real scans turned, sized and cut like the made-up ones, with a contrast of their own."""
         assert self._scenes is not None
         side, near, out = self.recipe.size, HALF_SIDE * self.recipe.near, []
-        for _ in range(n):
+        for astray, way, wide in zip(*self._astray(n), strict=True):
             scene = self._scenes.draw(self._rng)
             size = math.exp(float(np.clip(self._rng.normal(0, 0.12), -0.3, 0.3)))
             half = self.recipe.size * COARSE_MM / 2 if self.recipe.far else near * scene.radius * math.exp(self._rng.normal(0, 0.1))
             spread = 0.35 * half if self.recipe.far else self.recipe.shift * scene.radius
             center = scene.center + np.clip(self._rng.normal(0, 1, 3), -2, 2) * spread
+            if astray and not self.recipe.far:
+                center, half, size = scene.center + way * scene.radius, near * scene.radius * wide, 1.0
             stretch = np.exp(self._rng.normal(0, self.recipe.stretch, (3, 1)))
             turn = stretch * random_rotations(1, self._rng)[0] * self._rng.choice([-1.0, 1.0], (1, 3))
             out.append(scene.read(turn, center, half / size, side))

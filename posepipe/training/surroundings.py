@@ -22,14 +22,15 @@ SHAPES = 24
 class Surroundings:
     """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
     (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
-    brain's size. ``fluid``: more fluid about the brain, of those whose masks take it in. ``faded``, ``thick``: slices of uneven
-    brightness, averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the
-    contrast."""
+    brain's size, ``alike``: that it is as bright as the brain. ``fluid``: more fluid about the brain, of those whose masks take it in.
+    ``faded``, ``thick``: slices of uneven brightness, averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias``
+    and ``noise`` are shares of the contrast."""
 
     stripped: float = 0.3
     air: float = 0.25
     alone: float = 0.04
     decoys: float = 0.5
+    alike: float = 0.0
     fluid: float = 0.5
     faded: float = 0.35
     thick: float = 0.4
@@ -69,7 +70,8 @@ def surrounded(
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
     bodies = _Ellipsoids(where)
-    out = _decoys(out, bodies, wave[:, 3:4], kinds, how.decoys, generator)
+    own = (image * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+    out = _decoys(out, bodies, wave[:, 3:4], kinds, how, own[:, None, None], generator)
     out = torch.where(air, torch.zeros_like(out), out)
     out = _head(out, far * (1 + 0.2 * wave[:, 2:3]).clamp(0.4, 1.8), bodies, generator)
     out = out + uniform(n, 0, 0.25, generator) * wave[:, 3:4] * (out > 0)
@@ -122,17 +124,27 @@ def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
     return torch.gather(kinds, 1, index.flatten(1).long()).reshape(index.shape)
 
 
-def _decoys(out: Tensor, bodies: _Ellipsoids, wave: Tensor, kinds: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones."""
+def _decoys(
+    out: Tensor, bodies: _Ellipsoids, wave: Tensor, kinds: Tensor, how: Surroundings, own: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones. Some
+    lie close and are as bright as the brain, ``own`` (B, 1, 1)."""
     n, count = len(out), 3
     place = torch.randn(n, count, 3, generator=generator, device=out.device)
-    place = place / place.norm(dim=-1, keepdim=True) * (1.5 + 3.5 * torch.rand(n, count, 1, generator=generator, device=out.device))
-    depths = bodies.depth(place, 0.4 + 0.8 * torch.rand(n, count, 3, generator=generator, device=out.device))
+    distance = 1.5 + 3.5 * torch.rand(n, count, 1, generator=generator, device=out.device)
+    size = 0.4 + 0.8 * torch.rand(n, count, 3, generator=generator, device=out.device)
+    level = kinds[:, count : 2 * count, None]
+    if how.alike:
+        alike = torch.rand(n, count, 1, generator=generator, device=out.device) < how.alike
+        level = torch.where(alike, own, level)
+        # what lies at the brain's side is taken for it more than what lies apart
+        distance = torch.where(alike, 1.3 + (distance - 1.5) / 3, distance)
+    depths = bodies.depth(place / place.norm(dim=-1, keepdim=True) * distance, size)
     for i in range(count):
         depth = depths[:, i : i + 1] + 0.2 * wave
-        some = chance(n, share, generator) > 0
+        some = chance(n, how.decoys, generator) > 0
         rim = kinds[:, i, None, None, None, None]
-        inner = kinds[:, i + count, None, None, None, None] + uniform(n, 0, 0.4, generator) * wave
+        inner = level[:, i, :, None, None, None] + uniform(n, 0, 0.4, generator) * wave
         out = torch.where(some & (depth < 1), rim.expand_as(out), out)
         out = torch.where(some & (depth < uniform(n, 0.6, 1.0, generator)), inner, out)
     return out

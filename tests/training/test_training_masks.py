@@ -24,7 +24,7 @@ CALM = Surroundings(alone=0, faded=0, thick=0, slab=0, bias=0, noise=0)
 
 
 def supply(sources: Sources, **options: object) -> MaskSynthesis:
-    recipe = MaskRecipe(size=32, scenes=0.5, surroundings=CALM)
+    recipe = MaskRecipe(size=32, scenes=0.5, stray=0, surroundings=CALM)
     scenes = options.pop("scenes", None)
     return MaskSynthesis(sources, replace(recipe, **options), seed=4, scenes=scenes)  # type: ignore[arg-type]
 
@@ -48,6 +48,18 @@ def test_scans_show_the_brain_where_the_truth_says(sources: Sources, far: bool) 
     assert 0.01 < float(share.mean()) < 0.08 if far else 0.08 < float(share.mean()) < 0.25
     if not far:
         assert all(float((i[b > 0.9] > 0).float().mean()) > 0.9 for i, b in zip(scan.image, scan.brain, strict=True))
+
+
+@pytest.mark.parametrize("real", [0.0, 1.0])
+def test_looks_that_go_astray_see_much_little_or_next_to_nothing_of_a_brain(sources: Sources, real: float) -> None:
+    options = {"scenes": Scenes((scene(),)), "surroundings": replace(CALM, stripped=1.0), "labels": 0.0}
+    right, astray = (supply(sources, stray=share, **options) for share in (0.0, 1.0))
+    seen = []
+    for made in (right, astray):
+        made.recipe = replace(made.recipe, scenes=real)
+        seen.append(made.scan(48).brain.flatten(1).mean(1))
+    assert float(seen[0].min()) > 0.03 and float(seen[1].min()) < 0.02
+    assert float(seen[1].std() / seen[1].mean()) > 2 * float(seen[0].std() / seen[0].mean())
 
 
 def test_fluid_about_a_brain_is_that_of_its_contrast_and_a_fetus_s(sources: Sources) -> None:

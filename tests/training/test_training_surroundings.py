@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from posepipe.models.coordinates import HALF_SIDE
-from posepipe.training.surroundings import Surroundings, _Ellipsoids, _moved, _with_fluid, surrounded
+from posepipe.training.surroundings import Surroundings, _decoys, _Ellipsoids, _moved, _with_fluid, surrounded
 
 SIDE = 32
 VOXEL = torch.full((3, 1, 1, 1, 1), 2 * HALF_SIDE / SIDE)
@@ -52,6 +52,18 @@ def test_what_is_put_about_a_brain_leaves_it_as_it_is() -> None:
     whole, left = surrounded(image, mask, far, where, how, torch.Generator().manual_seed(2))
     assert torch.equal(left, mask)
     assert torch.allclose(whole[mask == 1], image[mask == 1]) and float(whole[far > 0.3].std()) > 0.05
+
+
+def test_round_bodies_may_be_as_bright_as_the_brain_and_close_to_it() -> None:
+    where = ball()[3]
+    still, kinds, own = torch.zeros(3, 1, SIDE, SIDE, SIDE), torch.full((3, 24), 0.9), torch.full((3, 1, 1), 0.43)
+    seen = []
+    for alike in (0.0, 1.0):
+        how, generator = Surroundings(decoys=1, alike=alike), torch.Generator().manual_seed(7)
+        seen.append(torch.cat([_decoys(still, _Ellipsoids(where), still, kinds, how, own, generator) for _ in range(4)]))
+    other, like = seen
+    assert bool((other == 0.9).any()) and not bool((other == 0.43).any())
+    assert bool((like == 0.43).any()) and float((like > 0).float().mean()) > 1.5 * float((other > 0).float().mean())
 
 
 def test_ellipsoids_are_deep_where_they_should_be() -> None:
