@@ -49,7 +49,7 @@ class MaskRecipe(Recipe):
     deform: float = 0.06
     scenes: float = 0.25
     stray: float = 0.3
-    surroundings: Surroundings = field(default_factory=lambda: Surroundings(alike=0.3))
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings(alike=0.3, grain=2.0))
 
 
 EDGE = MaskRecipe(
@@ -59,7 +59,7 @@ EDGE = MaskRecipe(
     log_scale=0.1,
     scenes=0.15,
     stray=0.1,
-    surroundings=Surroundings(alone=0.0, decoys=0.3, alike=0.3, fluid=0.75, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
+    surroundings=Surroundings(alone=0.0, decoys=0.3, alike=0.3, grain=2.0, fluid=0.75, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
 )
 """For the outline of a brain that was found: nearer, and mostly without what only raw stacks show."""
 

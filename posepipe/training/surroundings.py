@@ -22,15 +22,16 @@ SHAPES = 24
 class Surroundings:
     """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
     (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
-    brain's size, ``alike``: that it is as bright as the brain. ``fluid``: more fluid about the brain, of those whose masks take it in.
-    ``faded``, ``thick``: slices of uneven brightness, averaged; ``moved``: the head moved between slices; ``slab``: few slices; ``bias``
-    and ``noise`` are shares of the contrast."""
+    brain's size, ``alike``: that it is as bright as the brain. ``grain``: how fine shapes may be (1: three voxels). ``fluid``: more fluid
+    about the brain, of those whose masks take it in. ``faded``, ``thick``: slices of uneven brightness, averaged; ``moved``: the head
+    moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the contrast."""
 
     stripped: float = 0.3
     air: float = 0.25
     alone: float = 0.04
     decoys: float = 0.5
     alike: float = 0.0
+    grain: float = 1.0
     fluid: float = 0.5
     faded: float = 0.35
     thick: float = 0.4
@@ -56,7 +57,7 @@ def surrounded(
     (B, 1, 1, 1, 1): intensity of the fluid about the brain where its masks take that in, below 0 where they do not.
     """
     n, side = len(image), image.shape[-1]
-    nodes = int(torch.randint(side // 10, side // 3, (1,), generator=generator, device=image.device))
+    nodes = int(torch.randint(side // 10, int(side // 3 * how.grain), (1,), generator=generator, device=image.device))
     wave = smooth_field(n, 4, side, nodes, generator)
     broad = smooth_field(n, 3, side, max(side // 9, 3), generator)
     kinds = torch.rand(n, SHAPES, generator=generator, device=image.device)
