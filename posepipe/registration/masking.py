@@ -45,6 +45,9 @@ SURE_COUNTS = 15.0
 DOUBT = 0.75
 """What is so near to the least likeness, or nearer, is judged from four sides: a brain is one from each, what is not, by chance from one
 (docs/experiments-masks.md, 11)."""
+DOUBTFUL = 1.75
+"""Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful: hardly any image has no
+brain, and a mask to look at is more than none (docs/experiments-masks.md, 12)."""
 NARROW = 0.65
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
 is taken again, about what it shows, until it settles (11)."""
@@ -158,11 +161,13 @@ class BrainFinder:
         # a round for what is seen on average; where that leads to nothing, one for each of the looks, and at last the middle
         rounds = [_hinted(p, first) for p in (likely.mean(0), *likely)]
         middle = (np.array(image.shape) - 1) / 2 * image.spacing
+        seen: list[tuple[float, _Look]] = []
         for hints in (*rounds, iter([(middle, MIDDLE_RADIUS_MM)])):
-            best = self._likeliest(image, scan, hints)
-            if best is not None:
+            seen += self._judged(image, scan, hints)
+            if seen and max(margin for margin, _ in seen) >= 0:
                 break
-        else:
+        margin, best = max(seen, key=lambda one: one[0], default=(-np.inf, None))
+        if best is None or margin < -DOUBTFUL:
             msg = (
                 f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
                 "desc-brain_mask; one image: --mask-file)"
@@ -174,18 +179,20 @@ class BrainFinder:
             looks = self._outlined(scan, best)
             limit = float(np.interp(looks[-1].about.millilitres, LIMIT_MILLILITRES, LIMITS))
         mask = checked_mask(_read_back(looks[-2:], scan) > limit, image, "network", image.source)
-        return BrainMask(mask.volume, mask.source, mask.warnings, dict(self.weights))
+        doubts = () if margin >= 0 else ("the networks doubt that what they masked is a brain: look at the mask, or give one",)
+        return BrainMask(mask.volume, mask.source, (*doubts, *mask.warnings), dict(self.weights))
 
-    def _likeliest(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> _Look | None:
-        """The last look at what of the ``hints`` is most like a brain; None: nothing is enough. Where nothing is by what ``mask-fine``
-        sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
+    def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
+        """Last looks at what the ``hints`` lead to, each with how much more like a brain it is than the least. Where nothing is enough by
+        what ``mask-fine`` sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
         looks = [look for center, radius in hints if (look := self._settled(scan, center, radius)) is not None]
-        found = self._most_like(image, scan, looks, self._fine.least)
-        return found or self._most_like(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
+        judged = self._margins(image, scan, looks, self._fine.least)
+        if judged and max(margin for margin, _ in judged) >= 0:
+            return judged
+        return self._margins(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
 
-    def _most_like(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> _Look | None:
-        likely = [self._likeness(image, scan, look, least) for look in looks]
-        return looks[int(np.argmax(likely))] if likely and max(likely) >= least else None
+    def _margins(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> list[tuple[float, _Look]]:
+        return [(self._likeness(image, scan, look, least) - least, look) for look in looks]
 
     def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:
         """How like a brain that is which was seen; where it may be more or less than ``least``, on average over the :data:`HALF_TURNS`."""
