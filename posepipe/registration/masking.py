@@ -43,8 +43,8 @@ SURE_COUNTS = 15.0
 """How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
 (docs/experiments-masks.md, 2)."""
 DOUBT = 0.75
-"""What is so near to the least likeness, or nearer, is judged from four sides: a brain is one from each, what is not, by chance from one
-(docs/experiments-masks.md, 11)."""
+"""What is so near to the least likeness, or to what is doubtful, or nearer, is judged from four sides: a brain is one from each, what is
+not, by chance from one (docs/experiments-masks.md, 11)."""
 DOUBTFUL = 1.75
 """Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful: hardly any image has no
 brain, and a mask to look at is more than none (docs/experiments-masks.md, 12)."""
@@ -53,9 +53,9 @@ NARROW = 0.65
 is taken again, about what it shows, until it settles (11)."""
 MOST_MILLILITRES = 1000.0
 """No fetus's or newborn's brain holds nearly as much."""
-LIMITS, LIMIT_MILLILITRES = (0.5, 0.7), (250.0, 350.0)
+LIMITS, LIMIT_MILLILITRES = (0.45, 0.75), (250.0, 350.0)
 """What likelihood makes a voxel brain where so much was seen, in between by interpolation: masks of small brains, fetuses', take in the
-fluid about them, those of large ones, newborns', end at the cortex (docs/experiments-masks.md, 10)."""
+fluid about them, those of large ones, newborns', end at the cortex (docs/experiments-masks.md, 10 and 12)."""
 THICK, THICK_LIMIT = 2.0, 0.3
 """Slices so many times as thick as their voxels in plane are a raw stack. There the last look too is that of ``mask-fine``, no narrower,
 and less likelihood will do, for masks drawn in such stacks take in all fluid, and a voxel half brain is brain
@@ -154,7 +154,8 @@ class BrainFinder:
     def find(self, image: Volume) -> BrainMask:
         """The brain in ``image``: one piece without holes, on its grid.
 
-        Raises :class:`~posepipe.errors.MaskError` where the networks see none.
+        Where nothing is quite like a brain the likeliest is masked, with a warning. Raises :class:`~posepipe.errors.MaskError` where the
+        networks see nothing that may be one.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
         first, likely = self._seen(scan)
@@ -192,16 +193,19 @@ class BrainFinder:
         return self._margins(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
 
     def _margins(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> list[tuple[float, _Look]]:
-        return [(self._likeness(image, scan, look, least) - least, look) for look in looks]
+        likely = [(self._likeness(image, scan, look, least), look) for look in looks]
+        if least == -np.inf:  # the weights do not say: the likeliest is one
+            return [(0.0, max(likely, key=lambda one: one[0])[1])] if likely else []
+        return [(how - least, look) for how, look in likely]
 
     def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:
-        """How like a brain that is which was seen; where it may be more or less than ``least``, on average over the :data:`HALF_TURNS`."""
+        """How like a brain that is which was seen; where that may or may not be enough, on average over the :data:`HALF_TURNS`."""
         mask = _read_back((look,), scan) > 0.5
         if not mask.any() or look.about.millilitres > MOST_MILLILITRES:
             return -np.inf
         turned = ((image.with_data(np.flip(image.data, axes)), image.with_data(np.flip(mask, axes))) for axes in HALF_TURNS)
         likeness = SURE_COUNTS * look.sure - self._strangeness(*next(turned))
-        if abs(likeness - least) > DOUBT:
+        if not -DOUBTFUL - DOUBT < likeness - least < DOUBT:
             return likeness
         return float(np.mean([likeness, *(SURE_COUNTS * look.sure - self._strangeness(*views) for views in turned)]))
 

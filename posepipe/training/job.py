@@ -25,7 +25,7 @@ from .card import Made, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .masks import EDGE, MaskRecipe, MaskSynthesis, MaskTask
+from .masks import EDGE, FINE, MaskRecipe, MaskSynthesis, MaskTask
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scenes import Scenes
@@ -66,7 +66,7 @@ PRESETS: Mapping[str, Preset] = {
     "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
     # one loss throughout
     "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
-    "mask-fine": Preset("MaskNet", {}, MaskRecipe(), Schedule((4000, 0), batch=8), size=64),
+    "mask-fine": Preset("MaskNet", {}, FINE, Schedule((4000, 0), batch=8), size=64),
     "mask-edge": Preset("MaskNet", {}, EDGE, Schedule((4000, 0), batch=8), size=64),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),

@@ -48,18 +48,19 @@ class MaskRecipe(Recipe):
     stretch: float = 0.08
     deform: float = 0.06
     scenes: float = 0.25
-    stray: float = 0.3
-    surroundings: Surroundings = field(default_factory=lambda: Surroundings(alike=0.3, grain=2.0))
+    stray: float = 0.0
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
+FINE = MaskRecipe(stray=0.3, surroundings=Surroundings(alike=0.3, grain=2.0))
+"""For looks about a place where a brain may be: also beside one, and where there is none (docs/experiments-masks.md, 12)."""
 EDGE = MaskRecipe(
     near=0.8,
     labels=0.15,
     shift=0.08,
     log_scale=0.1,
     scenes=0.15,
-    stray=0.1,
-    surroundings=Surroundings(alone=0.0, decoys=0.3, alike=0.3, grain=2.0, fluid=0.75, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
+    surroundings=Surroundings(alone=0.0, decoys=0.3, faded=0.15, thick=0.2, moved=0.1, slab=0.15),
 )
 """For the outline of a brain that was found: nearer, and mostly without what only raw stacks show."""
 

@@ -14,7 +14,18 @@ from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.moments import Moments
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.masking import DOUBT, NARROW, SURE_COUNTS, THICK_LIMIT, BrainFinder, _Look, _read_back, _Scan, brain_mask
+from posepipe.registration.masking import (
+    DOUBT,
+    DOUBTFUL,
+    NARROW,
+    SURE_COUNTS,
+    THICK_LIMIT,
+    BrainFinder,
+    _Look,
+    _read_back,
+    _Scan,
+    brain_mask,
+)
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -107,7 +118,7 @@ def likely_where_bright(cube: torch.Tensor, p: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("voxel", "slices", "by_whom", "width", "limit"),
-    [(2.0, 2.0, "_edge", NARROW, 0.5), (3.7, 3.7, "_edge", NARROW, 0.7), (2.0, 4.0, "_fine", 1.0, THICK_LIMIT)],
+    [(2.0, 2.0, "_edge", NARROW, 0.45), (3.7, 3.7, "_edge", NARROW, 0.75), (2.0, 4.0, "_fine", 1.0, THICK_LIMIT)],
 )
 def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(finder, monkeypatch, voxel, slices, by_whom, width, limit):
     """A ball of 92 ml, a fetus's size, one of 580 ml, a newborn's, and 180 ml of thick slices."""
@@ -193,6 +204,33 @@ def test_what_is_seen_badly_may_be_a_brain_by_its_outline(mask_weights, monkeypa
         finder.find(IMAGE)
 
 
+@pytest.mark.parametrize(("lacks", "doubts"), [(0.0, 0), (0.01, 1), (DOUBTFUL - 0.01, 1), (DOUBTFUL + 0.01, None), (np.inf, None)])
+def test_what_may_be_a_brain_is_masked_and_said_to_be_doubtful(mask_weights, monkeypatch, lacks, doubts):
+    finder = BrainFinder(mask_weights(0.5))
+    monkeypatch.setattr(finder._fine, "least", 1e9)
+    monkeypatch.setattr(finder._edge, "least", 20.0)
+    monkeypatch.setattr(finder, "_likeness", lambda *_: 20.0 - lacks)
+    if doubts is None:
+        with pytest.raises(MaskError, match="no brain was found"):
+            finder.find(IMAGE)
+        return
+    mask = finder.find(IMAGE)
+    assert overlap(mask.volume.data, ball()) > 0.9
+    assert len(mask.warnings) == doubts and all("doubt that what they masked is a brain" in told for told in mask.warnings)
+
+
+def test_of_what_may_be_a_brain_the_likeliest_is_masked(mask_weights, monkeypatch):
+    """A second, smaller ball, of which the networks are a little surer, though of neither sure enough."""
+    finder = BrainFinder(mask_weights(0.5))
+    none = np.zeros(SHAPE, bool)
+    both, small = np.concatenate([ball(), ball(9)]), np.concatenate([none, ball(9)])
+    image = volume(np.where(both, 100, 10))
+    monkeypatch.setattr(finder._fine, "least", 1e9)
+    monkeypatch.setattr(finder._edge, "least", 20.0)
+    monkeypatch.setattr(finder, "_likeness", lambda image, scan, look, least: 19.0 if look.about.millilitres > 50 else 19.5)
+    assert overlap(finder.find(image).volume.data, small) > 0.8
+
+
 def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
     packaged = BrainFinder()
     assert (packaged._fine.least, packaged._edge.least) == (21.5, 21.75)
@@ -251,7 +289,7 @@ def test_where_in_doubt_a_brain_is_judged_from_four_sides(mask_weights, monkeypa
         likely = torch.nn.functional.pad(torch.as_tensor(ball()).float(), (0, 0, 1, 1, 2, 2))  # to a cube, voxel by voxel
         look = replace(look, likely=likely, center=np.array([39.0, 41, 43]), step=2.0, sure=1.0)
         assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 1 - 1.01 * DOUBT) == SURE_COUNTS - 1
-        assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 2 + 1.01 * DOUBT) == SURE_COUNTS - 2
+        assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 2 + DOUBTFUL + 1.01 * DOUBT) == SURE_COUNTS - 2
         assert asked == 2 * [(20, 21, 22)]
         asked.clear()
         assert finder._likeness(IMAGE, scan, look, SURE_COUNTS - 1) == SURE_COUNTS - 2.5
