@@ -24,7 +24,7 @@ CALM = Surroundings(alone=0, faded=0, thick=0, slab=0, bias=0, noise=0)
 
 
 def supply(sources: Sources, **options: object) -> MaskSynthesis:
-    recipe = MaskRecipe(size=32, scenes=0.5, stray=0, surroundings=CALM)
+    recipe = MaskRecipe(size=32, scenes=0.5, surroundings=CALM)
     scenes = options.pop("scenes", None)
     return MaskSynthesis(sources, replace(recipe, **options), seed=4, scenes=scenes)  # type: ignore[arg-type]
 

@@ -66,6 +66,16 @@ def test_round_bodies_may_be_as_bright_as_the_brain_and_close_to_it() -> None:
     assert bool((like == 0.43).any()) and float((like > 0).float().mean()) > 1.5 * float((other > 0).float().mean())
 
 
+def test_grain_makes_finer_shapes() -> None:
+    image, mask, far, where = ball()
+    rough = []
+    for grain in (1.0, 2.0):
+        how = Surroundings(alone=0, fluid=0, stripped=0, air=0, decoys=0, grain=grain)
+        bodies = torch.cat([surrounded(image, mask, far, where, how, torch.Generator().manual_seed(i))[0] for i in range(8)])
+        rough.append(float(bodies.diff(dim=2).abs().mean()))
+    assert rough[1] > 1.1 * rough[0]
+
+
 def test_ellipsoids_are_deep_where_they_should_be() -> None:
     where = ball()[3]
     generator = torch.Generator().manual_seed(3)
