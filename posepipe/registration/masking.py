@@ -71,7 +71,7 @@ def brain_mask(
     where the background is exactly empty, else the networks.
 
     ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
-    Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or no brain.
+    Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or nothing that may be a brain.
     """
     if mode not in MASK_CHOICES:
         msg = f"unknown mask mode {mode!r}: choose {', '.join(MASK_CHOICES[:-1])} or {MASK_CHOICES[-1]}"

@@ -138,10 +138,10 @@ class MaskSynthesis(Synthesis):
     def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         if not self.recipe.far:
             rotation, moved, size = super()._poses(n)
-            astray, shift, wide = self._astray(n)
-            size = torch.where(self._tensor(astray) > 0, self._tensor(1 / wide), size) / self.recipe.near
-            off = self._tensor(shift) * size[:, None]
-            return rotation, torch.where(self._tensor(astray)[:, None] > 0, off, moved), size
+            which, way, wide = self._astray(n)
+            astray = torch.as_tensor(which, device=self._device)
+            size = torch.where(astray, self._tensor(1 / wide), size) / self.recipe.near
+            return rotation, torch.where(astray[:, None], self._tensor(way) * size[:, None], moved), size
         half = self.recipe.size * COARSE_MM / 2
         low, high = np.log(RADII_MM)
         radius = np.exp(self._rng.uniform(low, high, n))
