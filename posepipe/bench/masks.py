@@ -1,13 +1,15 @@
 """Brain masks by network, and poses without any mask given: against drawn masks, against landmarks, and on brains dressed in made-up heads.
 
 ``stacks``: the raw stacks of one fetus with drawn masks; ``epi``: whole-uterus stacks with the brain's centre and the eyes marked;
-``dressed``: brain-extracted images, turned at random, in surroundings of the kind that the networks were trained in.
+``dressed``: brain-extracted images, turned at random, in surroundings of the kind that the networks were trained in; ``brainless``:
+pieces of the whole-uterus stacks in which the brain is not, of which each should fail.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,9 @@ from ..training.split import load_split
 from ..training.surroundings import Surroundings, scanned, surrounded
 from .rows import PartFile
 
-PARTS = ("stacks", "epi", "dressed")
+PARTS = ("stacks", "epi", "dressed", "brainless")
+CLEAR_MM = 60.0
+"""A piece without a brain begins so far from the brain's centre, and is as wide at least."""
 DRESSES = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
 """What is about a dressed brain: shares stripped to a rim, and in air."""
 DRESSED_MM = 1.25
@@ -61,9 +65,9 @@ def mask_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[MaskCase]:
         found.append(MaskCase("stacks", name, split.part(name), path, drawn))
     marks = read_landmarks(data / "ds-epi")
     lines = (data / "ds-epi/participants.tsv").read_text().splitlines()[1:]
-    for subject, weeks in (line.split("\t")[:2] for line in lines):
+    for part, (subject, weeks) in itertools.product(("epi", "brainless"), (line.split("\t")[:2] for line in lines)):
         path = data / f"ds-epi/{subject}/anat/{subject}_acq-epi_T2w.nii.gz"
-        found.append(MaskCase("epi", subject, split.part(subject), path, None, marks[subject], float(weeks)))
+        found.append(MaskCase(part, subject, split.part(subject), path, None, marks[subject], float(weeks)))
     fetus = data / "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz"
     found.append(MaskCase("dressed", "sub-f234", split.part("sub-f234"), fetus, weeks=29.0))
     for subject, kind in itertools.product(("sub-A13", "sub-A14", "sub-A15", "sub-A16"), ("T2w", "T1w")):
@@ -87,11 +91,17 @@ class MaskBench:
     def measure(self, case: MaskCase, part: PartFile, *, trials: int) -> None:
         """Add the rows of ``case`` to ``part``, unless they are there."""
         done = {(r["kind"], r["trial"]) for r in part.rows}
+        image = load_volume(case.image)
+        if case.part == "brainless":
+            assert case.marks is not None
+            for kind, piece in brainless(image, case.marks.brain):
+                if (kind, "0") not in done:
+                    part.add(self._row(case, kind, 0, piece) | self._pose(case, piece))
+            return
         if case.part != "dressed":
             if not done:
-                part.add(self._row(case, "as it is", 0, load_volume(case.image)) | self._pose(case))
+                part.add(self._row(case, "as it is", 0, image) | self._pose(case, image))
             return
-        image = load_volume(case.image)
         brain = nonzero_mask(image).volume
         for (k, kind), trial in itertools.product(enumerate(DRESSES), range(trials)):
             if (kind, str(trial)) not in done:
@@ -110,25 +120,27 @@ class MaskBench:
             return row | {"seconds": seconds, "dice": none, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
         seconds = time.perf_counter() - begun
         about = moments(found.volume)
+        if truth is not None and not found.sure and self._pose(case, image)["qc"] == "failed":  # posepipe would not give this mask
+            return row | {"seconds": seconds, "dice": 0.0, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
         if case.mask is not None:
             truth = given_mask(load_volume(case.mask), image).volume
-        center = case.marks.brain if case.marks else None
+        center = case.marks.brain if case.marks and case.part == "epi" else None
         shared = true_ml = None
         if truth is not None:
             meant = moments(truth)
             center, true_ml = meant.center, meant.millilitres
             shared = overlap(truth.data, found.volume.data)
-        assert center is not None
         return row | {
-            "seconds": seconds, "dice": shared, "mm": float(np.linalg.norm(about.center - center)), "ml": about.millilitres,
-            "true_ml": true_ml, "warnings": "; ".join(found.warnings),
+            "seconds": seconds, "dice": shared, "ml": about.millilitres, "true_ml": true_ml,
+            "mm": None if center is None else float(np.linalg.norm(about.center - center)),
+            "warnings": "; ".join(found.warnings),
         }  # fmt: skip
 
-    def _pose(self, case: MaskCase) -> dict[str, object]:
+    def _pose(self, case: MaskCase, image: Volume) -> dict[str, object]:
         """The pose without a mask given: against the landmarks' where there are any; its rotation from the canonical frame."""
         begun = time.perf_counter()
         try:
-            found = self._aligner.align(case.image, "estimate" if case.weeks is None else case.weeks)
+            found = self._aligner.align(image, "estimate" if case.weeks is None else case.weeks)
         except MaskError:
             return NO_POSE | {"qc": "failed"}
         seconds = time.perf_counter() - begun
@@ -176,6 +188,23 @@ def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tupl
     return grid, grid.with_data(left[0, 0].numpy() > 0.5)
 
 
+def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
+    """Of ``image``, the brain of which lies about ``center`` (3,) mm, the larger piece without it along each of the first two axes, if
+    there is one; and what it is called."""
+    to_voxel = np.linalg.inv(image.affine)
+    at = to_voxel[:3, :3] @ center + to_voxel[:3, 3]
+    for axis in (0, 1):
+        step, n = image.spacing[axis], image.shape[axis]
+        low, high = max(int(at[axis] - CLEAR_MM / step), 0), min(int(at[axis] + CLEAR_MM / step), n)
+        first, last = (0, low) if low >= n - high else (high, n)
+        if (last - first) * step < CLEAR_MM:
+            continue
+        affine = image.affine.copy()
+        affine[:3, 3] += affine[:3, axis] * first
+        data = np.ascontiguousarray(np.take(image.data, range(first, last), axis=axis))
+        yield f"axis {axis} from {first}", Volume(data, affine, image.source)
+
+
 def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
     to_voxel = np.linalg.inv(volume.affine) @ affine
     out: Array = ndimage.affine_transform(data, to_voxel[:3, :3], to_voxel[:3, 3], (side,) * 3, np.float32, order=1)
@@ -188,6 +217,8 @@ def report(rows: list[dict[str, str]]) -> str:
     lines = [head, "|" + "---|" * 10]
     for key in dict.fromkeys((r["part"], r["kind"], r["kept"]) for r in rows):
         mine = [r for r in rows if (r["part"], r["kind"], r["kept"]) == key]
+        if key[0] == "brainless":
+            continue
         title = key[0] if key[1] == "as it is" else f"{key[0]}, {key[1]}"
         lines.append(_mask_line(title, key[2], mine))
     head = "| poses, no mask given | kept to | n | median | mean | max | ≤ 10° | ≤ 15° | ≤ 30° | review or fail | seconds |"
@@ -196,12 +227,26 @@ def report(rows: list[dict[str, str]]) -> str:
         mine = [r for r in rows if r["part"] == "epi" and r["kept"] == kept]
         if mine:
             lines.append(_pose_line(kept, mine))
+    lines += _brainless_lines([r for r in rows if r["part"] == "brainless"])
     turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
     if len(turned) > 1:
         apart = [np.degrees(so3.geodesic_distance(so3.exp(a), so3.exp(b))) for a, b in itertools.combinations(turned, 2)]
         lines += ["", f"Stacks of one fetus, no mask given: {len(turned)} poses, {len(apart)} pairs apart by {np.median(apart):.1f}° "
                   f"(median), {np.max(apart):.1f}° (most)."]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _brainless_lines(rows: list[dict[str, str]]) -> list[str]:
+    """What becomes of scans without a brain: whether a mask was made, and the verdict on what came of it."""
+    if not rows:
+        return []
+    lines = ["", "| brainless, kept to | n | masked | image failed | QC fail | review | pass |", "|" + "---|" * 7]
+    for kept in dict.fromkeys(r["kept"] for r in rows):
+        mine = [r for r in rows if r["kept"] == kept]
+        masked = sum(r["warnings"] != "no brain" for r in mine)
+        cells = [masked, *(sum(r["qc"] == verdict for r in mine) for verdict in ("failed", "fail", "review", "pass"))]
+        lines.append(f"| {kept} | {len(mine)} | {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def _mask_line(title: str, kept: str, rows: list[dict[str, str]]) -> str:

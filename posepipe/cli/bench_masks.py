@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-PARTS = ("stacks", "epi", "dressed")
+PARTS = ("stacks", "epi", "dressed", "brainless")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
-        help="stacks: raw stacks with drawn masks; epi: whole-uterus stacks with landmarks; dressed: brains in made-up heads and bodies",
+        help="stacks: raw stacks with drawn masks; epi: whole-uterus stacks with landmarks; dressed: brains in made-up heads and "
+        "bodies; brainless: pieces of the whole-uterus stacks without the brain",
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     parser.add_argument("--kept", choices=("train", "test"), help="only images that trained, or that are kept for testing")

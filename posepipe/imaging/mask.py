@@ -32,12 +32,13 @@ SPILL = 0.25
 @dataclass(frozen=True, eq=False)
 class BrainMask:
     """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from; ``weights``, name → SHA-256, of the
-    networks that made it."""
+    networks that made it; ``sure``: it is not near to what they take for no brain."""
 
     volume: Volume
     source: str
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    sure: bool = True
 
     @property
     def voxels(self) -> int:
@@ -48,6 +49,14 @@ class BrainMask:
     def millilitres(self) -> float:
         """Volume inside the mask, ml."""
         return self.voxels * self.volume.voxel_volume / 1000
+
+
+def no_brain(source: str, why: str = "") -> MaskError:
+    """The error for an image ``source`` in which no brain was found, and ``why`` if that is not plain."""
+    return MaskError(
+        f"{source}: no brain was found in this image{f': {why}' if why else ''}; if there is one, give its mask (BIDS App: -d DERIVATIVES "
+        "with desc-brain_mask; one image: --mask-file)"
+    )
 
 
 def given_mask(mask: Volume, image: Volume) -> BrainMask:

@@ -140,27 +140,30 @@ class _PoseQualityOutputSpec(TraitedSpec):
 
 
 class PoseQuality(SimpleInterface):
-    """Whether a pose can be trusted, and why not."""
+    """Whether a pose can be trusted, and why not. Fails where that makes clear that the image holds no brain."""
 
     input_spec = _PoseQualityInputSpec
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from ..registration.quality import judge_pose
+        from ..registration.quality import check_found, judge_pose
 
         record: dict[str, Any] = {}
         with stopwatch(record):
             target = target_of(self.inputs)
             mask = mask_of(self.inputs.in_mask, self.inputs.mask_record)
+            initial = initial_of(self.inputs.initial_record, self.inputs.initial_pose)
+            refined = refined_of(self.inputs.refined_record, self.inputs.refined_pose)
             quality = judge_pose(
-                initial_of(self.inputs.initial_record, self.inputs.initial_pose),
-                refined_of(self.inputs.refined_record, self.inputs.refined_pose),
+                initial,
+                refined,
                 mask,
                 target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
                 scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
             )
+        check_found(mask, initial, refined, str(self.inputs.in_file if isdefined(self.inputs.in_file) else self.inputs.in_mask))
         record |= {
             "qc": quality.qc,
             "reasons": list(quality.reasons),

@@ -31,7 +31,7 @@ from .conversion import Converted, Converter
 from .deep import PoseNetworks
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
-from .quality import Quality, judge_pose
+from .quality import Quality, check_found, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
 from .target import SPACING, Target
 
@@ -236,6 +236,7 @@ class Aligner:
                 )
             scanned = Brain.prepare(volume, brain.volume, SPACING, self.device) if conversion else compare.brain
             quality = judge_pose(initial, refined, brain, target, age, scanned=scanned, contrast=kind)
+        check_found(brain, initial, refined, volume.source)
         return Alignment(
             refined.pose,
             choice.template,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
-from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, largest_piece, nonzero_mask
+from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, largest_piece, no_brain, nonzero_mask
 from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
@@ -44,13 +44,13 @@ SURE_COUNTS = 15.0
 (docs/experiments-masks.md, 2)."""
 DOUBT = 0.75
 """What is so near to the least likeness, or to what is doubtful, or nearer, is judged from four sides: a brain is one from each, what is
-not, by chance from one (docs/experiments-masks.md, 11)."""
+not, by chance from one (docs/experiments-masks.md, 11). Nor is what is so near, or nearer, sure to be one."""
 DOUBTFUL = 1.75
-"""Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful: hardly any image has no
-brain, and a mask to look at is more than none (docs/experiments-masks.md, 12)."""
-NARROW = 0.65
+"""Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful; whether it is one, the
+template tells (:func:`~posepipe.registration.quality.check_found`; docs/experiments-masks.md, 12 and 13)."""
+NARROW, LESS_NARROW = 0.65, 0.7
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
-is taken again, about what it shows, until it settles (11)."""
+is taken again, about what it shows, until it settles (11), and once a little wider: the mean of both is better than either (13)."""
 MOST_MILLILITRES = 1000.0
 """No fetus's or newborn's brain holds nearly as much."""
 LIMITS, LIMIT_MILLILITRES = (0.45, 0.75), (250.0, 350.0)
@@ -158,9 +158,9 @@ class BrainFinder:
         networks see nothing that may be one.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
-        first, likely = self._seen(scan)
+        first, coarse = self._seen(scan)
         # a round for what is seen on average; where that leads to nothing, one for each of the looks, and at last the middle
-        rounds = [_hinted(p, first) for p in (likely.mean(0), *likely)]
+        rounds = [_hinted(p, first) for p in (coarse.mean(0), *coarse)]
         middle = (np.array(image.shape) - 1) / 2 * image.spacing
         seen: list[tuple[float, _Look]] = []
         for hints in (*rounds, iter([(middle, MIDDLE_RADIUS_MM)])):
@@ -169,19 +169,17 @@ class BrainFinder:
                 break
         margin, best = max(seen, key=lambda one: one[0], default=(-np.inf, None))
         if best is None or margin < -DOUBTFUL:
-            msg = (
-                f"{image.source}: no brain was found in this image; if there is one, give its mask (BIDS App: -d DERIVATIVES with "
-                "desc-brain_mask; one image: --mask-file)"
-            )
-            raise MaskError(msg)
+            raise no_brain(image.source)
         if image.spacing.max() >= THICK * image.spacing.min():
-            looks, limit = [best, _outline(self._fine, scan, best.about, 1.0)], THICK_LIMIT
+            likely, limit = _read_back([best, _outline(self._fine, scan, best.about, 1.0)], scan), THICK_LIMIT
         else:
-            looks = self._outlined(scan, best)
-            limit = float(np.interp(looks[-1].about.millilitres, LIMIT_MILLILITRES, LIMITS))
-        mask = checked_mask(_read_back(looks[-2:], scan) > limit, image, "network", image.source)
+            *_, before, last = self._outlined(scan, best)
+            wider = _outline(self._edge, scan, last.about, LESS_NARROW)
+            likely = (_read_back([before, last], scan) + _read_back([before, wider], scan)) / 2
+            limit = float(np.interp(last.about.millilitres, LIMIT_MILLILITRES, LIMITS))
+        mask = checked_mask(likely > limit, image, "network", image.source)
         doubts = () if margin >= 0 else ("the networks doubt that what they masked is a brain: look at the mask, or give one",)
-        return BrainMask(mask.volume, mask.source, (*doubts, *mask.warnings), dict(self.weights))
+        return BrainMask(mask.volume, mask.source, (*doubts, *mask.warnings), dict(self.weights), sure=margin >= DOUBT)
 
     def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
         """Last looks at what the ``hints`` lead to, each with how much more like a brain it is than the least. Where nothing is enough by
@@ -195,7 +193,7 @@ class BrainFinder:
     def _margins(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> list[tuple[float, _Look]]:
         likely = [(self._likeness(image, scan, look, least), look) for look in looks]
         if least == -np.inf:  # the weights do not say: the likeliest is one
-            return [(0.0, max(likely, key=lambda one: one[0])[1])] if likely else []
+            return [(np.inf, max(likely, key=lambda one: one[0])[1])] if likely else []
         return [(how - least, look) for how, look in likely]
 
     def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:

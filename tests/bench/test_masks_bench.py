@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from posepipe.bench.masks import DRESSED_MM, DRESSES, dressed, overlap, report
+from posepipe.bench.masks import CLEAR_MM, DRESSED_MM, DRESSES, brainless, dressed, overlap, report
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
 
@@ -40,6 +40,26 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
             assert (whole.data[~truth.data] > 0).mean() > 0.005
 
 
+def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
+    """A scan of 240, 180 and 60 mm, turned in space, whose brain lies nearer to the beginning of the first axis."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) @ np.diag([3.0, 2, 5])
+    affine[:3, 3] = 7, -8, 9
+    image = Volume(np.arange(80 * 90 * 12, dtype=np.float32).reshape(80, 90, 12), affine, "a_T2w.nii.gz")
+    at = np.array([30, 40, 6])
+    center = affine[:3, :3] @ at + affine[:3, 3]
+    ((name, piece),) = brainless(image, center)  # along the second axis there are 20 mm at most
+    assert name == "axis 0 from 50" and piece.source == image.source
+    np.testing.assert_array_equal(piece.data, image.data[50:])
+    first = piece.affine[:3, 3]
+    assert first == pytest.approx(affine[:3, :3] @ np.array([50, 0, 0]) + affine[:3, 3])
+    assert np.linalg.norm(first - center) >= CLEAR_MM
+    farther = affine[:3, :3] @ np.array([49.2, 40, 6]) + affine[:3, 3]
+    ((name, piece),) = brainless(image, farther)
+    assert name == "axis 0 from 0" and piece.affine == pytest.approx(affine)
+    np.testing.assert_array_equal(piece.data, image.data[:29])
+
+
 def test_overlap_is_that_of_dice() -> None:
     a, b = np.array([1, 1, 1, 0], bool), np.array([0, 1, 1, 0], bool)
     assert overlap(a, b) == pytest.approx(0.8) and overlap(a, ~a) == 0 and overlap(a, a) == 1
@@ -55,4 +75,9 @@ def test_the_tables_say_what_the_rows_say() -> None:
     assert "| stacks | test | 2 | 0.900 | 0.890 | 4.0 | 100 % | 100 % | 0 | 0.50 |" in text
     assert "| epi | test | 2 | – | – | inf | 50 % | 50 % | 1 | 0.50 |" in text
     assert "| epi | test | 2 | 94.0° | 94.0° | 180.0° | 50 % | 50 % | 50 % | 1 | 2.00 |" in text
+    assert "brainless" not in text
+    empty = ROW | {"part": "brainless", "kind": "axis 0 from 50", "mm": "", "degrees": "", "warnings": "a doubt"}
+    text = report([ROW, empty | {"qc": "failed"}, empty | {"qc": "fail"}, empty | {"qc": "failed", "warnings": "no brain"}])
+    assert "| test | 3 | 2 | 2 | 1 | 0 | 0 |" in text and "| epi | test | 1 |" in text and "brainless, axis" not in text
+    text = report([*stacks, ROW, missed])
     assert "2 poses, 1 pairs apart by 5.7° (median)" in text

@@ -16,7 +16,7 @@ from nipype.pipeline import engine as pe
 from posepipe.workflows.engine import execution_config
 
 from posepipe.atlas import Template
-from posepipe.bids import read_json
+from posepipe.bids import read_json, write_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
 from posepipe.imaging.volume import Volume, load_volume, save_volume
@@ -24,6 +24,7 @@ from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
+from posepipe.interfaces.pose import PoseQuality
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
@@ -135,6 +136,26 @@ def test_conversion_is_made_anew_with_other_weights_only(
 def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(MaskError, match="--mask given"):
         BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="given").run(cwd=str(tmp_path))
+
+
+def test_what_may_be_no_brain_and_fits_nowhere_is_none(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
+    """The same pose, mask and template; only that the networks are not sure of the mask, and that it overlaps too little."""
+    mask, initial, refined = (results[k] for k in ("mask", "initial", "refined"))
+    records = {}
+    for name, of in (("mask", mask), ("refined", refined)):
+        record = read_json(of.out_record)
+        record |= {"sure": False} if name == "mask" else {"similarity": record["similarity"] | {"Dice": {"before": 0.3, "after": 0.4}}}
+        records[name] = str(write_json(tmp_path / f"{name}.json", record))
+    given = {
+        "in_file": str(case["folder"] / "image.nii.gz"), "in_mask": mask.out_mask, "initial_pose": initial.out_pose,
+        "initial_record": initial.out_record, "refined_pose": refined.out_pose, **template_inputs(case["template"]),
+    }  # fmt: skip
+    (tmp_path / "one").mkdir()
+    done = PoseQuality(mask_record=mask.out_record, refined_record=records["refined"], **given).run(cwd=str(tmp_path / "one")).outputs
+    assert done.qc == "fail"
+    assert not mask_of(mask.out_mask, records["mask"]).sure
+    with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found in this image: .* a Dice of 0\.40"):
+        PoseQuality(mask_record=records["mask"], refined_record=records["refined"], **given).run(cwd=str(tmp_path))
 
 
 def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from posepipe.geometry import read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+from posepipe.registration import aligner as making
+from posepipe.registration import quality
 from posepipe.registration.aligner import Aligner, Alignment, align, pick_device
 from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
@@ -131,6 +133,15 @@ def test_networks_find_the_brain_once_they_are_needed(files, warm, head, mask_we
 def test_no_brain_in_the_image(files, mask_weights):
     with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found"):
         files.aligner(mask="network", weights=mask_weights(2.0)).align(files.image, 29.2)
+
+
+def test_what_may_be_no_brain_and_fits_too_little_is_none(files, warm, monkeypatch):
+    seen = making.brain_mask
+    monkeypatch.setattr(making, "brain_mask", lambda *given: replace(seen(*given), sure=False))
+    assert warm.align(files.image, 29.2).quality.qc == "pass"
+    monkeypatch.setattr(quality, "NO_DICE", 0.999)
+    with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found in this image: "):
+        warm.align(files.image, 29.2)
 
 
 def test_age_can_be_estimated(warm, files, done):

@@ -17,11 +17,13 @@ from posepipe.models.weights import MASK_NETWORKS, hashes
 from posepipe.registration.masking import (
     DOUBT,
     DOUBTFUL,
+    LESS_NARROW,
     NARROW,
     SURE_COUNTS,
     THICK_LIMIT,
     BrainFinder,
     _Look,
+    _outline,
     _read_back,
     _Scan,
     brain_mask,
@@ -133,8 +135,27 @@ def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(fi
             voxels[by] = finder.find(image).voxels
         except MaskError:
             voxels[by] = 0
-        wide, last = looks[-1]
+        wide, last = looks[-1 if by_whom == "_fine" else -2]
         assert last.step == pytest.approx(width * wide.step, rel=0.1)
+    assert voxels[0.01] > 10 * voxels[-0.01]
+
+
+@pytest.mark.parametrize("narrow", [0.2, 0.9])
+def test_the_outline_is_the_mean_of_looks_of_two_widths(finder, monkeypatch, narrow):
+    """A voxel is brain where 0.45 of the ball's size is likely enough: once by a wider look of just so much, once of too little."""
+    voxels = {}
+    for by in (-0.01, 0.01):
+        likely = {NARROW: narrow, LESS_NARROW: 2 * (0.45 + by) - narrow}
+
+        def answered(network, scan, about, width, likely=likely):
+            look = _outline(network, scan, about, width)
+            return replace(look, likely=torch.where(look.likely > 0.5, likely[width], 0.0))
+
+        monkeypatch.setattr("posepipe.registration.masking._outline", answered)
+        try:
+            voxels[by] = finder.find(IMAGE).voxels
+        except MaskError:
+            voxels[by] = 0
     assert voxels[0.01] > 10 * voxels[-0.01]
 
 
@@ -229,6 +250,15 @@ def test_of_what_may_be_a_brain_the_likeliest_is_masked(mask_weights, monkeypatc
     monkeypatch.setattr(finder._edge, "least", 20.0)
     monkeypatch.setattr(finder, "_likeness", lambda image, scan, look, least: 19.0 if look.about.millilitres > 50 else 19.5)
     assert overlap(finder.find(image).volume.data, small) > 0.8
+
+
+@pytest.mark.parametrize(("least", "margin", "sure"), [(20.0, DOUBT, True), (20.0, DOUBT - 0.01, False), (-np.inf, 0.0, True)])
+def test_what_is_near_to_no_brain_is_not_sure_to_be_one(mask_weights, monkeypatch, least, margin, sure):
+    finder = BrainFinder(mask_weights(0.5))
+    monkeypatch.setattr(finder._fine, "least", least)
+    monkeypatch.setattr(finder, "_likeness", lambda *_: 20.0 + margin)
+    found = finder.find(IMAGE)
+    assert found.sure is sure and found.warnings == ()
 
 
 def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
