@@ -212,41 +212,48 @@ def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown: masks by part, kind and split; poses by part."""
-    head = "| images | kept to | n | Dice mean | Dice min | centre, median mm | ≤ 5 mm | ≤ 10 mm | elsewhere | seconds |"
-    lines = [head, "|" + "---|" * 10]
-    for key in dict.fromkeys((r["part"], r["kind"], r["kept"]) for r in rows):
+    """Markdown: masks by part, kind and split; poses by part; what became of images without a brain."""
+    masks = []
+    for key in dict.fromkeys((r["part"], r["kind"], r["kept"]) for r in rows if r["part"] != "brainless"):
         mine = [r for r in rows if (r["part"], r["kind"], r["kept"]) == key]
-        if key[0] == "brainless":
-            continue
         title = key[0] if key[1] == "as it is" else f"{key[0]}, {key[1]}"
-        lines.append(_mask_line(title, key[2], mine))
-    head = "| poses, no mask given | kept to | n | median | mean | max | ≤ 10° | ≤ 15° | ≤ 30° | review or fail | seconds |"
-    lines += ["", head, "|" + "---|" * 11]
-    for kept in ("train", "test"):
-        mine = [r for r in rows if r["part"] == "epi" and r["kept"] == kept]
-        if mine:
-            lines.append(_pose_line(kept, mine))
-    lines += _brainless_lines([r for r in rows if r["part"] == "brainless"])
+        masks.append(_mask_line(title, key[2], mine))
+    kinds = {part: [(k, mine) for k in ("train", "test") if (mine := _of(rows, part, k))] for part in ("epi", "brainless")}
+    parts = [
+        _table("images | kept to | n | Dice mean | Dice min | centre, median mm | ≤ 5 mm | ≤ 10 mm | elsewhere | seconds", masks),
+        _table(
+            "poses, no mask given | kept to | n | median | mean | max | ≤ 10° | ≤ 15° | ≤ 30° | review or fail | seconds",
+            [_pose_line(*one) for one in kinds["epi"]],
+        ),
+        _table(
+            "no brain in them | kept to | n | masked | failed | fail | review | pass",
+            [_brainless_line(*one) for one in kinds["brainless"]],
+        ),
+    ]
     turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
     if len(turned) > 1:
         apart = [np.degrees(so3.geodesic_distance(so3.exp(a), so3.exp(b))) for a, b in itertools.combinations(turned, 2)]
-        lines += ["", f"Stacks of one fetus, no mask given: {len(turned)} poses, {len(apart)} pairs apart by {np.median(apart):.1f}° "
-                  f"(median), {np.max(apart):.1f}° (most)."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+        parts.append(
+            f"Stacks of one fetus, no mask given: {len(turned)} poses, {len(apart)} pairs apart by {np.median(apart):.1f}° (median), "
+            f"{np.max(apart):.1f}° (most).\n"
+        )
+    return "\n".join(p for p in parts if p)
 
 
-def _brainless_lines(rows: list[dict[str, str]]) -> list[str]:
-    """What becomes of scans without a brain: whether a mask was made, and the verdict on what came of it."""
-    if not rows:
-        return []
-    lines = ["", "| brainless, kept to | n | masked | image failed | QC fail | review | pass |", "|" + "---|" * 7]
-    for kept in dict.fromkeys(r["kept"] for r in rows):
-        mine = [r for r in rows if r["kept"] == kept]
-        masked = sum(r["warnings"] != "no brain" for r in mine)
-        cells = [masked, *(sum(r["qc"] == verdict for r in mine) for verdict in ("failed", "fail", "review", "pass"))]
-        lines.append(f"| {kept} | {len(mine)} | {' | '.join(map(str, cells))} |")
-    return lines
+def _of(rows: list[dict[str, str]], part: str, kept: str) -> list[dict[str, str]]:
+    return [r for r in rows if (r["part"], r["kept"]) == (part, kept)]
+
+
+def _table(head: str, lines: list[str]) -> str:
+    """A table of ``lines``, if there are any."""
+    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *lines, ""]) if lines else ""
+
+
+def _brainless_line(kept: str, rows: list[dict[str, str]]) -> str:
+    """Whether a mask was made; whether the image failed, and else the verdict on its pose."""
+    masked = sum(r["warnings"] != "no brain" for r in rows)
+    cells = [masked, *(sum(r["qc"] == verdict for r in rows) for verdict in ("failed", "fail", "review", "pass"))]
+    return f"| brainless | {kept} | {len(rows)} | {' | '.join(map(str, cells))} |"
 
 
 def _mask_line(title: str, kept: str, rows: list[dict[str, str]]) -> str:

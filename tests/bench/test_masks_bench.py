@@ -75,9 +75,13 @@ def test_the_tables_say_what_the_rows_say() -> None:
     assert "| stacks | test | 2 | 0.900 | 0.890 | 4.0 | 100 % | 100 % | 0 | 0.50 |" in text
     assert "| epi | test | 2 | – | – | inf | 50 % | 50 % | 1 | 0.50 |" in text
     assert "| epi | test | 2 | 94.0° | 94.0° | 180.0° | 50 % | 50 % | 50 % | 1 | 2.00 |" in text
-    assert "brainless" not in text
-    empty = ROW | {"part": "brainless", "kind": "axis 0 from 50", "mm": "", "degrees": "", "warnings": "a doubt"}
-    text = report([ROW, empty | {"qc": "failed"}, empty | {"qc": "fail"}, empty | {"qc": "failed", "warnings": "no brain"}])
-    assert "| test | 3 | 2 | 2 | 1 | 0 | 0 |" in text and "| epi | test | 1 |" in text and "brainless, axis" not in text
-    text = report([*stacks, ROW, missed])
     assert "2 poses, 1 pairs apart by 5.7° (median)" in text
+    assert "brainless" not in text
+
+
+def test_what_becomes_of_images_without_a_brain() -> None:
+    empty = ROW | {"part": "brainless", "kind": "axis 0 from 50", "mm": "", "degrees": "", "warnings": "a doubt"}
+    rows = [empty | {"qc": "failed"}, empty | {"qc": "fail"}, empty | {"qc": "failed", "warnings": "no brain"}]
+    text = report(rows)
+    assert "| brainless | test | 3 | 2 | 2 | 1 | 0 | 0 |" in text and "Dice" not in text and "median" not in text
+    assert "| epi | test | 1 | – |" in report([ROW, *rows])
