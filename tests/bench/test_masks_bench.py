@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from posepipe.bench.masks import CLEAR_MM, DRESSED_MM, DRESSES, brainless, dressed, overlap, report
+from posepipe.bench.masks import CLEAR_MM, DRESSED_MM, DRESSES, MaskBench, MaskCase, brainless, dressed, overlap, report
+from posepipe.imaging.mask import BrainMask
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
 
@@ -77,6 +81,19 @@ def test_the_tables_say_what_the_rows_say() -> None:
     assert "| epi | test | 2 | 94.0° | 94.0° | 180.0° | 50 % | 50 % | 50 % | 1 | 2.00 |" in text
     assert "2 poses, 1 pairs apart by 5.7° (median)" in text
     assert "brainless" not in text
+
+
+@pytest.mark.parametrize(("sure", "qc", "dice"), [(True, "failed", 1.0), (False, "fail", 1.0), (False, "failed", 0.0)])
+def test_a_mask_that_posepipe_would_not_give_is_none(sure: bool, qc: str, dice: float) -> None:
+    inside = np.zeros((20, 20, 20), dtype=bool)
+    inside[4:16, 5:15, 6:14] = True
+    image = Volume(inside.astype(np.float32), np.diag([3.0, 3, 3, 1]), "a_T2w.nii.gz")
+    truth = image.with_data(inside)
+    bench = object.__new__(MaskBench)
+    bench._finder = Namespace(find=lambda _: BrainMask(truth, "network", sure=sure))
+    bench._pose = lambda case, image: {"qc": qc}
+    row = bench._row(MaskCase("dressed", "sub-A13", "test", Path("a")), "body", 0, image, truth)
+    assert row["dice"] == pytest.approx(dice) and (row["warnings"] == "no brain") == (dice == 0)
 
 
 def test_what_becomes_of_images_without_a_brain() -> None:

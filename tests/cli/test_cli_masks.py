@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posepipe.bids import read_json
+from posepipe.bench.masks import brainless
+from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")
 
@@ -75,6 +78,29 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
     (row,) = failures(study).values()
     assert (row["subject"], row["stage"]) == ("sub-05", "mask") and "no brain was found" in row["error"]
     assert (study.out / "sub-01/anat").is_dir() and not (study.out / "sub-05/anat").exists()
+
+
+def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Path, tmp_path: Path, run_posepipe: Any, home: Path) -> None:
+    """Of a whole-uterus scan the piece beside the brain, in which the networks do mask something, and the next scan as it is; both taught
+    the networks."""
+    marks = read_landmarks(data_dir / "ds-epi")
+    scans = {s: load_volume(data_dir / f"ds-epi/{s}/anat/{s}_acq-epi_T2w.nii.gz") for s in ("sub-E01", "sub-E02")}
+    _, scans["sub-E01"] = next(brainless(scans["sub-E01"], marks["sub-E01"].brain))
+    bids = tmp_path / "bids"
+    for subject, scan in scans.items():
+        folder = bids / subject / "anat"
+        folder.mkdir(parents=True)
+        save_volume(scan, folder / f"{subject}_T2w.nii.gz", np.int16)
+    write_json(bids / "dataset_description.json", {"Name": "Two", "BIDSVersion": "1.10.0"})
+    out = tmp_path / "out"
+    options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--refine", "torch", "--nprocs", "1")
+    code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
+    assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
+    (row,) = failures(Namespace(out=out)).values()
+    assert (row["subject"], row["stage"]) == ("sub-E01", "quality")
+    assert "sub-E01_T2w.nii.gz: no brain was found in this image: what is most like one holds" in row["error"]
+    assert "give its mask" in row["error"] and "no brain was found" in (out / "sub-E01.html").read_text(encoding="utf-8")
+    assert not (out / "sub-E01/anat").exists() and (out / "sub-E02/anat").is_dir()
 
 
 def test_align_masks_a_whole_head_by_itself(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
