@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -50,7 +50,12 @@ DOUBTFUL = 1.75
 template tells (:func:`~posepipe.registration.quality.check_found`; docs/experiments-masks.md, 12 and 13)."""
 NARROW, LESS_NARROW = 0.65, 0.7
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
-is taken again, about what it shows, until it settles (11), and once a little wider: the mean of both is better than either (13)."""
+is taken again, about what it shows, until it settles (11), and once a little wider and :data:`TURNED`: the mean of both is better than
+either, for what is seen on one grid by chance is not seen on the other (13 and 14)."""
+STRAIGHT = np.eye(3)
+TURNED = np.array([[2.0, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
+"""Columns are the axes of a look's grid: the scan's, or these after a sixth of a turn about their diagonal, as far from any half or
+quarter turn as can be."""
 MOST_MILLILITRES = 1000.0
 """No fetus's or newborn's brain holds nearly as much."""
 LIMITS, LIMIT_MILLILITRES = (0.45, 0.75), (250.0, 350.0)
@@ -93,8 +98,9 @@ class _Scan:
     data: Tensor
     spacing: Array
 
-    def cube(self, center: Array, step: float, counts: tuple[int, int, int]) -> Tensor:
-        """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart about ``center``; 0 outside."""
+    def cube(self, center: Array, step: float, counts: tuple[int, int, int], axes: Array = STRAIGHT) -> Tensor:
+        """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart along ``axes`` about ``center``; 0
+        outside."""
         block = np.maximum(np.round(step / self.spacing), 1).astype(int)
         block = np.minimum(block, self.data.shape[1:])
         means = F.avg_pool3d(self.data, tuple(block.tolist())) if block.max() > 1 else self.data
@@ -103,19 +109,20 @@ class _Scan:
         to_voxel = np.eye(4)
         to_voxel[[0, 1, 2], [0, 1, 2]] = 1 / (self.spacing * block)
         to_voxel[:3, 3] = 1 - (block - 1) / 2 / block
-        return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, self.data.device))[None]
+        return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, axes, self.data.device))[None]
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """A look at a brain. ``likely`` (S, S, S): probabilities of brain, ``step`` mm apart about ``center``; ``about`` is what of it was
-    seen, ``sure`` the mean probability there."""
+    """A look at a brain. ``likely`` (S, S, S): probabilities of brain, ``step`` mm apart along ``axes`` about ``center``; ``about`` is
+    what of it was seen, ``sure`` the mean probability there."""
 
     likely: Tensor
     center: Array
     step: float
     about: Moments
     sure: float
+    axes: Array = field(default_factory=lambda: STRAIGHT)
 
 
 class _Network:
@@ -174,7 +181,7 @@ class BrainFinder:
             likely, limit = _read_back([best, _outline(self._fine, scan, best.about, 1.0)], scan), THICK_LIMIT
         else:
             *_, before, last = self._outlined(scan, best)
-            wider = _outline(self._edge, scan, last.about, LESS_NARROW)
+            wider = _outline(self._edge, scan, last.about, LESS_NARROW, TURNED)
             likely = (_read_back([before, last], scan) + _read_back([before, wider], scan)) / 2
             limit = float(np.interp(last.about.millilitres, LIMIT_MILLILITRES, LIMITS))
         mask = checked_mask(likely > limit, image, "network", image.source)
@@ -184,17 +191,18 @@ class BrainFinder:
     def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
         """Last looks at what the ``hints`` lead to, each with how much more like a brain it is than the least. Where nothing is enough by
         what ``mask-fine`` sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
-        looks = [look for center, radius in hints if (look := self._settled(scan, center, radius)) is not None]
-        judged = self._margins(image, scan, looks, self._fine.least)
+        likely: list[tuple[float, _Look]] = []
+        for center, radius in hints:
+            look = self._settled(scan, center, radius)
+            if look is not None:
+                likely.append((self._likeness(image, scan, look, self._fine.least), look))
+                if DOUBT <= likely[-1][0] - self._fine.least < np.inf:  # sure to be one: no need to look elsewhere
+                    break
+        judged = _margins(likely, self._fine.least)
         if judged and max(margin for margin, _ in judged) >= 0:
             return judged
-        return self._margins(image, scan, [self._outlined(scan, look)[-1] for look in looks], self._edge.least)
-
-    def _margins(self, image: Volume, scan: _Scan, looks: Sequence[_Look], least: float) -> list[tuple[float, _Look]]:
-        likely = [(self._likeness(image, scan, look, least), look) for look in looks]
-        if least == -np.inf:  # the weights do not say: the likeliest is one
-            return [(np.inf, max(likely, key=lambda one: one[0])[1])] if likely else []
-        return [(how - least, look) for how, look in likely]
+        outlines = [self._outlined(scan, look)[-1] for _, look in likely]
+        return _margins([(self._likeness(image, scan, look, self._edge.least), look) for look in outlines], self._edge.least)
 
     def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:
         """How like a brain that is which was seen; where that may or may not be enough, on average over the :data:`HALF_TURNS`."""
@@ -249,6 +257,13 @@ class BrainFinder:
         return looks
 
 
+def _margins(likely: Sequence[tuple[float, _Look]], least: float) -> list[tuple[float, _Look]]:
+    """Looks, each with how much more like a brain it is than the least; where the weights do not say that, the likeliest is one."""
+    if least == -np.inf:
+        return [(np.inf, max(likely, key=lambda one: one[0])[1])] if likely else []
+    return [(how - least, look) for how, look in likely]
+
+
 def _step(network: _Network, radius: float) -> float:
     return 2 * HALF_SIDE * radius / network.size
 
@@ -259,23 +274,24 @@ def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look
     return _shown(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
 
 
-def _outline(network: _Network, scan: _Scan, about: Moments, width: float) -> _Look:
-    """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as :func:`_look`; where that is less than any
-    brain holds it is sure of nothing, and knows of nothing new."""
+def _outline(network: _Network, scan: _Scan, about: Moments, width: float, axes: Array = STRAIGHT) -> _Look:
+    """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as :func:`_look`, on a grid along ``axes``;
+    where that is less than any brain holds it is sure of nothing, and knows of nothing new."""
     step = width * _step(network, about.radius)
-    likely = network.all_round(scan.cube(about.center, step, (network.size,) * 3)).mean(0)
-    return _shown(likely, about.center, step) or _Look(likely, about.center, step, about, 0.0)
+    likely = network.all_round(scan.cube(about.center, step, (network.size,) * 3, axes)).mean(0)
+    return _shown(likely, about.center, step, axes) or _Look(likely, about.center, step, about, 0.0, axes)
 
 
-def _shown(likely: Tensor, center: Array, step: float) -> _Look | None:
+def _shown(likely: Tensor, center: Array, step: float, axes: Array = STRAIGHT) -> _Look | None:
     """What of a brain is to be seen in a look; None: less than any brain holds."""
     p = likely.cpu().numpy()
     piece, count = largest_piece(p > 0.5)
     if not count:
         return None
     inside = np.where(piece, p, 0)
-    about = _moments(inside, center - (len(p) - 1) / 2 * step, step)
-    return None if about.millilitres < MIN_MILLILITRES else _Look(likely, center, step, about, float((inside**2).sum() / inside.sum()))
+    about = _moments(inside, center - axes.sum(1) * (len(p) - 1) / 2 * step, step, axes)
+    sure = float((inside**2).sum() / inside.sum())
+    return None if about.millilitres < MIN_MILLILITRES else _Look(likely, center, step, about, sure, axes)
 
 
 def _change(about: Moments, center: Array, radius: float) -> float:
@@ -299,13 +315,14 @@ def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
                 yield about.center, max(about.radius, LEAST_RADIUS_MM)
 
 
-def _grid(center: Array, step: float, counts: tuple[int, int, int], device: torch.device) -> Tensor:
-    axes = [tensor(c + (np.arange(n) - (n - 1) / 2) * step, device) for c, n in zip(center, counts, strict=True)]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+def _grid(center: Array, step: float, counts: tuple[int, int, int], axes: Array, device: torch.device) -> Tensor:
+    along = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in counts], indexing="ij"), -1)
+    return tensor(center + step * along @ axes.T, device)
 
 
-def _moments(p: np.ndarray, first: Array, step: float) -> Moments:
-    affine = np.diag([step, step, step, 1.0])
+def _moments(p: np.ndarray, first: Array, step: float, axes: Array = STRAIGHT) -> Moments:
+    affine = np.eye(4)
+    affine[:3, :3] = step * axes
     affine[:3, 3] = first
     return moments(Volume(p, affine))
 
@@ -315,15 +332,18 @@ def _read_back(looks: Sequence[_Look], scan: _Scan) -> np.ndarray:
     shape = scan.data.shape[1:]
     out = np.zeros(shape, dtype=np.float32)
     for look in looks:
-        center, step, device = look.center, look.step, look.likely.device
-        half = (look.likely.shape[0] - 1) / 2 * step
-        low = np.maximum(np.ceil((center - half) / scan.spacing), 0).astype(int)
-        high = np.minimum(np.floor((center + half) / scan.spacing).astype(int) + 1, shape)
-        axes = [tensor(np.arange(a, b) * s, device) for a, b, s in zip(low, high, scan.spacing, strict=True)]
-        to_voxel = np.eye(4) / step
-        to_voxel[:3, 3] = -(center - half) / step
-        to_voxel[3, 3] = 1
-        where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-        inside = sample(look.likely[None], tensor(to_voxel, device), where)[0]
-        out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = inside.cpu().numpy()
+        step, device, last = look.step, look.likely.device, look.likely.shape[0] - 1
+        half = last / 2 * step * np.abs(look.axes).sum(1)
+        low = np.maximum(np.ceil((look.center - half) / scan.spacing), 0).astype(int)
+        high = np.minimum(np.floor((look.center + half) / scan.spacing).astype(int) + 1, shape)
+        places = [np.arange(a, b) * s for a, b, s in zip(low, high, scan.spacing, strict=True)]
+        where = tensor(np.stack(np.meshgrid(*places, indexing="ij"), -1), device)
+        to_voxel = np.eye(4)
+        to_voxel[:3, :3] = look.axes.T / step
+        to_voxel[:3, 3] = last / 2 - to_voxel[:3, :3] @ look.center
+        likely = sample(look.likely[None], tensor(to_voxel, device), where)[0].cpu().numpy()
+        index = where @ tensor(to_voxel[:3, :3].T, device) + tensor(to_voxel[:3, 3], device)
+        box = out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
+        reached = ((index >= 0) & (index <= last)).all(-1).cpu().numpy()
+        box[reached] = likely[reached]
     return out

@@ -19,8 +19,10 @@ from posepipe.registration.masking import (
     DOUBTFUL,
     LESS_NARROW,
     NARROW,
+    STRAIGHT,
     SURE_COUNTS,
     THICK_LIMIT,
+    TURNED,
     BrainFinder,
     _Look,
     _outline,
@@ -141,14 +143,15 @@ def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(fi
 
 
 @pytest.mark.parametrize("narrow", [0.2, 0.9])
-def test_the_outline_is_the_mean_of_looks_of_two_widths(finder, monkeypatch, narrow):
-    """A voxel is brain where 0.45 of the ball's size is likely enough: once by a wider look of just so much, once of too little."""
+def test_the_outline_is_the_mean_of_looks_of_two_widths_along_other_axes(finder, monkeypatch, narrow):
+    """A voxel is brain where 0.45, the limit for the ball's size, is likely: once with a wider look of just so much, once of too little."""
     voxels = {}
     for by in (-0.01, 0.01):
         likely = {NARROW: narrow, LESS_NARROW: 2 * (0.45 + by) - narrow}
 
-        def answered(network, scan, about, width, likely=likely):
-            look = _outline(network, scan, about, width)
+        def answered(*asked, likely=likely):
+            look, (width, *axes) = _outline(*asked), asked[3:]
+            assert [np.array_equal(a, TURNED) for a in axes] == ([True] if width == LESS_NARROW else [])
             return replace(look, likely=torch.where(look.likely > 0.5, likely[width], 0.0))
 
         monkeypatch.setattr("posepipe.registration.masking._outline", answered)
@@ -168,6 +171,31 @@ def test_where_a_narrower_look_does_not_reach_the_wider_counts():
     inside = np.abs(np.indices((9, 9, 9)) - 4).max(0)
     assert np.allclose(found[inside <= 1], 0.2) and np.allclose(found[(inside > 1) & (inside <= 3)], 0.9) and not found[inside > 3].any()
     assert np.allclose(_read_back((narrow, wide), scan)[inside <= 3], 0.9)
+
+
+@pytest.mark.parametrize("axes", [STRAIGHT, TURNED])
+def test_what_is_seen_along_any_axes_is_read_back_where_it_is(axes):
+    """Intensities that grow along all three axes of the scan, each by its own measure, so that every place has its own."""
+    assert np.allclose(axes @ axes.T, np.eye(3)) and np.linalg.det(axes) > 0
+    spacing, shape = np.array([1.0, 1.5, 2.0]), (40, 30, 24)
+    grows = np.einsum("axyz,a->xyz", np.indices(shape), spacing * [1, 2, 3])
+    scan = _Scan(torch.as_tensor(grows, dtype=torch.float32)[None], spacing)
+    center = np.array([19.0, 22.0, 24.0])
+    cube = scan.cube(center, 1.2, (16,) * 3, axes)[0, 0]
+    assert float(cube[15, 8, 8] - cube[0, 8, 8]) == pytest.approx(15 * 1.2 * axes[:, 0] @ [1, 2, 3], rel=1e-4)
+    about = Moments(center, np.eye(3), 0.1)
+    found = _read_back([_Look(cube, center, 1.2, about, 1.0, axes)], scan)
+    away = np.abs((np.moveaxis(np.indices(shape), 0, -1) * spacing - center) @ axes).max(-1)
+    assert np.allclose(found[away < 8.9], grows[away < 8.9], atol=1e-2) and not found[away > 9.1].any()
+
+
+def test_the_brain_is_where_a_turned_look_sees_it(finder):
+    """A ball beside the middle of what is looked at."""
+    scan, about = _Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing), Moments(np.array([44.0, 40.0, 40.0]), 145 * np.eye(3), 92.0)
+    for axes in (STRAIGHT, TURNED):
+        with torch.inference_mode():
+            look = _outline(finder._edge, scan, about, 1.0, axes)
+        assert np.linalg.norm(look.about.center - [40, 42, 44]) < 1 and look.about.millilitres == pytest.approx(92, rel=0.1)
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -240,16 +268,43 @@ def test_what_may_be_a_brain_is_masked_and_said_to_be_doubtful(mask_weights, mon
     assert len(mask.warnings) == doubts and all("doubt that what they masked is a brain" in told for told in mask.warnings)
 
 
-def test_of_what_may_be_a_brain_the_likeliest_is_masked(mask_weights, monkeypatch):
-    """A second, smaller ball, of which the networks are a little surer, though of neither sure enough."""
+@pytest.fixture
+def two_balls(mask_weights, monkeypatch):
+    """A finder, an image of two balls, the smaller of them, and how like a brain the larger and the smaller are to be."""
     finder = BrainFinder(mask_weights(0.5))
     none = np.zeros(SHAPE, bool)
     both, small = np.concatenate([ball(), ball(9)]), np.concatenate([none, ball(9)])
-    image = volume(np.where(both, 100, 10))
+
+    def liked(large: float, less: float) -> BrainFinder:
+        monkeypatch.setattr(finder, "_likeness", lambda image, scan, look, least: large if look.about.millilitres > 50 else less)
+        return finder
+
+    return volume(np.where(both, 100, 10)), small, liked
+
+
+def test_of_what_may_be_a_brain_the_likeliest_is_masked(two_balls, monkeypatch):
+    """The networks are a little surer of the smaller ball, though of neither sure enough."""
+    image, small, liked = two_balls
+    finder = liked(19.0, 19.5)
     monkeypatch.setattr(finder._fine, "least", 1e9)
     monkeypatch.setattr(finder._edge, "least", 20.0)
-    monkeypatch.setattr(finder, "_likeness", lambda image, scan, look, least: 19.0 if look.about.millilitres > 50 else 19.5)
     assert overlap(finder.find(image).volume.data, small) > 0.8
+
+
+@pytest.mark.parametrize(("beyond", "first"), [(DOUBT, True), (DOUBT - 0.01, False)])
+def test_where_the_first_is_sure_to_be_a_brain_no_other_place_is_looked_at(two_balls, monkeypatch, beyond, first):
+    image, small, liked = two_balls
+    finder, places = liked(20.0 + beyond, 21.0), []
+    monkeypatch.setattr(finder._fine, "least", 20.0)
+    settled = finder._settled
+    monkeypatch.setattr(finder, "_settled", lambda scan, center, radius: places.append(center) or settled(scan, center, radius))
+    assert (overlap(finder.find(image).volume.data, small) < 0.1) is first
+    assert len(places) == (1 if first else 2)
+
+
+def test_of_networks_that_do_not_say_how_like_a_brain_is_enough_the_likeliest_counts(two_balls):
+    image, small, liked = two_balls
+    assert overlap(liked(19.0, 19.5).find(image).volume.data, small) > 0.8
 
 
 @pytest.mark.parametrize(("least", "margin", "sure"), [(20.0, DOUBT, True), (20.0, DOUBT - 0.01, False), (-np.inf, 0.0, True)])
