@@ -115,13 +115,14 @@ class MaskBench:
         try:
             found = self._finder.find(image)
         except MaskError:
-            seconds = time.perf_counter() - begun
+            found = None
+        row["seconds"] = time.perf_counter() - begun
+        if found is not None and truth is not None and not found.sure and self._pose(case, image)["qc"] == "failed":
+            found = None  # posepipe would not give this mask
+        if found is None:
             none = None if case.mask is None and truth is None else 0.0
-            return row | {"seconds": seconds, "dice": none, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
-        seconds = time.perf_counter() - begun
+            return row | {"dice": none, "ml": 0.0, "true_ml": None, "mm": None, "warnings": "no brain"}
         about = moments(found.volume)
-        if truth is not None and not found.sure and self._pose(case, image)["qc"] == "failed":  # posepipe would not give this mask
-            return row | {"seconds": seconds, "dice": 0.0, "mm": None, "ml": 0.0, "true_ml": None, "warnings": "no brain"}
         if case.mask is not None:
             truth = given_mask(load_volume(case.mask), image).volume
         center = case.marks.brain if case.marks and case.part == "epi" else None
@@ -131,7 +132,7 @@ class MaskBench:
             center, true_ml = meant.center, meant.millilitres
             shared = overlap(truth.data, found.volume.data)
         return row | {
-            "seconds": seconds, "dice": shared, "ml": about.millilitres, "true_ml": true_ml,
+            "dice": shared, "ml": about.millilitres, "true_ml": true_ml,
             "mm": None if center is None else float(np.linalg.norm(about.center - center)),
             "warnings": "; ".join(found.warnings),
         }  # fmt: skip

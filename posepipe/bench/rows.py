@@ -22,7 +22,7 @@ class PartFile:
         """Write ``row`` at once; numbers to five digits after the point."""
         tidy = {k: "" if v is None else f"{v:.5f}" if isinstance(v, float) else str(v) for k, v in row.items()}
         with self._path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, list(tidy))
+            writer = csv.DictWriter(stream, list(self.rows[0] if self.rows else tidy))
             if stream.tell() == 0:
                 writer.writeheader()
             writer.writerow(tidy)

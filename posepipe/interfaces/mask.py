@@ -24,7 +24,7 @@ class _BrainMaskInputSpec(BaseInterfaceInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, seconds")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, sure, seconds")
     source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")

@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path):
         stream.write("2,4.0")  # cut short
     again = PartFile(path)
     assert [r["trial"] for r in again.rows] == ["0", "1"]
-    again.add({"trial": 2, "degrees": 3.0, "confidence": 0.1})
+    again.add({"confidence": 0.1, "degrees": 3.0, "trial": 2})
     assert read_rows([path, tmp_path / "none.csv"]) == [
         {"trial": "0", "degrees": "0.33333", "confidence": ""},
         {"trial": "1", "degrees": "2.00000", "confidence": "0.50000"},

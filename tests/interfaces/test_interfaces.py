@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.pose import PoseQuality
-from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of
+from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, mask_to_record, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import MASK_NETWORKS, hashes
@@ -141,13 +142,13 @@ def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) 
 def test_what_may_be_no_brain_and_fits_nowhere_is_none(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
     """The same pose, mask and template; only that the networks are not sure of the mask, and that it overlaps too little."""
     mask, initial, refined = (results[k] for k in ("mask", "initial", "refined"))
-    records = {}
-    for name, of in (("mask", mask), ("refined", refined)):
-        record = read_json(of.out_record)
-        record |= {"sure": False} if name == "mask" else {"similarity": record["similarity"] | {"Dice": {"before": 0.3, "after": 0.4}}}
-        records[name] = str(write_json(tmp_path / f"{name}.json", record))
+    image = case["folder"] / "image.nii.gz"
+    unsure = mask_to_record(replace(mask_of(mask.out_mask, mask.out_record), sure=False), load_volume(image))
+    little = read_json(refined.out_record)
+    little["similarity"]["Dice"] = {"before": 0.3, "after": 0.4}
+    records = {name: str(write_json(tmp_path / f"{name}.json", record)) for name, record in (("mask", unsure), ("refined", little))}
     given = {
-        "in_file": str(case["folder"] / "image.nii.gz"), "in_mask": mask.out_mask, "initial_pose": initial.out_pose,
+        "in_file": str(image), "in_mask": mask.out_mask, "initial_pose": initial.out_pose,
         "initial_record": initial.out_record, "refined_pose": refined.out_pose, **template_inputs(case["template"]),
     }  # fmt: skip
     (tmp_path / "one").mkdir()
