@@ -45,9 +45,10 @@ _CONVERSION = (
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
-    "network": "The brain was masked by two convolutional networks, of which one finds it in the whole image and one looks closer; they "
-    "were trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
-    "auto": "In brain-extracted images the nonzero voxels were taken for the brain mask; in others the brain was masked by two "
+    "network": "The brain was masked by three convolutional networks, of which one finds it in the whole image, one looks closer and one "
+    "draws its outline; they were trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. "
+    "2022).",
+    "auto": "In brain-extracted images the nonzero voxels were taken for the brain mask; in others the brain was masked by three "
     "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
 }
 _INIT = {

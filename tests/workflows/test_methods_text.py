@@ -32,7 +32,7 @@ def test_what_ran_is_read_from_the_sidecars():
 
 def test_masks_by_network_are_told_and_cited():
     text = citation_of([RAN, Methods("T2w", "CRL", "T2w", "network", "search", "torch")], ["0.1.0"])
-    assert "masked by two convolutional networks" in text and text.count("doi:10.1016/j.neuroimage.2022.119474") == 1
+    assert "masked by three convolutional networks" in text and text.count("doi:10.1016/j.neuroimage.2022.119474") == 1
     assert "SynthStrip" not in citation_of([RAN], ["0.1.0"])
 
 

@@ -97,8 +97,8 @@ def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings)
     [
         ("auto", True, False, "masks that came with the images"),
         ("auto", False, True, "In brain-extracted images"),
-        ("network", True, True, "masked by two convolutional networks"),
-        ("network", False, True, "masked by two convolutional networks"),
+        ("network", True, True, "masked by three convolutional networks"),
+        ("network", False, True, "masked by three convolutional networks"),
         ("nonzero", False, False, "nonzero voxels"),
     ],
 )
