@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -54,8 +54,8 @@ is taken again, about what it shows, until it settles (11), and once a little wi
 either, for what is seen on one grid by chance is not seen on the other (13 and 14)."""
 STRAIGHT = np.eye(3)
 TURNED = np.array([[2.0, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
-"""Columns are the axes of a look's grid: the scan's, or these after a sixth of a turn about their diagonal, as far from any half or
-quarter turn as can be."""
+"""Columns are the axes of a look's grid: the scan's, or these after a sixth of a turn about their diagonal, 60° from what any half
+or quarter turns make of the scan's (62.8° is the most that axes can be)."""
 MOST_MILLILITRES = 1000.0
 """No fetus's or newborn's brain holds nearly as much."""
 LIMITS, LIMIT_MILLILITRES = (0.45, 0.75), (250.0, 350.0)
@@ -122,7 +122,7 @@ class _Look:
     step: float
     about: Moments
     sure: float
-    axes: Array = field(default_factory=lambda: STRAIGHT)
+    axes: Array
 
 
 class _Network:
@@ -189,14 +189,15 @@ class BrainFinder:
         return BrainMask(mask.volume, mask.source, (*doubts, *mask.warnings), dict(self.weights), sure=margin >= DOUBT)
 
     def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
-        """Last looks at what the ``hints`` lead to, each with how much more like a brain it is than the least. Where nothing is enough by
-        what ``mask-fine`` sees, what ``mask-edge`` sees there counts: of a brain that is seen badly it knows more."""
+        """Last looks at what the ``hints`` lead to, up to the first that is sure to be a brain, each with how much more like one it is than
+        the least. Where nothing is enough by what ``mask-fine`` sees, what ``mask-edge`` sees there counts: of a brain seen badly it knows
+        more."""
         likely: list[tuple[float, _Look]] = []
         for center, radius in hints:
             look = self._settled(scan, center, radius)
             if look is not None:
                 likely.append((self._likeness(image, scan, look, self._fine.least), look))
-                if DOUBT <= likely[-1][0] - self._fine.least < np.inf:  # sure to be one: no need to look elsewhere
+                if DOUBT <= likely[-1][0] - self._fine.least < np.inf:
                     break
         judged = _margins(likely, self._fine.least)
         if judged and max(margin for margin, _ in judged) >= 0:

@@ -166,7 +166,7 @@ def test_where_a_narrower_look_does_not_reach_the_wider_counts():
     scan = _Scan(torch.zeros(1, 9, 9, 9), np.ones(3))
     center = np.full(3, 4.0)
     about = Moments(center, np.eye(3), 0.1)
-    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step, about, p) for p, step in ((0.9, 2.0), (0.2, 1.0)))
+    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step, about, p, STRAIGHT) for p, step in ((0.9, 2.0), (0.2, 1.0)))
     found = _read_back((wide, narrow), scan)
     inside = np.abs(np.indices((9, 9, 9)) - 4).max(0)
     assert np.allclose(found[inside <= 1], 0.2) and np.allclose(found[(inside > 1) & (inside <= 3)], 0.9) and not found[inside > 3].any()
