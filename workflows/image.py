@@ -13,7 +13,7 @@ from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
-from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
+from posepipe.interfaces.pose import FoundBrain, InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.template import template_inputs
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
@@ -30,8 +30,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
-        inputnode → mask → (conversion →) initial → refined → quality, apply, figure → derivatives
+        inputnode → mask (→ brain) (→ conversion) → initial → refined → quality, apply, figure → derivatives
 
+    Where networks may have masked the brain, ``brain`` is what of that fits the template.
     A T1w image that is converted to T2-like contrast is aligned by its conversion; what is written is the image itself.
 
     Parameters
@@ -73,17 +74,29 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
 
     # named even if they are the package's own, so that Nipype sees when they have changed
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
-    mask = _mask_node(plan, settings, networks, of_torch)
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
-    refining = {"method": settings.refine, "seed": settings.random_seed}
     of_refining = omp_nthreads if settings.refine == "ants" else of_torch
-    refined = _node(RefinePose(num_threads=of_refining, **refining, **compute), "refinement", of_refining)
+    refining = {"seed": settings.random_seed, "num_threads": of_refining, **compute}
+    refined = _node(RefinePose(method=settings.refine, **refining), "refinement", of_refining)
     quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
 
     given: list[Any] = [("image", "in_file")]
+    if uses_mask_networks(plan.image, settings.mask):
+        finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=of_torch, **networks)
+        masks = _node(finding, "mask", of_torch)
+        fitting = FoundBrain(init=settings.init, refine=settings.refine, converted=plan.converted, **networks, **refining)
+        mask = _node(fitting, "brain", of_refining)
+        workflow.connect([
+            (inputnode, mask, given),
+            (masks, mask, [
+                ("out_mask", "in_mask"), ("out_record", "mask_record"), ("others", "others"), ("other_records", "other_records"),
+            ]),
+        ])  # fmt: skip
+    else:
+        masks = mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
     aligned: tuple[Any, list[Any]] = (inputnode, given)
     if plan.converted:
         convert = _node(ContrastConvert(device=settings.device, torch_threads=of_torch, **networks), "conversion", of_torch)
@@ -95,7 +108,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
             (convert, derivatives, [("out_file", "in_synth"), ("out_record", "convert_record")]),
         ])  # fmt: skip
     workflow.connect([
-        (inputnode, mask, [*given, ("mask", "in_mask")]),
+        (inputnode, masks, [*given, ("mask", "in_mask")]),
         (aligned[0], initial, aligned[1]),
         (aligned[0], refined, aligned[1]),
         (inputnode, quality, given),
@@ -132,13 +145,6 @@ def image_wf_name(plan: ImagePlan) -> str:
 
 def _node(interface: Any, name: str, threads: int) -> pe.Node:
     return pe.Node(interface, name=name, n_procs=threads, mem_gb=_MEM_GB)
-
-
-def _mask_node(plan: ImagePlan, settings: Settings, networks: dict[str, str], threads: int) -> pe.Node:
-    if not uses_mask_networks(plan.image, settings.mask):
-        return pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
-    finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=threads, **networks)
-    return _node(finding, "mask", threads)
 
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:

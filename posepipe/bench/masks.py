@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from scipy import ndimage
 from ..errors import MaskError
 from ..geometry import random_rotations, so3
 from ..geometry.so3 import Array
-from ..imaging.mask import given_mask, nonzero_mask
+from ..imaging.mask import BrainMask, given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
-from ..registration.aligner import Aligner
+from ..registration.aligner import Aligner, Alignment
 from ..registration.masking import BrainFinder
 from ..training.scene_files import Landmarks, read_landmarks
 from ..training.split import load_split
@@ -112,13 +112,10 @@ class MaskBench:
         """The mask of ``image`` against ``truth``, the case's drawn mask, or its landmark."""
         row: dict[str, object] = {"part": case.part, "name": case.name, "kept": case.kept, "kind": kind, "trial": trial}
         begun = time.perf_counter()
-        try:
-            found = self._finder.find(image)
-        except MaskError:
-            found = None
+        found = _mask(lambda: self._finder.find(image))
         row["seconds"] = time.perf_counter() - begun
-        if found is not None and truth is not None and not found.sure and self._pose(case, image)["qc"] == "failed":
-            found = None  # posepipe would not give this mask
+        if found is not None and truth is not None and not found.sure:  # posepipe gives the mask that fits a template, if one does
+            found = _mask(lambda: self._aligned(case, image).mask)
         if found is None:
             none = None if case.mask is None and truth is None else 0.0
             return row | {"dice": none, "ml": 0.0, "true_ml": None, "mm": None, "warnings": "no brain"}
@@ -137,11 +134,14 @@ class MaskBench:
             "warnings": "; ".join(found.warnings),
         }  # fmt: skip
 
+    def _aligned(self, case: MaskCase, image: Volume) -> Alignment:
+        return self._aligner.align(image, "estimate" if case.weeks is None else case.weeks)
+
     def _pose(self, case: MaskCase, image: Volume) -> dict[str, object]:
         """The pose without a mask given: against the landmarks' where there are any; its rotation from the canonical frame."""
         begun = time.perf_counter()
         try:
-            found = self._aligner.align(image, "estimate" if case.weeks is None else case.weeks)
+            found = self._aligned(case, image)
         except MaskError:
             return NO_POSE | {"qc": "failed"}
         seconds = time.perf_counter() - begun
@@ -155,6 +155,14 @@ class MaskBench:
             "degrees": degrees, "seconds_all": seconds, "qc": found.quality.qc, "confidence": found.quality.confidence,
             "rotvec": " ".join(f"{x:.6f}" for x in so3.log(rotation)),
         }  # fmt: skip
+
+
+def _mask(found: Callable[[], BrainMask]) -> BrainMask | None:
+    """A mask; None where there is no brain."""
+    try:
+        return found()
+    except MaskError:
+        return None
 
 
 def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import AgeError, BidsError, PosepipeError
 from ..plan import planned_mask, uses_mask_networks
-from ..settings import ESTIMATED, Settings
+from ..settings import ESTIMATE, ESTIMATED, Settings
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, CohortSeries
     from ..bids import Age, InputImage
     from ..registration.age import AgeEstimate
     from ..registration.age_estimator import AgeEstimator
+    from ..registration.aligner import Aligner
     from ..registration.masking import BrainFinder
 
 FOLDER = "ages"
@@ -61,7 +62,11 @@ class AgesOfImages:
             mode = self._settings.mask
             given = load_volume(image.mask) if image.mask is not None and planned_mask(image, mode) == "given" else None
             mask = brain_mask(volume, given, mode, lambda: self._finder)
-            return self._estimators[contrast].estimate(volume, mask.volume)
+            if mask.sure:
+                return self._estimators[contrast].estimate(volume, mask.volume)
+            guess = self._aligner.align_masked(volume, mask, ESTIMATE, contrast=contrast).guess  # of what fits a template
+            assert guess is not None
+            return guess
         except PosepipeError:
             raise
         except Exception as error:  # an odd image is a failure of its own, not of the whole plan
@@ -106,6 +111,18 @@ class AgesOfImages:
         from ..registration.deep import PoseNetworks
 
         return PoseNetworks(self._settings.weights, device=self._device)
+
+    @cached_property
+    def _aligner(self) -> Aligner:
+        from ..registration.aligner import Aligner
+
+        same = ("atlas", "init", "refine", "convert", "age_policy", "device", "weights")
+        return Aligner(
+            atlas_dirs=self._settings.atlas_dir,
+            threads=self._settings.omp_nthreads or 1,
+            seed=self._settings.random_seed,
+            **{name: getattr(self._settings, name) for name in same},
+        )
 
     @cached_property
     def _finder(self) -> BrainFinder:

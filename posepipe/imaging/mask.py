@@ -32,13 +32,16 @@ SPILL = 0.25
 @dataclass(frozen=True, eq=False)
 class BrainMask:
     """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from; ``weights``, name → SHA-256, of the
-    networks that made it; ``sure``: it is not near to what they take for no brain."""
+    networks that made it; ``sure``: it is not near to what they take for no brain; ``others``: where it is not, what else may be the
+    brain, by ``place``, the likeliest, 0, first."""
 
     volume: Volume
     source: str
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     sure: bool = True
+    others: tuple[BrainMask, ...] = ()
+    place: int = 0
 
     @property
     def voxels(self) -> int:

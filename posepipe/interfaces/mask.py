@@ -24,7 +24,9 @@ class _BrainMaskInputSpec(BaseInterfaceInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, sure, seconds")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, sure, place, seconds")
+    others = traits.List(File(exists=True), desc="where the networks are not sure of it, what else may be the brain, likeliest first")
+    other_records = traits.List(File(exists=True), desc="their records")
     source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
@@ -46,11 +48,14 @@ class BrainMask(SimpleInterface):
             use_given = isdefined(self.inputs.in_mask) and self.inputs.mode in {"auto", "given"}
             given = load_volume(self.inputs.in_mask) if use_given else None
             mask = brain_mask(image, given, self.inputs.mode, self._finder)
-            path = save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz")
-        record |= mask_to_record(mask, image)
+            named = {"mask": mask, **{f"other-{k}": other for k, other in enumerate(mask.others, 1)}}
+            paths = [str(save_volume(one.volume, Path(runtime.cwd) / f"{name}.nii.gz")) for name, one in named.items()]
+        records = [write_record(runtime.cwd, name, record | mask_to_record(one, image)) for name, one in named.items()]
         self._results = {
-            "out_mask": str(path),
-            "out_record": write_record(runtime.cwd, "mask", record),
+            "out_mask": paths[0],
+            "out_record": records[0],
+            "others": paths[1:],
+            "other_records": records[1:],
             "source": mask.source,
             "millilitres": mask.millilitres,
             "warnings": list(mask.warnings),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from .records import initial_of, initial_to_record, mask_of, refined_of, stopwatch, write_record
 from .template import TemplateInputSpec, target_of
+
+if TYPE_CHECKING:
+    from ..imaging.mask import BrainMask
+    from ..registration import initial, refine
 
 
 class _ComputeInputSpec(TemplateInputSpec):
@@ -36,6 +41,72 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
 
 
+def _weights_folder(inputs: Any) -> Path | None:
+    return Path(inputs.weights).parent if isdefined(inputs.weights) else None
+
+
+class _Fitted(NamedTuple):
+    """A mask, and the pose found by it."""
+
+    mask: BrainMask
+    initial: initial.InitialPose
+    refined: refine.Refined
+
+
+class _FoundBrainInputSpec(_ComputeInputSpec):
+    mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
+    others = traits.List(File(exists=True), usedefault=True, desc="what else may be the brain, from BrainMask")
+    other_records = traits.List(File(exists=True), usedefault=True, desc="their records")
+    converted = traits.Bool(False, usedefault=True, desc="whether the image is aligned in T2-like contrast, made of it by the networks")
+    init = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
+    refine = traits.Enum("ants", "torch", "none", usedefault=True, desc="how the pose is refined")
+    seed = traits.Int(0, usedefault=True, desc="seed of the voxels that are sampled")
+    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
+
+
+class _FoundBrainOutputSpec(TraitedSpec):
+    out_mask = File(exists=True, desc="the mask that fits the template")
+    out_record = File(exists=True, desc="its record")
+
+
+class FoundBrain(SimpleInterface):
+    """The mask, or what of the others fits the template better, where the networks are not sure of it. Fails where none fits: then the
+    image holds no brain."""
+
+    input_spec = _FoundBrainInputSpec
+    output_spec = _FoundBrainOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from ..registration.found import best_found
+
+        given = self.inputs
+        masks, records = [given.in_mask, *given.others], [given.mask_record, *given.other_records]
+        likeliest, *others = (mask_of(*one) for one in zip(masks, records, strict=True))
+        k = 0
+        if not likeliest.sure:
+            fitting = best_found(replace(likeliest, others=tuple(others)), self._aligned, str(given.in_file))
+            k = 1 + others.index(fitting.mask) if fitting.mask in others else 0
+        self._results = {"out_mask": masks[k], "out_record": records[k]}
+        return runtime
+
+    def _aligned(self, mask: BrainMask) -> _Fitted:
+        from ..registration.conversion import Converter
+        from ..registration.deep import PoseNetworks
+        from ..registration.initial import initial_pose
+        from ..registration.refine import refine_pose
+
+        given = self.inputs
+        image, _, target, device = _prepare(given)
+        folder = _weights_folder(given)
+        seen = Converter(folder, device).convert(image, mask.volume).volume if given.converted else image
+        networks = PoseNetworks(folder, device=device)
+        initial = initial_pose(seen, mask.volume, target, method=given.init, device=device, networks=networks)
+        refined = refine_pose(
+            seen, mask.volume, target, initial.pose, method=given.refine, threads=given.num_threads, seed=given.seed, device=device
+        )
+        return _Fitted(mask, initial, refined)
+
+
 class _InitialPoseInputSpec(_ComputeInputSpec):
     method = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
@@ -61,7 +132,6 @@ class InitialPose(SimpleInterface):
         record: dict[str, Any] = {}
         with stopwatch(record):
             image, mask, target, device = _prepare(self.inputs)
-            folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
             initial = initial_pose(
                 image,
                 mask,
@@ -69,7 +139,7 @@ class InitialPose(SimpleInterface):
                 method=self.inputs.method,
                 age_known=self.inputs.age_known,
                 device=device,
-                networks=PoseNetworks(folder, device=device),
+                networks=PoseNetworks(_weights_folder(self.inputs), device=device),
             )
         record |= initial_to_record(initial)
         self._results = {
@@ -140,13 +210,13 @@ class _PoseQualityOutputSpec(TraitedSpec):
 
 
 class PoseQuality(SimpleInterface):
-    """Whether a pose can be trusted, and why not. Fails where that makes clear that the image holds no brain."""
+    """Whether a pose can be trusted, and why not."""
 
     input_spec = _PoseQualityInputSpec
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from ..registration.quality import check_found, judge_pose
+        from ..registration.quality import judge_pose
 
         record: dict[str, Any] = {}
         with stopwatch(record):
@@ -163,7 +233,6 @@ class PoseQuality(SimpleInterface):
                 scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
             )
-        check_found(mask, initial, refined, str(self.inputs.in_file if isdefined(self.inputs.in_file) else self.inputs.in_mask))
         record |= {
             "qc": quality.qc,
             "reasons": list(quality.reasons),

@@ -112,6 +112,7 @@ def mask_to_record(mask: BrainMask, image: Volume) -> dict[str, Any]:
         "warnings": list(mask.warnings),
         "weights": dict(mask.weights),
         "sure": mask.sure,
+        "place": mask.place,
     }
 
 
@@ -125,5 +126,11 @@ def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
 
     record = read_json(record_file)
     volume = load_volume(mask_file, np.uint8)
-    sure = record.get("sure", True)  # older records do not say
-    return BrainMask(volume.with_data(volume.data > 0), record["source"], tuple(record["warnings"]), record["weights"], sure)
+    return BrainMask(
+        volume.with_data(volume.data > 0),
+        record["source"],
+        tuple(record["warnings"]),
+        record["weights"],
+        sure=record.get("sure", True),  # older records do not say
+        place=record.get("place", 0),
+    )

@@ -29,9 +29,10 @@ from .brain import Brain
 from .comparison import Comparison
 from .conversion import Converted, Converter
 from .deep import PoseNetworks
+from .found import best_found
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
-from .quality import Quality, check_found, judge_pose
+from .quality import Quality, judge_pose
 from .refine import REFINE_METHODS, Refined, refine_pose
 from .target import SPACING, Target
 
@@ -41,7 +42,7 @@ class Alignment:
     """One image in the frame of one template.
 
     ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
-    ``age_error`` is the standard error (weeks) of an ``age`` that was estimated, None where it was given. ``conversion`` is the image in
+    ``guess`` is the estimate of an ``age`` that was not given. ``conversion`` is the image in
     T2-like contrast by which a T1w image was aligned, None where it was aligned as it is.
     """
 
@@ -58,8 +59,13 @@ class Alignment:
     quality: Quality
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
-    age_error: float | None = None
+    guess: AgeEstimate | None = None
     conversion: Converted | None = None
+
+    @property
+    def age_error(self) -> float | None:
+        """The standard error (weeks) of an ``age`` that was estimated, None where it was given."""
+        return self.guess.error if self.guess else None
 
     @property
     def converted(self) -> Volume | None:
@@ -193,50 +199,60 @@ class Aligner:
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
                 brain = brain_mask(volume, given, self.mask, lambda: self._finder)
-            guess: AgeEstimate | None = None
-            if isinstance(age, str):
-                with _timed(seconds, "age"):
-                    guess = self._estimate(age, volume, brain.volume, kind)
-                age = guess.weeks
-            choice: Choice = choose_template(
-                self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy,
-                onto=template_contrast(kind, self.convert),
-            )  # fmt: skip
-            with _timed(seconds, "template"):
-                target = self.target(choice.template)
-                if self.init == "search":
-                    _ = target.bank
-            conversion: Converted | None = None
-            if converts(kind, choice.contrast, self.convert):
-                with _timed(seconds, "convert"):
-                    conversion = self._converter.convert(volume, brain.volume)
-            seen = conversion.volume if conversion else volume
-            with _timed(seconds, "prepare"):
-                compare = Comparison.of(seen, brain.volume, target, self.device)
-            with _timed(seconds, "init"):
-                initial = initial_pose(
-                    seen,
-                    brain.volume,
-                    target,
-                    method=self.init,
-                    age_known=age is not None,
-                    compare=compare,
-                    networks=self._networks,
-                )
-            with _timed(seconds, "refine"):
-                refined = refine_pose(
-                    seen,
-                    brain.volume,
-                    target,
-                    initial.pose,
-                    method=self.refine,
-                    threads=self.threads or torch.get_num_threads(),
-                    seed=self.seed,
-                    compare=compare,
-                )
-            scanned = Brain.prepare(volume, brain.volume, SPACING, self.device) if conversion else compare.brain
-            quality = judge_pose(initial, refined, brain, target, age, scanned=scanned, contrast=kind)
-        check_found(brain, initial, refined, volume.source)
+            return self.align_masked(volume, brain, age, contrast=kind, seconds=seconds)
+
+    def align_masked(
+        self, volume: Volume, brain: BrainMask, age: float | str | None, *, contrast: str, seconds: dict[str, float] | None = None
+    ) -> Alignment:
+        """The same of an image in ``contrast`` that has its mask, or by what of the mask's others fits better, where it is not sure.
+        ``seconds`` of earlier stages come before those of this; stages that are done again add up."""
+        spent = dict(seconds or {})
+        return best_found(brain, lambda mask: self._aligned(volume, mask, age, contrast, spent), volume.source)
+
+    def _aligned(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> Alignment:
+        guess: AgeEstimate | None = None
+        if isinstance(age, str):
+            with _timed(seconds, "age"):
+                guess = self._estimate(age, volume, brain.volume, kind)
+            age = guess.weeks
+        choice: Choice = choose_template(
+            self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy,
+            onto=template_contrast(kind, self.convert),
+        )  # fmt: skip
+        with _timed(seconds, "template"):
+            target = self.target(choice.template)
+            if self.init == "search":
+                _ = target.bank
+        conversion: Converted | None = None
+        if converts(kind, choice.contrast, self.convert):
+            with _timed(seconds, "convert"):
+                conversion = self._converter.convert(volume, brain.volume)
+        seen = conversion.volume if conversion else volume
+        with _timed(seconds, "prepare"):
+            compare = Comparison.of(seen, brain.volume, target, self.device)
+        with _timed(seconds, "init"):
+            initial = initial_pose(
+                seen,
+                brain.volume,
+                target,
+                method=self.init,
+                age_known=age is not None,
+                compare=compare,
+                networks=self._networks,
+            )
+        with _timed(seconds, "refine"):
+            refined = refine_pose(
+                seen,
+                brain.volume,
+                target,
+                initial.pose,
+                method=self.refine,
+                threads=self.threads or torch.get_num_threads(),
+                seed=self.seed,
+                compare=compare,
+            )
+        scanned = Brain.prepare(volume, brain.volume, SPACING, self.device) if conversion else compare.brain
+        quality = judge_pose(initial, refined, brain, target, age, scanned=scanned, contrast=kind)
         return Alignment(
             refined.pose,
             choice.template,
@@ -251,7 +267,7 @@ class Aligner:
             quality,
             seconds,
             (*(guess.warnings if guess else ()), *choice.warnings),
-            guess.error if guess else None,
+            guess,
             conversion,
         )
 
@@ -315,7 +331,7 @@ def _contrast_of(source: str) -> str:
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    seconds[stage] = round(time.perf_counter() - start, 4)
+    seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 4)
 
 
 @contextmanager

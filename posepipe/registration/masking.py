@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,7 +48,13 @@ DOUBT = 0.75
 not, by chance from one (docs/experiments-masks.md, 11). Nor is what is so near, or nearer, sure to be one."""
 DOUBTFUL = 1.75
 """Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful; whether it is one, the
-template tells (:func:`~posepipe.registration.quality.check_found`; docs/experiments-masks.md, 12 and 13)."""
+template tells (:func:`~posepipe.registration.found.best_found`; docs/experiments-masks.md, 12 and 13)."""
+PLACES, ELSEWHERE = 3, 0.5
+"""Where the likeliest place is not sure to be a brain, so many may be it in all that lack no more than twice :data:`DOUBTFUL`, each farther
+from likelier ones, or larger or smaller, by half a radius (docs/experiments-masks.md, 16)."""
+DARKER, TIGHT = 2.0, 0.9
+"""What lies about the brain is less often taken for a part of it if the brightness of what is looked at is raised to this power, and where
+more likelihood makes a voxel brain (docs/experiments-masks.md, 15 and 16)."""
 NARROW, LESS_NARROW = 0.65, 0.7
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
 is taken again, about what it shows, until it settles (11), and once a little wider and :data:`TURNED`: the mean of both is better than
@@ -65,6 +72,8 @@ THICK, THICK_LIMIT = 2.0, 0.3
 """Slices so many times as thick as their voxels in plane are a raw stack. There the last look too is that of ``mask-fine``, no narrower,
 and less likelihood will do, for masks drawn in such stacks take in all fluid, and a voxel half brain is brain
 (docs/experiments-masks.md, 8 and 9)."""
+TIGHTER = "the networks are not sure of the mask; of two outlines the tighter fits the template better: look at the mask, or give one"
+NEXT = "what the networks masked first fits the template nowhere; this is the next that may be the brain: look at the mask, or give one"
 DIVISOR = 16
 """The networks halve a grid four times."""
 
@@ -97,6 +106,10 @@ class _Scan:
 
     data: Tensor
     spacing: Array
+
+    def darker(self) -> _Scan:
+        """The same, what is not bright being darker than it is."""
+        return _Scan((self.data / self.data.max()) ** DARKER, self.spacing)
 
     def cube(self, center: Array, step: float, counts: tuple[int, int, int], axes: Array = STRAIGHT) -> Tensor:
         """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart along ``axes`` about ``center``; 0
@@ -161,8 +174,8 @@ class BrainFinder:
     def find(self, image: Volume) -> BrainMask:
         """The brain in ``image``: one piece without holes, on its grid.
 
-        Where nothing is quite like a brain the likeliest is masked, with a warning. Raises :class:`~posepipe.errors.MaskError` where the
-        networks see nothing that may be one.
+        Where nothing is quite like a brain the likeliest is masked, with a warning; where it is not sure to be one the mask names others.
+        Raises :class:`~posepipe.errors.MaskError` where the networks see nothing that may be one.
         """
         scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
         first, coarse = self._seen(scan)
@@ -174,19 +187,35 @@ class BrainFinder:
             seen += self._judged(image, scan, hints)
             if seen and max(margin for margin, _ in seen) >= 0:
                 break
-        margin, best = max(seen, key=lambda one: one[0], default=(-np.inf, None))
-        if best is None or margin < -DOUBTFUL:
+        places = _places(seen)
+        margin = places[0][0] if places else -np.inf
+        if margin < -DOUBTFUL:
             raise no_brain(image.source)
+        looks = [look for _, look in places]
+        mask = self._masked(image, scan, looks[0])
+        doubts = () if margin >= 0 else ("the networks doubt that what they masked is a brain: look at the mask, or give one",)
+        mask = replace(mask, warnings=(*doubts, *mask.warnings), sure=margin >= DOUBT)
+        return mask if mask.sure else replace(mask, others=tuple(self._others(image, scan, *looks)))
+
+    def _masked(self, image: Volume, scan: _Scan, look: _Look, limit: float | None = None) -> BrainMask:
+        """The outline of what was seen in ``look``; ``limit`` is what likelihood makes a voxel brain (default: by its size)."""
         if image.spacing.max() >= THICK * image.spacing.min():
-            likely, limit = _read_back([best, _outline(self._fine, scan, best.about, 1.0)], scan), THICK_LIMIT
+            likely, usual = _read_back([look, _outline(self._fine, scan, look.about, 1.0)], scan), THICK_LIMIT
         else:
-            *_, before, last = self._outlined(scan, best)
+            *_, before, last = self._outlined(scan, look)
             wider = _outline(self._edge, scan, last.about, LESS_NARROW, TURNED)
             likely = (_read_back([before, last], scan) + _read_back([before, wider], scan)) / 2
-            limit = float(np.interp(last.about.millilitres, LIMIT_MILLILITRES, LIMITS))
-        mask = checked_mask(likely > limit, image, "network", image.source)
-        doubts = () if margin >= 0 else ("the networks doubt that what they masked is a brain: look at the mask, or give one",)
-        return BrainMask(mask.volume, mask.source, (*doubts, *mask.warnings), dict(self.weights), sure=margin >= DOUBT)
+            usual = float(np.interp(last.about.millilitres, LIMIT_MILLILITRES, LIMITS))
+        mask = checked_mask(likely > (limit or usual), image, "network", image.source)
+        return replace(mask, weights=dict(self.weights))
+
+    def _others(self, image: Volume, scan: _Scan, first: _Look, *elsewhere: _Look) -> Iterator[BrainMask]:
+        """What may be the brain if the outline of the ``first`` look is not: what of that a darker picture shows, and ``elsewhere``."""
+        others = [(scan.darker(), first, TIGHT, TIGHTER), *((scan, look, None, NEXT) for look in elsewhere)]
+        for place, (seen, look, limit, warning) in enumerate(others):
+            with suppress(MaskError):  # nothing is left of it
+                mask = self._masked(image, seen, look, limit)
+                yield replace(mask, warnings=(warning, *mask.warnings), sure=False, place=place)
 
     def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
         """Last looks at what the ``hints`` lead to, up to the first that is sure to be a brain, each with how much more like one it is than
@@ -256,6 +285,16 @@ class BrainFinder:
             if _change(looks[-1].about, about.center, about.radius) < SETTLED:
                 break
         return looks
+
+
+def _places(seen: Sequence[tuple[float, _Look]]) -> list[tuple[float, _Look]]:
+    """Of what was ``seen``, with how much more like a brain than the least it is, the likeliest at each of the likeliest places."""
+    places: list[tuple[float, _Look]] = []
+    for margin, look in sorted(seen, key=lambda one: -one[0]):
+        apart = all(_change(look.about, of.about.center, of.about.radius) > ELSEWHERE for _, of in places)
+        if margin >= -2 * DOUBTFUL and apart and len(places) < PLACES:
+            places.append((margin, look))
+    return places
 
 
 def _margins(likely: Sequence[tuple[float, _Look]], least: float) -> list[tuple[float, _Look]]:

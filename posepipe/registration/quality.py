@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..imaging.mask import BrainMask, no_brain
+from ..imaging.mask import BrainMask
 from .brain import Brain
 from .closer import NO_FIT
 from .confidence import ConfidenceModel, confidence, load_confidence
+from .found import WHOLE_SEARCHES
 from .initial import InitialPose
 from .looks import contrast_seen
 from .refine import Refined
@@ -16,12 +17,8 @@ from .target import Target
 SMALL, LARGE = 0.65, 1.5
 """Mask volume over the template's outside of which it is implausible for the age."""
 LOW_DICE, BAD_DICE = 0.85, 0.70
-NO_DICE = 0.5
-"""Where mask and template overlap by less, most of what was masked is not the brain: not even a mask of half of it has as little."""
 LOW_MARGIN = 0.02
 MOVED_DEGREES = 15.0
-WHOLE_SEARCHES = {"deep", "search"}
-"""Ways to find a pose that look at every orientation, so that it means something where none fits."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +71,6 @@ def judge_pose(
     reasons.extend((*mask.warnings, *refined.warnings))
     verdict = "fail" if failed else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
-
-
-def check_found(mask: BrainMask, initial: InitialPose, refined: Refined, source: str) -> None:
-    """Raises :class:`~posepipe.errors.MaskError` that names the image, ``source``, where the networks are not sure that what they masked
-    is a brain, and it does not fit the template either: then none was found (docs/experiments-masks.md, 13)."""
-    score, overlap = initial.hypotheses[0].score, refined.similarity["Dice"]["after"]
-    if mask.sure or initial.method not in WHOLE_SEARCHES or (score >= NO_FIT and overlap >= NO_DICE):
-        return
-    fit = f"however it is turned, its inside fits the template with a score of {score:.2f}, its mask with a Dice of {overlap:.2f}"
-    raise no_brain(source, f"what is most like one holds {mask.millilitres:.0f} ml, and {fit}")
 
 
 def _signs(initial: InitialPose, refined: Refined) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from posepipe.bench.masks import CLEAR_MM, DRESSED_MM, DRESSES, MaskBench, MaskCase, brainless, dressed, overlap, report
-from posepipe.imaging.mask import BrainMask
+from posepipe.imaging.mask import BrainMask, no_brain
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
 
@@ -83,15 +83,24 @@ def test_the_tables_say_what_the_rows_say() -> None:
     assert "brainless" not in text
 
 
-@pytest.mark.parametrize(("sure", "qc", "dice"), [(True, "failed", 1.0), (False, "fail", 1.0), (False, "failed", 0.0)])
-def test_a_mask_that_posepipe_would_not_give_is_none(sure: bool, qc: str, dice: float) -> None:
+@pytest.mark.parametrize(("sure", "fits", "dice"), [(True, None, 0.5), (False, "other", 1.0), (False, None, 0.0)])
+def test_the_mask_is_the_one_that_posepipe_would_give(sure: bool, fits: str | None, dice: float) -> None:
+    """The first is half of the brain; where the networks are not sure of it the other, all of it, may fit better, or nothing."""
     inside = np.zeros((20, 20, 20), dtype=bool)
     inside[4:16, 5:15, 6:14] = True
     image = Volume(inside.astype(np.float32), np.diag([3.0, 3, 3, 1]), "a_T2w.nii.gz")
+    half = inside.copy()
+    half[8:] = False
     truth = image.with_data(inside)
     bench = object.__new__(MaskBench)
-    bench._finder = Namespace(find=lambda _: BrainMask(truth, "network", sure=sure))
-    bench._pose = lambda case, image: {"qc": qc}
+    bench._finder = Namespace(find=lambda _: BrainMask(image.with_data(half), "network", sure=sure))
+
+    def aligned(_: MaskCase, image: Volume) -> Namespace:
+        if fits is None:
+            raise no_brain(image.source)
+        return Namespace(mask=BrainMask(truth, "network", sure=False))
+
+    bench._aligned = aligned
     row = bench._row(MaskCase("dressed", "sub-A13", "test", Path("a")), "body", 0, image, truth)
     assert row["dice"] == pytest.approx(dice) and (row["warnings"] == "no brain") == (dice == 0)
 

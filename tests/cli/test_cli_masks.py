@@ -97,7 +97,7 @@ def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Pat
     code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
     assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
     (row,) = failures(Namespace(out=out)).values()
-    assert (row["subject"], row["stage"]) == ("sub-E01", "quality")
+    assert (row["subject"], row["stage"]) == ("sub-E01", "brain")
     assert "sub-E01_T2w.nii.gz: no brain was found in this image: what is most like one holds" in row["error"]
     assert "give its mask" in row["error"] and "no brain was found" in (out / "sub-E01.html").read_text(encoding="utf-8")
     assert not (out / "sub-E01/anat").exists() and (out / "sub-E02/anat").is_dir()

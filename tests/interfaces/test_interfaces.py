@@ -25,11 +25,12 @@ from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
-from posepipe.interfaces.pose import PoseQuality
+from posepipe.interfaces.pose import FoundBrain
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, mask_to_record, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.registration.masking import BrainFinder
 from posepipe.reports.views import read_views
 
 MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
@@ -139,24 +140,56 @@ def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) 
         BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="given").run(cwd=str(tmp_path))
 
 
-def test_what_may_be_no_brain_and_fits_nowhere_is_none(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
-    """The same pose, mask and template; only that the networks are not sure of the mask, and that it overlaps too little."""
-    mask, initial, refined = (results[k] for k in ("mask", "initial", "refined"))
-    image = case["folder"] / "image.nii.gz"
-    unsure = mask_to_record(replace(mask_of(mask.out_mask, mask.out_record), sure=False), load_volume(image))
-    little = read_json(refined.out_record)
-    little["similarity"]["Dice"] = {"before": 0.3, "after": 0.4}
-    records = {name: str(write_json(tmp_path / f"{name}.json", record)) for name, record in (("mask", unsure), ("refined", little))}
-    given = {
-        "in_file": str(image), "in_mask": mask.out_mask, "initial_pose": initial.out_pose,
-        "initial_record": initial.out_record, "refined_pose": refined.out_pose, **template_inputs(case["template"]),
-    }  # fmt: skip
-    (tmp_path / "one").mkdir()
-    done = PoseQuality(mask_record=mask.out_record, refined_record=records["refined"], **given).run(cwd=str(tmp_path / "one")).outputs
-    assert done.qc == "fail"
-    assert not mask_of(mask.out_mask, records["mask"]).sure
-    with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found in this image: .* a Dice of 0\.40"):
-        PoseQuality(mask_record=records["mask"], refined_record=records["refined"], **given).run(cwd=str(tmp_path))
+@pytest.fixture(scope="module")
+def doubtful(results: dict[str, Any], case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Inputs of FoundBrain: a record by which the networks are not sure of the mask, and half of the mask, with a record of its own."""
+    folder = tmp_path_factory.mktemp("doubtful")
+    image = load_volume(case["folder"] / "image.nii.gz")
+    whole = replace(mask_of(results["mask"].out_mask, results["mask"].out_record), sure=False)
+    half = replace(whole, volume=whole.volume.with_data(whole.volume.data & (np.indices(image.shape)[0] < image.shape[0] // 2)))
+    both = {"whole": whole, "half": half}
+    files = {name: str(save_volume(one.volume, folder / f"{name}.nii.gz")) for name, one in both.items()}
+    records = {name: str(write_json(folder / f"{name}.json", mask_to_record(one, image))) for name, one in both.items()}
+    fixed = {"in_file": image.source, "init": "deep", "refine": "torch", "device": "cpu", **template_inputs(case["template"])}
+    return {"files": files, "records": records, "fixed": fixed}
+
+
+@pytest.mark.parametrize(("first", "other"), [("half", "whole"), ("whole", "half")])
+def test_the_mask_that_fits_better_is_the_brain(doubtful: dict[str, Any], tmp_path: Path, first: str, other: str) -> None:
+    files, records = doubtful["files"], doubtful["records"]
+    given = {"in_mask": files[first], "mask_record": records[first], "others": [files[other]], "other_records": [records[other]]}
+    found = FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path)).outputs
+    assert (found.out_mask, found.out_record) == (files["whole"], records["whole"])
+
+
+def test_where_nothing_fits_there_is_no_brain(doubtful: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posepipe.registration.found.NO_DICE", 0.999)
+    given = {"in_mask": doubtful["files"]["whole"], "mask_record": doubtful["records"]["whole"]}
+    with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found in this image: "):
+        FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path))
+
+
+def test_a_mask_that_is_sure_is_the_brain_at_once(
+    doubtful: dict[str, Any], results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FoundBrain, "_aligned", lambda *_: pytest.fail("aligned"))
+    given = {"in_mask": results["mask"].out_mask, "mask_record": results["mask"].out_record}
+    found = FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path)).outputs
+    assert (found.out_mask, found.out_record) == (given["in_mask"], given["mask_record"])
+
+
+def test_masks_by_networks_name_what_else_may_be_the_brain(
+    case: dict[str, Any], tmp_path: Path, mask_weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, seen = case["folder"] / "image.nii.gz", BrainFinder.find
+    other = {"warnings": ("another",), "sure": False, "place": 1}
+    monkeypatch.setattr(BrainFinder, "find", lambda *given: replace(m := seen(*given), sure=False, others=(replace(m, **other),)))
+    finding = BrainMask(in_file=str(image), mode="network", weights=str(mask_weights(0.4) / LISTING))
+    found = finding.run(cwd=str(tmp_path)).outputs
+    (mask,), (record,) = found.others, found.other_records
+    again, first = mask_of(mask, record), mask_of(found.out_mask, found.out_record)
+    assert (again.place, again.sure, again.warnings) == (1, False, ("another",)) and (first.place, first.sure) == (0, False)
+    assert np.array_equal(again.volume.data, first.volume.data) and again.weights == first.weights
 
 
 def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
 from posepipe.registration import aligner as making
-from posepipe.registration import quality
+from posepipe.registration import found
 from posepipe.registration.aligner import Aligner, Alignment, align, pick_device
 from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
@@ -139,9 +139,23 @@ def test_what_may_be_no_brain_and_fits_too_little_is_none(files, warm, monkeypat
     seen = making.brain_mask
     monkeypatch.setattr(making, "brain_mask", lambda *given: replace(seen(*given), sure=False))
     assert warm.align(files.image, 29.2).quality.qc == "pass"
-    monkeypatch.setattr(quality, "NO_DICE", 0.999)
+    monkeypatch.setattr(found, "NO_DICE", 0.999)
     with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found in this image: "):
         warm.align(files.image, 29.2)
+
+
+@pytest.mark.parametrize("age", [29.2, "estimate"])
+def test_what_fits_better_than_a_doubtful_mask_is_the_brain(files, warm, done, monkeypatch, age):
+    """First half of the brain, then all of it."""
+    whole = replace(making.brain_mask(load_volume(files.image)), sure=False, warnings=("another",))
+    half = whole.volume.data.copy()
+    half[: len(half) // 2] = False
+    mask = replace(whole, volume=whole.volume.with_data(half), warnings=(), others=(whole,))
+    monkeypatch.setattr(making, "brain_mask", lambda *_: mask)
+    out = warm.align(files.image, age)
+    assert out.mask is whole and "another" in out.quality.reasons and out.quality.qc == "review"
+    assert out.pose.is_close(done.pose, degrees=3, mm=3)
+    assert list(out.seconds)[:2] == ["read", "mask"] and (out.age == 29.2 if out.guess is None else 27 <= out.age <= 29)
 
 
 def test_age_can_be_estimated(warm, files, done):

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration.initial import InitialPose
-from posepipe.registration.quality import MOVED_DEGREES, NO_DICE, NO_FIT, Quality, check_found, judge_pose
+from posepipe.registration.quality import MOVED_DEGREES, Quality, judge_pose
 from posepipe.registration.refine import Refined
 from posepipe.registration.search import Hypothesis
 
@@ -42,30 +41,6 @@ def grown(mask: BrainMask, factor: float) -> BrainMask:
 
 def judge(mask: BrainMask, target, first: InitialPose | None = None, then: Refined | None = None) -> Quality:
     return judge_pose(first or initial(), then or refined(), mask, target, 29.0)
-
-
-@pytest.mark.parametrize(
-    ("sure", "method", "score", "dice", "found"),
-    [
-        (False, "deep", NO_FIT, NO_DICE, True),
-        (False, "deep", NO_FIT - 0.01, 0.95, False),
-        (False, "search", 0.5, NO_DICE - 0.01, False),
-        (False, "center", 0.0, 0.2, True),  # of one orientation nothing follows
-        (True, "deep", 0.0, 0.2, True),  # a pose that fails, of a brain
-    ],
-)
-def test_what_may_be_no_brain_and_fits_nowhere_is_none(mask, sure, method, score, dice, found):
-    first = initial()
-    first = replace(first, method=method, hypotheses=(replace(first.hypotheses[0], score=score),))
-    case = (replace(mask, sure=sure, source="network"), first, refined(dice), "sub-01_T2w.nii.gz")
-    if found:
-        check_found(*case)
-        return
-    with pytest.raises(MaskError) as error:
-        check_found(*case)
-    message = str(error.value)
-    assert message.startswith("sub-01_T2w.nii.gz: no brain was found") and "give its mask" in message
-    assert f"score of {score:.2f}" in message and f"Dice of {dice:.2f}" in message
 
 
 def test_a_good_pose_passes(mask, target):
