@@ -52,9 +52,6 @@ template tells (:func:`~posepipe.registration.found.best_found`; docs/experiment
 PLACES, ELSEWHERE = 3, 0.5
 """Where the likeliest place is not sure to be a brain, so many may be it in all that lack no more than twice :data:`DOUBTFUL`, each farther
 from likelier ones, or larger or smaller, by half a radius (docs/experiments-masks.md, 16)."""
-DARKER, TIGHT = 2.0, 0.9
-"""What lies about the brain is less often taken for a part of it if the brightness of what is looked at is raised to this power, and where
-more likelihood makes a voxel brain (docs/experiments-masks.md, 15 and 16)."""
 NARROW, LESS_NARROW = 0.65, 0.7
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
 is taken again, about what it shows, until it settles (11), and once a little wider and :data:`TURNED`: the mean of both is better than
@@ -65,9 +62,15 @@ TURNED = np.array([[2.0, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
 or quarter turns make of the scan's (62.8° is the most that axes can be)."""
 MOST_MILLILITRES = 1000.0
 """No fetus's or newborn's brain holds nearly as much."""
-LIMITS, LIMIT_MILLILITRES = (0.45, 0.75), (250.0, 350.0)
-"""What likelihood makes a voxel brain where so much was seen, in between by interpolation: masks of small brains, fetuses', take in the
-fluid about them, those of large ones, newborns', end at the cortex (docs/experiments-masks.md, 10 and 12)."""
+DARK = 2.0
+"""What lies about a brain is less often taken for a part of it if the brightness of what is looked at is raised to this power
+(docs/experiments-masks.md, 15 and 16)."""
+SIZES, POWERS, LIMITS = (250.0, 350.0), (1.0, DARK), (0.45, 0.65)
+"""To what power brightness is raised in narrower looks, and what likelihood makes a voxel brain, where so many millilitres were seen, in
+between by interpolation: masks of small brains, fetuses', take in the fluid about them, those of large ones, newborns', end at the cortex
+(docs/experiments-masks.md, 10, 12 and 16)."""
+TIGHT = 0.9
+"""The likelihood that makes a voxel brain in a tighter outline, for which brightness is raised in all looks."""
 THICK, THICK_LIMIT = 2.0, 0.3
 """Slices so many times as thick as their voxels in plane are a raw stack. There the last look too is that of ``mask-fine``, no narrower,
 and less likelihood will do, for masks drawn in such stacks take in all fluid, and a voxel half brain is brain
@@ -107,9 +110,10 @@ class _Scan:
     data: Tensor
     spacing: Array
 
-    def darker(self) -> _Scan:
-        """The same, what is not bright being darker than it is."""
-        return _Scan((self.data / self.data.max()) ** DARKER, self.spacing)
+    def darker(self, power: float) -> _Scan:
+        """The same with its brightness, relative to the brightest, raised to ``power``."""
+        top = self.data.max()
+        return _Scan(top * (self.data / top) ** power, self.spacing)
 
     def cube(self, center: Array, step: float, counts: tuple[int, int, int], axes: Array = STRAIGHT) -> Tensor:
         """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart along ``axes`` about ``center``; 0
@@ -197,24 +201,26 @@ class BrainFinder:
         mask = replace(mask, warnings=(*doubts, *mask.warnings), sure=margin >= DOUBT)
         return mask if mask.sure else replace(mask, others=tuple(self._others(image, scan, *looks)))
 
-    def _masked(self, image: Volume, scan: _Scan, look: _Look, limit: float | None = None) -> BrainMask:
-        """The outline of what was seen in ``look``; ``limit`` is what likelihood makes a voxel brain (default: by its size)."""
+    def _masked(self, image: Volume, scan: _Scan, look: _Look, *, tight: bool = False) -> BrainMask:
+        """The outline of what was seen in ``look``, or a tight one."""
+        shown = scan.darker(DARK) if tight else scan
         if image.spacing.max() >= THICK * image.spacing.min():
-            likely, usual = _read_back([look, _outline(self._fine, scan, look.about, 1.0)], scan), THICK_LIMIT
+            likely, limit = _read_back([look, _outline(self._fine, shown, look.about, 1.0)], scan), THICK_LIMIT
         else:
-            *_, before, last = self._outlined(scan, look)
-            wider = _outline(self._edge, scan, last.about, LESS_NARROW, TURNED)
+            power = DARK if tight else float(np.interp(look.about.millilitres, SIZES, POWERS))
+            *_, before, last = self._outlined(scan.darker(power), look)
+            wider = _outline(self._edge, shown, last.about, LESS_NARROW, TURNED)
             likely = (_read_back([before, last], scan) + _read_back([before, wider], scan)) / 2
-            usual = float(np.interp(last.about.millilitres, LIMIT_MILLILITRES, LIMITS))
-        mask = checked_mask(likely > (limit or usual), image, "network", image.source)
+            limit = float(np.interp(last.about.millilitres, SIZES, LIMITS))
+        mask = checked_mask(likely > (TIGHT if tight else limit), image, "network", image.source)
         return replace(mask, weights=dict(self.weights))
 
     def _others(self, image: Volume, scan: _Scan, first: _Look, *elsewhere: _Look) -> Iterator[BrainMask]:
-        """What may be the brain if the outline of the ``first`` look is not: what of that a darker picture shows, and ``elsewhere``."""
-        others = [(scan.darker(), first, TIGHT, TIGHTER), *((scan, look, None, NEXT) for look in elsewhere)]
-        for place, (seen, look, limit, warning) in enumerate(others):
+        """What may be the brain if the outline of the ``first`` look is not: a tight one, and what was seen ``elsewhere``."""
+        for place, look in enumerate((first, *elsewhere)):
             with suppress(MaskError):  # nothing is left of it
-                mask = self._masked(image, seen, look, limit)
+                mask = self._masked(image, scan, look, tight=place == 0)
+                warning = TIGHTER if place == 0 else NEXT
                 yield replace(mask, warnings=(warning, *mask.warnings), sure=False, place=place)
 
     def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:

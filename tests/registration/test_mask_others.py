@@ -8,7 +8,7 @@ import pytest
 from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError
 from posepipe.imaging.volume import Volume
-from posepipe.registration.masking import DOUBT, DOUBTFUL, BrainFinder
+from posepipe.registration.masking import DARK, DOUBT, DOUBTFUL, LESS_NARROW, NARROW, BrainFinder, _outline
 
 RADII = {"large": 14, "middle": 11, "small": 9}
 """Voxels of 2 mm: balls of 92, 45 and 24 ml."""
@@ -66,6 +66,25 @@ def test_what_is_hardly_like_a_brain_is_no_other(finder):
 def test_what_is_sure_has_no_others(finder):
     assert finder(large=DOUBT, middle=0, small=0).find(IMAGE).others == ()
     assert finder(large=DOUBT - 0.01, middle=0, small=0).find(IMAGE).others
+
+
+@pytest.mark.parametrize(("voxel", "power"), [(2.0, 1.0), (3.0, 1.7), (3.7, DARK)])
+def test_brightness_is_raised_in_narrow_looks_at_what_is_large_and_in_all_of_a_tight_outline(finder, monkeypatch, voxel, power):
+    """Balls of 92 ml, of some 320 ml, and of 580 ml."""
+    image = Volume(np.where(balls("large"), 100, 10).astype(np.float32)[..., :44], np.diag([voxel, voxel, voxel, 1]), "a.nii.gz")
+    seen = []
+
+    def outline(network, scan, about, width, *axes):
+        seen.append((width, np.log(float(scan.data.min()) / 100) / np.log(0.1)))
+        return _outline(network, scan, about, width, *axes)
+
+    monkeypatch.setattr("posepipe.registration.masking._outline", outline)
+    mask = finder(large=0, middle=0, small=0).find(image)
+    assert len(mask.others) == 1
+    half = len(seen) // 2
+    for part, narrow, wide in ((seen[:half], power, 1.0), (seen[half:], DARK, DARK)):
+        assert [width for width, _ in part] == [NARROW] * (half - 1) + [LESS_NARROW]
+        assert [found for _, found in part] == pytest.approx([narrow] * (half - 1) + [wide], abs=0.1)
 
 
 def test_a_darker_picture_shows_less_of_what_is_about_the_brain(finder):
