@@ -74,7 +74,8 @@ def test_converted_image_is_aligned_by_its_conversion_and_written_as_it_is(tmp_p
         for _, into in edge["connect"]
         if into in {"in_file", "in_synth", "convert_record"}
     }
-    own = dict.fromkeys((("mask", "in_file"), ("quality", "in_file"), ("resampling", "in_file"), ("figure", "in_file")), "inputnode")
+    as_it_is = ("mask", "brain", "quality", "resampling", "figure")
+    own = dict.fromkeys(((stage, "in_file") for stage in as_it_is), "inputnode")
     for stage in ("initial_pose", "refinement"):
         own[stage, "in_file"] = "conversion" if converted else "inputnode"
     new = {("figure", "in_synth"), ("outputs", "in_synth"), ("outputs", "convert_record")}
@@ -83,6 +84,25 @@ def test_converted_image_is_aligned_by_its_conversion_and_written_as_it_is(tmp_p
     assert ("synth" in workflow.get_node("outputs").inputs.out_files) is converted
     assert ("converted to T2-like contrast" in workflow.__desc__) is converted
     assert workflow.get_node("quality").inputs.contrast == "T1w"
+    assert workflow.get_node("brain").inputs.converted is converted
+
+
+def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path, settings: Settings) -> None:
+    plan, chosen = make_image(tmp_path, "01"), replace(settings, init="search", random_seed=7, omp_nthreads=2)
+    workflow = init_image_wf(plan=plan, settings=chosen)
+    edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
+    found = {(out, into) for here, out, into, there in edges if (here, there) == ("mask", "brain")}
+    assert found == {("out_mask", "in_mask"), ("out_record", "mask_record"), ("others", "others"), ("other_records", "other_records")}
+    takers = {there for here, out, _, there in edges if (here, out) == ("brain", "out_mask")}
+    assert takers == {"initial_pose", "refinement", "quality", "figure", "outputs"}
+    assert {there for here, *_, there in edges if here == "mask"} == {"brain"}
+    brain, initial, refined = (workflow.get_node(name) for name in ("brain", "initial_pose", "refinement"))
+    assert brain.inputs.init == initial.inputs.method == "search" and brain.inputs.weights == initial.inputs.weights
+    for name in ("seed", "num_threads", "torch_threads", "template", "device"):
+        assert getattr(brain.inputs, name) == getattr(refined.inputs, name)
+    assert (brain.inputs.seed, brain.inputs.refine, brain.inputs.torch_threads) == (7, "torch", 2)
+    plain = init_image_wf(plan=make_image(tmp_path, "02", masked=True), settings=settings)
+    assert plain.get_node("mask") is not None and plain.get_node("brain") is None
 
 
 def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings) -> None:
