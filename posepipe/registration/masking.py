@@ -113,7 +113,7 @@ class _Scan:
     def darker(self, power: float) -> _Scan:
         """The same with its brightness, relative to the brightest, raised to ``power``."""
         top = self.data.max()
-        return _Scan(top * (self.data / top) ** power, self.spacing)
+        return self if power == 1 else _Scan(top * (self.data / top) ** power, self.spacing)
 
     def cube(self, center: Array, step: float, counts: tuple[int, int, int], axes: Array = STRAIGHT) -> Tensor:
         """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart along ``axes`` about ``center``; 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError
 from posepipe.imaging.volume import Volume
-from posepipe.registration.masking import DARK, DOUBT, DOUBTFUL, LESS_NARROW, NARROW, BrainFinder, _outline
+from posepipe.registration.masking import DARK, DOUBT, DOUBTFUL, LESS_NARROW, NARROW, TIGHT, BrainFinder, _outline
 
 RADII = {"large": 14, "middle": 11, "small": 9}
 """Voxels of 2 mm: balls of 92, 45 and 24 ml."""
@@ -85,6 +86,13 @@ def test_brightness_is_raised_in_narrow_looks_at_what_is_large_and_in_all_of_a_t
     for part, narrow, wide in ((seen[:half], power, 1.0), (seen[half:], DARK, DARK)):
         assert [width for width, _ in part] == [NARROW] * (half - 1) + [LESS_NARROW]
         assert [found for _, found in part] == pytest.approx([narrow] * (half - 1) + [wide], abs=0.1)
+
+
+@pytest.mark.parametrize(("likely", "tight"), [(TIGHT - 0.01, False), (TIGHT + 0.01, True)])
+def test_a_tight_outline_holds_what_is_very_likely(finder, monkeypatch, likely, tight):
+    made = finder(large=0, middle=-5, small=-5)
+    monkeypatch.setattr(made._edge, "all_round", lambda cube: torch.where(cube[0] > 50, likely, 0.0).expand(4, -1, -1, -1))
+    assert bool(made.find(IMAGE).others) is tight  # of what is less likely nothing is left
 
 
 def test_a_darker_picture_shows_less_of_what_is_about_the_brain(finder):
