@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
-from .records import stopwatch, write_record
+from .records import stopwatch, weights_folder, write_record
 
 
 class _ContrastConvertInputSpec(BaseInterfaceInputSpec):
@@ -42,8 +42,7 @@ class ContrastConvert(SimpleInterface):
         record: dict[str, Any] = {"network": CONTRAST_NETWORK}
         with stopwatch(record):
             mask = load_volume(self.inputs.in_mask, np.uint8)
-            folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
-            converter = Converter(folder, pick_device(self.inputs.device))
+            converter = Converter(weights_folder(self.inputs), pick_device(self.inputs.device))
             converted = converter.convert(load_volume(self.inputs.in_file), mask.with_data(mask.data > 0))
             path = save_volume(converted.volume, Path(runtime.cwd) / "converted.nii.gz", np.int16)
         self._results = {

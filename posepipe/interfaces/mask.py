@@ -7,7 +7,7 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .records import mask_to_record, stopwatch, write_record
+from .records import mask_to_record, stopwatch, weights_folder, write_record
 
 
 class _BrainMaskInputSpec(BaseInterfaceInputSpec):
@@ -70,5 +70,4 @@ class BrainMask(SimpleInterface):
         from ..registration.masking import BrainFinder
 
         torch.set_num_threads(self.inputs.torch_threads)
-        folder = Path(self.inputs.weights).parent if isdefined(self.inputs.weights) else None
-        return BrainFinder(folder, pick_device(self.inputs.device))
+        return BrainFinder(weights_folder(self.inputs), pick_device(self.inputs.device))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .records import initial_of, initial_to_record, mask_of, refined_of, stopwatch, write_record
+from .records import initial_of, initial_to_record, mask_of, refined_of, stopwatch, weights_folder, write_record
 from .template import TemplateInputSpec, target_of
 
 if TYPE_CHECKING:
@@ -40,10 +40,6 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     device = pick_device(inputs.device)
     mask = load_volume(inputs.in_mask, np.uint8)
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
-
-
-def _weights_folder(inputs: Any) -> Path | None:
-    return Path(inputs.weights).parent if isdefined(inputs.weights) else None
 
 
 class _Fitted(NamedTuple):
@@ -104,7 +100,7 @@ class FoundBrain(SimpleInterface):
 
         given = self.inputs
         image, _, target, device = _prepare(given)
-        folder = _weights_folder(given)
+        folder = weights_folder(given)
         converter = Converter(folder, device) if given.converted else None
         networks = PoseNetworks(folder, device=device)
 
@@ -149,7 +145,7 @@ class InitialPose(SimpleInterface):
                 method=self.inputs.method,
                 age_known=self.inputs.age_known,
                 device=device,
-                networks=PoseNetworks(_weights_folder(self.inputs), device=device),
+                networks=PoseNetworks(weights_folder(self.inputs), device=device),
             )
         record |= initial_to_record(initial)
         self._results = {

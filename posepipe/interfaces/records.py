@@ -31,6 +31,13 @@ def write_record(cwd: str | Path, name: str, record: Mapping[str, Any]) -> str:
     return str(write_json(Path(cwd) / f"{name}.json", record))
 
 
+def weights_folder(inputs: Any) -> Path | None:
+    """The folder of network weights whose listing an interface's ``weights`` names, if it names one."""
+    from nipype.interfaces.base import isdefined
+
+    return Path(inputs.weights).parent if isdefined(inputs.weights) else None
+
+
 def initial_to_record(initial: InitialPose) -> dict[str, Any]:
     """The start of the pose search as plain values; hypotheses best first, rotation vectors in radians, mm."""
     hypotheses = [

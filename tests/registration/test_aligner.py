@@ -20,7 +20,7 @@ from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
 from posepipe.registration import aligner as making
 from posepipe.registration import found
-from posepipe.registration.aligner import Aligner, Alignment, align, pick_device
+from posepipe.registration.aligner import Aligner, Alignment, _timed, align, pick_device
 from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
 
@@ -91,6 +91,13 @@ def test_stages_are_timed(done):
     assert list(done.seconds) == ["read", "mask", "template", "prepare", "init", "refine"]
     assert all(s >= 0 for s in done.seconds.values())
     assert done.seconds["init"] > 0
+
+
+def test_what_is_done_again_adds_up():
+    seconds = {"init": 5.0}
+    with _timed(seconds, "init"), _timed(seconds, "refine"):
+        pass
+    assert seconds["init"] >= 5 and seconds["refine"] >= 0
 
 
 def test_warm_call_uses_the_same_target_and_gives_the_same_bits(done, warm, files):
