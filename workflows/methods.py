@@ -47,9 +47,10 @@ _MASKS = {
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
     "network": "The brain was masked by three convolutional networks, of which one finds it in the whole image, one looks closer and one "
     "draws its outline; they were trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. "
-    "2022).",
+    "2022). Where they were not sure, what fitted the template best of several outlines and places was taken.",
     "auto": "In brain-extracted images the nonzero voxels were taken for the brain mask; in others the brain was masked by three "
-    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
+    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022). "
+    "Where they were not sure, what fitted the template best of several outlines and places was taken.",
 }
 _INIT = {
     "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import shutil
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, 
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.registration.conversion import Converter
 from posepipe.registration.masking import BrainFinder
 from posepipe.reports.views import read_views
 
@@ -162,6 +164,24 @@ def test_the_mask_that_fits_better_is_the_brain(doubtful: dict[str, Any], tmp_pa
     assert found.out_mask == files["whole"]
     before, after = read_json(records["whole"]), read_json(found.out_record)
     assert after.pop("seconds") > before.pop("seconds") and after == before
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_what_is_aligned_by_its_conversion_is_judged_by_it(
+    doubtful: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: bool
+) -> None:
+    """Each mask has a conversion of its own."""
+    files, records, asked = doubtful["files"], doubtful["records"], []
+
+    def convert(_: Converter, image: Volume, mask: Volume) -> Namespace:
+        asked.append(int(mask.data.sum()))
+        return Namespace(volume=image)
+
+    monkeypatch.setattr(Converter, "convert", convert)
+    given = {"in_mask": files["half"], "mask_record": records["half"], "others": [files["whole"]], "other_records": [records["whole"]]}
+    FoundBrain(**given, **doubtful["fixed"], converted=converted).run(cwd=str(tmp_path))
+    sizes = [int(load_volume(Path(files[name])).data.sum()) for name in ("half", "whole")]
+    assert asked == (sizes if converted else [])
 
 
 def test_where_nothing_fits_there_is_no_brain(doubtful: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
