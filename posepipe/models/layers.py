@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+BLURRED_SIDE = 2
+"""Along an axis of so many voxels or fewer, torch 2.13 leaves the weight gradient of a 3³ kernel in bfloat16 partly unwritten on the CPU
+(it comes out 90 to 100 % wrong, infinite or NaN; from 3 voxels on it is right to rounding: docs/experiments-precision.md)."""
+
+M = TypeVar("M", bound=nn.Module)
+
 
 class Layer(nn.Sequential):
-    """3 × 3 × 3 convolution, batch normalisation, leaky ReLU; ``stride`` 2 halves the grid."""
+    """3 × 3 × 3 convolution, batch normalisation, leaky ReLU; ``stride`` 2 halves the grid.
+
+    On the CPU it learns in single precision, autocast or not, where the grid is too small for bfloat16 (:data:`BLURRED_SIDE`).
+    """
 
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
         convolution = nn.Conv3d(inside, outside, 3, stride, 1, bias=False)
         super().__init__(convolution, nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ``inside``, X, Y, Z) → (B, ``outside``, …)."""
+        if torch.is_grad_enabled() and x.device.type == "cpu" and min(x.shape[2:]) <= BLURRED_SIDE:
+            with torch.autocast("cpu", enabled=False):
+                exact: Tensor = super().forward(x.float())
+            return exact
+        y: Tensor = super().forward(x)
+        return y
 
     def fold(self) -> None:
         """Work the normalisation into the convolution: the same answers, for good."""
@@ -38,6 +60,32 @@ class Encoder(nn.Module):
         self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))
         self.coarse = nn.Sequential(Layer(b, c, 2), Layer(c, c))
         self.bottom = nn.Sequential(Layer(c, d, 2), Layer(d, d), Layer(d, d))
+
+
+class _Convolution(nn.Conv3d):
+    """A convolution that only answers. torch hands a batch of one to a slow convolution of its own on the CPU; this one always asks
+    oneDNN, where torch has it: the same sums, three to four times as fast (docs/experiments-precision.md)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :class:`torch.nn.Conv3d`."""
+        plain = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32
+        if plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
+            shape = (self.padding, self.stride, self.dilation, self.groups)
+            answer: Tensor = torch.mkldnn_convolution(input, self.weight, self.bias, *shape)
+            return answer
+        return super().forward(input)
+
+
+def ready(network: M) -> M:
+    """A copy of ``network`` that only answers, and quickly: normalisation folded into the convolutions, channels last, no gradients."""
+    copied = copy.deepcopy(network).eval()
+    for module in list(copied.modules()):
+        if isinstance(module, Layer):
+            module.fold()
+    for module in copied.modules():
+        if isinstance(module, nn.Conv3d):
+            module.__class__ = _Convolution
+    return copied.to(memory_format=torch.channels_last_3d).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
 def doubled(x: Tensor) -> Tensor:

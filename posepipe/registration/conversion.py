@@ -12,6 +12,7 @@ from torch import Tensor
 from ..imaging.sampling import sample, smooth, tensor
 from ..imaging.volume import Volume
 from ..models.contrast import HALVINGS, SLICES
+from ..models.precision import answering
 from ..models.weights import CONTRAST_NETWORK, load_network
 from .brain import bounding_box
 
@@ -73,13 +74,13 @@ class Converter:
         back = _resampled(torch.stack([drawn, (weight > 0.3).float()]), shape, spacing / STEP_MM)
         return back[0] / back[1].clamp_min(0.3)
 
-    @torch.inference_mode()
     def _drawn(self, values: Tensor, inside: Tensor) -> Tensor:
         """Mean of the conversions along the three axes (X, Y, Z)."""
         total = torch.zeros_like(values)
         for axis in range(3):
             order = (axis, *(a for a in range(3) if a != axis))
-            along = self._along_first(values.permute(order)) * inside.permute(order)
+            with answering(values.device):
+                along = self._along_first(values.permute(order)) * inside.permute(order)
             total += along.permute(tuple(order.index(a) for a in range(3)))
         return total / 3
 

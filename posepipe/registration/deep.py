@@ -23,7 +23,8 @@ from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import CoordinateNet, cube_points
 from ..models.inputs import sampled
-from ..models.precision import fast_bfloat16
+from ..models.layers import ready
+from ..models.precision import answering
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .brain import Brain, bounding_box
 from .paper import PaperNetworks
@@ -116,7 +117,6 @@ class PoseNetworks:
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
-        self._dtype = torch.bfloat16 if fast_bfloat16(self._device) else torch.float32
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._own: dict[str, Array] = {}
 
@@ -172,8 +172,8 @@ class PoseNetworks:
         world = where * brain.radius + tensor(brain.center, self._device)
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
         x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode():
-            answer = net(x.to(self._dtype))
+        with answering(self._device):
+            answer = net(x)
             found = answer.solve()
             share = torch.sigmoid(answer.foreground).flatten(1)
             error = (answer.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
@@ -210,8 +210,7 @@ class PoseNetworks:
         if not isinstance(loaded.module, CoordinateNet):
             msg = f"{loaded.path}: {name} must be a CoordinateNet, not a {type(loaded.module).__name__}; give other weights with --weights"
             raise WeightsError(msg)
-        module = loaded.module.folded(self._dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        return replace(loaded, module=module)
+        return replace(loaded, module=ready(loaded.module))
 
 
 @dataclass(frozen=True, eq=False)

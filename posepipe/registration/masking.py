@@ -21,7 +21,9 @@ from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
+from ..models.layers import ready
 from ..models.masks import COARSE_MM, scaled
+from ..models.precision import answering
 from ..models.weights import MASK_NETWORKS, LoadedNetwork, load_network
 from ..settings import MASK_CHOICES
 from .deep import Glance, PoseNetworks
@@ -146,12 +148,12 @@ class _Network:
     """A network ready to look: ``size`` is the side of the cubes it was trained on, ``least`` how like a brain must be what is one."""
 
     def __init__(self, loaded: LoadedNetwork) -> None:
-        self._module = loaded.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._module = ready(loaded.module)
         self.size, self.least = int(loaded.options["size"]), float(loaded.options.get("least", -np.inf))
 
     def answer(self, cube: Tensor) -> Tensor:
         """Logits (X, Y, Z) of ``cube`` (1, 1, X, Y, Z)."""
-        with torch.autocast(cube.device.type, torch.bfloat16, enabled=cube.device.type == "cuda"):
+        with answering(cube.device):
             out: Tensor = self._module(scaled(cube).contiguous(memory_format=torch.channels_last_3d))[0, 0].float()
         return out
 

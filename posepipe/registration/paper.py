@@ -16,6 +16,8 @@ from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.inputs import PEDESTAL, outlined, sampled
+from ..models.layers import ready
+from ..models.precision import answering
 from ..models.weights import load_network
 from .brain import Brain
 from .comparison import Comparison
@@ -26,14 +28,14 @@ class PoseNetwork:
 
     def __init__(self, name: str = "pose-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
+        self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
         brain, target = compare.brain, compare.target.brain
         cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center), self._pedestal)
-        with torch.inference_mode():
+        with answering(cube.device):
             vector = self._network(cube)[0]
         return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)
 
@@ -43,7 +45,7 @@ class CorrectionNetwork:
 
     def __init__(self, name: str = "correction-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size, self.sha256 = loaded.module, int(loaded.options.get("size", 48)), loaded.sha256
+        self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
@@ -67,10 +69,10 @@ class CorrectionNetwork:
         moved = center + brain.radius * HALF_SIDE * (upright @ shift)
         return Rigid.about(rotation @ to_canonical, target.center, moved)
 
-    @torch.inference_mode()
     def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
         both = (outlined(cube, self._pedestal) for cube in (reference, moving))
-        vector, shift = (x[0].double().cpu().numpy() for x in self._network(*both))
+        with answering(reference.device):
+            vector, shift = (x[0].double().cpu().numpy() for x in self._network(*both))
         return vector, shift
 
 

@@ -184,18 +184,16 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
         return _mask_task(job, sources, recipe, network)
     training = Synthesis(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
-    # a cube of 16 is halved to 2³ voxels, where bfloat16 gradients of 3³ kernels come out wrong on the CPU (torch 2.13)
-    bf16 = job.size >= 32
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
     pedestal = PEDESTAL if job.pedestal is None else job.pedestal
     if job.network == "posenet":
-        return PoseTask(network, training, validation, curriculum=curriculum, bf16=bf16, pedestal=pedestal)
+        return PoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
     if job.network == "correction":
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
         return CorrectionTask(
-            network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal, bf16=bf16
+            network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal
         )
-    return CoordinateTask(network, training, validation, curriculum=curriculum, bf16=bf16)
+    return CoordinateTask(network, training, validation, curriculum=curriculum)
 
 
 def _started(job: Job, network: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from posepipe.geometry import random_rotations, so3
 from posepipe.imaging.sampling import smooth
 from posepipe.models.coordinates import CoordinateNet
 from posepipe.models.correction import CorrectionNet
+from posepipe.models.layers import BLURRED_SIDE, Layer, ready
 from posepipe.models.losses import geodesic_loss, pose_loss, rotation_mse
 from posepipe.models.posenet import PoseNet
 
@@ -176,14 +177,33 @@ def test_another_input_shape_is_refused(shape):
         PoseNet(16, 0.25)(torch.zeros(shape))
 
 
-def test_a_folded_copy_answers_the_same():
-    torch.manual_seed(0)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_copy_that_only_answers_answers_the_same(batch: int):
     net = CoordinateNet(16, (2, 3, 4, 5), residual=True)
     for _ in range(3):
         net(torch.randn(4, 2, 16, 16, 16) + 0.5)  # running means and variances that are not 0 and 1
     net.eval()
-    x = torch.randn(2, 2, 16, 16, 16)
+    x = torch.randn(batch, 2, 16, 16, 16)
     with torch.inference_mode():
-        for answer, expected in zip(net.folded(torch.float32)(x), net(x), strict=True):
+        for answer, expected in zip(ready(net)(x), net(x), strict=True):
             torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
-    assert any(isinstance(m, torch.nn.BatchNorm3d) for m in net.modules())  # the network itself can still be trained
+    assert not any(isinstance(m, nn.BatchNorm3d) for m in ready(net).modules())
+    assert any(isinstance(m, nn.BatchNorm3d) for m in net.modules())  # the network itself can still be trained
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", range(1, 5))
+def test_gradients_under_autocast_are_right_on_the_smallest_grids(side: int, stride: int):
+    """In bfloat16 the weight gradients of a 3³ kernel on 2³ voxels are wrong on the CPU; the layer computes there in single precision."""
+    layer, x = Layer(16, 24, stride), torch.randn(4, 16, side, side, side)
+    gradients = []
+    for blurred in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=blurred):
+            y = layer(x)
+        y.float().square().sum().backward()
+        weight = layer[0].weight.grad
+        assert weight is not None
+        gradients.append(weight.clone())
+    exact, found = gradients
+    assert (found - exact).norm() <= (0 if side <= BLURRED_SIDE else 0.05) * exact.norm()
