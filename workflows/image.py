@@ -78,7 +78,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     of_refining = omp_nthreads if settings.refine == "ants" else of_torch
     refining = {"seed": settings.random_seed, "num_threads": of_refining, **compute}
     refined = _node(RefinePose(method=settings.refine, **refining), "refinement", of_refining)
-    quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **template), name="quality", mem_gb=0.5)
+    quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **networks, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
@@ -87,8 +87,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     if uses_mask_networks(plan.image, settings.mask):
         finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=of_torch, **networks)
         masks = _node(finding, "mask", of_torch)
-        fitting = FoundBrain(init=settings.init, refine=settings.refine, converted=plan.converted, **networks, **refining)
-        mask = _node(fitting, "brain", of_refining)
+        fitting = FoundBrain(converted=plan.converted, **networks, **compute)
+        mask = _node(fitting, "brain", of_torch)
         workflow.connect([
             (inputnode, mask, given),
             (masks, mask, [

@@ -18,7 +18,8 @@ from ..geometry import Rigid, rotations_in_bin
 from ..geometry.so3 import Array
 from ..registration.comparison import Comparison
 from ..registration.confidence import WITHIN_DEGREES, ConfidenceModel, confidence_features
-from ..registration.initial import InitialPose
+from ..registration.hypothesis import Ranked, measured
+from ..registration.initial import InitialPose, alone
 from ..training.split import load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, out_of_fold, reliability, threshold
@@ -39,7 +40,8 @@ PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN"
 """Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
 FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
 """``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
-ABOUT = ("name", "trial", "damage", "source", "refine", "degrees")
+ABOUT = ("name", "trial", "damage", "source", "refine", "degrees", "networks")
+"""Columns besides the features; ``degrees`` from the truth, of the final pose and of the networks' own."""
 
 
 def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
@@ -82,8 +84,9 @@ def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: 
             refine = "ants" if source == "auto" and trial % 2 else "torch"
             refined = contest.finish(problem, compare, initial, refine)
             features = confidence_features(initial, refined)
-            assert features is not None  # the contest's networks bear witness in every method
-            about = (case.name, trial, spec, source, refine, float(refined.pose.degrees_from(problem.truth)))
+            assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
+            degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
+            about = (case.name, trial, spec, source, refine, *degrees)
             part.add(dict(zip(ABOUT, about, strict=True)) | features)
 
 
@@ -104,32 +107,33 @@ def _initial(
 ) -> InitialPose | None:
     """The first pose of one source; None where the search knows no hypothesis but the right one."""
     if source == "rival" and searched is not None:
-        return without_truth(searched, problem.truth)
+        return without_truth(searched, problem.truth, compare)
     if source == "turned":
         truth = problem.truth
         turn = rotations_in_bin(1, 20, 90, rng)[0]
         center = truth.apply(problem.target.brain.center)
         start = contest.start(problem, compare, "center")
-        return replace(start, pose=Rigid.about(turn, center, center) @ truth)
+        pose = Rigid.about(turn, center, center) @ truth
+        return replace(start, pose=pose, found=alone(compare, pose))
     if source == "search" and searched is not None:
         return searched
     return contest.start(problem, compare, source)
 
 
-def without_truth(found: InitialPose, truth: Rigid) -> InitialPose | None:
+def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> InitialPose | None:
     """``found`` as if the hypotheses within 30° of the truth had not been seen; None if no other is left."""
     left = tuple(h for h in found.hypotheses if h.pose.degrees_from(truth) > 30)
     if not left:
         return None
-    away = [left[0].score - h.score for h in left[1:] if h.pose.degrees_from(left[0].pose) > 30]
-    return replace(found, pose=left[0].pose, hypotheses=left, margin=min(away) if away else None)
+    return replace(found, pose=left[0].pose, found=Ranked((measured(compare, left[0]), *left[1:]), found.found.by))
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """The fitted ``model``, the rows it was fitted to, and the probabilities ``p`` (N,) of models that had not seen the brain."""
+class ConfidenceFit:
+    """The fitted ``model``, how it was ``made`` in words, and the probabilities ``p`` (N,) of models that had not seen the brain."""
 
     model: ConfidenceModel
+    made: str
     p: Array
     right: Array
     weights: Array
@@ -138,7 +142,7 @@ class Calibration:
 
     def report(self) -> str:
         """Markdown: figures cross-validated by brain."""
-        lines = [f"Model: {self.model.made}.", ""]
+        lines = [f"Model: {self.made}.", ""]
         lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
         for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", np.logical_not(self.natural))):
             lines.append(_line(title, self.p[mine], self.right[mine], self.model.review))
@@ -162,8 +166,8 @@ def _line(title: str, p: Array, right: Array, review: float) -> str:
     return f"| {title} | {len(good)} | {len(wrong)} | {area} | {score} | {flagged} | {alarms} |"
 
 
-def calibrate(rows: list[dict[str, str]], weights: dict[str, str], *, ridge: float = 1.0) -> Calibration:
-    """Fit the model to rows of :func:`measure`; ``weights`` are the SHA-256 of the networks they were made with.
+def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> ConfidenceFit:
+    """Fit the model to rows of :func:`measure`.
 
     Raises :class:`~posepipe.errors.UsageError` for too few rows to fit and cross-validate.
     """
@@ -190,8 +194,8 @@ def calibrate(rows: list[dict[str, str]], weights: dict[str, str], *, ridge: flo
         f"{len(rows)} poses of {len(set(brains))} brains, {int(natural.sum())} of them natural ({wrong} wrong), the others made wrong on "
         f"purpose with {100 * MADE_SHARE:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
     )
-    model = ConfidenceModel(terms, fitted.intercept, review, fail, weights, made)
-    return Calibration(model, p, right, counts, natural, np.array([r["damage"] for r in rows]))
+    model = ConfidenceModel(terms, fitted.intercept, review, fail)
+    return ConfidenceFit(model, made, p, right, counts, natural, np.array([r["damage"] for r in rows]))
 
 
 def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: float) -> float:
@@ -201,7 +205,7 @@ def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: f
     return threshold(p[mine], right[mine], flagged=flagged, alarms=alarms)
 
 
-def plot_reliability(found: Calibration, output: Path) -> Path:
+def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
     """Confidence against the share of poses that are right, and how the two kinds of poses are spread (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -14,14 +14,13 @@ from ..geometry import Rigid
 from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume
 from ..models import available
+from ..registration.calibration import load_calibration
 from ..registration.comparison import Comparison
-from ..registration.confidence import ConfidenceModel
 from ..registration.deep import PoseNetworks
-from ..registration.initial import INIT_METHODS, InitialPose, Witness, initial_pose, network_hypotheses
+from ..registration.initial import INIT_METHODS, InitialPose, Witness, alone, initial_pose, network_hypotheses
 from ..registration.paper import CorrectionNetwork, PoseNetwork
 from ..registration.quality import Quality, judge_pose
 from ..registration.refine import Refined, refine_pose
-from ..registration.search import Hypothesis
 from ..registration.target import Target
 
 METHODS: dict[str, tuple[str, str]] = {
@@ -91,37 +90,31 @@ class Contest:
     """Runs methods on problems; networks are loaded once, when first needed. The networks bear witness in every method, as they do in
     posepipe itself, and their time counts."""
 
-    def __init__(self, weights_dir: str | Path | None = None, *, threads: int = 1, model: ConfidenceModel | None = None) -> None:
+    def __init__(self, weights_dir: str | Path | None = None, *, threads: int = 1) -> None:
         self.networks = PoseNetworks(weights_dir)
-        self._weights, self._threads, self._model = weights_dir, threads, model
+        self._weights, self._threads, self._calibration = weights_dir, threads, load_calibration(weights_dir)
         self._pose: dict[str, PoseNetwork] = {}
         self._correction: dict[str, CorrectionNetwork] = {}
 
     def run(self, problem: Problem, methods: tuple[str, ...]) -> Iterator[Outcome]:
         """The outcome of each method; a first pose that several share is found once and its time counted for each."""
-        starts: dict[str, tuple[Comparison, InitialPose, float, float]] = {}
+        starts: dict[str, tuple[Comparison, InitialPose, float]] = {}
         for method in methods:
             init, then = METHODS[method]
             if init not in starts:
                 starts[init] = self._started(problem, init)
-            compare, initial, first, prepared = starts[init]
+            compare, initial, first = starts[init]
             begun = time.perf_counter()
             refined = self.finish(problem, compare, initial, then)
             # without a refinement what follows is only measuring
-            after = 0.0 if then == "none" else prepared + time.perf_counter() - begun
+            after = 0.0 if then == "none" else time.perf_counter() - begun
             yield Outcome(method, initial, refined, self.judge(problem, initial, refined), first + after)
 
-    def _started(self, problem: Problem, init: str) -> tuple[Comparison, InitialPose, float, float]:
-        """What is compared, the first pose, the seconds it took, and those that preparing the comparison added to a refinement."""
+    def _started(self, problem: Problem, init: str) -> tuple[Comparison, InitialPose, float]:
+        """What is compared, the first pose, and the seconds that both took."""
         begun = time.perf_counter()
-        if init != "deep":
-            compare = Comparison.of(problem.image, problem.mask, problem.target)
-            return compare, self.start(problem, compare, init), time.perf_counter() - begun, 0.0
-        # the networks' pose alone needs no comparison
-        initial = initial_pose(problem.image, problem.mask, problem.target, method=init, networks=self.networks)
-        first = time.perf_counter() - begun
         compare = Comparison.of(problem.image, problem.mask, problem.target)
-        return compare, initial, first, time.perf_counter() - begun - first
+        return compare, self.start(problem, compare, init), time.perf_counter() - begun
 
     def start(self, problem: Problem, compare: Comparison, init: str) -> InitialPose:
         """The first pose by ``init``."""
@@ -136,8 +129,8 @@ class Contest:
                 self._pose[init] = PoseNetwork(init, self._weights)
             pose = self._pose[init].pose(compare, self.networks.canonical(target))
         hypothesis, features = network_hypotheses(compare.brain, target, self.networks)[0]
-        witness = Witness(hypothesis.pose, features, self.networks.sha256)
-        return InitialPose(pose, init, (Hypothesis(pose, 0.0, 0.0, 1.0),), 1.0, None, witness)
+        witness = Witness.of(hypothesis.pose, features, self.networks)
+        return InitialPose(pose, init, alone(compare, pose), 1.0, witness)
 
     def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, then: str) -> Refined:
         """What follows the first pose; a refinement that fails is told and leaves it."""
@@ -162,4 +155,4 @@ class Contest:
     def judge(self, problem: Problem, initial: InitialPose, refined: Refined) -> Quality:
         """posepipe's verdict, as in the sidecar."""
         mask = BrainMask(problem.mask.with_data(np.asarray(problem.mask.data) > 0), "given")
-        return judge_pose(initial, refined, mask, problem.target, problem.age, model=self._model)
+        return judge_pose(initial, refined, mask, problem.target, problem.age, calibration=self._calibration)

@@ -13,8 +13,8 @@ import torch
 
 from ..imaging.volume import Volume, load_volume
 from ..registration.comparison import Comparison
-from ..registration.deep import PoseNetworks
-from ..registration.initial import initial_pose
+from ..registration.deep import Glance, PoseNetworks
+from ..registration.initial import initial_pose, network_hypotheses
 from ..registration.masking import brain_mask
 from ..registration.refine import refine_pose
 from ..registration.target import Target
@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             target = Target.load(case.template)
             _ = target.bank, target.coarse_outline, target.coarse_texture, target.fine_texture
             mask = brain_mask(image).volume
-            alone = partial(initial_pose, image, mask, target, method="deep", networks=networks)
-            deep = [_seconds(alone) for _ in range(3 * repeats)]
+            deep = [_seconds(partial(_networks_alone, image, mask, target, networks)) for _ in range(3 * repeats)]
             print(f"{case.name}, {threads} thread(s): deep {np.median(deep[1:]):.3f} s", flush=True)
             for method in ("search", "auto"):
                 chosen_networks = networks if method == "auto" else None
@@ -54,6 +53,10 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def _networks_alone(image: Volume, mask: Volume, target: Target, networks: PoseNetworks) -> None:
+    network_hypotheses(Glance.of(image, mask), target, networks)
 
 
 def _once(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_age, bench_contrast, bench_deep, bench_masks
+from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_masks
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -17,9 +17,11 @@ def add_arguments(subparsers: Any) -> None:
     tables = bench.add_subparsers(dest="table", metavar="TABLE", required=True)
     _add_classical(tables.add_parser("classical", help="initial poses without networks, and their refinements"))
     bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
-    bench_deep.add_confidence(tables.add_parser("confidence", help="calibrate the confidence on brains nobody trained on"))
+    bench_deep.add_calibration(tables.add_parser("calibration", help="set what depends on the weights, by brains nobody trained on"))
     bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
     bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and as they are"))
+    bench_decisions.add_precision(tables.add_parser("precision", help="the same decisions in every precision and on every processor"))
+    bench_decisions.add_negative(tables.add_parser("negative", help="images without a fetal or newborn brain, by every initial pose"))
     bench_masks.add_arguments(tables.add_parser("masks", help="brain masks by network, and poses without a mask given"))
 
 
@@ -42,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
     made_by = {
         "classical": _classical,
         "volume": bench_deep.volume,
-        "confidence": bench_deep.confidence,
+        "calibration": bench_deep.calibration,
         "age": bench_age.run,
         "masks": bench_masks.run,
+        "precision": bench_decisions.precision,
+        "negative": bench_decisions.negative,
         "contrast": bench_contrast.run,
     }
     return made_by[args.table](args)

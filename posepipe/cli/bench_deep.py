@@ -1,9 +1,11 @@
-"""``posepipe-tools bench volume`` and ``bench confidence``: the networks measured beside the other methods, and their confidence."""
+"""``posepipe-tools bench volume`` and ``bench calibration``: the networks measured beside the other methods, and what hangs on their
+weights."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,15 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=10, help="draws of each image in each of seven bins (default 10)")
 
 
-def add_confidence(parser: argparse.ArgumentParser) -> None:
-    """Options of ``bench confidence``."""
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench calibration``."""
     _add_common(parser)
     parser.add_argument(
         "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
-    parser.add_argument("--install", action="store_true", help="also write the model into the package")
+    parser.add_argument("--install", action="store_true", help="also write it into the package, or beside --weights")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +79,12 @@ def volume(args: argparse.Namespace) -> int:
     return _told("\n".join([*parts, volume_tables.table_of_flags(measured)]), args.output / "volume.md")
 
 
-def confidence(args: argparse.Namespace) -> int:
-    """Measure, fit, write ``confidence.csv``, ``confidence.toml``, ``confidence.md`` and ``reliability.png``."""
+def calibration(args: argparse.Namespace) -> int:
+    """Measure, fit, write ``confidence.csv``, ``likeness.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
     from ..bench import confidence as bench
-    from ..bench import rows
-    from ..models.weights import POSE_NETWORKS, hashes
-    from ..registration.confidence import PACKAGED, save_confidence
+    from ..bench import methods, rows, sureness
+    from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+    from ..registration.calibration import NAME, PACKAGED, Calibration, load_calibration, write_calibration
 
     cases = _named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
     tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]
@@ -90,12 +92,23 @@ def confidence(args: argparse.Namespace) -> int:
     weights = hashes(POSE_NETWORKS, args.weights)
     found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
     rows.write_rows(args.output / "confidence.csv", found)
-    calibration = bench.calibrate(found, weights)
-    save_confidence(calibration.model, args.output / "confidence.toml")
-    bench.plot_reliability(calibration, args.output / "reliability.png")
+    all_weights = hashes((*MASK_NETWORKS, *POSE_NETWORKS), args.weights)
+    places = rows.PartFile(args.output / "parts" / f"likeness_{methods.networks_key(all_weights)}.csv")
+    sureness.measure_likeness(args.data, places, args.weights)
+    rows.write_rows(args.output / "likeness.csv", places.rows)
+
+    fit = bench.fit_confidence(found)
+    sure, sure_made = sureness.sureness(found)
+    least, least_made = sureness.least_likeness(places.rows)
+    before = load_calibration(args.weights)
+    made = {"likeness": least_made, "sureness": sure_made, "confidence": fit.made}
+    after = Calibration(all_weights, replace(before.likeness, least=least), sure, fit.model, made)
+    write_calibration(after, args.output / NAME)
+    bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
-        save_confidence(calibration.model, PACKAGED)
-    return _told(calibration.report(), args.output / "confidence.md")
+        write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
+    parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Likeness: {least_made}; least {dict(least)}.", fit.report())
+    return _told("\n\n".join(parts), args.output / "calibration.md")
 
 
 def _named(cases: list[Any], names: list[str] | None) -> list[Any]:

@@ -14,7 +14,7 @@ from .template import TemplateInputSpec, target_of
 
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask
-    from ..registration import initial, refine
+    from ..registration import found
 
 
 class _ComputeInputSpec(TemplateInputSpec):
@@ -42,12 +42,11 @@ def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
 
 
-class _Fitted(NamedTuple):
-    """A mask, and the pose found by it."""
+class _Judged(NamedTuple):
+    """A mask, and how what it holds fits the template."""
 
     mask: BrainMask
-    initial: initial.InitialPose
-    refined: refine.Refined
+    fit: found.BrainFit
 
 
 class _FoundBrainInputSpec(_ComputeInputSpec):
@@ -55,9 +54,6 @@ class _FoundBrainInputSpec(_ComputeInputSpec):
     others = traits.List(File(exists=True), usedefault=True, desc="what else may be the brain, from BrainMask")
     other_records = traits.List(File(exists=True), usedefault=True, desc="their records")
     converted = traits.Bool(False, usedefault=True, desc="whether the image is aligned in T2-like contrast, made of it by the networks")
-    init = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
-    refine = traits.Enum("ants", "torch", "none", usedefault=True, desc="how the pose is refined")
-    seed = traits.Int(0, usedefault=True, desc="seed of the voxels that are sampled")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
 
 
@@ -68,7 +64,7 @@ class _FoundBrainOutputSpec(TraitedSpec):
 
 class FoundBrain(SimpleInterface):
     """The mask, or what of the others fits the template better, where the networks are not sure of it. Fails where none fits: then the
-    image holds no brain."""
+    image holds no brain, however its pose is wanted."""
 
     input_spec = _FoundBrainInputSpec
     output_spec = _FoundBrainOutputSpec
@@ -84,19 +80,19 @@ class FoundBrain(SimpleInterface):
         if not likeliest.sure:
             spent: dict[str, Any] = {}
             with stopwatch(spent):
-                best = best_found(replace(likeliest, others=tuple(others)), self._aligning(), str(given.in_file)).mask
+                best = best_found(replace(likeliest, others=tuple(others)), self._judging(), str(given.in_file)).mask
             k = 1 + others.index(best) if best in others else 0
             record = read_json(records[k])
             record["seconds"] = round(record["seconds"] + spent["seconds"], 3)
             self._results = {"out_mask": masks[k], "out_record": write_record(runtime.cwd, "brain", record)}
         return runtime
 
-    def _aligning(self) -> Callable[[BrainMask], _Fitted]:
-        """A function that finds the pose by a mask."""
+    def _judging(self) -> Callable[[BrainMask], _Judged]:
+        """A function that judges how what a mask holds fits the template."""
+        from ..registration.comparison import Comparison
         from ..registration.conversion import Converter
         from ..registration.deep import PoseNetworks
-        from ..registration.initial import initial_pose
-        from ..registration.refine import refine_pose
+        from ..registration.found import BrainFit
 
         given = self.inputs
         image, _, target, device = _prepare(given)
@@ -104,13 +100,11 @@ class FoundBrain(SimpleInterface):
         converter = Converter(folder, device) if given.converted else None
         networks = PoseNetworks(folder, device=device)
 
-        def aligned(mask: BrainMask) -> _Fitted:
+        def judged(mask: BrainMask) -> _Judged:
             seen = converter.convert(image, mask.volume).volume if converter else image
-            initial = initial_pose(seen, mask.volume, target, method=given.init, device=device, networks=networks)
-            refining = {"method": given.refine, "threads": given.num_threads, "seed": given.seed, "device": device}
-            return _Fitted(mask, initial, refine_pose(seen, mask.volume, target, initial.pose, **refining))
+            return _Judged(mask, BrainFit.of(Comparison.of(seen, mask.volume, target, device), mask, networks))
 
-        return aligned
+        return judged
 
 
 class _InitialPoseInputSpec(_ComputeInputSpec):
@@ -121,7 +115,7 @@ class _InitialPoseInputSpec(_ComputeInputSpec):
 
 class _InitialPoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, scale, margin, seconds")
+    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, seconds")
 
 
 class InitialPose(SimpleInterface):
@@ -208,6 +202,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
     refined_pose = File(exists=True, mandatory=True, desc="pose of RefinePose (ITK)")
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
     age = traits.Float(desc="age of the brain, weeks")
+    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's, and of its calibration")
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
@@ -222,6 +217,7 @@ class PoseQuality(SimpleInterface):
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from ..registration.calibration import load_calibration
         from ..registration.quality import judge_pose
 
         record: dict[str, Any] = {}
@@ -238,6 +234,7 @@ class PoseQuality(SimpleInterface):
                 self.inputs.age if isdefined(self.inputs.age) else None,
                 scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
+                calibration=load_calibration(weights_folder(self.inputs)),
             )
         record |= {
             "qc": quality.qc,

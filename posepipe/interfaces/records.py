@@ -44,14 +44,14 @@ def initial_to_record(initial: InitialPose) -> dict[str, Any]:
         {
             "rotvec": h.pose.rotvec.tolist(),
             "translation": h.pose.translation.tolist(),
-            **{f.name: float(getattr(h, f.name)) for f in fields(h) if f.name != "pose"},
+            **{f.name: getattr(h, f.name) for f in fields(h) if f.name != "pose"},
         }
         for h in initial.hypotheses
     ]
     return {
         "method": initial.method,
         "scale": float(initial.scale),
-        "margin": None if initial.margin is None else float(initial.margin),
+        "ranked_by": initial.found.by,
         "hypotheses": hypotheses,
         "witness": None if initial.witness is None else _witness_to_record(initial.witness),
     }
@@ -63,6 +63,7 @@ def _witness_to_record(witness: Witness) -> dict[str, Any]:
         "translation": witness.pose.translation.tolist(),
         "features": dict(witness.features),
         "weights": dict(witness.weights),
+        "sure": witness.sure,
     }
 
 
@@ -70,8 +71,8 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     """The initial pose that :func:`initial_to_record` and its transform file hold."""
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
+    from ..registration.hypothesis import Hypothesis, Ranked
     from ..registration.initial import InitialPose, Witness
-    from ..registration.search import Hypothesis
 
     record = read_json(record_file)
     hypotheses = tuple(
@@ -79,13 +80,12 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     )
     seen = record["witness"]
     if seen is not None:
-        seen = Witness(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"])
+        seen = Witness(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"], seen["sure"])
     return InitialPose(
         pose=read_itk(pose_file),
         method=record["method"],
-        hypotheses=hypotheses,
+        found=Ranked(hypotheses, record["ranked_by"]),
         scale=record["scale"],
-        margin=record["margin"],
         witness=seen,
     )
 

@@ -29,7 +29,8 @@ class Layer(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ``inside``, X, Y, Z) → (B, ``outside``, …)."""
-        if torch.is_grad_enabled() and x.device.type == "cpu" and min(x.shape[2:]) <= BLURRED_SIDE:
+        blurred = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
+        if blurred and min(x.shape[2:]) <= BLURRED_SIDE:
             with torch.autocast("cpu", enabled=False):
                 exact: Tensor = super().forward(x.float())
             return exact
@@ -70,8 +71,10 @@ class _Convolution(nn.Conv3d):
         """See :class:`torch.nn.Conv3d`."""
         plain = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32
         if plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
-            shape = (self.padding, self.stride, self.dilation, self.groups)
-            answer: Tensor = torch.mkldnn_convolution(input, self.weight, self.bias, *shape)
+            padding = tuple(int(n) for n in self.padding)
+            answer: Tensor = torch.mkldnn_convolution(
+                input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
+            )
             return answer
         return super().forward(input)
 
@@ -85,7 +88,7 @@ def ready(network: M) -> M:
     for module in copied.modules():
         if isinstance(module, nn.Conv3d):
             module.__class__ = _Convolution
-    return copied.to(memory_format=torch.channels_last_3d).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+    return copied.to(memory_format=torch.channels_last_3d).requires_grad_(False)  # type: ignore[call-overload]
 
 
 def doubled(x: Tensor) -> Tensor:

@@ -24,15 +24,11 @@ class MaskNet(Encoder):
     """U-Net (B, 1, X, Y, Z) → logits of being brain on the same grid; X, Y, Z are multiples of 16 (four halvings).
 
     ``size`` is the side of the cubes it was trained on. ``width`` gives the channels from fine to coarse; the finest grid of features is
-    half the input's, whose eight voxels a cell are told apart by the head alone. ``least`` goes with the weights: how like a brain what
-    such a network masks must be to count as one (:class:`~posepipe.registration.masking.BrainFinder`; None: no matter how little).
+    half the input's, whose eight voxels a cell are told apart by the head alone.
     """
 
-    def __init__(
-        self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128), least: float | None = None
-    ) -> None:
+    def __init__(self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
         super().__init__(1, size, width)
-        self.least = least
         a, b, c, d = width
         # narrowed before the grids are joined: most of a U-Net's work would be there
         self.narrow_bottom, self.narrow_coarse, self.narrow_middle = nn.Conv3d(d, c, 1), nn.Conv3d(c, b, 1), nn.Conv3d(b, a, 1)

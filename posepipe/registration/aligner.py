@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ from .age import AgeEstimate
 from .age_estimator import AgeEstimator
 from .apply import reorient, resample_to_template
 from .brain import Brain
+from .calibration import Calibration, load_calibration
 from .comparison import Comparison
 from .conversion import Converted, Converter
 from .deep import PoseNetworks
-from .found import best_found
+from .found import BrainFit, best_found
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
 from .quality import Quality, judge_pose
@@ -128,6 +129,29 @@ class Alignment:
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """An image with its mask, template and what compares them."""
+
+    image: Volume
+    brain: BrainMask
+    age: float | None
+    guess: AgeEstimate | None
+    contrast: str
+    choice: Choice
+    target: Target
+    conversion: Converted | None
+    seen: Volume
+    compare: Comparison
+
+
+class _Judged(NamedTuple):
+    """What is ready, and how it fits."""
+
+    ready: _Ready
+    fit: BrainFit
+
+
 @dataclass
 class Aligner:
     """Aligns image after image with the same settings; templates and their banks stay in memory.
@@ -154,6 +178,7 @@ class Aligner:
     seed: int = 0
     _library: AtlasLibrary = field(init=False, repr=False)
     _networks: PoseNetworks = field(init=False, repr=False)
+    _calibration: Calibration = field(init=False, repr=False)
     _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
 
@@ -169,6 +194,7 @@ class Aligner:
         self._library = AtlasLibrary.default([Path(d) for d in self.atlas_dirs])
         self.device = pick_device(self.device)
         self._networks = PoseNetworks(self.weights, device=self.device)
+        self._calibration = load_calibration(self.weights)
 
     def target(self, template: Template) -> Target:
         """``template`` made ready; kept for the next image."""
@@ -207,9 +233,13 @@ class Aligner:
         """The same of an image in ``contrast`` that has its mask, or by what of the mask's others fits better, where it is not sure.
         ``seconds`` of earlier stages come before those of this; stages that are done again add up."""
         spent = dict(seconds or {})
-        return best_found(brain, lambda mask: self._aligned(volume, mask, age, contrast, spent), volume.source)
+        if brain.sure:
+            return self._aligned(self._readied(volume, brain, age, contrast, spent), spent)
+        best = best_found(brain, lambda mask: self._judged(self._readied(volume, mask, age, contrast, spent), spent), volume.source)
+        return self._aligned(best.ready, spent, best.fit.initial if self.init == "auto" else None)
 
-    def _aligned(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> Alignment:
+    def _readied(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> _Ready:
+        """All that a pose is found by."""
         guess: AgeEstimate | None = None
         if isinstance(age, str):
             with _timed(seconds, "age"):
@@ -230,45 +260,48 @@ class Aligner:
         seen = conversion.volume if conversion else volume
         with _timed(seconds, "prepare"):
             compare = Comparison.of(seen, brain.volume, target, self.device)
-        with _timed(seconds, "init"):
-            initial = initial_pose(
-                seen,
-                brain.volume,
-                target,
-                method=self.init,
-                age_known=age is not None,
-                compare=compare,
-                networks=self._networks,
-            )
+        return _Ready(volume, brain, age, guess, kind, choice, target, conversion, seen, compare)
+
+    def _judged(self, ready: _Ready, seconds: dict[str, float]) -> _Judged:
+        """How what is ready fits its template."""
+        with _timed(seconds, "brain"), _threads(self.threads):
+            fit = BrainFit.of(ready.compare, ready.brain, self._networks, age_known=ready.age is not None)
+        return _Judged(ready, fit)
+
+    def _aligned(self, ready: _Ready, seconds: dict[str, float], initial: InitialPose | None = None) -> Alignment:
+        """The pose of what is ready, refined from ``initial`` if that is known already."""
+        about = (ready.seen, ready.brain.volume, ready.target)
+        if initial is None:
+            with _timed(seconds, "init"):
+                initial = initial_pose(
+                    *about, method=self.init, age_known=ready.age is not None, compare=ready.compare, networks=self._networks
+                )
         with _timed(seconds, "refine"):
+            threads = self.threads or torch.get_num_threads()
             refined = refine_pose(
-                seen,
-                brain.volume,
-                target,
-                initial.pose,
-                method=self.refine,
-                threads=self.threads or torch.get_num_threads(),
-                seed=self.seed,
-                compare=compare,
+                *about, initial.pose, method=self.refine, threads=threads, seed=self.seed, compare=ready.compare
             )
-        scanned = Brain.prepare(volume, brain.volume, SPACING, self.device) if conversion else compare.brain
-        quality = judge_pose(initial, refined, brain, target, age, scanned=scanned, contrast=kind)
+        converted = ready.conversion is not None
+        scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
+        quality = judge_pose(
+            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration
+        )
         return Alignment(
-            refined.pose,
-            choice.template,
-            target,
-            choice.reason,
-            age,
-            kind,
-            volume,
-            brain,
-            initial,
-            refined,
-            quality,
-            seconds,
-            (*(guess.warnings if guess else ()), *choice.warnings),
-            guess,
-            conversion,
+            pose=refined.pose,
+            template=ready.choice.template,
+            target=ready.target,
+            choice_reason=ready.choice.reason,
+            age=ready.age,
+            contrast=ready.contrast,
+            image=ready.image,
+            mask=ready.brain,
+            initial=initial,
+            refined=refined,
+            quality=quality,
+            seconds=seconds,
+            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings),
+            guess=ready.guess,
+            conversion=ready.conversion,
         )
 
     @cached_property

@@ -20,15 +20,12 @@ from .fit import SCALE_LIMIT, Fitted, Poses, Term, fit
 from .levels import Points
 
 CLEAR = 0.3
-"""A score from which no more wandering is needed: wrong poses of damaged brains have at most 0.08."""
+"""Coarse texture from which no more wandering is needed: wrong poses of damaged brains have at most 0.08."""
 APART_DEGREES = 12.0
 """The poses that are shaken are this far from each other."""
 SURE = 0.15
-"""The best score from which a pose is believed: wrong poses reach 0.13 in as many attempts as are made, right ones have 0.08 (spina
+"""Coarse texture from which a pose is believed: wrong poses reach 0.13 in as many attempts as are made, right ones have 0.08 (spina
 bifida on a normal template) to 0.7."""
-NO_FIT = 0.10
-"""The best score below which the pose is likely wrong: of 116 damaged brains the ten wrong ones had at most 0.091, the right ones 0.110 and
-more (docs/experiments-deep.md, 5)."""
 ATTEMPTS = 7
 """How often it is tried, unless told otherwise, before the best of what was found is taken."""
 LEAST_OVERLAP = 0.5

@@ -6,6 +6,7 @@ Nothing here looks at the template's intensities: the networks know the canonica
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..models.layers import ready
 from ..models.precision import answering
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .brain import Brain, bounding_box
+from .calibration import load_calibration
 from .paper import PaperNetworks
 
 if TYPE_CHECKING:
@@ -119,11 +121,17 @@ class PoseNetworks:
         self._device, self._weights_dir = torch.device(device), weights_dir
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._own: dict[str, Array] = {}
+        calibration = load_calibration(weights_dir)
+        self._sureness = None if calibration.others(self.sha256) else calibration.sureness
 
     @property
     def sha256(self) -> dict[str, str]:
         """Name → hash of the weights."""
         return {n.name: n.sha256 for n in (self.coarse, self.fine)}
+
+    def sure(self, features: Mapping[str, float]) -> bool:
+        """Whether networks that have these features of a placement are hardly ever wrong; never of weights that are not calibrated."""
+        return self._sureness is not None and self._sureness.of(features)
 
     @cached_property
     def paper(self) -> PaperNetworks:

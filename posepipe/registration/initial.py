@@ -11,45 +11,62 @@ import torch
 from ..geometry import Rigid
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
-from .closer import ATTEMPTS, NO_FIT, SURE
+from .closer import ATTEMPTS, SURE
 from .comparison import Comparison
-from .deep import Glance, PoseNetworks, Seen
+from .deep import PoseNetworks, Seen
 from .fit import Poses, fit
-from .search import DOUBT, Hypothesis, distinct_hypotheses, search
+from .hypothesis import DOUBT, NO_FIT, Hypothesis, Ranked, measured
+from .search import distinct_hypotheses, search
 from .target import Target
 
 INIT_METHODS = ("auto", "deep", "posenet", "search", "axes", "center")
 AGREE_DEGREES = 10.0
 """``auto`` searches unless all votes of the networks are one, polishing moved their pose by less than this, and the fit is not in doubt."""
-SURE_VOTES, SURE_ERROR = 0.75, 0.02
-"""Networks of whose votes so many are one, and which expect no larger an error (brain radii), are hardly ever wrong, whatever the fit
-(docs/experiments-deep.md, 8)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Witness:
     """What the networks say of an image, whichever method finds its pose: ``pose`` (template → image), ``features`` that tell how sure
-    they are, and the SHA-256 of their ``weights`` by name."""
+    they are, the SHA-256 of their ``weights`` by name, and whether they are so ``sure`` that they are hardly ever wrong."""
 
     pose: Rigid
     features: dict[str, float]
     weights: dict[str, str] = field(default_factory=dict)
+    sure: bool = False
+
+    @classmethod
+    def of(cls, pose: Rigid, features: dict[str, float], networks: PoseNetworks) -> Witness:
+        """What ``networks`` say."""
+        return cls(pose, features, networks.sha256, networks.sure(features))
+
+    def vouches_for(self, pose: Rigid) -> bool:
+        """Whether the networks are sure of a pose, and this is it."""
+        return self.sure and pose.degrees_from(self.pose) < AGREE_DEGREES
 
 
 @dataclass(frozen=True, eq=False)
 class InitialPose:
-    """``pose`` by ``method``; ``hypotheses`` best first (one for ``center`` and ``posenet``, four for ``axes``).
+    """``pose`` by ``method``, the best of what was ``found`` (one for ``center`` and ``posenet``, four for ``axes``).
 
-    ``scale`` is the fitted size of the image over the template's; ``margin`` the lead in score over the best hypothesis more than 30°
-    away (None if there is none); ``witness`` what the networks say (None if they were not asked).
+    Of the best, criterion and coarse texture are known whatever the method, and of all the share of votes, if the networks were asked.
+    ``scale`` is the fitted size of the image over the template's; ``witness`` what the networks say (None if they were not asked).
     """
 
     pose: Rigid
     method: str
-    hypotheses: tuple[Hypothesis, ...]
+    found: Ranked
     scale: float
-    margin: float | None
     witness: Witness | None = None
+
+    @property
+    def best(self) -> Hypothesis:
+        """The hypothesis whose pose it is."""
+        return self.found.best
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """Best first."""
+        return self.found.hypotheses
 
 
 def initial_pose(
@@ -86,37 +103,39 @@ def initial_pose(
         raise ValueError(msg)
     if networks is None and method in {"deep", "posenet"}:
         networks = PoseNetworks(device=str(device))
-    if compare is None and method not in {"center", "deep"}:
-        compare = Comparison.of(image, mask, target, device)
-    brain = compare.brain if compare else Glance.of(image, mask, device)
-    seen = network_hypotheses(brain, target, networks) if networks else ()
-    witness = Witness(seen[0][0].pose, seen[0][1], networks.sha256) if networks else None
-    if method == "deep":
-        return _result(tuple(h for h, _ in seen), "deep", witness)
-    if compare is None or method == "center":
-        return _single(Rigid.about(np.eye(3), target.brain.center, brain.center), "center", witness)
-    if method == "posenet" and networks and witness:
+    compare = compare or Comparison.of(image, mask, target, device)
+    seen = network_hypotheses(compare.brain, target, networks) if networks else ()
+    votes = tuple(h for h, _ in seen)
+    witness = Witness.of(seen[0][0].pose, seen[0][1], networks) if networks else None
+    if networks and witness and method == "posenet":
         pose = networks.paper.pose(compare, networks.canonical(target))
-        both = Witness(witness.pose, witness.features, {**witness.weights, **networks.paper.sha256})
-        return _single(pose, "posenet", both)
-    if method == "axes":
-        return _result(axes(compare), "axes", witness)
-    if method == "search" or witness is None or networks is None:
-        return _result(search(compare, age_known=age_known), "search", witness)
-    return _auto(compare, tuple(h for h, _ in seen), witness, networks, age_known=age_known)
+        witness = replace(witness, weights={**witness.weights, **networks.paper.sha256})
+        return _result(compare, alone(compare, pose), method, witness, votes)
+    if networks and witness and method == "auto":
+        found, method = _auto(compare, votes, witness, networks, age_known=age_known)
+    elif method == "deep":
+        found = Ranked(tuple(measured(compare, h) for h in votes), "votes")
+    elif method == "center":
+        found = alone(compare, Rigid.about(np.eye(3), target.brain.center, compare.brain.center))
+    elif method == "axes":
+        found = axes(compare)
+    else:
+        found, method = search(compare, age_known=age_known), "search"
+    return _result(compare, found, method, witness, votes)
 
 
 def network_hypotheses(brain: Seen, target: Target, networks: PoseNetworks) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
-    """The networks' hypotheses, most votes first, with what tells how sure they are. ``score`` is the share of votes."""
+    """The networks' hypotheses, most votes first, with what tells how sure they are."""
     to_canonical, template = networks.canonical(target), target.brain
-    return tuple(
-        (Hypothesis(p.pose(to_canonical, template), p.features["votes"], p.log_scale(template), p.features["brain_share"]), p.features)
-        for p in networks.place(brain)
-    )
+    found = []
+    for p in networks.place(brain):
+        pose, share, votes = p.pose(to_canonical, template), p.features["brain_share"], p.features["votes"]
+        found.append((Hypothesis(pose, p.log_scale(template), share, votes=votes), p.features))
+    return tuple(found)
 
 
-def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
-    """The four proper ways to lay the masks' principal axes on each other, best similarity first."""
+def axes(compare: Comparison) -> Ranked:
+    """The four proper ways to lay the masks' principal axes on each other."""
     image, target = compare.brain, compare.target
     mine, theirs = image.moments.axes, target.brain.moments.axes
     signs = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)
@@ -124,41 +143,40 @@ def axes(compare: Comparison) -> tuple[Hypothesis, ...]:
     scale = target.log_scale(image)
     device = image.image.device
     poses = Poses(tensor(rotation, device), torch.zeros(4, 3, device=device), torch.full((4,), scale, device=device))
-    scored = fit(compare.outlines, poses, 0)
-    return tuple(
-        Hypothesis(compare.rigid(poses, int(i)), float(scored.criterion[i]), scale, float(scored.overlap[i]))
-        for i in scored.criterion.argsort(descending=True)
-    )
+    overlap = fit(compare.outlines, poses, 0).overlap
+    found = (Hypothesis(compare.rigid(poses, i), scale, float(overlap[i])) for i in range(4))
+    return Ranked.of((measured(compare, h) for h in found), "criterion")
+
+
+def alone(compare: Comparison, pose: Rigid) -> Ranked:
+    """A ``pose`` that no hypothesis vies with, as center and Pose-Net give it; sizes are taken to agree."""
+    return Ranked((measured(compare, Hypothesis(pose, 0.0, 1.0)),), "criterion")
 
 
 def _auto(
     compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, networks: PoseNetworks, *, age_known: bool
-) -> InitialPose:
+) -> tuple[Ranked, str]:
+    """What ``auto`` finds, and whose it is."""
     rough = reduce(Poses.beside, [compare.poses(h.pose, h.log_scale) for h in seen])
     polished = distinct_hypotheses(compare, compare.judged(rough))
-    best = polished[0]
-    agreed = witness.features["votes"] == 1.0 and best.pose.degrees_from(witness.pose) < AGREE_DEGREES
-    if agreed and best.score >= DOUBT:
-        return _result(polished, "deep", witness)
-    sure = witness.features["votes"] >= SURE_VOTES and witness.features["expected_error"] <= SURE_ERROR
-    attempts = 1 if sure else ATTEMPTS
+    agreed = witness.features["votes"] == 1.0 and polished.best.pose.degrees_from(witness.pose) < AGREE_DEGREES
+    if agreed and polished.best.score("criterion") >= DOUBT:
+        return polished, "deep"
+    attempts = 1 if witness.sure else ATTEMPTS
     found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks), attempts=attempts)
-    if found[0].score < DOUBT and compare.coarse_score(found[0].pose) < (SURE if sure else NO_FIT):
-        best, *others = _kept(compare, seen[0], polished, found)
-        # if nobody is sure, the score says so too
-        known = best if sure else replace(best, score=compare.coarse_score(best.pose))
-        return _result((known, *others), "deep", witness)
-    method = "deep" if min(found[0].pose.degrees_from(h.pose) for h in polished) < AGREE_DEGREES else "search"
-    return _result(found, method, witness)
+    best = measured(compare, found.best)
+    if best.score("criterion") < DOUBT and best.score("coarse") < (SURE if witness.sure else NO_FIT):
+        return _kept(seen[0], polished, found), "deep"
+    own = min(best.pose.degrees_from(h.pose) for h in polished.hypotheses) < AGREE_DEGREES
+    return found, "deep" if own else "search"
 
 
-def _kept(
-    compare: Comparison, first: Hypothesis, polished: tuple[Hypothesis, ...], found: tuple[Hypothesis, ...]
-) -> tuple[Hypothesis, ...]:
+def _kept(first: Hypothesis, polished: Ranked, found: Ranked) -> Ranked:
     """The networks' ``first`` hypothesis, polished where that stayed with it, and what else was ``found``."""
-    near = [h for h in polished if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
-    best = near[0] if near else replace(first, score=compare.score(first.pose))
-    return (best, *(h for h in found if h.pose.degrees_from(best.pose) >= AGREE_DEGREES))
+    near = [h for h in polished.hypotheses if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
+    best = replace(near[0], votes=first.votes) if near else first
+    others = (h for h in found.hypotheses if h.pose.degrees_from(best.pose) >= AGREE_DEGREES)
+    return Ranked((best, *others), "votes")
 
 
 def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:
@@ -168,11 +186,18 @@ def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:
     return reduce(Poses.beside, [compare.poses(p.pose(to_canonical, template), p.log_scale(template)) for p in found])
 
 
-def _single(pose: Rigid, method: str, witness: Witness | None) -> InitialPose:
-    return InitialPose(pose, method, (Hypothesis(pose, 0.0, 0.0, 0.0),), 1.0, None, witness)
+def _result(
+    compare: Comparison, found: Ranked, method: str, witness: Witness | None, seen: tuple[Hypothesis, ...]
+) -> InitialPose:
+    best, *others = found.hypotheses
+    known = (measured(compare, best), *others)
+    if witness is not None:
+        known = tuple(replace(h, votes=_votes(h, seen)) for h in known)
+    return InitialPose(best.pose, method, Ranked.of(known, found.by), float(np.exp(-best.log_scale)), witness)
 
 
-def _result(found: tuple[Hypothesis, ...], method: str, witness: Witness | None) -> InitialPose:
-    best = found[0]
-    away = [best.score - h.score for h in found[1:] if h.pose.degrees_from(best.pose) > 30]
-    return InitialPose(best.pose, method, found, float(np.exp(-best.log_scale)), min(away) if away else None, witness)
+def _votes(hypothesis: Hypothesis, seen: tuple[Hypothesis, ...]) -> float:
+    """The share of the networks' votes for the pose that ``hypothesis`` is."""
+    if hypothesis.votes is not None:
+        return hypothesis.votes
+    return max((h.score("votes") for h in seen if h.pose.degrees_from(hypothesis.pose) < AGREE_DEGREES), default=0.0)

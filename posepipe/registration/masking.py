@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
-from ..imaging.mask import MIN_MILLILITRES, BrainMask, checked_mask, given_mask, has_empty_background, largest_piece, no_brain, nonzero_mask
-from ..imaging.moments import Moments, moments
-from ..imaging.sampling import sample, tensor
+from ..imaging.mask import BrainMask, checked_mask, given_mask, has_empty_background, no_brain, nonzero_mask
+from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
 from ..models.layers import ready
 from ..models.masks import COARSE_MM, scaled
 from ..models.precision import answering
-from ..models.weights import MASK_NETWORKS, LoadedNetwork, load_network
+from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, LoadedNetwork, hashes, load_network
 from ..settings import MASK_CHOICES
+from .calibration import load_calibration, uncalibrated
 from .deep import Glance, PoseNetworks
+from .scan_views import STRAIGHT, Look, Scan, moments_of, moved_by, read_back, seen_in
 
 HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
 """Axes reversed when the whole scan is looked at: as it is, and after half a turn about each axis. One look may miss a brain
@@ -42,23 +42,13 @@ MIDDLE_RADIUS_MM = 45.0
 LOOKS, SETTLED = 4, 0.1
 """The neighbourhood is looked at up to four times, each about where the last look saw the brain, until its centre moves and its radius
 changes by less than a tenth of the radius."""
-SURE_COUNTS = 15.0
-"""How much the mask network's sureness counts beside the pose networks' judgement, when several places may be the brain
-(docs/experiments-masks.md, 2)."""
-DOUBT = 0.75
-"""What is so near to the least likeness, or to what is doubtful, or nearer, is judged from four sides: a brain is one from each, what is
-not, by chance from one (docs/experiments-masks.md, 11). Nor is what is so near, or nearer, sure to be one."""
-DOUBTFUL = 1.75
-"""Where nothing is enough like a brain, what lacks no more than this is taken for it, and said to be doubtful; whether it is one, the
-template tells (:func:`~posepipe.registration.found.best_found`; docs/experiments-masks.md, 12 and 13)."""
 PLACES, ELSEWHERE = 3, 0.5
-"""Where the likeliest place is not sure to be a brain, so many may be it in all that lack no more than twice :data:`DOUBTFUL`, each farther
+"""Where the likeliest place is not sure to be a brain, so many may be it in all that lack no more than twice what is doubtful, each farther
 from likelier ones, or larger or smaller, by half a radius (docs/experiments-masks.md, 16)."""
 NARROW, LESS_NARROW = 0.65, 0.7
 """The outline comes from a last look, of ``mask-edge``, that is so much narrower, and finer (docs/experiments-masks.md, 9 and 10); it too
 is taken again, about what it shows, until it settles (11), and once a little wider and :data:`TURNED`: the mean of both is better than
 either, for what is seen on one grid by chance is not seen on the other (13 and 14)."""
-STRAIGHT = np.eye(3)
 TURNED = np.array([[2.0, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
 """Columns are the axes of a look's grid: the scan's, or these after a sixth of a turn about their diagonal, 60° from what any half
 or quarter turns make of the scan's (62.8° is the most that axes can be)."""
@@ -105,51 +95,13 @@ def brain_mask(
     return (finder or BrainFinder)().find(image)
 
 
-@dataclass(frozen=True, eq=False)
-class _Scan:
-    """Intensities ``data`` (1, X, Y, Z), and ``spacing`` (3,) in mm. Places are in mm along the axes of the grid from the first voxel."""
-
-    data: Tensor
-    spacing: Array
-
-    def darker(self, power: float) -> _Scan:
-        """The same with its brightness, relative to the brightest, raised to ``power``."""
-        top = self.data.max()
-        return self if power == 1 else _Scan(top * (self.data / top) ** power, self.spacing)
-
-    def cube(self, center: Array, step: float, counts: tuple[int, int, int], axes: Array = STRAIGHT) -> Tensor:
-        """(1, 1, *counts): block means about as coarse as ``step`` mm, read at points ``step`` apart along ``axes`` about ``center``; 0
-        outside."""
-        block = np.maximum(np.round(step / self.spacing), 1).astype(int)
-        block = np.minimum(block, self.data.shape[1:])
-        means = F.avg_pool3d(self.data, tuple(block.tolist())) if block.max() > 1 else self.data
-        # a voxel is a box: what lies within the outermost ones is inside, though beyond their centres
-        means = F.pad(means[None], (1,) * 6, mode="replicate")[0]
-        to_voxel = np.eye(4)
-        to_voxel[[0, 1, 2], [0, 1, 2]] = 1 / (self.spacing * block)
-        to_voxel[:3, 3] = 1 - (block - 1) / 2 / block
-        return sample(means, tensor(to_voxel, self.data.device), _grid(center, step, counts, axes, self.data.device))[None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """A look at a brain. ``likely`` (S, S, S): probabilities of brain, ``step`` mm apart along ``axes`` about ``center``; ``about`` is
-    what of it was seen, ``sure`` the mean probability there."""
-
-    likely: Tensor
-    center: Array
-    step: float
-    about: Moments
-    sure: float
-    axes: Array
-
-
 class _Network:
-    """A network ready to look: ``size`` is the side of the cubes it was trained on, ``least`` how like a brain must be what is one."""
+    """A network ready to look: ``size`` is the side of the cubes it was trained on, ``least`` how like a brain must be what is one, if
+    anything is known of that."""
 
-    def __init__(self, loaded: LoadedNetwork) -> None:
+    def __init__(self, loaded: LoadedNetwork, least: Mapping[str, float]) -> None:
         self._module = ready(loaded.module)
-        self.size, self.least = int(loaded.options["size"]), float(loaded.options.get("least", -np.inf))
+        self.size, self.least = int(loaded.options["size"]), least.get(loaded.name, -np.inf)
 
     def answer(self, cube: Tensor) -> Tensor:
         """Logits (X, Y, Z) of ``cube`` (1, 1, X, Y, Z)."""
@@ -172,9 +124,13 @@ class BrainFinder:
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         self._device, self._weights_dir = torch.device(device), weights_dir
         loaded = [load_network(name, weights_dir=weights_dir, device=device) for name in MASK_NETWORKS]
-        self._coarse, self._fine, self._edge = (_Network(n) for n in loaded)
         self.weights: Mapping[str, str] = {n.name: n.sha256 for n in loaded}
         """Name → SHA-256 of the networks."""
+        calibration = load_calibration(weights_dir)
+        self._how = calibration.likeness
+        judges = {**self.weights, **hashes(POSE_NETWORKS, weights_dir)}
+        self._strange = calibration.others(judges)
+        self._coarse, self._fine, self._edge = (_Network(n, {} if self._strange else self._how.least) for n in loaded)
 
     @torch.inference_mode()
     def find(self, image: Volume) -> BrainMask:
@@ -183,41 +139,41 @@ class BrainFinder:
         Where nothing is quite like a brain the likeliest is masked, with a warning; where it is not sure to be one the mask names others.
         Raises :class:`~posepipe.errors.MaskError` where the networks see nothing that may be one.
         """
-        scan = _Scan(tensor(image.data, self._device)[None].clamp_min(0), image.spacing)
+        scan = Scan.of(image, self._device)
         first, coarse = self._seen(scan)
         # a round for what is seen on average; where that leads to nothing, one for each of the looks, and at last the middle
         rounds = [_hinted(p, first) for p in (coarse.mean(0), *coarse)]
-        middle = (np.array(image.shape) - 1) / 2 * image.spacing
-        seen: list[tuple[float, _Look]] = []
-        for hints in (*rounds, iter([(middle, MIDDLE_RADIUS_MM)])):
+        seen: list[tuple[float, Look]] = []
+        for hints in (*rounds, iter([_middle(image)])):
             seen += self._judged(image, scan, hints)
             if seen and max(margin for margin, _ in seen) >= 0:
                 break
-        places = _places(seen)
+        places = _places(seen, self._how.doubtful)
         margin = places[0][0] if places else -np.inf
-        if margin < -DOUBTFUL:
+        if margin < -self._how.doubtful:
             raise no_brain(image.source)
         looks = [look for _, look in places]
         mask = self._masked(image, scan, looks[0])
         doubts = () if margin >= 0 else ("the networks doubt that what they masked is a brain: look at the mask, or give one",)
-        mask = replace(mask, warnings=(*doubts, *mask.warnings), sure=margin >= DOUBT)
+        strange = (uncalibrated(self._strange),) if self._strange else ()
+        mask = replace(mask, warnings=(*strange, *doubts, *mask.warnings), sure=margin >= self._how.doubt)
         return mask if mask.sure else replace(mask, others=tuple(self._others(image, scan, *looks)))
 
-    def _masked(self, image: Volume, scan: _Scan, look: _Look, *, tight: bool = False) -> BrainMask:
+    def _masked(self, image: Volume, scan: Scan, look: Look, *, tight: bool = False) -> BrainMask:
         """The outline of what was seen in ``look``, or a tight one."""
         shown = scan.darker(DARK) if tight else scan
         if image.spacing.max() >= THICK * image.spacing.min():
-            likely, limit = _read_back([look, _outline(self._fine, shown, look.about, 1.0)], scan), THICK_LIMIT
+            likely, limit = read_back([look, _outline(self._fine, shown, look.about, 1.0)], scan), THICK_LIMIT
         else:
             power = DARK if tight else float(np.interp(look.about.millilitres, SIZES, POWERS))
             *_, before, last = self._outlined(scan.darker(power), look)
             wider = _outline(self._edge, shown, last.about, LESS_NARROW, TURNED)
-            likely = (_read_back([before, last], scan) + _read_back([before, wider], scan)) / 2
+            likely = (read_back([before, last], scan) + read_back([before, wider], scan)) / 2
             limit = float(np.interp(last.about.millilitres, SIZES, LIMITS))
         mask = checked_mask(likely > (TIGHT if tight else limit), image, "network", image.source)
         return replace(mask, weights=dict(self.weights))
 
-    def _others(self, image: Volume, scan: _Scan, first: _Look, *elsewhere: _Look) -> Iterator[BrainMask]:
+    def _others(self, image: Volume, scan: Scan, first: Look, *elsewhere: Look) -> Iterator[BrainMask]:
         """What may be the brain if the outline of the ``first`` look is not: a tight one, and what was seen ``elsewhere``."""
         for place, look in enumerate((first, *elsewhere)):
             with suppress(MaskError):  # nothing is left of it
@@ -225,16 +181,16 @@ class BrainFinder:
                 warning = TIGHTER if place == 0 else NEXT
                 yield replace(mask, warnings=(warning, *mask.warnings), sure=False, place=place)
 
-    def _judged(self, image: Volume, scan: _Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, _Look]]:
+    def _judged(self, image: Volume, scan: Scan, hints: Iterator[tuple[Array, float]]) -> list[tuple[float, Look]]:
         """Last looks at what the ``hints`` lead to, up to the first that is sure to be a brain, each with how much more like one it is than
         the least. Where nothing is enough by what ``mask-fine`` sees, what ``mask-edge`` sees there counts: of a brain seen badly it knows
         more."""
-        likely: list[tuple[float, _Look]] = []
+        likely: list[tuple[float, Look]] = []
         for center, radius in hints:
             look = self._settled(scan, center, radius)
             if look is not None:
                 likely.append((self._likeness(image, scan, look, self._fine.least), look))
-                if DOUBT <= likely[-1][0] - self._fine.least < np.inf:
+                if self._how.doubt <= likely[-1][0] - self._fine.least < np.inf:
                     break
         judged = _margins(likely, self._fine.least)
         if judged and max(margin for margin, _ in judged) >= 0:
@@ -242,16 +198,36 @@ class BrainFinder:
         outlines = [self._outlined(scan, look)[-1] for _, look in likely]
         return _margins([(self._likeness(image, scan, look, self._edge.least), look) for look in outlines], self._edge.least)
 
-    def _likeness(self, image: Volume, scan: _Scan, look: _Look, least: float) -> float:
+    def _likeness(self, image: Volume, scan: Scan, look: Look, least: float) -> float:
         """How like a brain that is which was seen; where that may or may not be enough, on average over the :data:`HALF_TURNS`."""
-        mask = _read_back((look,), scan) > 0.5
-        if not mask.any() or look.about.millilitres > MOST_MILLILITRES:
-            return -np.inf
-        turned = ((image.with_data(np.flip(image.data, axes)), image.with_data(np.flip(mask, axes))) for axes in HALF_TURNS)
-        likeness = SURE_COUNTS * look.sure - self._strangeness(*next(turned))
-        if not -DOUBTFUL - DOUBT < likeness - least < DOUBT:
+        sides = self._sides(image, scan, look)
+        likeness = next(sides)
+        if not -self._how.doubtful - self._how.doubt < likeness - least < self._how.doubt:
             return likeness
-        return float(np.mean([likeness, *(SURE_COUNTS * look.sure - self._strangeness(*views) for views in turned)]))
+        return float(np.mean([likeness, *sides]))
+
+    def _sides(self, image: Volume, scan: Scan, look: Look) -> Iterator[float]:
+        """How like a brain that is which was seen, after each of the :data:`HALF_TURNS`."""
+        mask = read_back((look,), scan) > 0.5
+        if not mask.any() or look.about.millilitres > MOST_MILLILITRES:
+            yield -np.inf
+            return
+        for axes in HALF_TURNS:
+            turned = image.with_data(np.flip(image.data, axes)), image.with_data(np.flip(mask, axes))
+            yield self._how.sure_counts * look.sure - self._strangeness(*turned)
+
+    @torch.inference_mode()
+    def likenesses(self, image: Volume) -> Iterator[tuple[str, float, Array]]:
+        """All places in ``image`` that are looked at in a first round, and its middle: by what network it is seen, how like a brain it is
+        from four sides, and its centre (3,), RAS mm. What the calibration is made of."""
+        scan = Scan.of(image, self._device)
+        first, coarse = self._seen(scan)
+        for center, radius in (*_hinted(coarse.mean(0), first), _middle(image)):
+            look = self._settled(scan, center, radius)
+            if look is not None:
+                for name, seen in (("mask-fine", look), ("mask-edge", self._outlined(scan, look)[-1])):
+                    at = image.affine[:3, :3] @ (seen.about.center / image.spacing) + image.affine[:3, 3]
+                    yield name, float(np.mean([*self._sides(image, scan, seen)])), at
 
     @cached_property
     def _pose(self) -> PoseNetworks:
@@ -263,7 +239,7 @@ class BrainFinder:
         features = self._pose.place(Glance.of(image, mask, self._device))[0].features
         return float(np.log(features["residual"] * features["expected_error"]))
 
-    def _seen(self, scan: _Scan) -> tuple[Array, np.ndarray]:
+    def _seen(self, scan: Scan) -> tuple[Array, np.ndarray]:
         """The place of the first voxel of a grid of :data:`COARSE_MM` over the scan, and probabilities (4, X, Y, Z) of brain on it."""
         shape = np.array(scan.data.shape[1:])
         # a grid of fewer voxels than the training's would leave the network without surroundings
@@ -272,79 +248,67 @@ class BrainFinder:
         p = self._coarse.all_round(scan.cube(center, COARSE_MM, (int(n[0]), int(n[1]), int(n[2]))))
         return center - (n - 1) / 2 * COARSE_MM, p.cpu().numpy()
 
-    def _settled(self, scan: _Scan, center: Array, radius: float) -> _Look | None:
+    def _settled(self, scan: Scan, center: Array, radius: float) -> Look | None:
         """The last of the looks about ``center``; None: less than any brain holds."""
         for _ in range(LOOKS):
             look = _look(self._fine, scan, center, radius)
             if look is None:
                 return None
-            change = _change(look.about, center, radius)
+            change = moved_by(look.about, center, radius)
             center, radius = look.about.center, look.about.radius
             if change < SETTLED:
                 break
         return look
 
-    def _outlined(self, scan: _Scan, look: _Look) -> list[_Look]:
+    def _outlined(self, scan: Scan, look: Look) -> list[Look]:
         """``look``, and looks of ``mask-edge`` at what was seen, each about what the one before shows; at least one."""
         looks = [look]
         for _ in range(LOOKS):
             about = looks[-1].about
             looks.append(_outline(self._edge, scan, about, NARROW))
-            if _change(looks[-1].about, about.center, about.radius) < SETTLED:
+            if moved_by(looks[-1].about, about.center, about.radius) < SETTLED:
                 break
         return looks
 
 
-def _places(seen: Sequence[tuple[float, _Look]]) -> list[tuple[float, _Look]]:
+def _places(seen: Sequence[tuple[float, Look]], doubtful: float) -> list[tuple[float, Look]]:
     """Of what was ``seen``, with how much more like a brain than the least it is, the likeliest at each of the likeliest places."""
-    places: list[tuple[float, _Look]] = []
+    places: list[tuple[float, Look]] = []
     for margin, look in sorted(seen, key=lambda one: -one[0]):
-        apart = all(_change(look.about, of.about.center, of.about.radius) > ELSEWHERE for _, of in places)
-        if margin >= -2 * DOUBTFUL and apart and len(places) < PLACES:
+        apart = all(moved_by(look.about, of.about.center, of.about.radius) > ELSEWHERE for _, of in places)
+        if margin >= -2 * doubtful and apart and len(places) < PLACES:
             places.append((margin, look))
     return places
 
 
-def _margins(likely: Sequence[tuple[float, _Look]], least: float) -> list[tuple[float, _Look]]:
-    """Looks, each with how much more like a brain it is than the least; where the weights do not say that, the likeliest is one."""
+def _margins(likely: Sequence[tuple[float, Look]], least: float) -> list[tuple[float, Look]]:
+    """Looks, each with how much more like a brain it is than the least; where the weights are not calibrated, the likeliest is one."""
     if least == -np.inf:
         return [(np.inf, max(likely, key=lambda one: one[0])[1])] if likely else []
     return [(how - least, look) for how, look in likely]
+
+
+def _middle(image: Volume) -> tuple[Array, float]:
+    """The middle of an image and the radius of a brain that may be there, mm."""
+    return (np.array(image.shape) - 1) / 2 * image.spacing, MIDDLE_RADIUS_MM
 
 
 def _step(network: _Network, radius: float) -> float:
     return 2 * HALF_SIDE * radius / network.size
 
 
-def _look(network: _Network, scan: _Scan, center: Array, radius: float) -> _Look | None:
+def _look(network: _Network, scan: Scan, center: Array, radius: float) -> Look | None:
     """What ``network`` sees about ``center`` in the neighbourhood of a brain of ``radius``; None: less than any brain holds."""
     step = _step(network, radius)
-    return _shown(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
+    return seen_in(torch.sigmoid(network.answer(scan.cube(center, step, (network.size,) * 3))), center, step)
 
 
-def _outline(network: _Network, scan: _Scan, about: Moments, width: float, axes: Array = STRAIGHT) -> _Look:
+def _outline(network: _Network, scan: Scan, about: Moments, width: float, axes: Array = STRAIGHT) -> Look:
     """What ``network`` sees on average over the :data:`HALF_TURNS`, ``width`` times as wide as :func:`_look`, on a grid along ``axes``;
     where that is less than any brain holds it is sure of nothing, and knows of nothing new."""
     step = width * _step(network, about.radius)
     likely = network.all_round(scan.cube(about.center, step, (network.size,) * 3, axes)).mean(0)
-    return _shown(likely, about.center, step, axes) or _Look(likely, about.center, step, about, 0.0, axes)
-
-
-def _shown(likely: Tensor, center: Array, step: float, axes: Array = STRAIGHT) -> _Look | None:
-    """What of a brain is to be seen in a look; None: less than any brain holds."""
-    p = likely.cpu().numpy()
-    piece, count = largest_piece(p > 0.5)
-    if not count:
-        return None
-    inside = np.where(piece, p, 0)
-    about = _moments(inside, center - axes.sum(1) * (len(p) - 1) / 2 * step, step, axes)
-    sure = float((inside**2).sum() / inside.sum())
-    return None if about.millilitres < MIN_MILLILITRES else _Look(likely, center, step, about, sure, axes)
-
-
-def _change(about: Moments, center: Array, radius: float) -> float:
-    """By how much, of its radius, a brain is elsewhere or of another size than about ``center`` with ``radius``."""
-    return max(float(np.linalg.norm(about.center - center)), abs(about.radius - radius)) / about.radius
+    return seen_in(likely, about.center, step, axes) or Look(likely, about.center, step, about, 0.0, axes)
 
 
 def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
@@ -358,40 +322,8 @@ def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
                 break
             mine = pieces == i + 1
             if level == 0.5 or float(p[mine].max()) <= 0.5:  # what was found at the higher level is not found again
-                about = _moments(np.where(mine, p, 0), first, COARSE_MM)
+                about = moments_of(np.where(mine, p, 0), first, COARSE_MM)
                 given += 1
                 yield about.center, max(about.radius, LEAST_RADIUS_MM)
 
 
-def _grid(center: Array, step: float, counts: tuple[int, int, int], axes: Array, device: torch.device) -> Tensor:
-    along = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in counts], indexing="ij"), -1)
-    return tensor(center + step * along @ axes.T, device)
-
-
-def _moments(p: np.ndarray, first: Array, step: float, axes: Array = STRAIGHT) -> Moments:
-    affine = np.eye(4)
-    affine[:3, :3] = step * axes
-    affine[:3, 3] = first
-    return moments(Volume(p, affine))
-
-
-def _read_back(looks: Sequence[_Look], scan: _Scan) -> np.ndarray:
-    """The probability of brain in the last of the ``looks`` that reaches it at each voxel of ``scan`` (X, Y, Z); 0 where none does."""
-    shape = scan.data.shape[1:]
-    out = np.zeros(shape, dtype=np.float32)
-    for look in looks:
-        step, device, last = look.step, look.likely.device, look.likely.shape[0] - 1
-        half = last / 2 * step * np.abs(look.axes).sum(1)
-        low = np.maximum(np.ceil((look.center - half) / scan.spacing), 0).astype(int)
-        high = np.minimum(np.floor((look.center + half) / scan.spacing).astype(int) + 1, shape)
-        places = [np.arange(a, b) * s for a, b, s in zip(low, high, scan.spacing, strict=True)]
-        where = tensor(np.stack(np.meshgrid(*places, indexing="ij"), -1), device)
-        to_voxel = np.eye(4)
-        to_voxel[:3, :3] = look.axes.T / step
-        to_voxel[:3, 3] = last / 2 - to_voxel[:3, :3] @ look.center
-        likely = sample(look.likely[None], tensor(to_voxel, device), where)[0].cpu().numpy()
-        index = where @ tensor(to_voxel[:3, :3].T, device) + tensor(to_voxel[:3, 3], device)
-        box = out[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
-        reached = ((index >= 0) & (index <= last)).all(-1).cpu().numpy()
-        box[reached] = likely[reached]
-    return out

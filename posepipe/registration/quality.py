@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
 from .brain import Brain
-from .closer import NO_FIT
-from .confidence import ConfidenceModel, confidence, load_confidence
-from .found import WHOLE_SEARCHES
+from .calibration import Calibration, load_calibration, uncalibrated
+from .confidence import confidence
+from .hypothesis import fits
 from .initial import InitialPose
 from .looks import contrast_seen
 from .refine import Refined
@@ -17,7 +17,8 @@ from .target import Target
 SMALL, LARGE = 0.65, 1.5
 """Mask volume over the template's outside of which it is implausible for the age."""
 LOW_DICE, BAD_DICE = 0.85, 0.70
-LOW_MARGIN = 0.02
+LOW_LEAD = 0.02
+"""Lead in criterion over the best rival below which either may be right."""
 MOVED_DEGREES = 15.0
 
 
@@ -37,28 +38,29 @@ def judge_pose(
     target: Target,
     age: float | None,
     *,
-    model: ConfidenceModel | None = None,
+    calibration: Calibration | None = None,
     scanned: Brain | None = None,
     contrast: str | None = None,
 ) -> Quality:
-    """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``model`` (default: the package's).
+    """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``calibration`` (default: the
+    package's), where it was made with the networks' weights; where it was not, the verdict is ``review`` at best.
     Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
     """
-    model = model or load_confidence()
-    known = confidence(initial, refined, model)
-    reasons = []
+    calibration = calibration or load_calibration()
+    strange = calibration.others(initial.witness.weights if initial.witness else {})
+    model = calibration.confidence
+    known = None if strange else confidence(initial, refined, model)
+    reasons = [uncalibrated(strange)] if strange else []
     size = mask.millilitres / target.millilitres
     if not SMALL <= size <= LARGE:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
-    best = initial.hypotheses[0].score
-    if initial.method in WHOLE_SEARCHES and best < NO_FIT:
-        reasons.append(f"nowhere does the inside of the brain fit the template well (score {best:.2f}): the pose is likely wrong")
+    reasons.extend(_misfit(initial, refined))
     failed = refined.similarity["Dice"]["after"] < BAD_DICE
-    if known is None or model is None:
+    if known is None:
         reasons.extend(_signs(initial, refined))
     elif known < model.review:
         failed = failed or known < model.fail
@@ -73,13 +75,23 @@ def judge_pose(
     return Quality(verdict, tuple(reasons), known)
 
 
+def _misfit(initial: InitialPose, refined: Refined) -> list[str]:
+    """That the inside of the brain does not fit where it was laid, unless the networks vouch for that pose."""
+    criterion, coarse = (refined.similarity[name]["after"] for name in ("CR", "CoarseCR"))
+    if fits(criterion, coarse) or (initial.witness is not None and initial.witness.vouches_for(refined.pose)):
+        return []
+    scores = f"criterion {criterion:.2f}, coarse texture {coarse:.2f}"
+    return [f"the inside of the brain does not fit the template where it was laid ({scores}): the pose is likely wrong"]
+
+
 def _signs(initial: InitialPose, refined: Refined) -> list[str]:
     """Signs of a wrong pose, in words."""
     signs = []
     if refined.similarity["Dice"]["after"] < LOW_DICE:
         signs.append(_overlap(refined))
-    if initial.margin is not None and initial.margin < LOW_MARGIN:
-        signs.append(f"another orientation fits nearly as well (lead {initial.margin:.3f} in score)")
+    lead = initial.found.lead()
+    if initial.found.by == "criterion" and lead is not None and lead < LOW_LEAD:
+        signs.append(f"another orientation fits nearly as well (its criterion is {lead:.3f} lower)")
     moved = refined.pose.degrees_from(initial.pose)
     if moved > MOVED_DEGREES:
         signs.append(f"refinement turned the pose by {moved:.0f}°, more than it should need")

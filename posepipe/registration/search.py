@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import Rigid
 from ..geometry.so3 import Array
 from ..imaging.sampling import tensor
 from .bank import RotationBank, Scores
@@ -17,30 +17,15 @@ from .brain import Brain
 from .closer import ATTEMPTS, closer_look
 from .comparison import Comparison
 from .fit import Fitted, Poses, fit
+from .hypothesis import DOUBT, Hypothesis, Ranked
 from .target import Target
 
 DISTINCT_DEGREES = 20.0
 BY_CONTRAST, BY_RATIO = 12, 8
 """Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
 FINALISTS = 6
-DOUBT = 0.32
-"""A best score below this calls for a closer look: undamaged brains score 0.26 (a spina bifida template on a normal one) to
-1.1, those that are lost for damage at most 0.24 (docs/experiments.md, 10)."""
 CENTER_SHIFT = 0.15
 """How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
-
-
-@dataclass(frozen=True, eq=False)
-class Hypothesis:
-    """A candidate ``pose`` and its ``score``: the criterion of :class:`~posepipe.registration.comparison.Comparison` it was judged by.
-
-    ``log_scale`` is the logarithm of the template's size over the image's, ``overlap`` the share of the image inside the template.
-    """
-
-    pose: Rigid
-    score: float
-    log_scale: float
-    overlap: float
 
 
 def search(
@@ -50,41 +35,42 @@ def search(
     also: Poses | None = None,
     more: Callable[[], Poses] | None = None,
     attempts: int = ATTEMPTS,
-) -> tuple[Hypothesis, ...]:
-    """Distinct hypotheses for the pose of an image against its target, best first; ``also`` are tried besides those of the bank.
+) -> Ranked:
+    """Distinct hypotheses for the pose of an image against its target; ``also`` are tried besides those of the bank.
 
     With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
     taken both from that and from the mask's radius; else from the mask's radius alone.
 
-    Where the best scores below :data:`DOUBT`, as under heavy damage, a :func:`~posepipe.registration.closer.closer_look` starts from
-    all of them and from ``more``, which is asked only then, and tries up to ``attempts`` times. Those of its hypotheses that fit at
-    least as well as the best did by the usual criterion take their place, with scores of their own: a brain unlike its template
-    scores low everywhere, and is not to be led astray.
+    Where the criterion of the best is below :data:`~posepipe.registration.hypothesis.DOUBT`, as under heavy damage, a
+    :func:`~posepipe.registration.closer.closer_look` starts from all of them and from ``more``, which is asked only then, and tries up to
+    ``attempts`` times. Those of its hypotheses that have at least the criterion of the best take their place, ranked by coarse texture: a
+    brain unlike its template scores low everywhere, and is not to be led astray.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
         proposed = proposed.beside(also)
     tried = fit(compare.sketch, proposed, 8)
     found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(tried.best(FINALISTS))))
-    if found[0].score >= DOUBT:
+    if found.best.score("criterion") >= DOUBT:
         return found
     starts = proposed if more is None else proposed.beside(more())
-    floor = compare.score(found[0].pose)
-    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS, attempts))
-    return tuple(h for h in closer if compare.score(h.pose) >= floor) or found
+    floor = compare.score(found.best.pose)
+    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS, attempts), "coarse")
+    known = (replace(h, criterion=compare.score(h.pose)) for h in closer.hypotheses)
+    better = tuple(h for h in known if h.score("criterion") >= floor)
+    return Ranked(better, "coarse") if better else found
 
 
-def distinct_hypotheses(compare: Comparison, judged: Fitted) -> tuple[Hypothesis, ...]:
-    """Poses that have been judged, as hypotheses more than 5° apart, best first."""
-    return tuple(
-        Hypothesis(
-            compare.rigid(judged.poses, int(i)),
-            float(judged.criterion[i]),
-            float(judged.poses.log_scale[i]),
-            float(judged.overlap[i]),
-        )
-        for i in judged.best(FINALISTS)
-    )
+def distinct_hypotheses(
+    compare: Comparison, judged: Fitted, by: Literal["criterion", "coarse"] = "criterion"
+) -> Ranked:
+    """Poses that have been judged ``by`` a score, as hypotheses more than 5° apart."""
+    found = []
+    for i in judged.best(FINALISTS):
+        about = compare.rigid(judged.poses, int(i)), float(judged.poses.log_scale[i]), float(judged.overlap[i])
+        score = float(judged.criterion[i])
+        found.append(Hypothesis(*about, criterion=score) if by == "criterion" else Hypothesis(*about, coarse=score))
+    return Ranked(tuple(found), by)
 
 
 def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:

@@ -12,7 +12,7 @@ import torch
 
 from posepipe.bench import confidence as calibration
 from posepipe.bench.classical import Case
-from posepipe.bench.confidence import ABOUT, calibrate, plot_reliability, without_truth
+from posepipe.bench.confidence import ABOUT, fit_confidence, plot_reliability, without_truth
 from posepipe.bench.methods import METHODS, Contest, missing_networks
 from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
 from posepipe.bench.rows import PartFile, read_rows
@@ -23,8 +23,8 @@ from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
 from posepipe.imaging.demo_data import write_demo
+from posepipe.registration.hypothesis import Hypothesis, Ranked
 from posepipe.registration.initial import InitialPose
-from posepipe.registration.search import Hypothesis
 
 ROW = Row("fetus", "f1", 29.0, "none", 0, 0, "deep", 2.0, 0.5, 0.05, "pass", 0.99)
 
@@ -126,13 +126,14 @@ def test_methods_without_their_network_are_told():
 
 
 def test_the_search_as_if_it_had_missed_the_truth():
-    found = tuple(Hypothesis(turn(d), s, 0.0, 1.0) for d, s in ((2.0, 0.9), (20.0, 0.8), (90.0, 0.7), (150.0, 0.4), (95.0, 0.35)))
-    left = without_truth(InitialPose(found[0].pose, "search", found, 1.0, 0.2), Rigid.identity())
+    scores = ((2.0, 0.9), (20.0, 0.8), (90.0, 0.7), (150.0, 0.4), (95.0, 0.35))
+    found = tuple(Hypothesis(turn(d), 0.0, 1.0, criterion=s, coarse=s / 2) for d, s in scores)
+    left = without_truth(InitialPose(found[0].pose, "search", Ranked(found, "criterion"), 1.0), Rigid.identity(), None)
     assert left is not None
     assert left.pose.degrees_from(turn(90)) < 1e-6
-    assert left.margin == pytest.approx(0.3)
-    assert without_truth(left, turn(90)) is not None
-    assert without_truth(InitialPose(turn(1), "search", found[:2], 1.0, None), Rigid.identity()) is None
+    assert left.found.lead() == pytest.approx(0.3)
+    assert without_truth(left, turn(90), None) is not None
+    assert without_truth(InitialPose(turn(1), "search", Ranked(found[:2], "criterion"), 1.0), Rigid.identity(), None) is None
 
 
 def pretended(n: int = 400) -> list[dict[str, str]]:
@@ -141,14 +142,14 @@ def pretended(n: int = 400) -> list[dict[str, str]]:
     rows = []
     for i in range(n):
         degrees = float(rng.choice([2.0, 3.0, 90.0], p=[0.6, 0.3, 0.1]))
-        about = (f"b{i % 8}", i, "cut" if i % 2 else "none", "turned" if i % 5 == 0 else "auto", "torch", degrees)
+        about = (f"b{i % 8}", i, "cut" if i % 2 else "none", "turned" if i % 5 == 0 else "auto", "torch", degrees, degrees)
         features = {"apart": np.log1p(degrees) + 0.3 * rng.normal(), "noise": rng.normal(), "constant": 1.0}
         rows.append({k: str(v) for k, v in (dict(zip(ABOUT, about, strict=True)) | features).items()})
     return rows
 
 
 def test_calibration_finds_the_feature_that_tells(tmp_path: Path):
-    found = calibrate(pretended(), {"net": "ab"})
+    found = fit_confidence(pretended())
     terms = found.model.terms
     assert terms["apart"][0] < -1 < abs(terms["noise"][0]) - 0.2
     assert terms["constant"][0] == pytest.approx(0)
@@ -166,9 +167,9 @@ def test_calibration_finds_the_feature_that_tells(tmp_path: Path):
 
 def test_too_few_poses_are_refused():
     with pytest.raises(UsageError, match="more --trials"):
-        calibrate([], {})
+        fit_confidence([])
     with pytest.raises(UsageError, match="do not make a model"):
-        calibrate([r for r in pretended(40) if float(r["degrees"]) < 15], {})
+        fit_confidence([r for r in pretended(40) if float(r["degrees"]) < 15])
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_the_commands_know_their_tables():
     bench_command.add_arguments(parser.add_subparsers())
     args = parser.parse_args(["bench", "volume", "data", "-o", "out", "--damage"])
     assert (args.table, args.damage, args.trials) == ("volume", [], 10)
-    assert parser.parse_args(["bench", "confidence", "data", "-o", "out"]).groups == ["validation"]
+    assert parser.parse_args(["bench", "calibration", "data", "-o", "out"]).groups == ["validation"]
     assert parser.parse_args(["bench", "classical", "data", "-o", "out", "--jobs", "1"]).init == ["center", "axes", "search"]
 
 

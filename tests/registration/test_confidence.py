@@ -7,37 +7,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posepipe.errors import WeightsError
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
-from posepipe.models.weights import POSE_NETWORKS, hashes
-from posepipe.registration.confidence import (
-    ConfidenceModel,
-    confidence,
-    confidence_features,
-    load_confidence,
-    save_confidence,
-)
+from posepipe.registration.calibration import load_calibration
+from posepipe.registration.confidence import ConfidenceModel, confidence, confidence_features
+from posepipe.registration.hypothesis import Hypothesis, Ranked
 from posepipe.registration.initial import InitialPose, Witness
 from posepipe.registration.quality import judge_pose
 from posepipe.registration.refine import Refined
-from posepipe.registration.search import Hypothesis
 
 SEEN = {
     "votes": 1.0, "spread": 3.0, "expected_error": 0.05, "residual": 0.04, "brain_share": 0.98, "first_correction": 6.0,
     "last_correction": 1.0, "log_scale": -0.02, "shift": 0.01,
 }  # fmt: skip
-MODEL = ConfidenceModel({"apart": (-4.0, 2.5, 0.6), "Dice": (1.0, 0.9, 0.05)}, 3.0, 0.8, 0.2, {"net": "ab"}, "by hand")
+MODEL = ConfidenceModel({"apart": (-4.0, 2.5, 0.6), "Dice": (1.0, 0.9, 0.05)}, 3.0, 0.8, 0.2)
+CALIBRATION = replace(load_calibration(), weights={"net": "ab"}, confidence=MODEL)
 
 
 def turn(degrees: float) -> Rigid:
     return Rigid.from_rotvec([0, np.radians(degrees), 0])
 
 
-def initial(witness: float | None = 2.0, margin: float | None = None) -> InitialPose:
-    """At the identity; the networks' own pose is turned from it by ``witness`` degrees."""
+def initial(witness: float | None = 2.0, lead: float | None = None) -> InitialPose:
+    """At the identity, with a ``lead`` in criterion over a rival; the networks' own pose is turned from it by ``witness`` degrees."""
     seen = None if witness is None else Witness(turn(witness), SEEN, {"net": "ab"})
-    return InitialPose(Rigid.identity(), "search", (Hypothesis(Rigid.identity(), 1.0, 0.0, 1.0),), 1.0, margin, seen)
+    best = Hypothesis(Rigid.identity(), 0.0, 1.0, criterion=0.6, coarse=0.4)
+    rivals = () if lead is None else (Hypothesis(turn(90), 0.0, 1.0, criterion=0.6 - lead),)
+    return InitialPose(best.pose, "search", Ranked((best, *rivals), "criterion"), 1.0, seen)
 
 
 def refined(dice: float = 0.95, ncc: float = 0.9, degrees: float = 1.0) -> Refined:
@@ -60,8 +56,8 @@ def test_features_are_of_the_final_pose():
 def test_inverted_contrast_and_missing_rivals_are_no_error():
     plain = confidence_features(initial(), refined())
     assert confidence_features(initial(), refined(ncc=-0.9)) == plain
-    assert confidence_features(initial(margin=3.0), refined()) == plain  # a large lead is as good as none to lead over
-    assert confidence_features(initial(margin=0.1), refined()) != plain
+    assert confidence_features(initial(lead=3.0), refined()) == plain  # a large lead is as good as none to lead over
+    assert confidence_features(initial(lead=0.1), refined()) != plain
 
 
 def test_a_pose_far_from_the_networks_is_not_trusted():
@@ -70,10 +66,16 @@ def test_a_pose_far_from_the_networks_is_not_trusted():
     assert far < 0.01
 
 
-def test_not_estimated_without_witness_model_or_with_other_networks():
+def test_the_lead_is_in_criterion_whatever_chose_the_pose():
+    best, rival = initial(lead=0.1).hypotheses
+    chosen = Ranked((replace(rival, votes=0.75), replace(best, votes=0.25)), "votes")
+    found = confidence_features(replace(initial(), found=chosen), refined())
+    assert found is not None and found["lead"] == pytest.approx(-0.1)
+
+
+def test_not_estimated_without_a_witness_or_of_the_papers_networks():
     assert confidence(initial(None), refined(), MODEL) is None
-    assert confidence(initial(), refined(), None) is None
-    assert confidence(initial(), refined(), replace(MODEL, weights={"net": "cd"})) is None
+    assert confidence(replace(initial(), method="posenet"), refined(), MODEL) is None
 
 
 def test_probabilities_at_the_ends_are_finite():
@@ -81,20 +83,8 @@ def test_probabilities_at_the_ends_are_finite():
         assert MODEL.probability({"apart": 2.5, "Dice": dice, "CR": 0.4}) == pytest.approx(expected)
 
 
-def test_file_and_back(tmp_path):
-    path = save_confidence(MODEL, tmp_path / "confidence.toml")
-    assert load_confidence(path) == MODEL
-    assert [p.name for p in tmp_path.iterdir()] == ["confidence.toml"]
-    assert load_confidence(tmp_path / "none.toml") is None
-    path.write_text("intercept = 1\n")
-    with pytest.raises(WeightsError, match="not a confidence model"):
-        load_confidence(path)
-
-
-def test_the_package_s_model_is_of_the_package_s_networks():
-    model = load_confidence()
-    assert model is not None
-    assert model.weights == hashes(POSE_NETWORKS)
+def test_the_package_s_model_is_of_what_is_measured():
+    model = load_calibration().confidence
     assert 0 < model.fail < model.review < 1
     assert set(model.terms) == set(confidence_features(initial(), refined()) or {})
 
@@ -106,7 +96,7 @@ def mask(average) -> BrainMask:
 
 @pytest.mark.parametrize(("apart", "qc"), [(2.0, "pass"), (22.0, "review"), (150.0, "fail")])
 def test_verdict_by_confidence(mask, target, apart, qc):
-    verdict = judge_pose(initial(apart), refined(), mask, target, 29.0, model=MODEL)
+    verdict = judge_pose(initial(apart), refined(), mask, target, 29.0, calibration=CALIBRATION)
     assert verdict.confidence is not None
     assert verdict.qc == qc
     assert (qc == "pass") == (verdict.reasons == ())
@@ -114,10 +104,18 @@ def test_verdict_by_confidence(mask, target, apart, qc):
 
 
 def test_a_sure_pose_is_not_flagged_for_a_near_rival(mask, target):
-    sure = judge_pose(initial(margin=0.01), refined(dice=0.84), mask, target, 29.0, model=MODEL)
+    sure = judge_pose(initial(lead=0.01), refined(dice=0.84), mask, target, 29.0, calibration=CALIBRATION)
     assert sure.qc == "pass"
-    unknown = judge_pose(initial(None, margin=0.01), refined(dice=0.84), mask, target, 29.0, model=MODEL)
+    unknown = judge_pose(initial(None, lead=0.01), refined(dice=0.84), mask, target, 29.0, calibration=CALIBRATION)
     assert unknown.qc == "review"
     assert len(unknown.reasons) == 2
-    doubtful = judge_pose(initial(20.0, margin=0.01), refined(), mask, target, 29.0, model=MODEL)
+    doubtful = judge_pose(initial(20.0, lead=0.01), refined(), mask, target, 29.0, calibration=CALIBRATION)
     assert "another orientation" in doubtful.reasons[1]
+
+
+@pytest.mark.parametrize("method", ["auto", "deep", "search"])
+def test_with_other_weights_no_confidence_is_estimated_and_no_pose_passes(mask, target, method):
+    other = replace(CALIBRATION, weights={"net": "cd"})
+    verdict = judge_pose(replace(initial(), method=method), refined(), mask, target, 29.0, calibration=other)
+    assert (verdict.qc, verdict.confidence) == ("review", None)
+    assert verdict.reasons[0].startswith("the weights of net are not those") and "bench calibration" in verdict.reasons[0]

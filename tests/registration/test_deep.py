@@ -16,10 +16,11 @@ from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.models.weights import POSE_NETWORKS, hashes
 from posepipe.registration import search as searching
-from posepipe.registration.closer import ATTEMPTS, NO_FIT
+from posepipe.registration.closer import ATTEMPTS
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.deep import COPIES, SURVEY_KEPT, Glance, PoseNetworks, _grouped
 from posepipe.registration.fit import fit
+from posepipe.registration.hypothesis import NO_FIT
 from posepipe.registration.initial import AGREE_DEGREES, initial_pose
 from posepipe.registration.target import Target
 
@@ -47,7 +48,8 @@ def test_auto_polishes_what_the_networks_see(heads, target, networks):
         compare = Comparison(head.brain, target)
         found = initial_pose(head.image, head.mask, target, method="auto", compare=compare, networks=networks)
         assert found.method in {"deep", "search"}
-        assert [h.score for h in found.hypotheses] == sorted((h.score for h in found.hypotheses), reverse=True)
+        scores = [h.score(found.found.by) for h in found.hypotheses]
+        assert scores == sorted(scores, reverse=True)
         degrees.append(found.pose.degrees_from(head.pose))
     assert max(degrees) < 4
 
@@ -117,9 +119,9 @@ def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, mon
     assert asked == [1 if sure else ATTEMPTS]
     assert found.method == "deep"
     assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
-    if not sure:  # then it is told
-        assert found.hypotheses[0].score < NO_FIT
-    else:
+    assert found.found.by == "votes" and found.best.votes == 0.75
+    assert found.best.coarse < NO_FIT and found.witness.vouches_for(found.pose) is sure
+    if sure:
         assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
 

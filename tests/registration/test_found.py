@@ -12,50 +12,53 @@ from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.imaging.volume import Volume
-from posepipe.registration.closer import NO_FIT
-from posepipe.registration.found import NO_DICE, best_found
-from posepipe.registration.initial import InitialPose
-from posepipe.registration.refine import Refined
-from posepipe.registration.search import Hypothesis
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.deep import PoseNetworks
+from posepipe.registration.found import BrainFit, best_found
+from posepipe.registration.hypothesis import Hypothesis, Ranked
+from posepipe.registration.initial import InitialPose, Witness
 
-FITS, LITTLE = (0.5, 0.9), (NO_FIT - 0.01, 0.95)
+FITS, LITTLE = (0.5, 0.9), (0.09, 0.95)
 
 
-class Found(NamedTuple):
+class Judged(NamedTuple):
     mask: BrainMask
-    initial: InitialPose
-    refined: Refined
+    fit: BrainFit
 
 
-def found(mask: BrainMask, score: float, dice: float, method: str = "deep") -> Found:
-    pose = Rigid.identity()
-    initial = InitialPose(pose, method, (Hypothesis(pose, score, 0.0, 1.0),), 1.0, None)
-    return Found(mask, initial, Refined(pose, "torch", {"Dice": {"before": 0.1, "after": dice}}, ()))
+def judged(mask: BrainMask, coarse: float, dice: float, criterion: float = 0.2, witness: Witness | None = None) -> Judged:
+    best = Hypothesis(Rigid.identity(), 0.0, 1.0, criterion, coarse)
+    return Judged(mask, BrainFit(InitialPose(best.pose, "search", Ranked((best,), "criterion"), 1.0, witness), dice))
 
 
 MASK = BrainMask(Volume(np.ones((10, 10, 10), bool), np.diag([3.0, 3, 3, 1]), "m.nii.gz"), "network", sure=False)
+SURE, UNSURE, ELSEWHERE = (Witness(Rigid.from_rotvec([x, 0, 0]), {}, {}, sure) for x, sure in ((0.0, True), (0.0, False), (1.0, True)))
 
 
 @pytest.mark.parametrize(
-    ("sure", "method", "score", "dice", "is_one"),
+    ("criterion", "coarse", "dice", "witness", "is_one"),
     [
-        (False, "deep", NO_FIT, NO_DICE, True),
-        (False, "deep", NO_FIT - 0.01, 0.95, False),
-        (False, "search", 0.5, NO_DICE - 0.01, False),
-        (False, "center", 0.0, 0.2, True),  # of one orientation nothing follows
-        (True, "deep", 0.0, 0.2, True),  # a pose that fails, of a brain
+        (0.20, 0.10, 0.50, None, True),
+        (0.20, 0.09, 0.95, None, False),
+        (0.31, 0.09, 0.95, None, False),
+        (0.32, 0.00, 0.95, None, True),
+        (0.90, 0.90, 0.49, None, False),
+        (0.01, 0.01, 0.95, SURE, True),  # a brain without contrast
+        (0.01, 0.01, 0.49, SURE, False),
+        (0.01, 0.01, 0.95, UNSURE, False),
+        (0.01, 0.01, 0.95, ELSEWHERE, False),
     ],
 )
-def test_what_may_be_no_brain_and_fits_nowhere_is_none(sure, method, score, dice, is_one):
-    mask, source = replace(MASK, sure=sure), "sub-01_T2w.nii.gz"
+def test_what_fits_nowhere_is_no_brain(criterion, coarse, dice, witness, is_one):
+    source = "sub-01_T2w.nii.gz"
     if is_one:
-        assert best_found(mask, lambda m: found(m, score, dice, method), source).mask is mask
+        assert best_found(MASK, lambda m: judged(m, coarse, dice, criterion, witness), source).mask is MASK
         return
     with pytest.raises(MaskError) as error:
-        best_found(mask, lambda m: found(m, score, dice, method), source)
+        best_found(MASK, lambda m: judged(m, coarse, dice, criterion, witness), source)
     message = str(error.value)
     assert message.startswith("sub-01_T2w.nii.gz: no brain was found") and "give its mask" in message and "27 ml" in message
-    assert f"score of {score:.2f}" in message and f"Dice of {dice:.2f}" in message
+    assert f"criterion {criterion:.2f}, coarse texture {coarse:.2f}" in message and f"Dice {dice:.2f}" in message
 
 
 @pytest.mark.parametrize(
@@ -67,26 +70,35 @@ def test_what_may_be_no_brain_and_fits_nowhere_is_none(sure, method, score, dice
         ([FITS, LITTLE, FITS, FITS], 0, 2),
         ([LITTLE, LITTLE, FITS, (0.9, 0.95)], 2, 3),  # the next place
         ([LITTLE, LITTLE, LITTLE, FITS], 3, 4),
-        ([LITTLE, LITTLE, LITTLE, (0.9, NO_DICE - 0.01)], None, 4),
+        ([LITTLE, LITTLE, LITTLE, (0.9, 0.49)], None, 4),
     ],
 )
 def test_what_fits_at_the_likeliest_place_is_the_brain(fits, chosen, asked):
     others = tuple(replace(MASK, place=place, warnings=(str(place),)) for place in (0, 1, 2))
-    mask, aligned = replace(MASK, others=others), []
+    mask, seen = replace(MASK, others=others), []
 
-    def align(one: BrainMask) -> Found:
-        aligned.append(one)
-        return found(one, *fits[[mask, *others].index(one)])
+    def judge(one: BrainMask) -> Judged:
+        seen.append(one)
+        return judged(one, *fits[[mask, *others].index(one)])
 
     if chosen is None:
-        with pytest.raises(MaskError, match=f"score of {fits[0][0]:.2f}"):  # told of the likeliest
-            best_found(mask, align, "a.nii.gz")
+        with pytest.raises(MaskError, match=f"coarse texture {fits[0][0]:.2f}"):  # told of the likeliest
+            best_found(mask, judge, "a.nii.gz")
     else:
-        assert best_found(mask, align, "a.nii.gz").mask is [mask, *others][chosen]
-    assert aligned == [mask, *others][:asked]
+        assert best_found(mask, judge, "a.nii.gz").mask is [mask, *others][chosen]
+    assert seen == [mask, *others][:asked]
 
 
-@pytest.mark.parametrize(("sure", "method"), [(True, "deep"), (False, "axes")])
-def test_no_other_is_tried_where_it_would_tell_nothing(sure, method):
-    mask = replace(MASK, sure=sure, others=(replace(MASK),))
-    assert best_found(mask, lambda one: found(one, 0.5, 0.9 if one is not mask else 0.6, method), "a.nii.gz").mask is mask
+@pytest.fixture(scope="module")
+def networks() -> PoseNetworks:
+    return PoseNetworks()
+
+
+def test_a_brain_fits_and_a_ball_of_noise_does_not(head, target, networks):
+    brain = BrainMask(head.mask.with_data(head.mask.data > 0), "network", sure=False)
+    fit = BrainFit.of(Comparison(head.brain, target), brain, networks)
+    assert fit.is_brain and fit.dice > 0.9 and fit.initial.pose.degrees_from(head.pose) < 4
+    noise = np.random.default_rng(0).rayleigh(100, head.image.shape).astype(np.float32)
+    ball = Comparison.of(head.image.with_data(noise * brain.volume.data), head.mask, target)
+    fit = BrainFit.of(ball, brain, networks)
+    assert not fit.is_brain and fit.initial.best.coarse < 0.05

@@ -19,7 +19,7 @@ def test_center_keeps_the_header_and_brings_centres_together(head, target):
     found = initial_pose(head.image, head.mask, target, method="center")
     np.testing.assert_array_equal(found.pose.rotation, np.eye(3))
     np.testing.assert_allclose(found.pose.apply(target.brain.center), moments(head.mask).center, atol=1e-9)
-    assert (found.method, found.margin, found.scale, len(found.hypotheses)) == ("center", None, 1.0, 1)
+    assert (found.method, found.found.lead(), found.scale, len(found.hypotheses)) == ("center", None, 1.0, 1)
 
 
 def test_axes_tries_four_ways_and_the_best_is_near(heads, target):
@@ -35,8 +35,8 @@ def test_axes_tries_four_ways_and_the_best_is_near(heads, target):
         # signs turn by half a turn about one axis or another
         apart = [a.pose.degrees_from(b.pose) for a, b in combinations(found.hypotheses, 2)]
         np.testing.assert_allclose(apart, 180, atol=0.1)
-        scores = [hypothesis.score for hypothesis in found.hypotheses]
-        assert scores == sorted(scores, reverse=True)
+        scores = [hypothesis.criterion for hypothesis in found.hypotheses]
+        assert found.found.by == "criterion" and scores == sorted(scores, reverse=True)
         degrees.append(found.pose.degrees_from(h.pose))
     assert max(degrees) < 25
     assert np.mean(degrees) < 10

@@ -9,7 +9,10 @@ import torch
 from posepipe.bench.masks import overlap
 from posepipe.errors import MaskError
 from posepipe.imaging.volume import Volume
-from posepipe.registration.masking import DARK, DOUBT, DOUBTFUL, LESS_NARROW, NARROW, TIGHT, BrainFinder, _outline
+from posepipe.registration.calibration import load_calibration
+from posepipe.registration.masking import DARK, LESS_NARROW, NARROW, TIGHT, BrainFinder, _outline
+
+DOUBT, DOUBTFUL = load_calibration().likeness.doubt, load_calibration().likeness.doubtful
 
 RADII = {"large": 14, "middle": 11, "small": 9}
 """Voxels of 2 mm: balls of 92, 45 and 24 ml."""

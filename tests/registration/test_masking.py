@@ -14,22 +14,21 @@ from posepipe.errors import MaskError, WeightsError
 from posepipe.imaging.moments import Moments
 from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.registration.calibration import load_calibration, uncalibrated, write_calibration
 from posepipe.registration.masking import (
-    DOUBT,
-    DOUBTFUL,
     LESS_NARROW,
     NARROW,
-    STRAIGHT,
-    SURE_COUNTS,
     THICK_LIMIT,
     TURNED,
     BrainFinder,
-    _Look,
     _outline,
-    _read_back,
-    _Scan,
     brain_mask,
 )
+from posepipe.registration.scan_views import STRAIGHT, Look, Scan, read_back
+
+LIKENESS = load_calibration().likeness
+UNCALIBRATED = uncalibrated(MASK_NETWORKS)
+DOUBT, DOUBTFUL, SURE_COUNTS = LIKENESS.doubt, LIKENESS.doubtful, LIKENESS.sure_counts
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (40, 42, 44)
@@ -86,7 +85,7 @@ def test_masks_that_need_no_network(image, given, mode, source):
 @pytest.mark.parametrize(("image", "given", "mode"), [(IMAGE, None, "auto"), (EXTRACTED, MASK, "network")])
 def test_networks_where_wanted_or_needed(image, given, mode, finder):
     mask = brain_mask(image, given, mode, lambda: finder)
-    assert mask.source == "network" and mask.weights == finder.weights and mask.warnings == ()
+    assert mask.source == "network" and mask.weights == finder.weights and mask.warnings == (UNCALIBRATED,)
     assert mask.volume.same_grid(image) and mask.volume.data.dtype == bool
     assert overlap(mask.volume.data, ball()) > 0.9
 
@@ -127,8 +126,8 @@ def likely_where_bright(cube: torch.Tensor, p: float) -> torch.Tensor:
 def test_the_outline_is_from_a_last_look_by_its_own_network_but_in_raw_stacks(finder, monkeypatch, voxel, slices, by_whom, width, limit):
     """A ball of 92 ml, a fetus's size, one of 580 ml, a newborn's, and 180 ml of thick slices."""
     image = Volume(IMAGE.data, np.diag([voxel, voxel, slices, 1]), "a.nii.gz")
-    read_back, looks = _read_back, []
-    monkeypatch.setattr("posepipe.registration.masking._read_back", lambda some, scan: looks.append(some) or read_back(some, scan))
+    looks = []
+    monkeypatch.setattr("posepipe.registration.masking.read_back", lambda some, scan: looks.append(some) or read_back(some, scan))
     voxels = {}
     for by in (-0.01, 0.01):
         answer = partial(likely_where_bright, p=limit + by)
@@ -163,14 +162,14 @@ def test_the_outline_is_the_mean_of_looks_of_two_widths_along_other_axes(finder,
 
 
 def test_where_a_narrower_look_does_not_reach_the_wider_counts():
-    scan = _Scan(torch.zeros(1, 9, 9, 9), np.ones(3))
+    scan = Scan(torch.zeros(1, 9, 9, 9), np.ones(3))
     center = np.full(3, 4.0)
     about = Moments(center, np.eye(3), 0.1)
-    wide, narrow = (_Look(torch.full((4, 4, 4), p), center, step, about, p, STRAIGHT) for p, step in ((0.9, 2.0), (0.2, 1.0)))
-    found = _read_back((wide, narrow), scan)
+    wide, narrow = (Look(torch.full((4, 4, 4), p), center, step, about, p, STRAIGHT) for p, step in ((0.9, 2.0), (0.2, 1.0)))
+    found = read_back((wide, narrow), scan)
     inside = np.abs(np.indices((9, 9, 9)) - 4).max(0)
     assert np.allclose(found[inside <= 1], 0.2) and np.allclose(found[(inside > 1) & (inside <= 3)], 0.9) and not found[inside > 3].any()
-    assert np.allclose(_read_back((narrow, wide), scan)[inside <= 3], 0.9)
+    assert np.allclose(read_back((narrow, wide), scan)[inside <= 3], 0.9)
 
 
 @pytest.mark.parametrize("axes", [STRAIGHT, TURNED])
@@ -179,19 +178,19 @@ def test_what_is_seen_along_any_axes_is_read_back_where_it_is(axes):
     assert np.allclose(axes @ axes.T, np.eye(3)) and np.linalg.det(axes) > 0
     spacing, shape = np.array([1.0, 1.5, 2.0]), (40, 30, 24)
     grows = np.einsum("axyz,a->xyz", np.indices(shape), spacing * [1, 2, 3])
-    scan = _Scan(torch.as_tensor(grows, dtype=torch.float32)[None], spacing)
+    scan = Scan(torch.as_tensor(grows, dtype=torch.float32)[None], spacing)
     center = np.array([19.0, 22.0, 24.0])
     cube = scan.cube(center, 1.2, (16,) * 3, axes)[0, 0]
     assert float(cube[15, 8, 8] - cube[0, 8, 8]) == pytest.approx(15 * 1.2 * axes[:, 0] @ [1, 2, 3], rel=1e-4)
     about = Moments(center, np.eye(3), 0.1)
-    found = _read_back([_Look(cube, center, 1.2, about, 1.0, axes)], scan)
+    found = read_back([Look(cube, center, 1.2, about, 1.0, axes)], scan)
     away = np.abs((np.moveaxis(np.indices(shape), 0, -1) * spacing - center) @ axes).max(-1)
     assert np.allclose(found[away < 8.9], grows[away < 8.9], atol=1e-2) and not found[away > 9.1].any()
 
 
 def test_the_brain_is_where_a_turned_look_sees_it(finder):
     """A ball beside the middle of what is looked at."""
-    scan, about = _Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing), Moments(np.array([44.0, 40.0, 40.0]), 145 * np.eye(3), 92.0)
+    scan, about = Scan(torch.as_tensor(IMAGE.data)[None], IMAGE.spacing), Moments(np.array([44.0, 40.0, 40.0]), 145 * np.eye(3), 92.0)
     for axes in (STRAIGHT, TURNED):
         with torch.inference_mode():
             look = _outline(finder._edge, scan, about, 1.0, axes)
@@ -265,7 +264,8 @@ def test_what_may_be_a_brain_is_masked_and_said_to_be_doubtful(mask_weights, mon
         return
     mask = finder.find(IMAGE)
     assert overlap(mask.volume.data, ball()) > 0.9
-    assert len(mask.warnings) == doubts and all("doubt that what they masked is a brain" in told for told in mask.warnings)
+    told = [warning for warning in mask.warnings if warning != UNCALIBRATED]
+    assert len(told) == doubts and all("doubt that what they masked is a brain" in one for one in told)
 
 
 @pytest.fixture
@@ -313,13 +313,19 @@ def test_what_is_near_to_no_brain_is_not_sure_to_be_one(mask_weights, monkeypatc
     monkeypatch.setattr(finder._fine, "least", least)
     monkeypatch.setattr(finder, "_likeness", lambda *_: 20.0 + margin)
     found = finder.find(IMAGE)
-    assert found.sure is sure and found.warnings == ()
+    assert found.sure is sure and found.warnings == (UNCALIBRATED,)
 
 
-def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder):
+def test_how_like_a_brain_must_be_what_is_one_goes_with_the_weights(finder, mask_weights):
     packaged = BrainFinder()
-    assert (packaged._fine.least, packaged._edge.least) == (21.5, 21.75)
+    assert (packaged._fine.least, packaged._edge.least) == (LIKENESS.least["mask-fine"], LIKENESS.least["mask-edge"])
     assert finder._fine.least == finder._edge.least == -np.inf
+    assert finder.find(IMAGE).warnings == (UNCALIBRATED,)
+    folder = mask_weights(0.5)
+    own = {**load_calibration().weights, **finder.weights}
+    write_calibration(replace(load_calibration(), weights=own), folder / "calibration.toml")
+    calibrated = BrainFinder(folder)
+    assert calibrated._fine.least == LIKENESS.least["mask-fine"] and calibrated._strange == ()
 
 
 def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
@@ -332,9 +338,9 @@ def test_the_outline_of_nothing_is_not_like_a_brain(mask_weights, monkeypatch):
         assert finder._likeness(IMAGE, scan, last, 0.0) == -np.inf
 
 
-def seen(finder: BrainFinder, image: Volume) -> tuple[_Scan, _Look]:
+def seen(finder: BrainFinder, image: Volume) -> tuple[Scan, Look]:
     """A look at the ball of ``image``."""
-    scan = _Scan(torch.as_tensor(image.data)[None], image.spacing)
+    scan = Scan(torch.as_tensor(image.data)[None], image.spacing)
     look = finder._settled(scan, np.array([20, 21, 22]) * image.spacing, 15 * float(image.spacing[0]))
     assert look is not None
     return scan, look
@@ -384,7 +390,7 @@ def test_where_in_doubt_a_brain_is_judged_from_four_sides(mask_weights, monkeypa
 
 
 def test_a_brain_cut_by_the_border_is_told(finder):
-    (warning,) = finder.find(volume(IMAGE.data[18:])).warnings
+    _, warning = finder.find(volume(IMAGE.data[18:])).warnings
     assert "reaches the left edge" in warning and "part of the brain may lie outside" in warning
 
 

@@ -9,21 +9,23 @@ import pytest
 
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
-from posepipe.registration.initial import InitialPose
-from posepipe.registration.quality import MOVED_DEGREES, Quality, judge_pose
+from posepipe.registration.hypothesis import Hypothesis, Ranked
+from posepipe.registration.initial import InitialPose, Witness
+from posepipe.registration.quality import MOVED_DEGREES, Quality, _misfit, judge_pose
 from posepipe.registration.refine import Refined
-from posepipe.registration.search import Hypothesis
 
 ALIKE = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95, "CR": 0.5, "CoarseCR": 0.5}
 
 
-def initial(margin: float | None = 0.8, pose: Rigid | None = None) -> InitialPose:
-    pose = pose or Rigid.identity()
-    return InitialPose(pose, "search", (Hypothesis(pose, 1.0, 0.0, 1.0),), 1.0, margin)
+def initial(lead: float | None = 0.8, by: str = "criterion") -> InitialPose:
+    """A pose that leads a rival on the other side by so much, by one score."""
+    best, rival = Hypothesis(Rigid.identity(), 0.0, 1.0, 1.0, 0.5, 1.0), Rigid.from_rotvec([0, 2, 0])
+    rivals = () if lead is None else (Hypothesis(rival, 0.0, 1.0, **{by: best.score(by) - lead}),)
+    return InitialPose(best.pose, "search", Ranked((best, *rivals), by), 1.0)
 
 
-def refined(dice: float = 0.95, pose: Rigid | None = None, warnings: tuple[str, ...] = ()) -> Refined:
-    values = {k: {"before": v, "after": v} for k, v in (ALIKE | {"Dice": dice}).items()}
+def refined(dice: float = 0.95, pose: Rigid | None = None, warnings: tuple[str, ...] = (), **scores: float) -> Refined:
+    values = {k: {"before": v, "after": v} for k, v in (ALIKE | {"Dice": dice} | scores).items()}
     return Refined(pose or Rigid.identity(), "torch", values, warnings)
 
 
@@ -45,7 +47,7 @@ def judge(mask: BrainMask, target, first: InitialPose | None = None, then: Refin
 
 def test_a_good_pose_passes(mask, target):
     assert judge(mask, target) == Quality("pass", (), None)
-    assert judge(mask, target, initial(margin=None)).qc == "pass"
+    assert judge(mask, target, initial(lead=None)).qc == "pass"
 
 
 @pytest.mark.parametrize(("factor", "qc"), [(0.5, "review"), (0.75, "pass"), (1.4, "pass"), (1.7, "review")])
@@ -71,9 +73,16 @@ def test_masks_that_overlap_too_little(mask, target, dice, qc):
 
 
 def test_a_rival_that_fits_as_well(mask, target):
-    verdict = judge(mask, target, initial(margin=0.01))
+    verdict = judge(mask, target, initial(lead=0.01))
     assert verdict.qc == "review"
-    assert verdict.reasons == ("another orientation fits nearly as well (lead 0.010 in score)",)
+    assert verdict.reasons == ("another orientation fits nearly as well (its criterion is 0.010 lower)",)
+
+
+@pytest.mark.parametrize(
+    ("by", "lead", "qc"), [("criterion", 0.019, "review"), ("criterion", 0.021, "pass"), ("coarse", 0.0, "pass"), ("votes", 0.0, "pass")]
+)
+def test_the_limit_of_a_lead_is_one_of_the_criterion(mask, target, by, lead, qc):
+    assert judge(mask, target, initial(lead, by)).qc == qc
 
 
 @pytest.mark.parametrize(("degrees", "qc"), [(MOVED_DEGREES - 1, "pass"), (MOVED_DEGREES + 1, "review")])
@@ -99,19 +108,27 @@ def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dic
 
 
 def test_all_reasons_are_told_and_the_worst_rules(mask, target):
-    verdict = judge(grown(mask, 3), target, initial(margin=0.0), refined(0.5))
+    verdict = judge(grown(mask, 3), target, initial(lead=0.0), refined(0.5))
     assert verdict.qc == "fail"
     assert len(verdict.reasons) == 3
 
 
-@pytest.mark.parametrize(
-    ("method", "score", "qc"), [("search", 0.09, "review"), ("deep", 0.05, "review"), ("search", 0.11, "pass"), ("axes", 0.05, "pass")]
-)
-def test_a_brain_that_fits_nowhere(mask, target, method, score, qc):
-    first = initial()
-    poor = replace(first, method=method, hypotheses=(replace(first.hypotheses[0], score=score),))
-    verdict = judge(mask, target, poor)
-    assert verdict.qc == qc
-    if qc == "review":
+@pytest.mark.parametrize("method", ["auto", "search", "deep", "axes", "center", "posenet"])
+@pytest.mark.parametrize(("criterion", "coarse", "told"), [(0.31, 0.09, True), (0.31, 0.11, False), (0.33, 0.0, False)])
+def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, criterion, coarse, told):
+    """Each score against its own limit, whatever the method."""
+    poor = refined(CR=criterion, CoarseCR=coarse)
+    verdict = judge(mask, target, replace(initial(), method=method), poor)
+    assert verdict.qc == ("review" if told else "pass")
+    if told:
         (reason,) = verdict.reasons
-        assert reason.startswith("nowhere does the inside of the brain fit") and f"(score {score:.2f})" in reason
+        assert reason.startswith("the inside of the brain does not fit")
+        assert f"(criterion {criterion:.2f}, coarse texture {coarse:.2f})" in reason
+
+
+@pytest.mark.parametrize(("sure", "degrees", "told"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
+def test_networks_that_are_sure_vouch_for_a_brain_without_contrast(mask, target, sure, degrees, told):
+    witness = Witness(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
+    assert witness.vouches_for(Rigid.identity()) is not told
+    assert bool(_misfit(replace(initial(), witness=witness), refined(CR=0.2, CoarseCR=0.02))) is told
+

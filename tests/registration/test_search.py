@@ -13,9 +13,10 @@ from posepipe.imaging.volume import Volume
 from posepipe.registration import search as searching
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.fit import fit
+from posepipe.registration.hypothesis import DOUBT
 from posepipe.registration.initial import InitialPose, initial_pose
-from posepipe.registration.quality import LOW_MARGIN
-from posepipe.registration.search import BY_CONTRAST, BY_RATIO, DOUBT, FINALISTS, propose, search
+from posepipe.registration.quality import LOW_LEAD
+from posepipe.registration.search import BY_CONTRAST, BY_RATIO, FINALISTS, propose, search
 from posepipe.registration.target import Target
 
 
@@ -36,8 +37,8 @@ def test_finds_every_pose_in_every_bin_on_grids_of_both_hands(heads, found, targ
 
 def test_hypotheses_are_sorted_distinct_and_few(found):
     for f in found:
-        scores = [h.score for h in f.hypotheses]
-        assert scores == sorted(scores, reverse=True)
+        scores = [h.criterion for h in f.hypotheses]
+        assert f.found.by == "criterion" and scores == sorted(scores, reverse=True)
         assert 1 <= len(scores) <= FINALISTS
         apart = [a.pose.degrees_from(b.pose) for a, b in combinations(f.hypotheses, 2)]
         assert not apart or min(apart) > 4.9
@@ -49,14 +50,14 @@ def test_hypotheses_are_sorted_distinct_and_few(found):
 def test_margin_is_the_lead_over_rivals_that_are_far_away(found):
     leads = []
     for f in found:
-        rivals = [h.score for h in f.hypotheses if h.pose.degrees_from(f.pose) > 30]
+        rivals = [h.criterion for h in f.hypotheses if h.pose.degrees_from(f.pose) > 30]
         if rivals:
-            assert f.margin == pytest.approx(f.hypotheses[0].score - max(rivals))
-            leads.append(f.margin)
+            assert f.found.lead() == pytest.approx(f.best.criterion - max(rivals))
+            leads.append(f.found.lead())
         else:
-            assert f.margin is None
+            assert f.found.lead() is None
     assert len(leads) > 6
-    assert min(leads) > 5 * LOW_MARGIN  # a clean head leaves no doubt
+    assert min(leads) > 5 * LOW_LEAD  # a clean head leaves no doubt
 
 
 def test_a_brain_that_looks_the_same_after_half_a_turn_has_no_lead(average, target):
@@ -67,8 +68,7 @@ def test_a_brain_that_looks_the_same_after_half_a_turn_has_no_lead(average, targ
     own = Target(*twofold, "twofold")
     turn = Rigid(so3.exp([0.3, 1.2, -0.4]), np.array([5.0, 0, -8]))
     found = initial_pose(twofold[0].moved(turn), twofold[1].moved(turn), own)
-    assert found.margin is not None
-    assert found.margin < LOW_MARGIN
+    assert found.found.by == "criterion" and 0 <= found.found.lead() < LOW_LEAD
     first, second = found.hypotheses[:2]
     assert first.pose.degrees_from(second.pose) > 175
     assert min(h.pose.degrees_from(turn) for h in (first, second)) < 1
@@ -79,7 +79,7 @@ def test_a_brain_that_looks_the_same_after_half_a_turn_has_no_lead(average, targ
 def test_finds_the_pose_of_a_damaged_brain(heads, target, kind, seed):
     h = heads[5 + 4 * seed]
     image, mask = damaged(h.image, h.mask, kind, 1.0, np.random.default_rng(seed))
-    found = search(Comparison.of(image, mask, target))[0]
+    found = search(Comparison.of(image, mask, target)).best
     assert found.pose.degrees_from(h.pose) < 6
 
 
@@ -87,12 +87,14 @@ def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeyp
     h = make_head(1)
     compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     twice = search(compare)
-    assert twice[0].pose.degrees_from(h.pose) < 8
-    assert [x.score for x in twice] == sorted((x.score for x in twice), reverse=True)
+    assert twice.best.pose.degrees_from(h.pose) < 8
+    assert twice.by == "coarse"
+    assert [x.coarse for x in twice.hypotheses] == sorted((x.coarse for x in twice.hypotheses), reverse=True)
+    assert all(x.criterion == compare.score(x.pose) for x in twice.hypotheses)
     monkeypatch.setattr(searching, "DOUBT", 0.0)
     once = search(compare)
-    assert once[0].score < DOUBT
-    assert once[0].pose.degrees_from(h.pose) > 90
+    assert once.by == "criterion" and once.best.criterion < DOUBT
+    assert once.best.pose.degrees_from(h.pose) > 90
 
 
 def test_a_closer_look_does_not_lead_astray(head, target, monkeypatch):
@@ -101,9 +103,9 @@ def test_a_closer_look_does_not_lead_astray(head, target, monkeypatch):
     turned = compare.poses(Rigid.about(so3.exp([0.0, 0.0, 0.6]) @ head.pose.rotation, target.brain.center, compare.brain.center))
     monkeypatch.setattr(searching, "DOUBT", 10.0)
     monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, turned, 0))
-    assert [h.score for h in search(compare)] == [h.score for h in right]
-    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, compare.poses(right[0].pose), 0))
-    assert [h.pose.degrees_from(right[0].pose) for h in search(compare)] == pytest.approx([0.0], abs=1e-3)
+    assert [h.criterion for h in search(compare).hypotheses] == [h.criterion for h in right.hypotheses]
+    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, compare.poses(right.best.pose), 0))
+    assert [h.pose.degrees_from(right.best.pose) for h in search(compare).hypotheses] == pytest.approx([0.0], abs=1e-3)
 
 
 def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
@@ -123,18 +125,18 @@ def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
     spoilt = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     found = search(spoilt, more=more(spoilt, h.pose))
     assert asked == [spoilt]
-    assert found[0].pose.degrees_from(h.pose) < 8
+    assert found.best.pose.degrees_from(h.pose) < 8
 
 
 def test_sound_brains_are_not_in_doubt(found):
-    assert min(f.hypotheses[0].score for f in found) > DOUBT
+    assert min(f.best.criterion for f in found) > DOUBT
 
 
 def test_a_cut_loses_the_seventh_part_and_the_scale_is_kept(heads, target):
     h = heads[7]
     image, mask = damaged(h.image, h.mask, "cut", 1.0, np.random.default_rng(3))
     assert mask.data.sum() == pytest.approx(0.85 * h.mask.data.sum(), rel=0.01)
-    whole, cut = (search(Comparison.of(i, m, target))[0] for i, m in ((h.image, h.mask), (image, mask)))
+    whole, cut = (search(Comparison.of(i, m, target)).best for i, m in ((h.image, h.mask), (image, mask)))
     assert cut.log_scale == pytest.approx(whole.log_scale, abs=0.05)
 
 
@@ -143,14 +145,14 @@ def test_finds_the_pose_in_inverted_contrast(heads, target, which):
     h = heads[which]
     inside = h.mask.data > 0
     negative = h.image.with_data(np.where(inside, float(h.image.data[inside].max()) - h.image.data, 0).astype(np.float32))
-    found = search(Comparison.of(negative, h.mask, target))[0]
+    found = search(Comparison.of(negative, h.mask, target)).best
     assert found.pose.degrees_from(h.pose) < 5
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_finds_a_t1w_newborn_in_a_t2w_template(make_head, target, seed):
     h = make_head(seed, (60, 180), contrast="T1w")
-    assert search(Comparison(h.brain, target))[0].pose.degrees_from(h.pose) < 5
+    assert search(Comparison(h.brain, target)).best.pose.degrees_from(h.pose) < 5
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
@@ -181,4 +183,4 @@ def test_the_same_brain_twice_gives_the_same_bits(heads, target):
     h = heads[6]
     first, again = (initial_pose(h.image, h.mask, target) for _ in range(2))
     np.testing.assert_array_equal(first.pose.matrix, again.pose.matrix)
-    assert [a.score for a in first.hypotheses] == [b.score for b in again.hypotheses]
+    assert [a.criterion for a in first.hypotheses] == [b.criterion for b in again.hypotheses]

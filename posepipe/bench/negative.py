@@ -1,0 +1,66 @@
+"""What becomes of images that hold no fetal or newborn brain, by every initial pose: none may pass.
+
+Noise without a background, balls of noise in exact zero as if they were extracted brains, whole-uterus scans cut beside their brain (of
+those that trained the mask networks), and brain-extracted heads of a child of six years and of an adult.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import MaskError
+from ..imaging.volume import Volume, load_volume
+from ..registration.aligner import Aligner
+from .rows import PartFile
+from .sureness import likeness_images, smooth_noise
+
+BALLS = 4
+WEEKS = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0}
+
+
+def images(data: Path) -> Iterator[tuple[str, str, Volume]]:
+    """Kind, name and image."""
+    for name, image, center in likeness_images(data):
+        if center is None:
+            yield "noise" if name.startswith("noise") else "piece", name, image
+    for seed in range(BALLS):
+        noise = smooth_noise(seed)
+        offset = np.moveaxis(np.indices(noise.shape), 0, -1) - (np.array(noise.shape) - 1) / 2
+        # ellipsoids of the size and shape of a brain at 30 weeks, 240 ml
+        inside = np.linalg.norm(offset * noise.spacing / [34.0, 42.0, 40.0], axis=-1) < 1
+        yield "ball", f"ball {seed}", noise.with_data(noise.data * inside)
+    for path in sorted((data / "ds-negative").rglob("*_T1w.nii.gz")):
+        yield "older", path.name, load_volume(path)
+
+
+def measure(data: Path, part: PartFile, inits: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:
+    """Add to ``part`` a row for each image and initial pose: its outcome, ``refused`` (no brain was found) or the verdict."""
+    done = {(r["name"], r["init"]) for r in part.rows}
+    aligners = {init: Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", threads=1) for init in inits}
+    for kind, name, image in images(data):
+        for init, aligner in aligners.items():
+            if (name, init) in done or (names and not name.startswith(names)):
+                continue
+            outcome = why = ""
+            try:
+                found = aligner.align(image, WEEKS[kind])
+                outcome, why = found.quality.qc, "; ".join(found.quality.reasons)
+            except MaskError as error:
+                outcome, why = "refused", str(error)
+            part.add({"kind": kind, "name": name, "init": init, "outcome": outcome, "why": why.replace("\n", " ")})
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """Markdown: outcomes by kind of image and initial pose, and the images of which they differ."""
+    outcomes = ("refused", "fail", "review", "pass")
+    lines = [f"| images | n | --init | {' | '.join(outcomes)} |", "|" + "---|" * (3 + len(outcomes))]
+    for kind, init in dict.fromkeys((r["kind"], r["init"]) for r in rows):
+        mine = [r["outcome"] for r in rows if (r["kind"], r["init"]) == (kind, init)]
+        lines.append(f"| {kind} | {len(mine)} | {init} | {' | '.join(str(mine.count(o)) for o in outcomes)} |")
+    by_name = {name: {r["init"]: r["outcome"] for r in rows if r["name"] == name} for name in dict.fromkeys(r["name"] for r in rows)}
+    lines.append("")
+    lines += [f"- {name}: {by}" for name, by in by_name.items() if len(set(by.values())) > 1]
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""What depends on weights: one file, the weights it holds for, and what follows where they are others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from posepipe.errors import WeightsError
+from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+from posepipe.registration.calibration import (
+    PACKAGED,
+    Sureness,
+    load_calibration,
+    read_calibration,
+    uncalibrated,
+    write_calibration,
+)
+
+
+def test_file_and_back(tmp_path):
+    calibration = load_calibration()
+    assert read_calibration(write_calibration(calibration, tmp_path / "calibration.toml")) == calibration
+    assert [p.name for p in tmp_path.iterdir()] == ["calibration.toml"]
+
+
+@pytest.mark.parametrize("text", ["", "[weights]\n", "not toml", None])
+def test_a_file_that_is_none_is_refused(tmp_path, text):
+    path = tmp_path / "calibration.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(WeightsError, match=r"calibration\.toml: not a calibration"):
+        read_calibration(path)
+
+
+def test_the_package_is_calibrated_with_its_own_weights():
+    calibration = load_calibration()
+    assert calibration.weights == hashes((*MASK_NETWORKS, *POSE_NETWORKS))
+    assert set(calibration.likeness.least) == {"mask-fine", "mask-edge"}
+    assert all("by hand" not in made for made in calibration.made.values())
+
+
+def test_a_folder_s_own_comes_first(tmp_path):
+    assert load_calibration(tmp_path) == load_calibration()
+    own = replace(load_calibration(), sureness=Sureness(0.5, 0.1))
+    write_calibration(own, tmp_path / PACKAGED.name)
+    assert load_calibration(tmp_path) == own
+
+
+def test_other_weights_are_told_by_name():
+    calibration = load_calibration()
+    assert calibration.others(hashes(POSE_NETWORKS)) == ()
+    assert calibration.others({"pose-fine": "ab", "pose-coarse": calibration.weights["pose-coarse"]}) == ("pose-fine",)
+    assert calibration.others({"pose-net": "ab"}) == ()  # nothing hangs on those
+    assert uncalibrated(("a", "b")).startswith("the weights of a, b are not those")
+
+
+@pytest.mark.parametrize(("votes", "error", "sure"), [(0.75, 0.02, True), (0.74, 0.02, False), (0.75, 0.0201, False)])
+def test_sureness_needs_votes_and_a_small_error(votes, error, sure):
+    assert Sureness(0.75, 0.02).of({"votes": votes, "expected_error": error}) is sure
