@@ -19,10 +19,12 @@ ASTRAY_DEGREES = 5.0
 """A discarded refinement this far from its start is worth a reader's look; less is the noise of the method."""
 REFINE_METHODS = ("ants", "torch", "none")
 POOR = 0.35
-"""Criterion below which a refined brain may have hardly any fluid around it, so that the outline of the template's fluid pulls it askew:
-spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1, newborns 0.38–0.54 (docs/experiments.md, 15)."""
+"""Criterion below which a refined brain may have hardly any fluid around it, so that the outline of the template's fluid pulls it askew: a
+number without unit, at most 1.3, the higher of those before and after. Spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1,
+newborns 0.38–0.54 (docs/experiments.md, 15)."""
 CLEARLY = 1.2
-"""How much higher the criterion must be against the template without its outer fluid for that one to be believed."""
+"""How many times as high the criterion must be against the template without its outer fluid for that one to be believed: a ratio of two
+criteria. Set on FidonSBA (spina bifida) and checked on CHN, Serag and newborns (docs/experiments.md, 15)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,144 @@
+"""The methods of the tables do what their names say: the first pose is the right way round, and what follows it is run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posepipe.bench.confidence import _initial
+from posepipe.bench.methods import METHODS, Contest, Outcome, Problem
+from posepipe.geometry import Rigid
+from posepipe.imaging import phantom
+from posepipe.models.correction import CorrectionNet
+from posepipe.models.weights import save_network
+from posepipe.registration.comparison import Comparison
+from posepipe.registration.target import Target
+
+AGE, VOXEL = 29.0, 2.0
+TRUTH = Rigid.from_rotvec([1.1, -0.6, 1.3], [12.0, -25.0, 8.0])
+"""A turn of about 104°, so that its inverse is far from it."""
+
+
+@pytest.fixture(scope="module")
+def contest(one_thread_no_cache: None) -> Contest:
+    return Contest()
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    labels = phantom.brain_labels(AGE, VOXEL)
+    return Target(phantom.render(labels, AGE), phantom.brain_mask(labels), "Phantom+29")
+
+
+@pytest.fixture(scope="module")
+def itself(target: Target) -> Problem:
+    """The template itself, turned and moved by its header alone."""
+    return Problem(target.volume.moved(TRUTH), target.mask.moved(TRUTH), target, TRUTH, AGE)
+
+
+@pytest.fixture(scope="module")
+def another(target: Target) -> Problem:
+    """Another brain of the same age, on a grid of its own."""
+    image, mask, pose = phantom.subject(AGE, rng=np.random.default_rng(50), pose=TRUTH, spacing=VOXEL)
+    return Problem(image, mask, target, pose, AGE)
+
+
+def half_turns(target: Target) -> list[Rigid]:
+    """The four turns by 0° or 180° about the template's principal axes: PAA cannot tell them apart."""
+    axes = target.brain.moments.axes
+    return [Rigid(axes @ np.diag(s) @ axes.T, np.zeros(3)) for s in ([1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1])]
+
+
+def off(pose: Rigid, truth: Rigid, target: Target) -> float:
+    """Degrees from the nearest of the four poses that the principal axes allow."""
+    return min(pose.degrees_from(truth @ turn) for turn in half_turns(target))
+
+
+def test_paa_lays_the_template_s_axes_on_the_image_s(contest: Contest, itself: Problem) -> None:
+    compare = Comparison.of(itself.image, itself.mask, itself.target)
+    pose = contest.start(itself, compare, "one-axes").pose
+    assert off(pose, TRUTH, itself.target) < 3
+    assert off(~pose, TRUTH, itself.target) > 30  # the other way round would not pass
+    np.testing.assert_allclose(pose.apply(itself.target.brain.center), TRUTH.apply(itself.target.brain.center), atol=0.5)
+
+
+def test_paa_of_another_brain_is_near_too(contest: Contest, another: Problem) -> None:
+    compare = Comparison.of(another.image, another.mask, another.target)
+    pose = contest.start(another, compare, "one-axes").pose
+    assert off(pose, another.truth, another.target) < 25 < off(~pose, another.truth, another.target)
+
+
+@pytest.fixture(scope="module")
+def outcomes(contest: Contest, another: Problem) -> dict[str, Outcome]:
+    return {outcome.method: outcome for outcome in contest.run(another, ("deep", "deep+torch", "vvr-deep"))}
+
+
+def test_vvr_deep_starts_from_the_networks_pose_and_betters_it(outcomes: dict[str, Outcome], another: Problem) -> None:
+    alone, classical = outcomes["deep"], outcomes["vvr-deep"]
+    assert classical.initial is alone.initial and alone.initial.method == "deep"
+    assert alone.refined.pose is alone.initial.pose and alone.refined.method == "none"
+    assert classical.refined.method == "ants"
+    assert classical.refined.pose.degrees_from(another.truth) < min(3.0, 0.7 * alone.refined.pose.degrees_from(another.truth))
+    for name in ("NCC", "NMI", "CR"):
+        values = classical.refined.similarity[name]
+        assert values["before"] == alone.refined.similarity[name]["after"] and values["after"] > values["before"], name
+
+
+def test_the_other_refinement_of_the_same_start(outcomes: dict[str, Outcome], another: Problem) -> None:
+    torch_, classical = outcomes["deep+torch"], outcomes["vvr-deep"]
+    assert torch_.refined.method == "torch" and torch_.initial is classical.initial
+    assert torch_.refined.pose.degrees_from(another.truth) < 3
+    assert torch_.refined.pose.degrees_from(classical.refined.pose) > 1e-3
+
+
+def test_methods_of_volume_to_volume_registration_are_refined_by_ants() -> None:
+    """VVR is the paper's word for volume-to-volume registration; its networks alone refine nothing."""
+    assert {name: then for name, (_, then) in METHODS.items() if name.startswith("vvr-")} == {
+        "vvr-gc": "ants", "vvr-paa": "ants", "vvr-deep": "ants"
+    }  # fmt: skip
+    assert {METHODS[name] for name in ("posenet", "deep", "search", "axes")} == {
+        ("pose-net", "none"), ("deep", "none"), ("search", "none"), ("axes", "none")
+    }  # fmt: skip
+
+
+TURN = [0.2, -0.1, 0.15]
+"""15.43°."""
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory: pytest.TempPathFactory) -> Contest:
+    """A contest whose Correction-Net finds the same turn whatever it is shown."""
+    folder, options = tmp_path_factory.mktemp("weights"), {"size": 16, "width": 0.1}
+    network = CorrectionNet(**options)
+    with torch.no_grad():
+        for head in (network.rotation.dense, network.translation.dense):
+            head.weight.zero_()
+            head.bias.zero_()
+        network.rotation.dense.bias.copy_(torch.atanh(torch.tensor(TURN) / math.pi))
+    save_network(network, "correction-net", folder, architecture="CorrectionNet", options=options, card="For a test.", terms="none")
+    return Contest(folder)
+
+
+@pytest.mark.parametrize(("first", "degrees"), [("pose-net", 15.43), ("deep", 0.0)])
+def test_after_pose_net_correction_net_is_asked_once_and_near_the_truth_both_ways(
+    constant: Contest, itself: Problem, first: str, degrees: float
+) -> None:
+    """An answer that is the same for all images counts in full when asked once, and cancels when asked both ways."""
+    compare = Comparison.of(itself.image, itself.mask, itself.target)
+    start = replace(constant.start(itself, compare, "center"), method=first)
+    found = constant.finish(itself, compare, start, "correction-net")
+    assert found.pose.degrees_from(start.pose) == pytest.approx(degrees, abs=0.1)
+
+
+def test_poses_made_wrong_on_purpose_are_turned_about_the_brain_s_centre(contest: Contest, itself: Problem) -> None:
+    """Calibration needs poses that are wrong by 20° to 90° and nothing else."""
+    compare = Comparison.of(itself.image, itself.mask, itself.target)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        made = _initial(contest, itself, compare, "turned", None, rng)
+        assert made is not None and 20 <= made.pose.degrees_from(TRUTH) <= 90
+        assert made.pose.mm_from(TRUTH, itself.target.brain.center) < 1e-6
