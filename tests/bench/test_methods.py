@@ -16,6 +16,7 @@ from posepipe.imaging import phantom
 from posepipe.models.correction import CorrectionNet
 from posepipe.models.weights import save_network
 from posepipe.registration.comparison import Comparison
+from posepipe.registration.initial import InitialPose
 from posepipe.registration.target import Target
 
 AGE, VOXEL = 29.0, 2.0
@@ -142,3 +143,17 @@ def test_poses_made_wrong_on_purpose_are_turned_about_the_brain_s_centre(contest
         made = _initial(contest, itself, compare, "turned", None, rng)
         assert made is not None and 20 <= made.pose.degrees_from(TRUTH) <= 90
         assert made.pose.mm_from(TRUTH, itself.target.brain.center) < 1e-6
+
+
+class Counted(Contest):
+    """Finding each first pose takes 1000 s, and preparing the comparison takes 100 s more."""
+
+    def _started(self, problem: Problem, init: str) -> tuple[Comparison, InitialPose, float, float]:
+        return (*super()._started(problem, init)[:2], 1000.0, 100.0)
+
+
+def test_the_comparison_is_part_of_the_time_of_a_refinement_alone(one_thread_no_cache: None, itself: Problem) -> None:
+    """Without a refinement the comparison only measures."""
+    alone, refined = (outcome.seconds for outcome in Counted().run(itself, ("deep", "deep+torch")))
+    assert alone == 1000.0
+    assert refined > 1100.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from posepipe.bench.classical import Case, canonical_pose
 from posepipe.bench.methods import Problem
 from posepipe.bench.perturb import COMBINED, STRENGTHS
 from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
+from posepipe.bench.volume import volume_cases
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.demo_data import write_demo
 from posepipe.imaging.volume import load_volume, save_volume
@@ -101,3 +103,10 @@ def test_damage_of_strength_1_is_as_large_as_the_documentation_says() -> None:
     assert STRENGTHS == {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
     assert COMBINED == ("bias", "leak", "cut", "noise")
     assert parse_damage("age").weeks_off == 3.0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("contrast", ["T1w", "T2w"])
+def test_newborns_that_train_or_validate_are_not_tested_on(data_dir: Path, contrast: str) -> None:
+    names = [case.name for case in volume_cases(data_dir, (f"newborn-{contrast}",))]
+    assert names == [f"sub-A{i}-{contrast}" for i in (13, 14, 15, 16)]

@@ -11,6 +11,7 @@ import torch
 from posepipe.geometry import so3
 from posepipe.models.contrast import critic_loss, fooling_loss, masked_l1
 from posepipe.models.coordinates import CoordinateField, CoordinateNet, cube_points
+from posepipe.models.correction import CorrectionNet
 from posepipe.models.inputs import standardised
 from posepipe.models.procrustes import procrustes
 
@@ -100,3 +101,15 @@ def test_l1_is_a_mean_over_the_mask_alone() -> None:
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 1, :3] = 1
     assert float(masked_l1(a, b, mask)) == pytest.approx(0.25)
+
+
+def test_the_first_channel_of_correction_net_is_the_reference() -> None:
+    """Stored weights rely on the order: without the second channel's weights the moving image changes nothing."""
+    torch.manual_seed(0)
+    network = CorrectionNet(16, 0.1).eval()
+    with torch.no_grad():
+        network.trunk.layers[0].weight[:, 1] = 0
+        one, other, third = torch.randn(3, 1, 1, 16, 16, 16)
+        answer, same, changed = network(one, other), network(one, third), network(third, other)
+    assert all(torch.equal(a, b) for a, b in zip(answer, same, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(answer, changed, strict=True))

@@ -1,9 +1,12 @@
-"""The Gauss–Newton step does not depend on how the image's points are written down."""
+"""Candidate poses: steps that do not depend on where the image is measured from, distinct ones, and sizes about one place."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
+from posepipe.geometry import Rigid
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.fit import Poses, Term, fit
 from posepipe.registration.levels import Points
@@ -22,3 +25,23 @@ def test_a_fit_is_the_same_from_whichever_point_the_image_is_measured(head, targ
     torch.testing.assert_close(other.log_scale, plain.log_scale, atol=1e-3, rtol=0)
     expected = plain.shift - plain.log_scale.exp()[:, None] * (plain.rotation @ offset)
     torch.testing.assert_close(other.shift, expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("degrees", "kept"), [(4.0, 1), (6.0, 2), (40.0, 2)])
+def test_the_best_poses_are_more_than_5_degrees_apart(head, target, degrees, kept):
+    compare = Comparison(head.brain, target)
+    turned = head.pose @ Rigid.from_rotvec([0.0, 0.0, np.radians(degrees)])
+    both = fit(compare.judging, compare.poses(turned).beside(compare.poses(head.pose)), 0)
+    found = both.best(6).tolist()
+    assert len(found) == kept
+    assert found[0] == int(both.criterion.argmax())
+
+
+def test_the_sizes_that_are_tried_do_not_move_the_pose(head, target):
+    """A pose is judged at the best of several sizes, and all of them map the template's centre to the same place."""
+    compare = Comparison(head.brain, target)
+    pose = head.pose @ Rigid(np.eye(3), np.array([9.0, -6.0, 4.0]))
+    sizes = compare._sizes(pose)
+    assert len(sizes) == 7 and float(sizes.log_scale.max() - sizes.log_scale.min()) == pytest.approx(0.3, abs=1e-5)
+    for i in range(7):
+        assert compare.rigid(sizes, i).is_close(pose, degrees=0.01, mm=0.01)

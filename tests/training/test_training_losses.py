@@ -17,7 +17,7 @@ from posepipe.models.coordinates import CoordinateField
 from posepipe.training.conversion import CyclePair, PairedTask, UnpairedTask
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.damage import Damage, damage
-from posepipe.training.paper import CORRECTION, CorrectionTask, References
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
 from posepipe.training.slabs import SlabRecipe, Slabs
 from posepipe.training.sources import Picture, Sources
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
@@ -74,6 +74,25 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
     )
     loss = float(task.loss(16, "mse")[0])
     assert loss < 0.1 if right else loss > 1.0
+
+
+def test_figures_of_a_step_are_median_and_mean_in_degrees(sources: Sources) -> None:
+    """Of an answer that is always the identity: the angles of the truth themselves, of which few are small."""
+    supply = Same(sources, Recipe(size=16, damage=NONE, deform=0, stretch=0), seed=1)
+    angles = np.degrees(so3_torch.log(supply.batch(15).rotation).norm(dim=1).numpy())
+
+    class Identity(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.zero = nn.Parameter(torch.zeros(3))
+
+        def forward(self, cubes: Tensor) -> Tensor:
+            return self.zero.expand(len(cubes), 3)
+
+    figures = PoseTask(Identity(), supply, [], bf16=False).loss(15, "mse")[1]
+    assert figures["median"] == pytest.approx(np.median(angles), abs=0.1)
+    assert figures["mean"] == pytest.approx(np.mean(angles), abs=0.1)
+    assert abs(np.median(angles) - np.mean(angles)) > 2
 
 
 SIDE, NARROW = 48, (4, 6, 8, 8, 8)
@@ -203,3 +222,12 @@ def test_a_thick_slice_is_the_mean_of_a_voxel_and_both_neighbours() -> None:
     assert len(where) == 3 and torch.allclose(seen[seen > 0], torch.ones(3))
     (axis,) = (where != 4).any(0).nonzero()[:, 0].tolist()
     assert sorted(where[:, axis].tolist()) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("radius", [15.0, 25.0])
+def test_slices_are_cut_in_millimetres(pairs: Sources, radius: float) -> None:
+    """The balls reach √1.2 brain radii from their centre; a pixel is 1 mm, and the largest of many slices goes through the middle."""
+    made = Sources(tuple(replace(p, radius_mm=radius) for p in pairs.pictures), pairs.voxels, pairs.masks, pairs.terms)
+    slab = Slabs(made, replace(CALM, shift=0.0), seed=3).slab(24)
+    largest = float(slab.middle.sum((1, 2, 3)).max())
+    assert largest == pytest.approx(math.pi * 1.2 * radius**2, rel=0.06)
