@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
 
+from .base import VersionedInputSpec
 from .records import stopwatch, write_record
 
 _STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
 
 
-class _ApplyPoseInputSpec(BaseInterfaceInputSpec):
+class _ApplyPoseInputSpec(VersionedInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     template = File(exists=True, mandatory=True, desc="image whose grid is used")
     in_pose = File(exists=True, mandatory=True, desc="pose, atlas points to image points (ITK)")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
+from .base import VersionedInputSpec
 from .records import stopwatch, weights_folder, write_record
 
 
-class _ContrastConvertInputSpec(BaseInterfaceInputSpec):
+class _ContrastConvertInputSpec(VersionedInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image (T1w)")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
+from .base import VersionedInputSpec
 from .sidecars import forward_sidecar, other_sidecars
 
 
-class _DerivativesInputSpec(BaseInterfaceInputSpec):
+class _DerivativesInputSpec(VersionedInputSpec):
     in_pose = File(exists=True, mandatory=True, desc="final pose, atlas points to image points (ITK)")
     in_mask = File(exists=True, mandatory=True, desc="brain mask")
     resampled = File(exists=True, mandatory=True, desc="the image on the template's grid")

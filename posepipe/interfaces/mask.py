@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
+from .base import VersionedInputSpec
 from .records import mask_to_record, stopwatch, weights_folder, write_record
 
 
-class _BrainMaskInputSpec(BaseInterfaceInputSpec):
+class _BrainMaskInputSpec(VersionedInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, desc="a brain mask made elsewhere, on the image's grid")
     mode = traits.Enum(

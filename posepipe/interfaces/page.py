@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+
+from .base import VersionedInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _SubjectPageInputSpec(BaseInterfaceInputSpec):
+class _SubjectPageInputSpec(VersionedInputSpec):
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     bids_dir = traits.Str(mandatory=True, desc="root of the input dataset")
     subject = traits.Str(mandatory=True, desc="participant label without sub-")

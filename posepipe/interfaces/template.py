@@ -6,14 +6,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, traits
+from nipype.interfaces.base import File, isdefined, traits
+
+from .base import VersionedInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import Template
     from ..registration.target import Target
 
 
-class TemplateInputSpec(BaseInterfaceInputSpec):
+class TemplateInputSpec(VersionedInputSpec):
     """Inputs of every interface that needs the template."""
 
     template = File(exists=True, mandatory=True, desc="image of the template")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posepipe.bench.confidence import ABOUT, calibrate
+from posepipe.bench.confidence import ABOUT, fit_confidence
 from posepipe.bench.logistic import fit_logistic, out_of_fold
 
 
@@ -15,20 +15,20 @@ def rows(n: int = 240) -> list[dict[str, str]]:
     found = []
     for i in range(n):
         degrees = 15.1 if i % 3 == 0 else 14.9
-        about = (f"b{i % 8}", i, "none", "turned" if i % 5 == 0 else "auto", "torch", degrees)
+        about = (f"b{i % 8}", i, "none", "turned" if i % 5 == 0 else "auto", "torch", degrees, degrees)
         found.append({k: str(v) for k, v in zip((*ABOUT, "told"), (*about, (degrees > 15) + rng.normal()), strict=True)})
     return found
 
 
 def test_a_pose_is_right_within_15_degrees():
     made = rows()
-    found = calibrate(made, {})
+    found = fit_confidence(made)
     assert found.right.tolist() == [float(r["degrees"] == "14.9") for r in made]
     assert found.model.terms["told"][0] < -0.2
 
 
 def test_poses_made_wrong_on_purpose_count_a_tenth_of_the_others_together():
-    found = calibrate(rows(), {})
+    found = fit_confidence(rows())
     assert found.natural.sum() == 192
     assert set(found.weights[found.natural]) == {1.0}
     assert found.weights[~found.natural].sum() == pytest.approx(19.2)

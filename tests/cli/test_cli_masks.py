@@ -20,6 +20,7 @@ from posepipe.models.weights import MASK_NETWORKS, hashes
 from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")
+pytestmark = pytest.mark.decisions
 
 
 def failures(study: Any) -> dict[str, dict[str, str]]:
@@ -82,7 +83,7 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
 
 def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Path, tmp_path: Path, run_posepipe: Any, home: Path) -> None:
     """Of a whole-uterus scan the piece beside the brain, in which the networks do mask something, and the next scan as it is; both taught
-    the networks."""
+    the networks. That the pose is to be the header's own changes nothing."""
     marks = read_landmarks(data_dir / "ds-epi")
     scans = {s: load_volume(data_dir / f"ds-epi/{s}/anat/{s}_acq-epi_T2w.nii.gz") for s in ("sub-E01", "sub-E02")}
     _, scans["sub-E01"] = next(brainless(scans["sub-E01"], marks["sub-E01"].brain))
@@ -93,7 +94,7 @@ def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Pat
         save_volume(scan, folder / f"{subject}_T2w.nii.gz", np.int16)
     write_json(bids / "dataset_description.json", {"Name": "Two", "BIDSVersion": "1.10.0"})
     out = tmp_path / "out"
-    options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--refine", "torch", "--nprocs", "1")
+    options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--nprocs", "1", *FAST)
     code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
     assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
     (row,) = failures(Namespace(out=out)).values()

@@ -17,6 +17,7 @@ from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 from posepipe.workflows.engine import execution_config
 
+from posepipe._version import __version__
 from posepipe.atlas import Template
 from posepipe.bids import read_json, write_json
 from posepipe.errors import MaskError
@@ -47,6 +48,7 @@ def test_every_trait_says_what_it_is(module: str) -> None:
     assert own
     for interface in own:
         assert interface.__doc__
+        assert interface.input_spec().version == __version__  # a new one makes all anew
         for spec in (interface.input_spec, interface.output_spec):
             for name, trait in spec().traits(transient=None).items():
                 assert trait.desc, f"{interface.__name__}.{name}"
@@ -152,7 +154,7 @@ def doubtful(results: dict[str, Any], case: dict[str, Any], tmp_path_factory: py
     both = {"whole": whole, "half": replace(half, warnings=("half",))}
     files = {name: str(save_volume(one.volume, folder / f"{name}.nii.gz")) for name, one in both.items()}
     records = {name: str(write_json(folder / f"{name}.json", mask_to_record(one, image) | {"seconds": 0.0})) for name, one in both.items()}
-    fixed = {"in_file": image.source, "init": "deep", "refine": "torch", "device": "cpu", **template_inputs(case["template"])}
+    fixed = {"in_file": image.source, "device": "cpu", **template_inputs(case["template"])}
     return {"files": files, "records": records, "fixed": fixed}
 
 
@@ -194,7 +196,7 @@ def test_where_nothing_fits_there_is_no_brain(doubtful: dict[str, Any], tmp_path
 def test_a_mask_that_is_sure_is_the_brain_at_once(
     doubtful: dict[str, Any], results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FoundBrain, "_aligning", lambda *_: pytest.fail("aligned"))
+    monkeypatch.setattr(FoundBrain, "_judging", lambda *_: pytest.fail("judged"))
     given = {"in_mask": results["mask"].out_mask, "mask_record": results["mask"].out_record}
     found = FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path)).outputs
     assert (found.out_mask, found.out_record) == (given["in_mask"], given["mask_record"])
@@ -222,8 +224,21 @@ def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str,
     again = initial_of(initial.out_record, initial.out_pose)
     for one, other in zip(initial_to_record(again)["hypotheses"], record["hypotheses"], strict=True):
         assert one.keys() == other.keys()
-        assert all(np.allclose(one[key], other[key]) for key in one)
-    assert (again.method, again.scale, again.margin) == (record["method"], record["scale"], record["margin"])
+        assert all(one[key] is other[key] is None or np.allclose(one[key], other[key]) for key in one)
+    assert (again.method, again.scale, again.found.by) == (record["method"], record["scale"], record["ranked_by"])
+    assert again.best.criterion is not None and again.best.coarse is not None and again.best.votes is not None
+    assert again.witness is not None and again.witness.sure is record["witness"]["sure"]
+
+
+def test_what_another_version_left_in_the_work_folder_is_made_again(case: dict[str, Any], tmp_path: Path) -> None:
+    def node(**options: Any) -> pe.Node:
+        made = pe.Node(BrainMask(in_file=str(case["folder"] / "image.nii.gz"), **options), name="mask", base_dir=str(tmp_path))
+        made.config = execution_config()
+        return made
+
+    node(version="0.0.1").run()
+    assert node(version="0.0.1").is_cached() == (True, True)
+    assert node().is_cached()[1] is False
 
 
 def test_refined_pose_is_nearer(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ from posepipe.registration.hypothesis import NO_FIT
 from posepipe.registration.initial import AGREE_DEGREES, initial_pose
 from posepipe.registration.target import Target
 
+pytestmark = pytest.mark.decisions
+
 
 @pytest.fixture(scope="module")
 def networks() -> PoseNetworks:

@@ -18,6 +18,7 @@ from posepipe.registration.found import BrainFit, best_found
 from posepipe.registration.hypothesis import Hypothesis, Ranked
 from posepipe.registration.initial import InitialPose, Witness
 
+pytestmark = pytest.mark.decisions
 FITS, LITTLE = (0.5, 0.9), (0.09, 0.95)
 
 
@@ -94,7 +95,8 @@ def networks() -> PoseNetworks:
     return PoseNetworks()
 
 
-def test_a_brain_fits_and_a_ball_of_noise_does_not(head, target, networks):
+def test_a_brain_fits_and_a_ball_of_noise_does_not(head, target, networks, monkeypatch):
+    monkeypatch.setattr("posepipe.registration.initial.ATTEMPTS", 2)
     brain = BrainMask(head.mask.with_data(head.mask.data > 0), "network", sure=False)
     fit = BrainFit.of(Comparison(head.brain, target), brain, networks)
     assert fit.is_brain and fit.dice > 0.9 and fit.initial.pose.degrees_from(head.pose) < 4

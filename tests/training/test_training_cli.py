@@ -93,6 +93,7 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
     assert recipe["shift"] > 0 and recipe["log_scale"] > 0
 
 
+@pytest.mark.decisions
 def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     """At a rate of next to nothing it stays what it was; from scratch, with the same seed, it is another."""
     of = {}

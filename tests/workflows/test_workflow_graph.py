@@ -96,11 +96,13 @@ def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path,
     takers = {there for here, out, _, there in edges if (here, out) == ("brain", "out_mask")}
     assert takers == {"initial_pose", "refinement", "quality", "figure", "outputs"}
     assert {there for here, *_, there in edges if here == "mask"} == {"brain"}
-    brain, initial, refined = (workflow.get_node(name) for name in ("brain", "initial_pose", "refinement"))
-    assert brain.inputs.init == initial.inputs.method == "search" and brain.inputs.weights == initial.inputs.weights
-    for name in ("seed", "num_threads", "torch_threads", "template", "device"):
-        assert getattr(brain.inputs, name) == getattr(refined.inputs, name)
-    assert (brain.inputs.seed, brain.inputs.refine, brain.inputs.torch_threads) == (7, "torch", 2)
+    brain, initial, quality = (workflow.get_node(name) for name in ("brain", "initial_pose", "quality"))
+    assert initial.inputs.method == "search" and brain.inputs.weights == initial.inputs.weights == quality.inputs.weights
+    for name in ("torch_threads", "template", "device"):
+        assert getattr(brain.inputs, name) == getattr(initial.inputs, name)
+    assert brain.inputs.torch_threads == 2
+    other = init_image_wf(plan=plan, settings=replace(chosen, init="center", refine="none")).get_node("brain")
+    assert other.inputs.get_hashval()[1] == brain.inputs.get_hashval()[1]  # what is the brain does not depend on how its pose is found
     plain = init_image_wf(plan=make_image(tmp_path, "02", masked=True), settings=settings)
     assert plain.get_node("mask") is not None and plain.get_node("brain") is None
 
