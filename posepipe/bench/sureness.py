@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import UsageError
 from ..geometry.so3 import Array
@@ -16,6 +17,7 @@ from ..imaging.volume import Volume, load_volume
 from ..registration.calibration import Sureness
 from ..registration.confidence import WITHIN_DEGREES
 from ..registration.masking import BrainFinder
+from .logistic import fit_logistic
 from .masks import DRESSES, brainless, dressed, mask_cases
 from .rows import PartFile
 
@@ -88,6 +90,7 @@ def smooth_noise(seed: int) -> Volume:
 
 def measure_likeness(data: Path, part: PartFile, weights: Path | None = None) -> None:
     """Add to ``part`` a row for each place that each network looks at: how like a brain it is, and how far (mm) from the brain."""
+    torch.set_num_threads(1)  # beside other work two threads are slower by far than one
     finder, done = BrainFinder(weights), {r["name"] for r in part.rows}
     for name, image, center in likeness_images(data):
         if name in done:
@@ -100,19 +103,28 @@ def measure_likeness(data: Path, part: PartFile, weights: Path | None = None) ->
             part.add(row)
 
 
-def least_likeness(rows: list[dict[str, str]]) -> tuple[dict[str, float], str]:
-    """Network → how like a brain must be what is one: the limit that errs least, brains and other places weighing the same in all, the
-    middle of it where there are many; and how it was made."""
+def least_likeness(rows: list[dict[str, str]], kept: Mapping[str, float] | None = None) -> tuple[dict[str, float], str]:
+    """Network → how like a brain must be what is one; and how it was made, with how many brains and other places are on the wrong side.
+
+    It is the likeness at which a brain is as probable as another place, both weighing the same (logistic regression). Limits that are
+    ``kept`` are only counted: with the same weights they change no more than the weights do, and masks need not be measured anew.
+    """
     least, told = {}, []
     for network in ("mask-fine", "mask-edge"):
         mine = [(float(r["likeness"]), r["mm"]) for r in rows if r["network"] == network]
         brains = np.array([v for v, mm in mine if mm and float(mm) <= NEAR_MM])
         others = np.array([v for v, mm in mine if (not mm or float(mm) >= FAR_MM) and np.isfinite(v)])
-        grid = np.arange(15.0, 25.0, 0.01)
-        errors = np.array([(brains < limit).mean() + (others >= limit).mean() for limit in grid])
-        best = grid[errors <= errors.min() + 1e-9]
-        limit = round(float((best[0] + best[-1]) / 2), 2)
+        limit = kept[network] if kept else _even(brains, others)
         least[network] = limit
         low, high = (brains < limit).sum(), (others >= limit).sum()
         told.append(f"{network}: {low} of {len(brains)} brains below, {high} of {len(others)} other places above")
-    return least, "; ".join(told)
+    how = "kept as set in docs/experiments-masks.md, 11" if kept else "where a brain is as probable as another place"
+    return least, f"{how}; {'; '.join(told)}"
+
+
+def _even(brains: Array, others: Array) -> float:
+    """The likeness at which either is as probable, to two digits after the point."""
+    x = np.concatenate([brains, others])[:, None]
+    y = np.concatenate([np.ones(len(brains)), np.zeros(len(others))])
+    fitted = fit_logistic(x, y, weights=np.where(y == 1, 1 / len(brains), 1 / len(others)) * len(x) / 2, ridge=0.1)
+    return round(float(fitted.mean[0] - fitted.intercept * fitted.scale[0] / fitted.coefficients[0]), 2)

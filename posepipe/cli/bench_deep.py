@@ -99,8 +99,8 @@ def calibration(args: argparse.Namespace) -> int:
 
     fit = bench.fit_confidence(found)
     sure, sure_made = sureness.sureness(found)
-    least, least_made = sureness.least_likeness(places.rows)
     before = load_calibration(args.weights)
+    least, least_made = sureness.least_likeness(places.rows, None if before.others(all_weights) else before.likeness.least)
     made = {"likeness": least_made, "sureness": sure_made, "confidence": fit.made}
     after = Calibration(all_weights, replace(before.likeness, least=least), sure, fit.model, made)
     write_calibration(after, args.output / NAME)

@@ -38,7 +38,9 @@ def test_the_limit_between_brains_and_other_places():
     ]  # fmt: skip
     least, made = least_likeness([*rows, {"name": "b", "network": "mask-fine", "likeness": "-inf", "mm": ""}])
     assert 20.4 < least["mask-fine"] < 21.9 and 20.9 < least["mask-edge"] < 22.4
-    assert made.startswith("mask-fine: 0 of 100 brains below, 0 of 200 other places above; mask-edge: ")
+    assert made.startswith("where a brain is as probable as another place; mask-fine: ") and " of 200 other places above" in made
+    kept, made = least_likeness(rows, {"mask-fine": 19.0, "mask-edge": 30.0})
+    assert kept == {"mask-fine": 19.0, "mask-edge": 30.0} and made.startswith("kept") and "100 of 100 brains below, 0 of 200" in made
 
 
 def test_noise_is_the_smoother_the_higher_its_number():
