@@ -78,10 +78,16 @@ class _Resume:
             if goes_on and self.advance is not None:
                 self.advance(have)
             with self.part.open("ab" if goes_on else "wb") as file:
+                came = 0
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)
+                    came += len(chunk)
                     if self.advance is not None:
                         self.advance(len(chunk))
+            # urllib3 before 2 takes a body that breaks off for a whole one
+            if came < int(response.headers.get("Content-Length", came)):
+                msg = f"only {came} bytes came"
+                raise requests.exceptions.ConnectionError(msg)
         shutil.move(self.part, output_file)
 
 
