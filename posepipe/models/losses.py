@@ -39,10 +39,12 @@ def geodesic_loss(predicted: Tensor, target: Tensor) -> Tensor:
     tensor(0.3000)
     """
     _check(predicted, target)
-    predicted, target = _full(predicted), _full(target)
+    dtype = _full(predicted).dtype
+    # in double precision: near π, single precision leaves only rounding errors of 1 + tr, and they would make gradients 200 long
+    predicted, target = predicted.double(), target.double()
     # matrix products inside would otherwise be cast down again
     with torch.autocast(predicted.device.type, enabled=False):
-        return so3_torch.geodesic_distance(so3_torch.exp(predicted), so3_torch.exp(target)).mean()
+        return so3_torch.geodesic_distance(so3_torch.exp(predicted), so3_torch.exp(target)).mean().to(dtype)
 
 
 def translation_mse(predicted: Tensor, target: Tensor) -> Tensor:
