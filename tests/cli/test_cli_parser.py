@@ -82,7 +82,8 @@ def test_unknown_level_and_unusable_rater_are_usage_errors(words: list[str], cap
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
-    assert "both" in (told := capsys.readouterr().err) or "rater's name" in told
+    told = capsys.readouterr().err
+    assert "both" in told or "rater's name" in told
 
 
 @pytest.mark.parametrize(

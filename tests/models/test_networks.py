@@ -138,10 +138,12 @@ def test_posenet_learns_eight_volumes_by_both_stages():
 
     assert error() > 1.0
     fit(net, lambda: rotation_mse(net(cubes), target), 40, 2e-3)
-    assert (middle := error()) < 0.4
+    middle = error()
+    assert middle < 0.4
     # slower: this gradient does not grow shorter near the truth
     fit(net, lambda: geodesic_loss(net(cubes), target), 60, 3e-4)
-    assert (end := error()) < min(middle, 0.1)
+    end = error()
+    assert end < min(middle, 0.1)
     settle(net, cubes)
     net.eval()
     assert error() < end + 0.02
