@@ -26,11 +26,11 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread of torch, and no cache or atlas of the user's."""
+    """One thread of torch (or ``POSEPIPE_TEST_THREADS``), and no cache or atlas of the user's."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("POSEPIPE_TEST_THREADS") or 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
