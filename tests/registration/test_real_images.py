@@ -46,7 +46,7 @@ def test_turned_head_is_found(data_dir, library, path, atlas, cohort):
         pose = refine_pose(new, new_mask, ours, start.pose, method="torch", compare=compare).pose
         # as it lies, the head is in atlas pose
         assert pose.degrees_from(motion) < 6
-        assert start.margin is None or start.margin > 0.02
+        assert start.found.lead() is None or start.found.lead() > 0.02
 
 
 @pytest.mark.parametrize("template", ["T1w", "T2w"])
