@@ -15,7 +15,7 @@ from ..errors import MaskError
 from ..imaging.volume import Volume, load_volume
 from ..registration.aligner import Aligner
 from .rows import PartFile
-from .sureness import likeness_images, smooth_noise
+from .sureness import chosen, likeness_images, smooth_noise
 
 BALLS = 4
 WEEKS = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0}
@@ -42,7 +42,7 @@ def measure(data: Path, part: PartFile, inits: tuple[str, ...], names: tuple[str
     aligners = {init: Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", threads=1) for init in inits}
     for kind, name, image in images(data):
         for init, aligner in aligners.items():
-            if (name, init) in done or (names and not name.startswith(names)):
+            if (name, init) in done or not chosen(name, names):
                 continue
             outcome = why = ""
             try:

@@ -22,7 +22,7 @@ from ..geometry import so3
 from ..models.precision import VARIABLE
 from ..registration.aligner import Aligner
 from .masks import overlap
-from .sureness import likeness_images
+from .sureness import chosen, likeness_images
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "float32": {VARIABLE: "float32"},
@@ -51,7 +51,7 @@ def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> N
     aligners = [Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", mask="network", threads=1) for init in INITS]
     for k, (name, image, _) in enumerate(likeness_images(data)):
         path = folder / f"{k:03}.npz"
-        if path.exists() or (names and not name.startswith(names)):
+        if path.exists() or not chosen(name, names):
             continue
         begun = time.perf_counter()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,15 @@ def likeness_images(data: Path) -> Iterator[tuple[str, Volume, Array | None]]:
         yield f"{name} {kind} {trial}", whole, moments(truth).center
     for seed in range(NOISES):
         yield f"noise {seed}", smooth_noise(seed), None
+
+
+def chosen(name: str, patterns: tuple[str, ...] | None) -> bool:
+    """Whether an image is asked for by name.
+
+    >>> chosen("sub-E01", ("sub-E0?",)), chosen("sub-E01 axis 0", ("sub-E0?",)), chosen("noise 1", None)
+    (True, False, True)
+    """
+    return not patterns or any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def smooth_noise(seed: int) -> Volume:

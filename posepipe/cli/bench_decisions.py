@@ -22,7 +22,7 @@ def add_negative(parser: argparse.ArgumentParser) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder with atlases/, ds-epi, ds-stacks, ds-neonates and ds-negative")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for tables; what is in it is not measured again")
-    parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
+    parser.add_argument("--names", nargs="+", help="only images of these names, * and ? stand for any signs")
 
 
 def precision(args: argparse.Namespace) -> int:
