@@ -127,6 +127,21 @@ def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, mon
         assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
 
+@pytest.mark.parametrize(("error", "coarse", "kept"), [(0.01, 0.14, True), (0.01, 0.16, False), (0.05, 0.09, True), (0.05, 0.11, False)])
+def test_networks_that_are_sure_are_kept_to_sooner(head, target, networks, monkeypatch, error, coarse, kept):
+    """Where the criterion is in doubt, coarse texture must reach 0.15 against networks that are sure, 0.10 against others."""
+
+    class Certain(PoseNetworks):
+        def place(self, brain):
+            (first, *_) = networks.place(head.brain)
+            return (replace(first, features={**first.features, "votes": 0.75, "expected_error": error}),)
+
+    monkeypatch.setattr(Comparison, "coarse_score", lambda *_: coarse)
+    monkeypatch.setattr("posepipe.registration.initial.DOUBT", 10.0)
+    found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Certain())
+    assert (found.found.by == "votes") is kept
+
+
 def test_other_methods_hear_the_witness(head, target, networks):
     compare = Comparison(head.brain, target)
     plain = initial_pose(head.image, head.mask, target, method="axes", compare=compare)

@@ -34,6 +34,8 @@ def test_the_lead_is_over_rivals_and_never_negative_in_the_score_of_the_ranking(
     assert found.lead() == pytest.approx(0.5)
     assert found.lead("criterion") == pytest.approx(-0.3)
     assert found.lead("coarse") is None  # not measured
+    two = Ranked.of([at(0, criterion=0.9), at(90, criterion=0.2), at(170, criterion=0.7)], "criterion")
+    assert two.lead() == pytest.approx(0.2)  # over the better of the rivals
     assert Ranked((at(0, votes=1.0), at(20, votes=0.0)), "votes").lead() is None
 
 
@@ -42,6 +44,7 @@ def test_what_is_known_is_not_measured_again(head, target):
     known = measured(compare, Hypothesis(head.pose, 0.0, 1.0, criterion=0.123))
     assert known.criterion == 0.123
     assert known.coarse == compare.coarse_score(head.pose)
+    assert measured(compare, Hypothesis(head.pose, 0.0, 1.0, coarse=0.123)).coarse == 0.123
 
 
 @pytest.mark.parametrize("method", INIT_METHODS)
