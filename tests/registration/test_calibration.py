@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from posepipe.errors import WeightsError
-from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes, load_network, save_network
 from posepipe.registration.calibration import (
     PACKAGED,
     Sureness,
@@ -16,6 +17,7 @@ from posepipe.registration.calibration import (
     uncalibrated,
     write_calibration,
 )
+from posepipe.registration.deep import PoseNetworks
 
 
 def test_file_and_back(tmp_path):
@@ -58,3 +60,17 @@ def test_other_weights_are_told_by_name():
 @pytest.mark.parametrize(("votes", "error", "sure"), [(0.75, 0.02, True), (0.74, 0.02, False), (0.75, 0.0201, False)])
 def test_sureness_needs_votes_and_a_small_error(votes, error, sure):
     assert Sureness(0.75, 0.02).of({"votes": votes, "expected_error": error}) is sure
+
+
+def test_networks_of_other_weights_are_never_sure(tmp_path):
+    certain = {"votes": 1.0, "expected_error": 0.0}
+    assert PoseNetworks().sure(certain)
+    loaded = load_network("pose-coarse")
+    with torch.no_grad():
+        loaded.module.head.bias += 0.01
+    made = {"architecture": "CoordinateNet", "options": loaded.options, "card": "# Test\n", "terms": "none"}
+    save_network(loaded.module, "pose-coarse", tmp_path, **made)
+    assert not PoseNetworks(tmp_path).sure(certain)
+    own = replace(load_calibration(), weights=hashes((*MASK_NETWORKS, *POSE_NETWORKS), tmp_path))
+    write_calibration(own, tmp_path / PACKAGED.name)
+    assert PoseNetworks(tmp_path).sure(certain)

@@ -104,6 +104,10 @@ def test_a_closer_look_does_not_lead_astray(head, target, monkeypatch):
     monkeypatch.setattr(searching, "DOUBT", 10.0)
     monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, turned, 0))
     assert [h.criterion for h in search(compare).hypotheses] == [h.criterion for h in right.hypotheses]
+    tempting = fit(compare.judging, turned, 0)
+    vars(tempting)["criterion"] = tempting.criterion + 5  # of another kind: it is not to be compared with the criterion of the best
+    monkeypatch.setattr(searching, "closer_look", lambda *_: tempting)
+    assert [h.criterion for h in search(compare).hypotheses] == [h.criterion for h in right.hypotheses]
     monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, compare.poses(right.best.pose), 0))
     assert [h.pose.degrees_from(right.best.pose) for h in search(compare).hypotheses] == pytest.approx([0.0], abs=1e-3)
 
