@@ -18,6 +18,7 @@ from posepipe.registration.calibration import (
     write_calibration,
 )
 from posepipe.registration.deep import PoseNetworks
+from posepipe.registration.masking import BrainFinder
 
 
 def test_file_and_back(tmp_path):
@@ -71,6 +72,7 @@ def test_networks_of_other_weights_are_never_sure(tmp_path):
     made = {"architecture": "CoordinateNet", "options": loaded.options, "card": "# Test\n", "terms": "none"}
     save_network(loaded.module, "pose-coarse", tmp_path, **made)
     assert not PoseNetworks(tmp_path).sure(certain)
+    assert BrainFinder(tmp_path)._strange == ("pose-coarse",)  # they judge what may be a brain
     own = replace(load_calibration(), weights=hashes((*MASK_NETWORKS, *POSE_NETWORKS), tmp_path))
     write_calibration(own, tmp_path / PACKAGED.name)
     assert PoseNetworks(tmp_path).sure(certain)
