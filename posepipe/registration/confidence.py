@@ -77,7 +77,7 @@ def confidence_features(initial: InitialPose, refined: Refined) -> dict[str, flo
 
 
 def confidence(initial: InitialPose, refined: Refined, model: ConfidenceModel) -> float | None:
-    """Probability that the final pose is within 15° of the truth; None (not estimated) where our networks were not asked, and for a pose
-    by the paper's, with which the model was not fitted."""
+    """Probability that the final pose is within 15° of the truth, whatever found it; None (not estimated) where our networks were not
+    asked."""
     features = confidence_features(initial, refined)
-    return None if features is None or initial.method == "posenet" else model.probability(features)
+    return None if features is None else model.probability(features)

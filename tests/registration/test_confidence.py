@@ -12,7 +12,7 @@ from posepipe.imaging.mask import BrainMask
 from posepipe.registration.calibration import load_calibration
 from posepipe.registration.confidence import ConfidenceModel, confidence, confidence_features
 from posepipe.registration.hypothesis import Hypothesis, Ranked
-from posepipe.registration.initial import InitialPose, Witness
+from posepipe.registration.initial import INIT_METHODS, InitialPose, Witness
 from posepipe.registration.quality import judge_pose
 from posepipe.registration.refine import Refined
 
@@ -73,9 +73,9 @@ def test_the_lead_is_in_criterion_whatever_chose_the_pose():
     assert found is not None and found["lead"] == pytest.approx(-0.1)
 
 
-def test_not_estimated_without_a_witness_or_of_the_papers_networks():
+def test_estimated_whatever_found_the_pose_but_not_without_a_witness():
     assert confidence(initial(None), refined(), MODEL) is None
-    assert confidence(replace(initial(), method="posenet"), refined(), MODEL) is None
+    assert len({confidence(replace(initial(), method=method), refined(), MODEL) for method in INIT_METHODS}) == 1
 
 
 def test_probabilities_at_the_ends_are_finite():
