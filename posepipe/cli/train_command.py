@@ -1,4 +1,4 @@
-"""``posepipe-tools train {sources,scenes,pose,correction,mask,contrast}``."""
+"""``posepipe-tools train {sources,scenes,pose,correction,slice,slice-pose,mask,contrast}``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def add_arguments(subparsers: Any) -> None:
         help="train networks from atlases and label maps",
         description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
     )
-    actions = train.add_subparsers(dest="train_action", required=True, metavar="{sources,scenes,pose,correction,mask,contrast}")
+    actions = train.add_subparsers(
+        dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,mask,contrast}"
+    )
     _add_sources(actions)
     _add_scenes(actions)
     pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
@@ -38,6 +40,15 @@ def add_arguments(subparsers: Any) -> None:
     )
     _add_pictures(correction)
     _add_training(correction)
+    slices = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
+    _add_pictures(slices)
+    _add_training(slices)
+    slice_pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
+    slice_pose.add_argument(
+        "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are drawn, small ones first (default: A/2)"
+    )
+    _add_pictures(slice_pose)
+    _add_training(slice_pose)
     mask = actions.add_parser("mask", help="train a network that finds the brain")
     mask.add_argument(
         "--network", choices=("coarse", "fine", "edge"), default="coarse",
@@ -115,7 +126,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--size", type=_count, metavar="VOXELS",
-        help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64), or of the slices, of 32 (contrast: 128)",
+        help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64), or of the slices (slice: of 16; slice-pose, "
+        "contrast: of 32; default: 64; contrast: 128)",
     )  # fmt: skip
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
@@ -231,6 +243,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
 
     network = {
         "correction": "correction",
+        "slice": "slice",
+        "slice-pose": "slice-pose",
         "mask": f"mask-{getattr(args, 'network', '')}",
         "contrast": "contrast-unpaired" if getattr(args, "unpaired", False) else "contrast",
     }.get(args.train_action) or args.network
@@ -243,8 +257,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     elif preset.start is None:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
-    if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction"}:
-        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction); {network} does without"
+    if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
+        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does without"
         raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))

@@ -37,7 +37,30 @@ class CoordinateField(NamedTuple):
         return procrustes(self.position.flatten(2).transpose(1, 2), where.expand(len(self.position), -1, -1), self.weight)
 
 
-class CoordinateNet(Encoder):
+class DenseNet(Encoder):
+    """The U-Net behind the coordinate networks: (B, 2, S, …) → five channels on S/2, of cubes (``axes`` 3) or slices (2)."""
+
+    def __init__(self, size: int, width: tuple[int, int, int, int], *, axes: int = 3) -> None:
+        super().__init__(2, size, width, axes=axes)
+        a, b, c, d = width
+        self.up_coarse, self.up_middle = Layer(c + d, c, axes=axes), Layer(b + c, b, axes=axes)
+        self.up_fine = Layer(a + b, a, axes=axes)
+        self.head = nn.Conv3d(a, 5, 1) if axes == 3 else nn.Conv2d(a, 5, 1)
+        # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def dense(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Position (B, 3, …), logarithm of its error (B, 1, …) and logit of being brain (B, 1, …), float32."""
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        y = self.up_coarse(torch.cat([doubled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
+        y = self.up_middle(torch.cat([doubled(y), middle], 1))
+        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
+        return y[:, :3], y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:]
+
+
+class CoordinateNet(DenseNet):
     """U-Net on two channels, brain intensities and mask: (B, 2, S, S, S) → :class:`CoordinateField` on S/2.
 
     ``size`` S is a multiple of 16 (four halvings), the cube :data:`HALF_SIDE` radii either way of the mask's centre. ``width`` gives the
@@ -46,27 +69,16 @@ class CoordinateNet(Encoder):
     """
 
     def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (16, 48, 96, 192), *, residual: bool = False) -> None:
-        super().__init__(2, size, width)
+        super().__init__(size, width)
         self.residual = residual
-        a, b, c, d = width
-        self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
-        self.head = nn.Conv3d(a, 5, 1)
-        # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
-        nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, x: Tensor) -> CoordinateField:
         """(B, 2, S, S, S) → field on (S/2)³."""
-        fine = self.fine(x)
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        y = self.up_coarse(torch.cat([doubled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
-        y = self.up_middle(torch.cat([doubled(y), middle], 1))
-        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
-        side = y.shape[-1]
-        position = y[:, :3]
+        position, log_error, foreground = self.dense(x)
+        side = position.shape[-1]
         if self.residual:
-            position = position + cube_points(side, device=y.device).T.reshape(1, 3, side, side, side)
-        return CoordinateField(position, y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:])
+            position = position + cube_points(side, device=position.device).T.reshape(1, 3, side, side, side)
+        return CoordinateField(position, log_error, foreground)
 
 
 def cube_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:
@@ -75,5 +87,10 @@ def cube_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:
     >>> cube_points(2)[0]
     tensor([-0.8000, -0.8000, -0.8000])
     """
+    return grid_points(side, 3, device=device)
+
+
+def grid_points(side: int, axes: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """Centres (sideᵃ, a) of the cells of a grid of ``axes`` a and ``side`` cells along each that reaches :data:`HALF_SIDE` radii."""
     axis = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side * 2 * HALF_SIDE - HALF_SIDE
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return torch.stack(torch.meshgrid(*[axis] * axes, indexing="ij"), -1).reshape(-1, axes)

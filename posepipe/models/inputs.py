@@ -21,11 +21,12 @@ def outlined(cube: Tensor, pedestal: float = PEDESTAL) -> Tensor:
 def standardised(image: Tensor, mask: Tensor) -> Tensor:
     """``image`` with mean 0 and standard deviation 1 inside ``mask``, 0 outside, and ``mask`` as second channel (B, 2, S, S, S).
 
-    Both are (B, 1, S, S, S), ``mask`` in [0, 1].
+    Both are (B, 1, S, S, S), of slices (B, 1, S, S); ``mask`` in [0, 1].
     """
-    total = mask.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
-    mean = (image * mask).sum((2, 3, 4), keepdim=True) / total
-    spread = ((image - mean) ** 2 * mask).sum((2, 3, 4), keepdim=True) / total
+    axes = tuple(range(2, image.ndim))
+    total = mask.sum(axes, keepdim=True).clamp_min(1.0)
+    mean = (image * mask).sum(axes, keepdim=True) / total
+    spread = ((image - mean) ** 2 * mask).sum(axes, keepdim=True) / total
     value = ((image - mean) / spread.clamp_min(1e-6).sqrt()).clamp(-4, 4)
     return torch.cat([value * mask, mask], 1)
 

@@ -1,8 +1,9 @@
-"""What the 3D U-Nets share."""
+"""What the U-Nets share, those of volumes and those of slices."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -15,20 +16,23 @@ BLURRED_SIDE = 2
 (it comes out 90 to 100 % wrong, infinite or NaN; from 3 voxels on it is right to rounding: docs/experiments-precision.md)."""
 
 M = TypeVar("M", bound=nn.Module)
+_CONVOLUTIONS: Mapping[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_NORMALS: Mapping[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Layer(nn.Sequential):
-    """3 × 3 × 3 convolution, batch normalisation, leaky ReLU; ``stride`` 2 halves the grid.
+    """3 × 3 × 3 convolution (of slices, ``axes`` 2: 3 × 3), batch normalisation, leaky ReLU; ``stride`` 2 halves the grid.
 
     On the CPU it learns in single precision, autocast or not, where the grid is too small for bfloat16 (:data:`BLURRED_SIDE`).
     """
 
-    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
-        convolution = nn.Conv3d(inside, outside, 3, stride, 1, bias=False)
-        super().__init__(convolution, nn.BatchNorm3d(outside), nn.LeakyReLU(0.1, inplace=True))
+    def __init__(self, inside: int, outside: int, stride: int = 1, *, axes: int = 3) -> None:
+        convolution = _CONVOLUTIONS[axes](inside, outside, 3, stride, 1, bias=False)
+        super().__init__(convolution, _NORMALS[axes](outside), nn.LeakyReLU(0.1, inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ``inside``, X, Y, Z) → (B, ``outside``, …)."""
+        """(B, ``inside``, X, Y, Z), of slices (B, ``inside``, X, Y) → (B, ``outside``, …)."""
         blurred = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
         if blurred and min(x.shape[2:]) <= BLURRED_SIDE:
             with torch.autocast("cpu", enabled=False):
@@ -40,27 +44,28 @@ class Layer(nn.Sequential):
     def fold(self) -> None:
         """Work the normalisation into the convolution: the same answers, for good."""
         convolution, normal, _ = self
-        if isinstance(convolution, nn.Conv3d) and isinstance(normal, nn.BatchNorm3d):
+        if isinstance(convolution, (nn.Conv2d, nn.Conv3d)) and isinstance(normal, (nn.BatchNorm2d, nn.BatchNorm3d)):
             self[0], self[1] = fuse_conv_bn_eval(convolution, normal), nn.Identity()
 
 
 class Encoder(nn.Module):
-    """The way down of a U-Net on ``channels``, four halvings to ``width`` channels each; ``size`` is the side of the cubes it learns from.
+    """The way down of a U-Net on ``channels``, four halvings to ``width`` channels each; ``size`` is the side of the cubes it learns from,
+    or of the slices (``axes`` 2).
 
     Raises :class:`ValueError` for a size that is no multiple of 16.
     """
 
-    def __init__(self, channels: int, size: int, width: tuple[int, int, int, int]) -> None:
+    def __init__(self, channels: int, size: int, width: tuple[int, int, int, int], *, axes: int = 3) -> None:
         super().__init__()
         if size < 16 or size % 16:
             msg = f"size must be a multiple of 16, not {size}"
             raise ValueError(msg)
         self.size = size
         a, b, c, d = width
-        self.fine = nn.Sequential(Layer(channels, a, 2), Layer(a, a))
-        self.middle = nn.Sequential(Layer(a, b, 2), Layer(b, b))
-        self.coarse = nn.Sequential(Layer(b, c, 2), Layer(c, c))
-        self.bottom = nn.Sequential(Layer(c, d, 2), Layer(d, d), Layer(d, d))
+        self.fine = nn.Sequential(Layer(channels, a, 2, axes=axes), Layer(a, a, axes=axes))
+        self.middle = nn.Sequential(Layer(a, b, 2, axes=axes), Layer(b, b, axes=axes))
+        self.coarse = nn.Sequential(Layer(b, c, 2, axes=axes), Layer(c, c, axes=axes))
+        self.bottom = nn.Sequential(Layer(c, d, 2, axes=axes), Layer(d, d, axes=axes), Layer(d, d, axes=axes))
 
 
 class _Convolution(nn.Conv3d):
@@ -88,9 +93,15 @@ def ready(network: M) -> M:
     for module in copied.modules():
         if isinstance(module, nn.Conv3d):
             module.__class__ = _Convolution
-    return copied.to(memory_format=torch.channels_last_3d).requires_grad_(False)  # type: ignore[call-overload]
+    return laid_out(copied).requires_grad_(False)
+
+
+def laid_out(network: M) -> M:
+    """``network`` with channels last, in the layout of volumes or of slices, whichever its convolutions are of."""
+    axes = 2 if any(isinstance(m, nn.Conv2d) for m in network.modules()) else 3
+    return network.to(memory_format=_LAYOUTS[axes])  # type: ignore[call-overload]
 
 
 def doubled(x: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) on a grid twice as fine, each voxel repeated."""
+    """(B, C, X, Y, Z) or (B, C, X, Y) on a grid twice as fine, each voxel repeated."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -17,11 +17,11 @@ class Similarity(NamedTuple):
     residual: Tensor
 
 
-def procrustes(x: Tensor, y: Tensor, weight: Tensor) -> Similarity:
+def procrustes(x: Tensor, y: Tensor, weight: Tensor, *, scale: float | None = None) -> Similarity:
     """The similarity that takes points ``x`` (B, N, 3) to ``y`` (B, N, 3), each pair counted by ``weight`` (B, N) ≥ 0.
 
     Solved in float64 by singular value decomposition; the determinant is +1 always. Gradients are finite as long as the points
-    are not on a line.
+    are not on a line; points of one plane are enough, on either side. With a ``scale`` that is kept, and not solved for.
 
     >>> x = torch.randn(1, 50, 3)
     >>> turn = torch.tensor([[[0., -1, 0], [1, 0, 0], [0, 0, 1]]])
@@ -37,11 +37,11 @@ def procrustes(x: Tensor, y: Tensor, weight: Tensor) -> Similarity:
     covariance = dy.mT @ (share * dx)
     spread = (share * dx * dx).sum((1, 2)).clamp_min(1e-12)
     rotation = _Rotation.apply(covariance)
-    scale = (rotation.detach() * covariance).sum((1, 2)) / spread
-    translation = mean_y - scale[:, None] * (rotation @ mean_x[..., None])[..., 0]
-    misfit = dy - scale[:, None, None] * dx @ rotation.mT
+    size = (rotation.detach() * covariance).sum((1, 2)) / spread if scale is None else torch.full_like(spread, scale)
+    translation = mean_y - size[:, None] * (rotation @ mean_x[..., None])[..., 0]
+    misfit = dy - size[:, None, None] * dx @ rotation.mT
     residual = (share * misfit * misfit).sum((1, 2)).clamp_min(1e-18).sqrt()
-    return Similarity(rotation.to(kind), translation.to(kind), scale.to(kind), residual.to(kind))
+    return Similarity(rotation.to(kind), translation.to(kind), size.to(kind), residual.to(kind))
 
 
 class _Rotation(torch.autograd.Function):

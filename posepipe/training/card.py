@@ -10,6 +10,7 @@ from ..atlas import load_manifests
 from .engine import Schedule
 from .scenes import Scenes
 from .slabs import SlabRecipe
+from .slices import SliceRecipe
 from .sources import Sources
 from .synthesis import Recipe
 
@@ -17,6 +18,8 @@ PURPOSES: Mapping[str, str] = {
     "coordinates": "the pose of a brain in any orientation, from dense canonical coordinates",
     "refiner": "the pose left of a brain that is already nearly upright, from dense canonical coordinates",
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
+    "slice": "the pose of one slice of a brain in any orientation, up to the twin that shows the same, from dense canonical coordinates",
+    "slice-pose": "the rotation and the number of one slice of a brain, regressed as by Salehi et al. 2018, §2.3 and §3.1 (slice network)",
     "mask-coarse": "where in a whole scan the brain is, at 6 mm",
     "mask-fine": "which voxels in the neighbourhood of a brain are brain",
     "mask-edge": "the outline of a brain that was found, from nearby",
@@ -28,11 +31,14 @@ _VALIDATED = {
     "poses": "Synthesised images of the brains that validated, half by the recipe, half undamaged: a check of the training, not a "
     "measurement on real images.",
     "masks": "Scans made up about the brains that validated: a check of the training, not a measurement on real images.",
+    "single": "Synthesised slices of the brains that validated, half by the recipe, half undamaged. Errors are to the nearer of the two "
+    "poses that show the same, where they are not said to tell twins apart: a check of the training, not a measurement on real images.",
     "slices": "Slices of the brains that validated, undisturbed: a check of the training, not a measurement on whole images.",
 }
 _LIMITS = {
     "poses": "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
     "masks": "Brains of the ages and kinds above. Surroundings were mostly made up.",
+    "single": "Brains of the ages and kinds above. A slice cannot tell its pose from its twin, mirrored about the midplane and the slice.",
     "slices": "Newborn brains of the ages above, cut out by a mask. What it draws is made to look right and not measured: it serves "
     "alignment, and nothing may be read off it (volumes, lesions, signal).",
 }
@@ -92,6 +98,8 @@ def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str
     data = data_terms(sources, made.leave_out, scenes)
     about = "slices" if isinstance(made.recipe, SlabRecipe) else "masks" if made.network.startswith("mask") else "poses"
     seen = f"three neighbouring slices, learnt at {made.size}² pixels" if about == "slices" else f"a cube of {made.size} voxels a side"
+    if isinstance(made.recipe, SliceRecipe):
+        about, seen = "single", f"a slice of {made.size}² pixels, the age's brain size known"
     lines = [
         f"# {made.network}",
         "",
@@ -169,6 +177,9 @@ def _figure(name: str, value: float) -> str:
         "alarms": "scans without brain in which brain is seen {:.1%}",
         "mae": "mean absolute error inside the brain, of intensities from 0 to 1, {:.3f}",
         "psnr": "PSNR inside the brain {:.1f} dB",
+        "outright": "median rotation error, twins told apart, {:.2f}°",
+        "outright_over15": "more than 15° off, twins told apart: {:.1%}",
+        "slices": "mean error of the slice number {:.2f}",
         "shift": "mean translation error {:.3f} brain radii",
     }
     return told.get(name, name + " {:.4g}").format(value)

@@ -47,7 +47,11 @@ def coordinate_loss(field: CoordinateField, batch: Batch) -> Tensor:
     """
     side = field.position.shape[-1]
     brain = F.avg_pool3d(batch.brain, batch.brain.shape[-1] // side)
-    error = (field.position - batch.position(side)).pow(2).sum(1, keepdim=True).add(1e-6).sqrt()
-    dense = error * torch.exp(-field.log_error) + 3 * field.log_error
-    where = (dense * brain).sum() / brain.sum().clamp_min(1.0)
+    where = (surprise(field, batch.position(side)) * brain).sum() / brain.sum().clamp_min(1.0)
     return where / 3 + F.binary_cross_entropy_with_logits(field.foreground, brain)
+
+
+def surprise(field: CoordinateField, position: Tensor) -> Tensor:
+    """e/b + 3 log b (B, 1, ...) for the distance e of each voxel from its true ``position`` (B, 3, ...) and its expected error b."""
+    error = (field.position - position).pow(2).sum(1, keepdim=True).add(1e-6).sqrt()
+    return error * torch.exp(-field.log_error) + 3 * field.log_error

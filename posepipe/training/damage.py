@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.coordinates import HALF_SIDE, cube_points
+from ..models.coordinates import HALF_SIDE, grid_points
 from .fields import blurred, chance, smooth_field, uniform
 
 
@@ -35,26 +35,29 @@ class Damage:
 
 
 def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """``image`` and ``mask`` (B, 1, S, S, S) → image and mask as observed, and where there is brain to see in them."""
-    n, side = len(image), image.shape[-1]
-    texture = smooth_field(n, 2, side, max(side // 3, 4), generator)
-    image = image + uniform(n, 0, how.texture, generator) * texture[:, :1]
-    outside = uniform(n, 0, 1, generator) + 0.15 * texture[:, 1:]
+    """``image`` and ``mask`` (B, 1, S, S, S) → image and mask as observed, and where there is brain to see in them.
+
+    Of slices (B, 1, S, S) alike: half-planes and discs for half-spaces and balls; there are no neighbours to average.
+    """
+    n, side, axes = len(image), image.shape[-1], image.ndim - 2
+    texture = smooth_field(n, 2, side, max(side // 3, 4), generator, axes=axes)
+    image = image + uniform(n, 0, how.texture, generator, axes=axes) * texture[:, :1]
+    outside = uniform(n, 0, 1, generator, axes=axes) + 0.15 * texture[:, 1:]
     image = torch.where(mask > 0.05, image, outside)
     observed = _rim(mask, how, generator)
-    points = cube_points(side, device=image.device)
-    where = chance(n, how.leak, generator)
+    points = grid_points(side, axes, device=image.device)
+    where = chance(n, how.leak, generator, axes=axes)
     for _ in range(2):
         ball = _ball(points, n, generator) * where
         image = torch.where((ball > 0.5) & (mask < 0.5), outside, image)
         observed = torch.maximum(observed, ball)
-        where = where * chance(n, 0.3, generator)
-    observed = observed * (1 - _beyond_plane(points, n, generator) * chance(n, how.cut, generator))
-    image = image * torch.exp(uniform(n, 0, how.bias, generator) * smooth_field(n, 1, side, 3, generator))
-    if how.thick:
+        where = where * chance(n, 0.3, generator, axes=axes)
+    observed = observed * (1 - _beyond_plane(points, n, generator) * chance(n, how.cut, generator, axes=axes))
+    image = image * torch.exp(uniform(n, 0, how.bias, generator, axes=axes) * smooth_field(n, 1, side, 3, generator, axes=axes))
+    if how.thick and axes == 3:
         image = _thick(image, how.thick, generator)
     if how.noise:
-        level = uniform(n, 0, how.noise, generator) * image.std((2, 3, 4), keepdim=True)
+        level = uniform(n, 0, how.noise, generator, axes=axes) * image.std(tuple(range(2, image.ndim)), keepdim=True)
         image = image + torch.randn(image.shape, generator=generator, device=image.device).mul_(level)
     return image, observed, mask * (observed > 0.5)
 
@@ -63,43 +66,45 @@ def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
     """The mask grown or shrunk, by a smooth random amount."""
     if not how.rim:
         return mask
-    n, side = len(mask), mask.shape[-1]
+    n, side, axes = len(mask), mask.shape[-1], mask.ndim - 2
     voxel = 2 * HALF_SIDE / side
     soft = blurred(mask, 1.2)
     # the blurred edge is steepest at its middle: about a third of its height a voxel
     far = 0.33 * how.rim_radii / voxel
-    level = 0.5 + far * (uniform(n, -1, 1, generator) + 0.5 * smooth_field(n, 1, side, 5, generator))
+    level = 0.5 + far * (uniform(n, -1, 1, generator, axes=axes) + 0.5 * smooth_field(n, 1, side, 5, generator, axes=axes))
     rough = ((soft - level.clamp(0.08, 0.92)) * 7 + 0.5).clamp(0, 1)
-    use = chance(n, how.rim, generator)
+    use = chance(n, how.rim, generator, axes=axes)
     return use * rough + (1 - use) * mask
 
 
 def _ball(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    direction = torch.randn(n, 3, 1, 1, 1, generator=generator, device=points.device)
-    center = direction / direction.norm(dim=1, keepdim=True) * uniform(n, 0.85, 1.25, generator)
+    axes = points.shape[1]
+    direction = torch.randn(n, axes, *[1] * axes, generator=generator, device=points.device)
+    center = direction / direction.norm(dim=1, keepdim=True) * uniform(n, 0.85, 1.25, generator, axes=axes)
     center = center.flatten(1)
     # |p − c|² = |p|² − 2 p·c + |c|²: one product for the batch
     square = points.square().sum(1) - 2 * center @ points.T + center.square().sum(1, keepdim=True)
-    distance = _cubes(square.clamp_min_(0).sqrt_())
-    radius = uniform(n, 0.15, 0.5, generator)
+    distance = _grid(square.clamp_min_(0).sqrt_(), axes)
+    radius = uniform(n, 0.15, 0.5, generator, axes=axes)
     return ((radius - distance) * 12 + 0.5).clamp(0, 1)
 
 
 def _beyond_plane(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """1 beyond a plane 0.25 to 1.1 radii from the centre; one plane in three lies along the axes, as the edge of a field of view does."""
-    normal = torch.randn(n, 3, 1, 1, 1, generator=generator, device=points.device)
+    axes = points.shape[1]
+    normal = torch.randn(n, axes, *[1] * axes, generator=generator, device=points.device)
     normal = normal / normal.norm(dim=1, keepdim=True)
     along = (normal.abs() == normal.abs().amax(1, keepdim=True)) * normal.sign()
-    straight = chance(n, 1 / 3, generator)
+    straight = chance(n, 1 / 3, generator, axes=axes)
     normal = straight * along + (1 - straight) * normal
-    height = _cubes(normal.flatten(1) @ points.T)
-    return (height > uniform(n, 0.25, 1.1, generator)).float()
+    height = _grid(normal.flatten(1) @ points.T, axes)
+    return (height > uniform(n, 0.25, 1.1, generator, axes=axes)).float()
 
 
-def _cubes(values: Tensor) -> Tensor:
-    """(B, S³) → (B, 1, S, S, S)."""
-    side = round(values.shape[1] ** (1 / 3))
-    return values.reshape(len(values), 1, side, side, side)
+def _grid(values: Tensor, axes: int) -> Tensor:
+    """(B, Sᵃ) → (B, 1, S, …)."""
+    side = round(values.shape[1] ** (1 / axes))
+    return values.reshape(len(values), 1, *[side] * axes)
 
 
 def _thick(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:

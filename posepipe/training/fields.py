@@ -8,28 +8,32 @@ from torch import Tensor
 from ..imaging.sampling import smooth
 
 
-def smooth_field(n: int, channels: int, side: int, nodes: int, generator: torch.Generator) -> Tensor:
-    """Normal values at ``nodes``³ points, interpolated linearly to (n, channels, side, side, side).
+def smooth_field(n: int, channels: int, side: int, nodes: int, generator: torch.Generator, *, axes: int = 3) -> Tensor:
+    """Normal values at ``nodes``³ points, interpolated linearly to (n, channels, side, side, side); with ``axes`` 2 to (…, side, side).
 
     >>> smooth_field(2, 3, 16, 4, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3, 16, 16, 16])
     """
-    coarse = torch.randn(n, channels, nodes, nodes, nodes, generator=generator, device=generator.device)
+    coarse = torch.randn(n, channels, *[nodes] * axes, generator=generator, device=generator.device)
     at = torch.linspace(0, nodes - 1, side, device=generator.device)
     weight = (1 - (at[:, None] - torch.arange(nodes, device=generator.device)).abs()).clamp_min(0)
+    if axes == 2:
+        return weight @ coarse @ weight.T
     return torch.einsum("ncxyz,ix,jy,kz->ncijk", coarse, weight, weight, weight)
 
 
 def blurred(x: Tensor, voxels: float) -> Tensor:
-    """Gaussian blur of ``x`` (B, 1, S, S, S) by ``voxels`` standard deviation."""
+    """Gaussian blur of ``x`` (B, 1, S, S, S), or of slices (B, 1, S, S), by ``voxels`` standard deviation."""
+    if x.ndim == 4:
+        return smooth(x[None, :, 0], (0, voxels, voxels))[0, :, None]
     return smooth(x[:, 0], (voxels,) * 3)[:, None]
 
 
-def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """(n, 1, 1, 1, 1) values from ``low`` to ``high``."""
-    return low + (high - low) * torch.rand(n, 1, 1, 1, 1, generator=generator, device=generator.device)
+def uniform(n: int, low: float, high: float, generator: torch.Generator, *, axes: int = 3) -> Tensor:
+    """(n, 1, 1, 1, 1) values from ``low`` to ``high``; with ``axes`` 2 (n, 1, 1, 1)."""
+    return low + (high - low) * torch.rand(n, 1, *[1] * axes, generator=generator, device=generator.device)
 
 
-def chance(n: int, probability: float, generator: torch.Generator) -> Tensor:
-    """(n, 1, 1, 1, 1) of 1 with ``probability``, else 0."""
-    return (torch.rand(n, 1, 1, 1, 1, generator=generator, device=generator.device) < probability).float()
+def chance(n: int, probability: float, generator: torch.Generator, *, axes: int = 3) -> Tensor:
+    """(n, 1, 1, 1, 1) of 1 with ``probability``, else 0; with ``axes`` 2 (n, 1, 1, 1)."""
+    return (torch.rand(n, 1, *[1] * axes, generator=generator, device=generator.device) < probability).float()

@@ -30,6 +30,7 @@ from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scenes import Scenes
 from .slabs import SlabRecipe, Slabs
+from .slices import SLICE_POSENET, SliceCoordinateTask, SlicePoseTask, SliceRecipe, SliceSynthesis
 from .sources import SIDE, Sources
 from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
@@ -64,6 +65,10 @@ PRESETS: Mapping[str, Preset] = {
     # dense batch normalisation wants batches of 32; the geodesic stage a rate of a few 1e-4 that falls to nearly 0
     "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3), start=30.0),
     "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
+    "slice": Preset("SliceCoordinateNet", {}, SliceRecipe(), Schedule((4000, 2000), batch=64, rate=2e-3), size=64),
+    "slice-pose": Preset(
+        "SlicePoseNet", {"width": 0.5}, SLICE_POSENET, Schedule((10000, 5000), batch=64, rate=1e-3), start=30.0, size=64
+    ),
     # one loss throughout
     "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
     "mask-fine": Preset("MaskNet", {}, FINE, Schedule((4000, 0), batch=8), size=64),
@@ -147,7 +152,8 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
     say(f"terms of use: {terms_line(terms)}")
     task = make_task(job, sources, recipe)
     before = _last_step(job.output)
-    say(f"{job.network}, {job.size}³ voxels, {job.device}: {job.schedule.total} steps of {job.schedule.batch} images" + (
+    grid = f"{job.size}² pixels" if isinstance(recipe, SliceRecipe) else f"{job.size}³ voxels"
+    say(f"{job.network}, {grid}, {job.device}: {job.schedule.total} steps of {job.schedule.batch} images" + (
         f"; going on from step {before}" if before else ""
     ))
     try:
@@ -182,12 +188,16 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     network = _started(job, network)
     if isinstance(recipe, MaskRecipe):
         return _mask_task(job, sources, recipe, network)
-    training = Synthesis(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
+    training = _supply(recipe)(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
     pedestal = PEDESTAL if job.pedestal is None else job.pedestal
     if job.network == "posenet":
         return PoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+    if job.network == "slice-pose":
+        return SlicePoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+    if job.network == "slice":
+        return SliceCoordinateTask(network, training, validation)
     if job.network == "correction":
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
         return CorrectionTask(
@@ -226,9 +236,13 @@ def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
     """Undamaged and damaged images of the brains that validate; the same whatever the seed, so that runs can be compared."""
     batches = []
     for i, one in enumerate((replace(recipe.clean(), labels=0.0), recipe)):
-        supply = Synthesis(sources, one, part="validation", leave_out=job.leave_out, seed=9 + i, device=job.device)
+        supply = _supply(recipe)(sources, one, part="validation", leave_out=job.leave_out, seed=9 + i, device=job.device)
         batches += [supply.batch(32) for _ in range(VALIDATION_BATCHES)]
     return batches
+
+
+def _supply(recipe: Recipe) -> type[Synthesis]:
+    return SliceSynthesis if isinstance(recipe, SliceRecipe) else Synthesis
 
 
 def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe | SlabRecipe:

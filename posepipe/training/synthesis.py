@@ -71,9 +71,12 @@ class Batch:
 
     def position(self, side: int) -> Tensor:
         """Canonical coordinates (B, 3, side, side, side) of the cube's points."""
-        u = cube_points(side, device=self.input.device)
+        return self._position(cube_points(side, device=self.input.device)).reshape(-1, 3, side, side, side)
+
+    def _position(self, u: Tensor) -> Tensor:
+        """Canonical coordinates (B, 3, N) of points ``u`` (N, 3)."""
         x = ((u[None] - self.translation[:, None]) / self.scale[:, None, None]) @ self.rotation
-        return x.mT.reshape(-1, 3, side, side, side)
+        return x.mT
 
 
 class Synthesis:
@@ -103,8 +106,7 @@ class Synthesis:
 
     def batch(self, n: int) -> Batch:
         """``n`` new images."""
-        labelled = self._rng.random(n) < self.recipe.labels
-        rows = np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
+        rows = self._draw_rows(n)
         rotation, translation, scale = self._poses(n)
         points = self._source_points(rotation, translation, scale)
         pictures, between, _ = self._pictures(rows)
@@ -144,6 +146,11 @@ class Synthesis:
         self._rng.bit_generator.state = state["numpy"]
         self._generator.set_state(state["torch"])
 
+    def _draw_rows(self, n: int) -> Array:
+        """Rows of ``n`` pictures, label maps and images as the recipe says."""
+        labelled = self._rng.random(n) < self.recipe.labels
+        return np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
+
     def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         r = self.recipe
         if r.max_angle >= 180:
@@ -158,17 +165,30 @@ class Synthesis:
 
     def _source_points(self, rotation: Tensor, translation: Tensor, scale: Tensor) -> Tensor:
         """Where in the pictures each voxel of the cube lies (B, S, S, S, 3), as ``grid_sample`` wants it: z, y, x in halves of the side."""
-        r, n, side = self.recipe, len(rotation), self.recipe.size
-        stretch = self._tensor(np.exp(self._rng.normal(0, r.stretch, (n, 1, 3))) * self._rng.choice([-1.0, 1.0], (n, 1, 1)) ** [1, 0, 0])
-        # x = Rᵀ (u − t) / s, then stretched (and mirrored): one affine map of the cube's points
-        turn = rotation / scale[:, None, None] * stretch / HALF_SIDE
+        n, side = len(rotation), self.recipe.size
+        u = cube_points(side, device=self._device)
+        turn = self._turn(rotation, scale, self._stretch(n))
+        return self._placed(u, turn, translation).reshape(n, side, side, side, 3)
+
+    def _stretch(self, n: int) -> Tensor:
+        """Factors (n, 1, 3) on canonical coordinates that lead to those of the picture: stretching and mirroring."""
+        each = np.exp(self._rng.normal(0, self.recipe.stretch, (n, 1, 3)))
+        return self._tensor(each * self._rng.choice([-1.0, 1.0], (n, 1, 1)) ** [1, 0, 0])
+
+    def _turn(self, rotation: Tensor, scale: Tensor, stretch: Tensor) -> Tensor:
+        """The matrices (B, 3, 3) that rows u − t are multiplied by: Rᵀ / s, stretched and mirrored, in halves of the pictures' side."""
+        return rotation / scale[:, None, None] * stretch / HALF_SIDE
+
+    def _placed(self, u: Tensor, turn: Tensor, translation: Tensor, *, axes: int = 3) -> Tensor:
+        """Where in the pictures points ``u`` (N, 3) of a grid of ``axes`` axes lie, deformed: (B, N, 3), z, y, x in halves of the side."""
+        r, n = self.recipe, len(turn)
         start = -translation[:, None] @ turn
-        u = cube_points(side, device=self._device).expand(n, -1, -1)
-        x = torch.baddbmm(start.flip(-1), u, turn.flip(-1))
+        x = torch.baddbmm(start.flip(-1), u.expand(n, -1, -1), turn.flip(-1))
         if r.deform > 0:
-            bend = uniform(n, 0, r.deform / HALF_SIDE, self._generator) * smooth_field(n, 3, side, 5, self._generator)
+            bend = uniform(n, 0, r.deform / HALF_SIDE, self._generator, axes=axes)
+            bend = bend * smooth_field(n, 3, r.size, 5, self._generator, axes=axes)
             x += bend.flip(1).flatten(2).mT
-        return x.reshape(n, side, side, side, 3)
+        return x
 
     def _pictures(self, rows: Array) -> tuple[Tensor, Tensor, Tensor]:
         """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask; how far the voxels lie beside where ``grid_sample`` takes
@@ -206,7 +226,11 @@ def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], recipe: Recip
 
 def read_pictures(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Intensities and mask (B, 1, S, S, S) of ``pictures`` (B, 2, D, D, D) at ``points`` (B, S, S, S, 3), where 0 lies outside."""
-    both = F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return unmixed(F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False))
+
+
+def unmixed(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Intensities and mask (B, 1, ...) of their means over some neighbourhood (B, 2, ...), outside of the mask 0 in both."""
     mask = both[:, 1:].clamp(0, 1)
     # both were averaged with the empty outside alike: the quotient keeps its brightness up to the rim
     return both[:, :1] / mask.clamp_min(0.5), mask

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
+from ..models.layers import laid_out
 from ..models.precision import autocast
 from .synthesis import Batch, Synthesis
 
@@ -53,7 +54,7 @@ class SynthesisTask(ABC):
         curriculum: Curriculum | None = None,
         bf16: bool = True,
     ) -> None:
-        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.network: nn.Module = laid_out(network)
         self._training, self._validation, self._bf16 = training, validation, bf16
         self._curriculum, self._recipe, self._step = curriculum or Curriculum(), training.recipe, 0
 

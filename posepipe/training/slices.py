@@ -1,0 +1,243 @@
+"""Learning the pose of a single slice: images of slices, the default network's task and the paper's.
+
+One slice cannot tell a pose from its twin (:mod:`posepipe.models.twin`). So the default network may answer with either, over all
+orientations; the paper's network sees half of all orientations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..geometry import so3_torch
+from ..geometry.so3 import Array
+from ..models.coordinates import grid_points
+from ..models.inputs import PEDESTAL, outlined, standardised
+from ..models.losses import rotation_loss
+from ..models.slices import MIDDLE, SliceField, slice_number, slice_points
+from ..models.twin import twin, twin_distance
+from .coordinates import surprise
+from .damage import Damage
+from .slice_damage import SliceDamage, slice_damage
+from .sources import SIDE, Sources
+from .synthesis import Batch, Recipe, Synthesis, unmixed
+from .task import SynthesisTask, in_degrees
+
+ALIKE = 8
+"""Slices made from one picture in one contrast, each in a pose of its own: preparing a picture takes longer than a slice of it."""
+PLANES = 3
+"""Planes that the profile of a slice is sampled at."""
+NUMBER_WEIGHT = 0.01
+"""Of the squared error of the slice number beside the rotation's loss (the paper's text gives none): ten slices count as a radian."""
+_CELLS = 20
+
+
+@dataclass(frozen=True)
+class SliceRecipe(Recipe):
+    """How slices are made. Lengths are in brain radii where no unit is given.
+
+    The plane lies anywhere in the ``middle`` share of the brain's extent along the plane's normal; ``shift`` is in the plane alone.
+    ``thickness`` in mm is the range of the full width at half maximum of a Gaussian profile. With ``half`` orientations are drawn evenly
+    from the half in which the slice's normal points up in the brain (the third component of Rᵀ e_w, R₃₃, is not negative): of each pose
+    and its twin exactly one. A pose of the other half that was drawn is replaced by its twin.
+    """
+
+    size: int = 64
+    shift: float = 0.15
+    labels: float = 0.35
+    damage: Damage = field(default_factory=SliceDamage)
+    thickness: tuple[float, float] = (2.0, 6.0)
+    middle: float = MIDDLE
+    half: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SliceBatch(Batch):
+    """``input`` (B, 2, S, S): standardised intensities inside the mask, and the mask, 1 everywhere where none is known.
+
+    Truth: pose as for volumes, the slice being the plane w = 0; ``brain`` (B, 1, S, S); ``number`` (B,):
+    :func:`~posepipe.models.slices.slice_number`.
+    """
+
+    number: Tensor
+
+    def position(self, side: int) -> Tensor:
+        """Canonical coordinates (B, 3, side, side) of the slice's pixels."""
+        return self._position(slice_points(side, device=self.input.device)).reshape(-1, 3, side, side)
+
+
+class SliceSynthesis(Synthesis):
+    """An endless, seeded supply of slices; each is resampled once from the pictures, with its profile."""
+
+    def __init__(self, sources: Sources, recipe: SliceRecipe, **options: Any) -> None:
+        super().__init__(sources, recipe, **options)
+        inside = F.avg_pool3d(self._masks[:, None].float() / 255, SIDE // _CELLS).flatten(1) > 0.5
+        some = inside.any(0)
+        self._points, self._inside = grid_points(_CELLS, 3, device=self._device)[some], inside[:, some]
+
+    def batch(self, n: int) -> SliceBatch:
+        """``n`` new slices."""
+        recipe = self.recipe
+        assert isinstance(recipe, SliceRecipe)
+        pictured = self._draw_rows(-(-n // ALIKE))
+        rows = np.repeat(pictured, ALIKE)
+        rotation, translation, scale = self._poses(len(rows))
+        if recipe.half:
+            rotation = torch.where(rotation[:, 2:, 2:] < 0, twin(rotation, translation)[0], rotation)
+        stretch = self._stretch(len(rows))
+        low, high = self._extent(rows, rotation[:, 2] / stretch[:, 0])
+        share = self._tensor(0.5 + recipe.middle * (self._rng.random(len(rows)) - 0.5))
+        offset = low + share * (high - low)
+        translation[:, 2] = -scale * offset
+        image, mask = self._slices(pictured, self._turn(rotation, scale, stretch), translation, self._profile(rows, recipe))
+        how = recipe.damage
+        assert isinstance(how, SliceDamage)
+        seen, observed, brain = slice_damage(image[:n], mask[:n], how, self._generator)
+        number = slice_number(offset, low, high)
+        return SliceBatch(standardised(seen, observed), rotation[:n], translation[:n], scale[:n], brain, rows[:n], number[:n])
+
+    def _extent(self, rows: Array, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """From where to where (B,) the brain of each picture reaches along ``normal`` (B, 3)."""
+        inside = self._inside[[self._sources.pictures[row].mask for row in rows]]
+        height = normal @ self._points.T
+        return height.masked_fill(~inside, torch.inf).amin(1), height.masked_fill(~inside, -torch.inf).amax(1)
+
+    def _profile(self, rows: Array, recipe: SliceRecipe) -> tuple[Tensor, Tensor]:
+        """Offsets in radii (B, K) of the planes that a slice is the mean of, and their weights (K,)."""
+        millimetres = self._rng.uniform(*recipe.thickness, len(rows))
+        width = self._tensor(millimetres / [self._sources.pictures[row].radius_mm for row in rows])
+        planes = torch.linspace(-0.5, 0.5, PLANES, device=self._device)
+        weight = torch.exp(-4 * np.log(2) * planes**2)
+        return width[:, None] * planes, weight / weight.sum()
+
+    def _slices(self, pictured: Array, turn: Tensor, translation: Tensor, profile: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Intensities and mask (B, 1, S, S) of ``ALIKE`` slices of each of the pictures ``pictured``."""
+        side, n = self.recipe.size, len(turn)
+        planes, weight = profile
+        pictures, between, _ = self._pictures(pictured)
+        x = self._placed(slice_points(side, device=self._device), turn, translation, axes=2)
+        points = x[:, None] + planes[:, :, None, None] * turn[:, 2].flip(-1)[:, None, None]
+        points = points.reshape(len(pictured), ALIKE * PLANES, side, side, 3).sub_(between)
+        both = F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+        both = both.reshape(len(pictured), 2, ALIKE, PLANES, side, side).movedim(2, 1).reshape(n, 2, PLANES, side * side)
+        return unmixed((weight @ both).reshape(n, 2, side, side))
+
+
+class _SliceTask(SynthesisTask):
+    """What both tasks share: errors to the nearer twin and outright."""
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """In degrees, to the nearer twin; and the median and share over 15° outright."""
+        pairs = [twin_distance(self.rotation(network, b), b.rotation) for b in self._validation]
+        truth, other = (torch.cat(angles) for angles in zip(*pairs, strict=True))
+        outright = in_degrees(truth)
+        return {**in_degrees(torch.minimum(truth, other)), "outright": outright["median"], "outright_over15": outright["over15"]}
+
+
+class SliceCoordinateTask(_SliceTask):
+    """A :class:`~posepipe.models.slices.SliceCoordinateNet` on synthesised slices.
+
+    First stage: the dense loss of :func:`slice_loss`. Second stage: also the geodesic distance of the pose that follows to the nearer twin.
+    """
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        batch, seconds = self.draw(n)
+        field = self._forward(self.network, batch)
+        dense = slice_loss(field, batch)
+        angle = torch.minimum(*twin_distance(field.solve().rotation, batch.rotation))
+        total = dense + (angle.clamp_max(1.0).mean() + 0.2 * angle.mean() if stage == "geodesic" else 0.0)
+        degrees = torch.rad2deg(angle.detach())
+        return total, {"dense": float(dense.detach()), "median": float(degrees.median()), "mean": float(degrees.mean()), "seconds": seconds}
+
+    def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Rotations (B, 3, 3) by Procrustes."""
+        return self._forward(network, batch).solve().rotation
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """As for every slice, and ``shift``: the mean error of the translation to that of the nearer twin in brain radii."""
+        shifts = []
+        for batch in self._validation:
+            found = self._forward(network, batch).solve()
+            truth, other = twin_distance(found.rotation, batch.rotation)
+            nearer = torch.where((truth <= other)[:, None], batch.translation, twin(batch.rotation, batch.translation)[1])
+            shifts.append(float((found.translation - nearer).norm(dim=1).mean()))
+        return {**super().validate(network), "shift": float(np.mean(shifts))}
+
+    def _forward(self, network: nn.Module, batch: Batch) -> SliceField:
+        x = batch.input.contiguous(memory_format=torch.channels_last)
+        with self._autocast(x):
+            field: SliceField = network(x)
+        return field
+
+
+def slice_loss(field: SliceField, batch: Batch) -> Tensor:
+    """:func:`~posepipe.training.coordinates.coordinate_loss` of slices, each compared with that of its two twins which it is nearer to.
+
+    The coordinates of the twin are the mirror image of the true ones. The nearer one is that with the smaller loss over the whole slice, so
+    that no slice may lie half in each.
+    """
+    side = field.position.shape[-1]
+    brain = F.avg_pool2d(batch.brain, batch.brain.shape[-1] // side)
+    truth = batch.position(side)
+    mirror = truth.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    each = torch.stack([(surprise(field, p) * brain).sum((1, 2, 3)) for p in (truth, mirror * truth)])
+    where = each.amin(0).sum() / brain.sum().clamp_min(1.0)
+    return where / 3 + F.binary_cross_entropy_with_logits(field.foreground, brain)
+
+
+class SlicePoseTask(_SliceTask):
+    """The paper's :class:`~posepipe.models.slices.SlicePoseNet` on synthesised slices.
+
+    The rotation vector is learnt by mean squared error, then geodesic distance; the slice number by mean squared error throughout,
+    weighed by :data:`NUMBER_WEIGHT`. ``pedestal`` is the network's option.
+    """
+
+    def __init__(
+        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
+    ) -> None:
+        super().__init__(network, training, validation, **options)
+        self._pedestal = pedestal
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        batch, seconds = self.draw(n)
+        vector, number = self._forward(self.network, batch)
+        turn = rotation_loss(vector, so3_torch.log(batch.rotation), stage)
+        far = number - _numbers(batch)
+        with torch.no_grad():
+            degrees = torch.rad2deg(torch.minimum(*twin_distance(so3_torch.exp(vector.detach()), batch.rotation)))
+        figures = {"median": float(degrees.median()), "mean": float(degrees.mean()), "slices": float(far.detach().abs().mean())}
+        return turn + NUMBER_WEIGHT * far.square().mean(), {**figures, "largest": self._training.recipe.max_angle, "seconds": seconds}
+
+    def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Rotations (B, 3, 3)."""
+        return so3_torch.exp(self._forward(network, batch)[0])
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """As for every slice, and ``slices``: the mean absolute error of the slice number."""
+        far = [(self._forward(network, b)[1] - _numbers(b)).abs().mean() for b in self._validation]
+        return {**super().validate(network), "slices": float(torch.stack(far).mean())}
+
+    def _forward(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        x = outlined(batch.input, self._pedestal).contiguous(memory_format=torch.channels_last)
+        with self._autocast(x):
+            vector, number = network(x)
+        return vector.float(), number.float()
+
+
+def _numbers(batch: Batch) -> Tensor:
+    assert isinstance(batch, SliceBatch)
+    return batch.number
+
+
+SLICE_POSENET = replace(SliceRecipe(), half=True)
+"""The paper's sampling: half of all orientations."""
