@@ -1,0 +1,246 @@
+"""Slice-to-volume registration of many slices at once: robust normalised cross-correlation by Gauss–Newton steps.
+
+A pixel ``q`` (slice frame, mm) is carried to ``y = e^σ A q + τ``, mm from the template's centre. The residual is that of the best line
+from the slice's brightness to the template's, whose variance is 1 − NCC² of the template's; pixels that fit badly count less. Slices of
+a stack may be tied to each other by a penalty on the motion between slices that were acquired one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import Rigid, so3, so3_torch
+from ..imaging.sampling import sample, tensor
+from .frames import Slice
+from .points import SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
+from .smoothness import Smoothness, coupled_step
+
+STEPS = (12, 10, 8)
+"""Gauss–Newton steps at each level, coarse to fine."""
+OUTLIER = 3.0
+"""A pixel whose residual is this many robust standard deviations counts half: as :data:`posepipe.registration.fit.OUTLIER`."""
+TURN_LIMIT = 0.15
+"""Most that a slice turns in a step, radians (8.6°): steps beyond the blur of a level over the brain's radius are not to be trusted."""
+SHIFT_LIMIT = 6.0
+"""Most that a slice moves in a step, mm: 1.5 times the blur of the first level."""
+SCALE_LIMIT = 0.15
+"""Most that a brain may differ in size from its template, as a logarithm; fetal brains of one week differ by about 0.1 at most."""
+EVIDENCE_MM2 = 25.0
+"""Area of a slice that counts as one independent observation, mm²: residuals between a brain and an average are alike over about 5 mm
+(the width of a gyrus). Sets the weight of a slice's fit against the smoothness of motion and the prior of size."""
+SLICE_OUTLIER = 3.0
+"""A slice whose NCC lies this many robust standard deviations below the median of its stack counts half; a number without unit."""
+LEAST_SPREAD = 0.03
+"""Least robust standard deviation of the NCC in a stack, so that a few hundredths in a perfect stack make no outlier."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlicePoses:
+    """``n`` similarity maps slice frame → template: ``rotation`` (n, 3, 3), ``shift`` (n, 3) mm from its centre, ``log_scale`` (n,)."""
+
+    rotation: Tensor
+    shift: Tensor
+    log_scale: Tensor
+
+    def carry(self, where: Tensor, heights: Tensor) -> Tensor:
+        """Pixels ``where`` (n, P, 2) at ``heights`` (n, K) along n̂ → (n, K, P, 3), mm from the template's centre."""
+        grown = self.rotation * self.log_scale.exp()[:, None, None]
+        flat = where @ grown[:, :, :2].transpose(1, 2) + self.shift[:, None]
+        return flat[:, None] + (heights[..., None] * grown[:, None, :, 2])[:, :, None]
+
+    def where_better(self, other: SlicePoses, better: Tensor) -> SlicePoses:
+        """These poses where ``better`` (n,), elsewhere ``other``'s."""
+        b = better[:, None]
+        return SlicePoses(
+            torch.where(b[..., None], self.rotation, other.rotation),
+            torch.where(b, self.shift, other.shift),
+            torch.where(better, self.log_scale, other.log_scale),
+        )
+
+    def stepped(self, turn: Tensor, move: Tensor, grow: Tensor) -> SlicePoses:
+        """After a turn (n, 3) about the template's centre, a move (n, 3) mm and a growth (n,)."""
+        rotation = so3_torch.exp(turn)
+        shift = torch.einsum("nij,nj->ni", rotation, self.shift) * grow.exp()[:, None] + move
+        return SlicePoses(rotation @ self.rotation, shift, self.log_scale + grow)
+
+    @classmethod
+    def of(
+        cls, poses: Sequence[Rigid], slices: Sequence[Slice], center: np.ndarray, log_scale: float = 0.0, device: torch.device | str = "cpu"
+    ) -> SlicePoses:
+        """From poses atlas → image (RAS mm) of ``slices``; ``center`` (3,) is the template's, about which ``log_scale`` scales."""
+        inner = [s.grid.pose_in_frame(p) for s, p in zip(slices, poses, strict=True)]
+        rotation = np.stack([p.rotation.T for p in inner])
+        shift = -np.exp(log_scale) * np.einsum("nij,nj->ni", rotation, np.stack([p.apply(center) for p in inner]))
+        return cls(tensor(rotation, device), tensor(shift, device), torch.full((len(rotation),), log_scale, device=device))
+
+    def rigid(self, slices: Sequence[Slice], center: np.ndarray) -> list[Rigid]:
+        """As rigid maps atlas → image (RAS mm) that agree with these at the template's ``center`` (3,)."""
+        rotation = so3.project(self.rotation.double().cpu().numpy()).transpose(0, 2, 1)
+        shift = (self.shift * (-self.log_scale).exp()[:, None]).double().cpu().numpy()
+        lands = -np.einsum("nij,nj->ni", rotation, shift)
+        return [s.grid.pose_in_world(Rigid.about(r, center, h)) for s, r, h in zip(slices, rotation, lands, strict=True)]
+
+
+@dataclass(frozen=True)
+class SVROptions:
+    """``steps`` at each level (0 leaves a level out); ``scale_deviation``: how far a brain's size may stray from its template's, as the
+    standard deviation of a logarithm (0: not at all); ``shared_scale``: all slices are of one head; ``smoothness`` ties slices that
+    were acquired one after the other."""
+
+    steps: tuple[int, int, int] = STEPS
+    scale_deviation: float = 0.0
+    shared_scale: bool = False
+    smoothness: Smoothness | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SVRResult:
+    """``poses`` atlas → image (RAS mm), ``ncc`` (n,) at the finest level in [−1, 1], ``weights`` (n,) in [0, 1], low for slices that fit
+    worse than the others, ``log_scale`` (n,) of the template over the brain."""
+
+    poses: list[Rigid]
+    ncc: np.ndarray
+    weights: np.ndarray
+    log_scale: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+def register_slices(
+    slices: Sequence[Slice] | SliceBatch, target: SliceTarget, starts: Sequence[Rigid], *, which: Sequence[int] | None = None,
+    options: SVROptions | None = None,
+) -> SVRResult:  # fmt: skip
+    """Register ``slices`` to the template from ``starts`` (atlas → image, RAS mm), all at once.
+
+    ``which`` says for each start which slice it is for (default: one each, in order), so that several hypotheses of a slice are
+    followed together. Without smoothness each slice keeps the best pose that it met, by NCC. Weights compare the slices of the call:
+    they mean something where those are of one stack. Raises :class:`~posepipe.errors.MaskError` for a slice without brain.
+    """
+    options = options or SVROptions()
+    batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, target.target.brain.image.device)
+    index = torch.arange(len(batch), device=batch.device) if which is None else torch.as_tensor(list(which), device=batch.device)
+    chosen = [batch.slices[i] for i in index.tolist()]
+    poses = SlicePoses.of(starts, chosen, target.center, 0.0, batch.device)
+    with torch.inference_mode():
+        if options.smoothness is not None:
+            options = replace(options, smoothness=options.smoothness.on(batch.device))
+        axes = tensor(np.stack([s.grid.axes for s in chosen]), batch.device)
+        origin = tensor(np.stack([s.grid.center for s in chosen]), batch.device)
+        ncc = torch.zeros(len(chosen), device=batch.device)
+        for level, points, steps in zip(target.levels, batch.levels, options.steps, strict=True):
+            if steps:
+                term = SliceTerm(level, points.pick(index), batch.thickness[index])
+                poses, ncc = _fitted(term, poses, steps, options, (axes, origin))
+    score = ncc.double().cpu().numpy()
+    return SVRResult(poses.rigid(chosen, target.center), score, stack_weights(score), poses.log_scale.double().cpu().numpy())
+
+
+def stack_weights(ncc: np.ndarray) -> np.ndarray:
+    """Weights (n,) in [0, 1] from the NCC (n,) of the slices of a stack: 1 at the median and above, less below (Geman–McClure)."""
+    below = np.maximum(np.median(ncc) - ncc, 0)
+    spread = max(1.48 * float(np.median(np.abs(ncc - np.median(ncc)))), LEAST_SPREAD)
+    return 1 / (1 + (below / (SLICE_OUTLIER * spread)) ** 2)
+
+
+class SliceTerm:
+    """The slices' ``points`` compared with the template's ``level``: NCC, and normal equations of a step."""
+
+    def __init__(self, level: TemplateLevel, points: SlicePoints, thickness: Tensor) -> None:
+        self.level, self.points = level, points
+        self.heights, self.shares = profile(thickness, level.blur)
+        total = points.weight.sum(1, keepdim=True)
+        mean = (points.weight * points.value).sum(1, keepdim=True) / total
+        deviation = ((points.weight * (points.value - mean) ** 2).sum(1, keepdim=True) / total).sqrt().clamp_min(1e-4)
+        self.value = (points.value - mean) / deviation
+        self.evidence = total[:, 0] * points.area / EVIDENCE_MM2
+
+    def look(self, poses: SlicePoses) -> tuple[Tensor, Tensor]:
+        """The template's value (n, P) in the pixels, and its derivative (n, P, 7) by turn, move (mm) and growth."""
+        y = poses.carry(self.points.where, self.heights)
+        fields = sample(self.level.fields, self.level.to_voxel, y)
+        value, slope = fields[0], fields[1:].permute(1, 2, 3, 0)
+        whole = torch.cat([torch.linalg.cross(y, slope), slope, (y * slope).sum(-1, keepdim=True)], -1)
+        if len(self.shares) == 1:
+            return value[:, 0], whole[:, 0]
+        return torch.einsum("nkp,k->np", value, self.shares), torch.einsum("nkpd,k->npd", whole, self.shares)
+
+    def ncc(self, value: Tensor) -> Tensor:
+        """NCC (n,) of the template's ``value`` (n, P) with the slices', all pixels counted by weight."""
+        w = self.points.weight
+        total = w.sum(1, keepdim=True)
+        centred = value - (w * value).sum(1, keepdim=True) / total
+        spread = ((w * centred**2).sum(1) / total[:, 0]).sqrt()
+        return (w * centred * self.value).sum(1) / total[:, 0] / spread.clamp_min(1e-3)
+
+    def equations(self, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal matrix (n, 7, 7) and right side (n, 7) of a robust step, in units of −log likelihood (:data:`EVIDENCE_MM2`)."""
+        weight, residual = self._residual(value, self.points.weight)
+        inside = self.points.weight > 0.3
+        size = torch.where(inside, residual.abs(), torch.full_like(residual, torch.nan))
+        spread = 1.48 * size.nanmedian(1, keepdim=True).values.clamp_min(0.02)
+        weight, residual = self._residual(value, self.points.weight / (1 + (residual / (OUTLIER * spread)) ** 2))
+        total = weight.sum(1, keepdim=True).clamp_min(1e-3)
+        variance = ((weight * residual**2).sum(1, keepdim=True) / total).clamp_min(1e-3)
+        scale = (weight / total / variance * self.evidence[:, None])[..., None]
+        return (slope * scale).transpose(1, 2) @ slope, (slope * scale * residual[..., None]).sum(1)
+
+    def _residual(self, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """``weight``, and the best line from the slice's brightness to the template's less the template's (n, P)."""
+        total = weight.sum(1, keepdim=True).clamp_min(1e-3)
+        x = self.value - (weight * self.value).sum(1, keepdim=True) / total
+        t = value - (weight * value).sum(1, keepdim=True) / total
+        # brightness follows brightness; a negative line would make the negative of the template a fit
+        gain = ((weight * x * t).sum(1, keepdim=True) / (weight * x * x).sum(1, keepdim=True).clamp_min(1e-3)).clamp_min(0)
+        return weight, gain * x - t
+
+
+def _fitted(
+    term: SliceTerm, poses: SlicePoses, steps: int, options: SVROptions, frames: tuple[Tensor, Tensor]
+) -> tuple[SlicePoses, Tensor]:
+    """``steps`` damped steps; the NCC (n,) of the poses returned."""
+    value, slope = term.look(poses)
+    best, best_ncc, best_look = poses, term.ncc(value), (value, slope)
+    damping = torch.full_like(best_ncc, 1e-2)
+    for _ in range(steps):
+        normal, right = term.equations(value, slope)
+        turn, move, grow = _solved(normal, right, damping, poses, options, frames)
+        poses = poses.stepped(turn, move, grow)
+        value, slope = term.look(poses)
+        ncc = term.ncc(value)
+        if options.smoothness is not None:
+            best, best_ncc = poses, ncc
+            continue
+        better = ncc > best_ncc
+        damping = torch.where(better, damping * 0.4, damping * 8.0).clamp(1e-4, 1e3)
+        best, best_ncc = poses.where_better(best, better), torch.maximum(ncc, best_ncc)
+        b = better[:, None]
+        best_look = (torch.where(b, value, best_look[0]), torch.where(b[..., None], slope, best_look[1]))
+        poses, (value, slope) = best, best_look
+    return best, best_ncc
+
+
+def _solved(
+    normal: Tensor, right: Tensor, damping: Tensor, poses: SlicePoses, options: SVROptions, frames: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn (n, 3), move (n, 3) and growth (n,) of a step, each within its limit."""
+    six = normal[:, :6, :6] + torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)[:, :6] * damping[:, None] + 1e-6)
+    if options.smoothness is not None:
+        change = coupled_step(six, right[:, :6], poses, options.smoothness, frames)
+    else:
+        change = torch.linalg.solve(six, right[:, :6])
+    grow = torch.zeros_like(poses.log_scale)
+    if options.scale_deviation:
+        pull, curvature = right[:, 6] - normal[:, 6, :6].mul(change).sum(1), normal[:, 6, 6]
+        if options.shared_scale:
+            pull, curvature = pull.sum().expand_as(pull), curvature.sum().expand_as(curvature)
+        prior = 1 / options.scale_deviation**2
+        grow = ((pull - prior * poses.log_scale) / (curvature * 1.5 + prior)).clamp(-0.03, 0.03)
+        grow = (poses.log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT) - poses.log_scale
+    return _limited(change[:, :3], TURN_LIMIT), _limited(change[:, 3:], SHIFT_LIMIT), grow
+
+
+def _limited(vector: Tensor, most: float) -> Tensor:
+    return vector * (most / vector.norm(dim=1, keepdim=True).clamp_min(most))
