@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--slices", type=int, default=120)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=0.0, help="deviation of the logarithm of the brain's size over the template's")
+    parser.add_argument("--scale", type=float, default=0.05, help="deviation of the logarithm of the brain's size over the template's")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     svr = SVROptions(scale_deviation=options.scale)
@@ -128,8 +128,8 @@ def main() -> None:
             found = register_slices(SliceBatch(slices), target, starts, options=svr)
             truth = register_slices(SliceBatch(slices), target, [brain.own] * len(slices), options=svr)
             for s, pose, start, still in zip(slices, found.poses, starts, truth.poses, strict=True):
-                values = (pose.degrees_from(brain.own), slice_mm(pose, brain.own, s), slice_mm(start, brain.own, s))
-                rows.setdefault(f"{brain.group}|{degrees:g}", []).append((*values, still.degrees_from(brain.own)))
+                errors = (pose.degrees_from(brain.own), slice_mm(pose, brain.own, s), slice_mm(start, brain.own, s))
+                rows.setdefault(f"{brain.group}|{degrees:g}", []).append((*errors, still.degrees_from(brain.own)))
         for _ in range(2):
             begun = time.perf_counter()
             register_slices(SliceBatch(slices[:1]), target, [brain.own], options=svr)

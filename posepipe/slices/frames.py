@@ -169,7 +169,7 @@ class MidsagittalPlane:
 
     @classmethod
     def of(cls, to_canonical: npt.ArrayLike, center: npt.ArrayLike) -> MidsagittalPlane:
-        """x = 0 of the canonical frame: ``to_canonical`` (3, 3) turns the template upright, ``center`` (3,) is its brain's, atlas RAS mm."""
+        """x = 0 of the canonical frame: ``to_canonical`` (3, 3) turns the template upright, ``center`` (3,) is its brain's, RAS mm."""
         return cls(np.asarray(to_canonical, dtype=float)[0], np.asarray(center, dtype=float))
 
     def mirrored(self, points: npt.ArrayLike) -> Array:

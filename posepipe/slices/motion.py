@@ -50,7 +50,8 @@ class StackProtocol:
 @dataclass(frozen=True, eq=False)
 class MovingStack:
     """A stack of ``image`` and ``mask`` (slices along the last axis) and the truth: ``motions`` of the head while each slice was
-    acquired (world of the still volume → world of the stack, RAS mm), the stack's ``mean`` of them, and the numbers of slices with ``voids``.
+    acquired (world of the still volume → world of the stack, RAS mm), the stack's ``mean`` of them, and the numbers of slices with
+    ``voids``.
 
     Against an atlas a slice's true pose is its motion after the still volume's own pose (:meth:`poses`).
     """
@@ -160,9 +161,7 @@ def _spoilt(
     noisy = np.hypot(real, noise * rng.standard_normal(data.shape, dtype=np.float32)).astype(np.float32) if noise else data
     affine = slices[0].grid.affine
     image = Volume(noisy, affine, "simulated stack")
-    done = [
-        Slice(s.grid, noisy[:, :, i], s.mask, i) for i, s in enumerate(slices)
-    ]  # fmt: skip
+    done = [Slice(s.grid, noisy[:, :, i], s.mask, i) for i, s in enumerate(slices)]
     return MovingStack(
         image, image.with_data(mask), tuple(done), tuple(motions), mean_motion(motions, center),
         Acquisition(times - times.min(), "given"), tuple(int(k) for k in voids),

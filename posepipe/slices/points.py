@@ -1,7 +1,8 @@
 """What slice-to-volume registration compares: a template at three levels of blur, and the pixels of slices at the same levels.
 
-Both are brightness inside the brain mask and 0 outside, so that the brain's outline counts as well as what is inside. A level's blur is
-a Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
+Two channels, as for volumes (:mod:`posepipe.registration.levels`). *Brightness*, 0 outside the brain mask: the brain's outline counts as
+well as what is inside. *Texture*, brightness relative to its surroundings: blind to bias and to the mask's rim. A level's blur is a
+Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
 slice's thickness exceeds that by is made up by sampling several planes (:func:`profile`).
 """
 
@@ -29,13 +30,22 @@ MARGIN_MM = 8.0
 blur of the first level and less than the brain's own radius (30–60 mm)."""
 FWHM = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
+WINDOW_MM = 8.0
+"""Surroundings that texture is relative to, standard deviation in mm: as :data:`posepipe.registration.levels.TEXTURE_WINDOW_MM`."""
+EROSION_MM = 2.5
+"""Texture counts from about so far inside the mask, mm: as :data:`posepipe.registration.levels.TEXTURE_EROSION_MM`."""
+FINE_MM = 1.6
+"""Grid on which texture is made, mm: that of templates (:data:`posepipe.registration.target.SPACING`)."""
+LEAST_INSIDE_MM2 = 200.0
+"""With less texture than this, mm² (a disc 16 mm wide), all of a section's mask counts."""
 THIN = 0.4
 """A profile that exceeds the template's blur by less (standard deviation, mm) is one plane; a quarter of the template's 1.6 mm grid."""
 
 
 @dataclass(frozen=True, eq=False)
 class TemplateLevel:
-    """``fields`` (4, X, Y, Z): brightness and its gradient an mm along RAS; ``to_voxel`` (4, 4) from mm about the brain's centre."""
+    """``fields`` (8, X, Y, Z): brightness and its gradient an mm along RAS, then the same of texture; ``to_voxel`` (4, 4) from mm about
+    the brain's centre."""
 
     fields: Tensor
     to_voxel: Tensor
@@ -43,7 +53,7 @@ class TemplateLevel:
 
 
 class SliceTarget:
-    """A template made ready for slices: its brightness at each of :data:`LEVELS`, made once.
+    """A template made ready for slices at each of :data:`LEVELS`, made once.
 
     ``center`` (3,) is its brain's centre, atlas RAS mm, about which poses are fitted.
     """
@@ -56,30 +66,35 @@ class SliceTarget:
     def levels(self) -> tuple[TemplateLevel, ...]:
         """One for each of :data:`LEVELS`."""
         brain = self.target.brain
-        raw = _brightness(brain.image, brain.mask)
         pad = int(np.ceil(2.5 * LEVELS[0][0] / brain.spacing))
-        raw = F.pad(raw, (pad,) * 6)
+        image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
+        inside = image[mask > 0.5]
+        low, high = torch.quantile(inside[:: max(1, len(inside) // 50_000)], torch.tensor([0.01, 0.99], device=image.device)).tolist()
+        raw = ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2) * mask
+        window = (WINDOW_MM / brain.spacing,) * 3
+        total, first, second = smooth(torch.stack([mask, image * mask, image * image * mask]), window)
+        both = torch.stack([raw, _texture(image, mask, total, first, second)])
         to_voxel = np.diag([1 / brain.spacing] * 3 + [1.0])
         to_voxel[:3, 3] = (self.center - (brain.origin - pad * brain.spacing)) / brain.spacing
         out = []
         for blur, _ in LEVELS:
-            value = smooth(raw[None], (blur / brain.spacing,) * 3)[0]
-            fields = torch.stack([value, *torch.gradient(value, spacing=brain.spacing)])
-            out.append(TemplateLevel(fields, tensor(to_voxel, value.device), blur))
+            outline, texture = smooth(both, (blur / brain.spacing,) * 3)
+            fields = [f for value in (outline, texture) for f in (value, *torch.gradient(value, spacing=brain.spacing))]
+            out.append(TemplateLevel(torch.stack(fields), tensor(to_voxel, image.device), blur))
         return tuple(out)
 
 
-def _brightness(image: Tensor, mask: Tensor) -> Tensor:
-    """A prepared brain (mean 0, deviation 1 inside) as brightness above its own darkest per cent, times its mask."""
-    inside = image[mask > 0.5]
-    inside = inside[:: max(1, len(inside) // 50_000)]
-    low, high = torch.quantile(inside, torch.tensor([0.01, 0.99], device=image.device)).tolist()
-    return ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2) * mask
+def _texture(image: Tensor, mask: Tensor, total: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """``image`` (deviation about 1) relative to its surroundings, times ``mask``; the others are the blurred mask and moments."""
+    total = total.clamp_min(1e-2)
+    spread = (second / total - (first / total) ** 2).clamp_min(0)
+    return (image - first / total) / (spread + 0.05).sqrt() * mask
 
 
 @dataclass(frozen=True, eq=False)
 class SlicePoints:
-    """Pixels of B slices, P each: ``where`` (B, P, 2) mm along û, v̂ from the slice frame's origin; ``value`` and ``weight`` (B, P).
+    """Pixels of B slices, P each: ``where`` (B, P, 2) mm along û, v̂ from the slice frame's origin; ``value`` and ``weight`` (B, 2, P),
+    of brightness and of texture.
 
     Weights are 0 in what pads a slice to P pixels. ``area`` is what a pixel stands for, mm².
     """
@@ -123,42 +138,77 @@ class SliceBatch:
         """One for each of :data:`LEVELS`."""
         return tuple(self._level(blur, step) for blur, step in LEVELS)
 
+    @cached_property
+    def _pixels(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Of both pixel axes: places of the pixels (B, n), mm from the frame's origin, and their edges (B,), mm."""
+        shape = [[s.grid.shape[a] for s in self.slices] for a in (0, 1)]
+        edges = [np.array([s.grid.spacing[a] for s in self.slices]) for a in (0, 1)]
+        places = [
+            e[:, None] * (np.arange(self._both.shape[2 + a]) - (np.array(shape[a])[:, None] - 1) / 2) for a, e in enumerate(edges)
+        ]
+        return [tensor(p, self.device) for p in places], [tensor(e, self.device) for e in edges]
+
+    def _grid(self, step: float) -> list[Tensor]:
+        """Of both pixel axes: a grid (B, m) about the middle of each mask, ``step`` mm apart, mm from the frame's origin."""
+        out = []
+        for axis, places in enumerate(self._pixels[0]):
+            hit = np.array([np.flatnonzero(s.mask.any(1 - axis))[[0, -1]] for s in self.slices])
+            spans = np.take_along_axis(places.double().cpu().numpy(), hit, 1)
+            m = int(np.ceil((np.ptp(spans, axis=1).max() + 2 * MARGIN_MM) / step)) + 1
+            out.append(tensor(spans.mean(1)[:, None] + step * (np.arange(m) - (m - 1) / 2), self.device))
+        return out
+
+    @cached_property
+    def _fine(self) -> tuple[list[Tensor], Tensor]:
+        """A grid of :data:`FINE_MM`, and texture on it with its weight (2, B, m, m)."""
+        places, edges = self._pixels
+        grid = self._grid(FINE_MM)
+        raw, mask = _carried(self._both, places, edges, grid, 0.5 * FINE_MM)
+        value = raw / mask.clamp_min(1e-2)
+        mean, deviation = _moments(value, mask)
+        value = (value - mean) / deviation
+        edge = [torch.full_like(edges[0], FINE_MM)] * 2
+        total, first, second = _carried(torch.stack([mask, value * mask, value**2 * mask]), grid, edge, grid, WINDOW_MM)
+        eroded = _carried(mask[None], grid, edge, grid, EROSION_MM)[0]
+        inner = ((eroded - 0.80) / 0.08).clamp(0, 1) * mask
+        # a small section has no inside
+        inner = torch.where(inner.sum((1, 2), keepdim=True) * FINE_MM**2 < LEAST_INSIDE_MM2, mask, inner)
+        return grid, torch.stack([_texture(value, mask, total, first, second), inner])
+
     def _level(self, blur: float, step: float) -> SlicePoints:
-        along = [self._axis(axis, step) for axis in (0, 1)]
-        (value,) = self._blurred(self._both[:1], along, blur)
-        (reach,) = self._blurred(self._both[1:], along, MARGIN_MM / 1.6)
+        places, edges = self._pixels
+        grid = self._grid(step)
+        outline = _carried(self._both[:1], places, edges, grid, blur)[0]
+        reach = _carried(self._both[1:], places, edges, grid, MARGIN_MM / 1.6)[0]
         # outside a straight edge a blurred mask falls to 0.055 at 1.6 standard deviations
-        weight = ((reach - 0.055) / 0.10).clamp(0, 1)
-        grid = torch.stack(torch.broadcast_tensors(along[0][1][:, :, None], along[1][1][:, None, :]), -1)
-        flat = weight.flatten(1)
-        order = flat.argsort(dim=1, descending=True, stable=True)[:, : int((flat > 0).sum(1).max())]
-        return SlicePoints(
-            grid.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 2)),
-            value.flatten(1).gather(1, order), flat.gather(1, order), step**2,
-        )  # fmt: skip
+        near = ((reach - 0.055) / 0.10).clamp(0, 1)
+        fine, texture = self._fine
+        edge = [torch.full_like(edges[0], FINE_MM)] * 2
+        value = torch.stack([outline, _carried(texture[:1], fine, edge, grid, blur)[0]], 1).flatten(2)
+        weight = torch.stack([near, _carried(texture[1:], fine, edge, grid, 0.5 * step)[0]], 1).flatten(2)
+        where = torch.stack(torch.broadcast_tensors(grid[0][:, :, None], grid[1][:, None, :]), -1).flatten(1, 2)
+        some = weight[:, 0]
+        order = some.argsort(dim=1, descending=True, stable=True)[:, : int((some > 0).sum(1).max())]
+        two = order[:, None].expand(-1, 2, -1)
+        return SlicePoints(where.gather(1, order[..., None].expand(-1, -1, 2)), value.gather(2, two), weight.gather(2, two), step**2)
 
-    def _axis(self, axis: int, step: float) -> tuple[Tensor, Tensor]:
-        """Places of the pixels (B, n) and of the level's grid (B, m) along one pixel axis, mm from the frame's origin."""
-        n = self._both.shape[2 + axis]
-        spacing = np.array([s.grid.spacing[axis] for s in self.slices])
-        origin = np.array([-s.grid.spacing[axis] * (s.grid.shape[axis] - 1) / 2 for s in self.slices])
-        hit = [np.flatnonzero(s.mask.any(1 - axis))[[0, -1]] for s in self.slices]
-        spans = origin[:, None] + spacing[:, None] * np.array(hit)
-        m = int(np.ceil((np.ptp(spans, axis=1).max() + 2 * MARGIN_MM) / step)) + 1
-        grid = spans.mean(1)[:, None] + step * (np.arange(m) - (m - 1) / 2)
-        pixels = origin[:, None] + spacing[:, None] * np.arange(n)
-        return tensor(pixels, self.device), tensor(grid, self.device)
 
-    def _blurred(self, images: Tensor, along: list[tuple[Tensor, Tensor]], blur: float) -> Tensor:
-        """Images (C, B, n_u, n_v) blurred and put on the level's grid, (C, B, m_u, m_v); 0 outside the pixels."""
-        kernels = []
-        for axis, (pixels, grid) in enumerate(along):
-            edge = tensor(np.array([s.grid.spacing[axis] for s in self.slices]), self.device)[:, None, None]
-            sigma = edge.mul(0.4).clamp_min(blur)
-            kernel = torch.exp(-0.5 * ((grid[:, :, None] - pixels[:, None, :]) / sigma) ** 2)
-            # the sum that an endless row of pixels would have
-            kernels.append(kernel * edge / (sigma * float(np.sqrt(2 * np.pi))))
-        return kernels[0] @ images @ kernels[1].transpose(1, 2)
+def _carried(images: Tensor, places: list[Tensor], edges: list[Tensor], grid: list[Tensor], blur: float) -> Tensor:
+    """Images (C, B, n_u, n_v), pixels of ``edges`` mm at ``places``, blurred and put on ``grid``: (C, B, m_u, m_v); 0 outside."""
+    kernels = []
+    for own, edge, new in zip(places, edges, grid, strict=True):
+        sigma = (0.4 * edge).clamp_min(blur)[:, None, None]
+        kernel = torch.exp(-0.5 * ((new[:, :, None] - own[:, None, :]) / sigma) ** 2)
+        # the sum that an endless row of pixels would have
+        kernels.append(kernel * edge[:, None, None] / (sigma * float(np.sqrt(2 * np.pi))))
+    return kernels[0] @ images @ kernels[1].transpose(1, 2)
+
+
+def _moments(value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, 1, 1) of ``value`` (B, m, m) under ``mask``."""
+    total = mask.sum((1, 2), keepdim=True)
+    mean = (value * mask).sum((1, 2), keepdim=True) / total
+    return mean, (((value - mean) ** 2 * mask).sum((1, 2), keepdim=True) / total).sqrt().clamp_min(1e-4)
 
 
 def profile(thickness: Tensor, blur: float) -> tuple[Tensor, Tensor]:

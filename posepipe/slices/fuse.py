@@ -1,0 +1,210 @@
+"""The pose of a stack from the poses of its slices: which twin of each is right, which slices are wrong, and a robust mean.
+
+Both hypotheses of a slice are poses atlas → image (RAS mm). In a stack whose slices are parallel the twins' *rotations* agree with each
+other as well as the right ones do; what tells them apart is where they put the head: a twin's centre is mirrored in its slice, so
+that wrong twins of slices 3 mm apart put it 6 mm apart. Both are therefore compared at once (:func:`distance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import PosepipeError
+from ..geometry import Rigid, so3
+from ..geometry.so3 import Array
+
+DEGREES, MM = 10.0, 5.0
+"""Differences of rotation and of the brain's centre that weigh alike when poses are compared, degrees and mm. A network's single slices
+are about 10° and 3.5 mm off, the head's motion at METHODS §4's middle level is 8° and 4 mm."""
+FARTHEST = 3.0
+"""Most that a distance costs when twins are chosen, in units of :data:`DEGREES` and :data:`MM` (30°, or 15 mm: three standard deviations);
+one of that size costs half of it. It goes on growing, so that of two far hypotheses the nearer one is still taken."""
+STRAY = 3.0
+"""A slice farther from the path of its neighbours in time than this many robust standard deviations of such distances is an outlier. A
+number without unit."""
+LEAST_STRAY_DEGREES, LEAST_STRAY_MM = 5.0, 3.0
+"""And no nearer than this, degrees or mm: twice what slice-to-volume registration of a single slice leaves of a fetal brain (2.6° and
+2 mm on CRL's brains against CHN's, docs of :mod:`posepipe.bench.slice_register`), so that a very still stack has no outliers."""
+NEIGHBOURS = 3
+"""Slices before and after, in order of acquisition, that the path at a slice is taken from."""
+
+
+@dataclass(frozen=True, eq=False)
+class FusedStack:
+    """``pose`` (atlas → image) of the stack; ``chosen`` (n,): which hypothesis of each slice, 0 or 1 (its twin); ``poses``, those;
+    ``outlier`` (n,) bool; ``degrees`` and ``mm`` (n,): motion of each slice against the stack's pose, mm at the brain's centre;
+    ``margin``: how much worse, per slice, the best choice is that takes the twins of what was chosen, in units of :func:`distance`."""
+
+    pose: Rigid
+    chosen: npt.NDArray[np.intp]
+    poses: list[Rigid]
+    outlier: npt.NDArray[np.bool_]
+    degrees: Array
+    mm: Array
+    margin: float
+
+
+def median_rotation(rotations: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, steps: int = 30) -> Array:
+    """Geodesic median (3, 3) of ``rotations`` (n, 3, 3): the least weighted sum of angles (Hartley et al. 2011, L1 rotation averaging).
+
+    Weiszfeld's algorithm in the tangent space, from the rotation among them that is nearest to all; up to half of the weight may be
+    anywhere. Raises :class:`ValueError` for no rotations or no weight.
+    """
+    r = np.asarray(rotations, dtype=float)
+    w = np.ones(len(r)) if weights is None else np.asarray(weights, dtype=float)
+    if not len(r) or w.sum() <= 0:
+        msg = "a median needs at least one rotation of some weight"
+        raise ValueError(msg)
+    apart = so3.geodesic_distance(r[:, None], r[None])
+    mean = r[int((apart @ w).argmin())]
+    for _ in range(steps):
+        tangent = so3.log(mean.T @ r)
+        pull = w / np.maximum(np.linalg.norm(tangent, axis=1), 1e-6)
+        step = pull @ tangent / pull.sum()
+        mean = so3.project(mean @ so3.exp(step))
+        if np.linalg.norm(step) < 1e-8:
+            break
+    return mean
+
+
+def median_point(points: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, steps: int = 50) -> Array:
+    """Geometric median (3,) of ``points`` (n, 3) (Weiszfeld), from the one among them that is nearest to all."""
+    p = np.asarray(points, dtype=float)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
+    median: Array = p[int((np.linalg.norm(p[:, None] - p[None], axis=-1) @ w).argmin())]
+    for _ in range(steps):
+        pull = w / np.maximum(np.linalg.norm(p - median, axis=1), 1e-6)
+        new = pull @ p / pull.sum()
+        moved, median = float(np.linalg.norm(new - median)), new
+        if moved < 1e-7:
+            break
+    return median
+
+
+def median_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Rigid:
+    """Robust mean of ``poses`` (atlas → image): median rotation, and median place of the brain's ``center`` (3,), atlas RAS mm."""
+    rotation = median_rotation(np.stack([p.rotation for p in poses]), weights)
+    return Rigid.about(rotation, center, median_point(np.stack([p.apply(center) for p in poses]), weights))
+
+
+def distance(rotations: Array, places: Array, rotation: Array, place: Array) -> Array:
+    """How far poses are apart, :data:`DEGREES` and :data:`MM` being 1 each: ``rotations`` (..., 3, 3), ``places`` (..., 3)."""
+    turn = np.degrees(so3.geodesic_distance(rotations, rotation)) / DEGREES
+    return np.hypot(turn, np.linalg.norm(places - place, axis=-1) / MM)
+
+
+def _cost(apart: Array) -> Array:
+    return apart / (1 + apart / FARTHEST)
+
+
+def fuse(
+    poses: Sequence[Rigid], center: npt.ArrayLike, *, twins: Sequence[Rigid] | None = None, weights: npt.ArrayLike | None = None,
+    costs: npt.ArrayLike | None = None, order: npt.ArrayLike | None = None,
+) -> FusedStack:  # fmt: skip
+    """Fuse the ``poses`` (n) of the slices of one stack, of each of which ``twins`` (n) may be right instead.
+
+    ``center`` (3,) is the template's brain's, atlas RAS mm. ``weights`` (n,) ≥ 0 say how much each slice counts, ``costs`` (n, 2) ≥ 0 what
+    taking either hypothesis costs besides (0: nothing known). ``order`` (n,): rows in order of acquisition.
+
+    1. Every hypothesis is tried as the pose of the stack; each slice takes the one of its two that is nearer, and the pose with the
+       least weighted sum of costs wins; a distance costs no more than :data:`FARTHEST`.
+    2. The median pose of what was taken; then, along the order of acquisition, the choice with the least sum of such costs: of the
+       distance to it and of that to the slice before (Viterbi 1967); both repeated until nothing changes.
+    3. Outliers: slices that stray from the median pose of their neighbours in time (:data:`NEIGHBOURS`) by more than :data:`STRAY`
+       robust standard deviations (1.48 times the median of all), in degrees or in mm, and by more than :data:`LEAST_STRAY_DEGREES`
+       or :data:`LEAST_STRAY_MM`. The stack's pose is the median of the others.
+
+    Raises :class:`~posepipe.errors.PosepipeError` for no slices.
+    """
+    n = len(poses)
+    if not n:
+        msg = "no slice has a pose: there is nothing to fuse"
+        raise PosepipeError(msg)
+    center = np.asarray(center, dtype=float)
+    both = [poses, poses if twins is None else twins]
+    w = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
+    extra = np.zeros((n, 2)) if costs is None else np.asarray(costs, dtype=float)
+    if twins is None:
+        extra = extra + np.array([0, np.inf])
+    sequence = np.arange(n) if order is None else np.asarray(order)
+    rotations = np.stack([[p.rotation for p in h] for h in both], 1)
+    places = np.stack([[p.apply(center) for p in h] for h in both], 1)
+
+    chosen, margin = _consensus(rotations, places, w, extra)
+    for _ in range(10):
+        rows = np.arange(n)
+        pose = _pose(rotations[rows, chosen], places[rows, chosen], w, center)
+        new = _along(rotations, places, pose, center, extra, sequence)
+        if (new == chosen).all():
+            break
+        chosen = new
+    rows = np.arange(n)
+    r, p = rotations[rows, chosen], places[rows, chosen]
+    outlier = _strays(r, p, w, sequence, center)
+    kept = np.where(outlier, 0, w)
+    pose = _pose(r, p, kept if kept.sum() > 0 else w, center)
+    degrees = np.degrees(so3.geodesic_distance(r, pose.rotation))
+    mm = np.linalg.norm(p - pose.apply(center), axis=1)
+    return FusedStack(pose, chosen, [both[c][i] for i, c in enumerate(chosen)], outlier, degrees, mm, margin)
+
+
+def _pose(rotations: Array, places: Array, weights: Array, center: Array) -> Rigid:
+    return Rigid.about(median_rotation(rotations, weights), center, median_point(places, weights))
+
+
+def _consensus(rotations: Array, places: Array, weights: Array, extra: Array) -> tuple[npt.NDArray[np.intp], float]:
+    """First choice (n,) by step 1 of :func:`fuse`, and how much worse a slice is, on average, under the best pose of the others."""
+    seeds_r, seeds_p = rotations.reshape(-1, 1, 1, 3, 3), places.reshape(-1, 1, 1, 3)
+    apart = _cost(distance(rotations[None], places[None], seeds_r, seeds_p)) + extra[None]
+    allowed = np.isfinite(extra).reshape(-1)
+    costs = np.where(allowed, apart.min(-1) @ weights, np.inf)
+    best = int(costs.argmin())
+    chosen = apart[best].argmin(-1)
+    # seeds that this choice leaves out
+    other = allowed.copy()
+    other[np.arange(len(rotations)) * 2 + chosen] = False
+    rest = costs[other].min() if other.any() else np.inf
+    return chosen, float((rest - costs[best]) / max(weights.sum(), 1e-9))
+
+
+def _along(
+    rotations: Array, places: Array, pose: Rigid, center: Array, extra: Array, sequence: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Choice (n,) by step 2 of :func:`fuse`."""
+    own = _cost(distance(rotations, places, pose.rotation, pose.apply(center))) + extra
+    before, came = own[sequence[0]], []
+    for a, b in pairwise(sequence):
+        step = _cost(distance(rotations[a][:, None], places[a][:, None], rotations[b][None], places[b][None]))
+        total = before[:, None] + step
+        came.append(total.argmin(0))
+        before = total.min(0) + own[b]
+    chosen = np.zeros(len(own), dtype=np.intp)
+    chosen[sequence[-1]] = last = int(before.argmin())
+    for i in range(len(came) - 1, -1, -1):
+        last = int(came[i][last])
+        chosen[sequence[i]] = last
+    return chosen
+
+
+def _strays(
+    rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array
+) -> npt.NDArray[np.bool_]:
+    """Outliers (n,) by step 3 of :func:`fuse`."""
+    n = len(rotations)
+    degrees, mm = np.zeros(n), np.zeros(n)
+    for at, i in enumerate(sequence):
+        near = [j for j in sequence[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1] if j != i and weights[j] > 0]
+        if len(near) < 2:
+            continue
+        path = _pose(rotations[near], places[near], weights[near], center)
+        degrees[i] = np.degrees(so3.geodesic_distance(rotations[i], path.rotation))
+        mm[i] = np.linalg.norm(places[i] - path.apply(center))
+    far_turn = degrees > max(STRAY * 1.48 * float(np.median(degrees)), LEAST_STRAY_DEGREES)
+    far_move = mm > max(STRAY * 1.48 * float(np.median(mm)), LEAST_STRAY_MM)
+    out: npt.NDArray[np.bool_] = far_turn | far_move | (weights <= 0)
+    return out

@@ -1,0 +1,63 @@
+"""The poses of all slices of a stack, from what is known of each: twins chosen, registered together, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry import Rigid
+from .acquisition import Acquisition
+from .frames import MidsagittalPlane, Slice, twin_pose
+from .fuse import FusedStack, fuse
+from .points import SliceBatch, SliceTarget
+from .register import SVROptions, register_slices
+from .smoothness import Smoothness
+
+SCALE_DEVIATION = 0.05
+"""How far a brain's size strays from its template's, as the standard deviation of a logarithm: on brains and templates of the same week
+errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
+LAST_STEPS = 6
+"""Steps at the finest level after the better of two starts was taken of each slice."""
+
+
+@dataclass(frozen=True, eq=False)
+class StackPoses:
+    """``poses`` (n) of the slices that were given, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``first``: their starts
+    fused, ``fused``: the registered poses fused."""
+
+    poses: list[Rigid]
+    ncc: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    first: FusedStack
+    fused: FusedStack
+
+
+def register_stack(
+    slices: Sequence[Slice], target: SliceTarget, starts: Sequence[Rigid], plane: MidsagittalPlane, acquisition: Acquisition, *,
+    weights: npt.ArrayLike | None = None, smoothness: Smoothness | None = None,
+) -> StackPoses:  # fmt: skip
+    """Poses of ``slices``, all of one stack and each with brain in it, from ``starts`` (atlas → image), each right or the twin.
+
+    The starts are fused first (:func:`~posepipe.slices.fuse.fuse`, with ``weights``). Each slice is then registered twice, tied to its
+    neighbours in time: from its own start, and from the stack's pose, which is the better start where the head moves little or a start
+    is lost; of each slice the better by NCC goes on to the last steps. ``acquisition`` is that of the whole stack (``Slice.index``).
+    """
+    numbers = np.array([s.index for s in slices])
+    order = np.argsort(acquisition.times[numbers], kind="stable")
+    twins = [twin_pose(p, s.grid, plane) for p, s in zip(starts, slices, strict=True)]
+    first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
+    batch = SliceBatch(slices, target.target.brain.image.device)
+    tied = smoothness or Smoothness.along(acquisition, numbers)
+    options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
+    own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
+    found = [register_slices(batch, target, begin, options=options) for begin in (own, [first.pose] * len(own))]
+    better = found[0].ncc >= found[1].ncc
+    mixed = [found[0 if b else 1].poses[i] for i, b in enumerate(better)]
+    size = float(np.median(np.where(better, found[0].log_scale, found[1].log_scale)))
+    last = SVROptions(steps=(0, 0, LAST_STEPS), smoothness=tied)
+    done = register_slices(batch, target, mixed, options=last, log_scale=size)
+    fused = fuse(done.poses, target.center, weights=done.weights, order=order)
+    return StackPoses(done.poses, done.ncc, done.weights, first, fused)
