@@ -31,16 +31,18 @@ LEAST_STRAY_DEGREES, LEAST_STRAY_MM = 5.0, 3.0
 """And no nearer than this, degrees or mm: twice what slice-to-volume registration of a single slice leaves of a fetal brain (2.6° and
 2 mm on CRL's brains against CHN's, docs of :mod:`posepipe.bench.slice_register`), so that a very still stack has no outliers."""
 NEIGHBOURS = 3
-"""Slices before and after, in order of acquisition, that the path at a slice is taken from."""
+"""Slices before, and slices after, in order of acquisition, that the path at a slice is taken from."""
 
 
 @dataclass(frozen=True, eq=False)
 class FusedStack:
-    """``pose`` (atlas → image) of the stack; ``chosen`` (n,): which hypothesis of each slice, 0 or 1 (its twin); ``poses``, those;
-    ``outlier`` (n,) bool; ``degrees`` and ``mm`` (n,): motion of each slice against the stack's pose, mm at the brain's centre;
+    """``pose`` (atlas → image) of the stack, the median of its slices without outliers; ``mean``, the mean of the same, which differs where
+    the head jumped: the median stays where it was longest. ``chosen`` (n,): which hypothesis of each slice, 0 or 1 (its twin); ``poses``,
+    those; ``outlier`` (n,) bool; ``degrees`` and ``mm`` (n,): motion of each slice against the stack's pose, mm at the brain's centre;
     ``margin``: how much worse, per slice, the best choice is that takes the twins of what was chosen, in units of :func:`distance`."""
 
     pose: Rigid
+    mean: Rigid
     chosen: npt.NDArray[np.intp]
     poses: list[Rigid]
     outlier: npt.NDArray[np.bool_]
@@ -92,6 +94,12 @@ def median_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.Arra
     return Rigid.about(rotation, center, median_point(np.stack([p.apply(center) for p in poses]), weights))
 
 
+def mean_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Rigid:
+    """Mean of ``poses`` (atlas → image): chordal mean rotation, and mean place of the brain's ``center`` (3,), atlas RAS mm."""
+    rotation = so3.project(np.average([p.rotation for p in poses], axis=0, weights=weights))
+    return Rigid.about(rotation, center, np.average([p.apply(center) for p in poses], axis=0, weights=weights))
+
+
 def distance(rotations: Array, places: Array, rotation: Array, place: Array) -> Array:
     """How far poses are apart, :data:`DEGREES` and :data:`MM` being 1 each: ``rotations`` (..., 3, 3), ``places`` (..., 3)."""
     turn = np.degrees(so3.geodesic_distance(rotations, rotation)) / DEGREES
@@ -115,9 +123,10 @@ def fuse(
        least weighted sum of costs wins; a distance costs no more than :data:`FARTHEST`.
     2. The median pose of what was taken; then, along the order of acquisition, the choice with the least sum of such costs: of the
        distance to it and of that to the slice before (Viterbi 1967); both repeated until nothing changes.
-    3. Outliers: slices that stray from the median pose of their neighbours in time (:data:`NEIGHBOURS`) by more than :data:`STRAY`
-       robust standard deviations (1.48 times the median of all), in degrees or in mm, and by more than :data:`LEAST_STRAY_DEGREES`
-       or :data:`LEAST_STRAY_MM`. The stack's pose is the median of the others.
+    3. Outliers: slices that stray from the median pose of those just before and of those just after in time (:data:`NEIGHBOURS` each;
+       where the head jumps a slice goes with one side) by more than :data:`STRAY` robust standard deviations (1.48 times the median of
+       all), in degrees or in mm, and by more than :data:`LEAST_STRAY_DEGREES` or :data:`LEAST_STRAY_MM`. The stack's pose is the
+       median of the others.
 
     Raises :class:`~posepipe.errors.PosepipeError` for no slices.
     """
@@ -150,7 +159,9 @@ def fuse(
     pose = _pose(r, p, kept if kept.sum() > 0 else w, center)
     degrees = np.degrees(so3.geodesic_distance(r, pose.rotation))
     mm = np.linalg.norm(p - pose.apply(center), axis=1)
-    return FusedStack(pose, chosen, [both[c][i] for i, c in enumerate(chosen)], outlier, degrees, mm, margin)
+    taken = [both[c][i] for i, c in enumerate(chosen)]
+    mean = mean_pose(taken, center, kept if kept.sum() > 0 else w)
+    return FusedStack(pose, mean, chosen, taken, outlier, degrees, mm, margin)
 
 
 def _pose(rotations: Array, places: Array, weights: Array, center: Array) -> Rigid:
@@ -198,12 +209,15 @@ def _strays(
     n = len(rotations)
     degrees, mm = np.zeros(n), np.zeros(n)
     for at, i in enumerate(sequence):
-        near = [j for j in sequence[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1] if j != i and weights[j] > 0]
-        if len(near) < 2:
-            continue
-        path = _pose(rotations[near], places[near], weights[near], center)
-        degrees[i] = np.degrees(so3.geodesic_distance(rotations[i], path.rotation))
-        mm[i] = np.linalg.norm(places[i] - path.apply(center))
+        apart = []
+        for side in (sequence[max(0, at - NEIGHBOURS) : at], sequence[at + 1 : at + 1 + NEIGHBOURS]):
+            near = [j for j in side if weights[j] > 0]
+            if len(near) > 1:
+                path = _pose(rotations[near], places[near], weights[near], center)
+                turn = float(np.degrees(so3.geodesic_distance(rotations[i], path.rotation)))
+                apart.append((turn, float(np.linalg.norm(places[i] - path.apply(center)))))
+        if apart:
+            degrees[i], mm[i] = min(apart, key=lambda a: a[0] / DEGREES + a[1] / MM)
     far_turn = degrees > max(STRAY * 1.48 * float(np.median(degrees)), LEAST_STRAY_DEGREES)
     far_move = mm > max(STRAY * 1.48 * float(np.median(mm)), LEAST_STRAY_MM)
     out: npt.NDArray[np.bool_] = far_turn | far_move | (weights <= 0)

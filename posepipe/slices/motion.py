@@ -14,6 +14,7 @@ from ..imaging.moments import moments
 from ..imaging.volume import Volume
 from .acquisition import Acquisition, in_order, interleaved
 from .frames import Slice, SliceGrid
+from .fuse import mean_pose
 from .scanner import SliceScanner
 
 LEVELS = {"small": 2.0, "middle": 8.0, "large": 20.0}
@@ -97,12 +98,6 @@ def _scaled(vectors: Array, rms: float) -> Array:
     return centred * (rms / size) if size > 1e-9 else centred
 
 
-def mean_motion(motions: list[Rigid], center: Array) -> Rigid:
-    """The pose nearest to all of ``motions``: chordal mean of the rotations, mean place of ``center`` (3,)."""
-    rotation = so3.project(np.mean([m.rotation for m in motions], 0))
-    return Rigid.about(rotation, center, np.mean([m.apply(center) for m in motions], 0))
-
-
 def simulate_stack(
     volume: Volume, mask: Volume, rng: np.random.Generator, *, degrees: float, protocol: StackProtocol | None = None,
     orientation: Array | None = None,
@@ -163,7 +158,7 @@ def _spoilt(
     image = Volume(noisy, affine, "simulated stack")
     done = [Slice(s.grid, noisy[:, :, i], s.mask, i) for i, s in enumerate(slices)]
     return MovingStack(
-        image, image.with_data(mask), tuple(done), tuple(motions), mean_motion(motions, center),
+        image, image.with_data(mask), tuple(done), tuple(motions), mean_pose(motions, center),
         Acquisition(times - times.min(), "given"), tuple(int(k) for k in voids),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from posepipe.errors import PosepipeError
 from posepipe.geometry import Rigid, random_rotations, so3
 from posepipe.slices.acquisition import in_order, interleaved
 from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
-from posepipe.slices.fuse import fuse, median_point, median_pose, median_rotation
+from posepipe.slices.fuse import fuse, mean_pose, median_point, median_pose, median_rotation
 from posepipe.slices.motion import random_motion
 
 CENTER = np.array([2.0, -15.0, 8.0])
@@ -35,6 +35,15 @@ def test_medians_move_with_what_they_are_of(pose, turn, seed):
     poses = [pose @ Rigid.from_rotvec(rng.normal(0, 0.2, 3), rng.normal(0, 5, 3)) for _ in range(7)]
     first, moved = median_pose(poses, CENTER), median_pose([turn @ p for p in poses], CENTER)
     assert moved.is_close(turn @ first, degrees=0.05, mm=0.05)
+
+
+def test_the_mean_of_a_stack_lies_between_where_the_head_was_and_the_median_where_it_was_longest():
+    places = [Rigid.identity()] * 14 + [Rigid.from_rotvec([0, 0, np.radians(20)], [10, 0, 0])] * 10
+    fused = fuse(places, np.zeros(3))
+    assert fused.pose.angle_degrees < 0.1
+    assert fused.mean.angle_degrees == pytest.approx(20 * 10 / 24, abs=0.1)
+    np.testing.assert_allclose(fused.mean.translation, [100 / 24, 0, 0], atol=0.01)
+    assert mean_pose(places, np.zeros(3), [1.0] * 14 + [0.0] * 10).is_close(Rigid.identity())
 
 
 def test_weights_count_and_nothing_is_refused():

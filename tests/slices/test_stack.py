@@ -25,7 +25,7 @@ def test_a_moving_stack_is_found_slice_by_slice(average, slice_target):
     mm = np.array([p.mm_from(q, slice_target.center) for p, q in zip(found.poses, truth, strict=True)])
     assert np.median(degrees) < 3 and np.median(mm) < 2
     assert (degrees > 15).mean() <= 0.05
-    assert found.fused.pose.degrees_from(stack.mean) < 3
+    assert found.fused.mean.degrees_from(stack.mean) < 3
     assert found.first.outlier[2::6].mean() > 0.6
     moved = np.array([stack.mean.degrees_from(q) for q in truth])
     assert np.median(degrees) < 0.5 * np.median(moved)
