@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +50,19 @@ class Brain:
     own: Rigid
 
 
-def brains(data: Path) -> Iterator[Brain]:
-    """The brains of the module's summary, one at a time."""
+def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
+    """The brains of the module's summary, one at a time, or those ``only`` of some names (``sub-A04``, ``CRL+27``)."""
     library = AtlasLibrary([data / "atlases"])
     ages = dict(line.split("\t")[:2] for line in (data / "ds-neonates/participants.tsv").read_text().splitlines()[1:])
     for subject in NEWBORNS:
+        if only and subject not in only:
+            continue
         volume = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_T2w.nii.gz")
         target = Target.load(library.template("Serag", ages[subject], "T2w"))
         yield _placed(subject, "newborns on Serag", volume, nonzero_mask(volume).volume, target, Rigid.identity())
     for week in WEEKS:
+        if only and f"CRL+{week}" not in only:
+            continue
         subject_template, template = library.template("CRL", week, "T2w"), library.template("CHN", week, "T2w")
         volume = load_volume(subject_template.image)
         mask = given_mask(load_volume(subject_template.mask or subject_template.image), volume).volume
