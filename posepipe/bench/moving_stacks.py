@@ -79,13 +79,14 @@ def main() -> None:
                 pool.setdefault(name, []).extend(values)
             slices, stack = float(np.median(row["slices"])), row["stack"][0]
             print(f"{brain.name}, {level} motion: slices {slices:.1f}° median, stack {stack:.1f}°", flush=True)
-    heads = "group motion stacks slices right_twins starts_° slices_° >_15° mm at_the_mean_° called_outliers stack_°".split()
-    print("\n| " + " | ".join(heads).replace("_", " ") + " |\n|" + "---|" * 12)
+    heads = "group | motion | stacks | slices | right twins | starts ° | slices ° | > 15° | mm | at the mean ° | called outliers | stack °"
+    print(f"\n| {heads} |\n|" + "---|" * 12)
     for (group, level), row in rows.items():
         a = {name: np.array(values) for name, values in row.items()}
+        far = 100 * (a["slices"] > 15).mean()
         print(
             f"| {group} | {level} | {len(a['stack'])} | {len(a['slices'])} | {100 * a['twins'].mean():.1f} % "
-            f"| {np.median(a['starts']):.1f} | {np.median(a['slices']):.1f} | {100 * (a['slices'] > 15).mean():.1f} % | {np.median(a['mm']):.1f} "
+            f"| {np.median(a['starts']):.1f} | {np.median(a['slices']):.1f} | {far:.1f} % | {np.median(a['mm']):.1f} "
             f"| {np.median(a['mean']):.1f} | {100 * a['outlier'].mean():.0f} % | {np.median(a['stack']):.1f} |"
         )
 
