@@ -12,7 +12,7 @@ from .methods import Methods, citation, image_methods, intro
 from .session import init_session_wf
 
 
-def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
     """Build the workflow of all images that are still to be done.
 
     Workflow Graph
@@ -24,8 +24,6 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
         what is to be done
     settings : :class:`~posepipe.settings.Settings`
         of the run
-    omp_nthreads : :obj:`int`
-        threads that ANTs may use for one image
 
     Inputs
     ------
@@ -43,7 +41,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings, omp_nthreads: int = 1) -
     workflow.__desc__ = "\n\n".join(text for text, _ in texts)
     workflow.references = tuple(reference for _, references in texts for reference in references)
     sessions = [session for session in plan.sessions if session.pending]
-    workflow.add_nodes([init_session_wf(plan=s, settings=settings, omp_nthreads=omp_nthreads) for s in sessions])
+    workflow.add_nodes([init_session_wf(plan=s, settings=settings) for s in sessions])
     return workflow
 
 

@@ -26,7 +26,7 @@ from .methods import Methods, image_methods
 _MEM_GB = 1.5
 
 
-def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
@@ -41,8 +41,6 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
         the image, its age, its template and where its outputs go
     settings : :class:`~posepipe.settings.Settings`
         methods, device and seed
-    omp_nthreads : :obj:`int`
-        threads that ANTs may use for one image; torch has one unless ``settings`` say more
 
     Inputs
     ------
@@ -75,9 +73,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings, omp_nthreads: int = 1)
     # named even if they are the package's own, so that Nipype sees when they have changed
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
-    of_refining = omp_nthreads if settings.refine == "ants" else of_torch
-    refining = {"seed": settings.random_seed, "num_threads": of_refining, **compute}
-    refined = _node(RefinePose(method=settings.refine, **refining), "refinement", of_refining)
+    refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
     quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **networks, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)

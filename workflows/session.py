@@ -11,7 +11,7 @@ from .engine import Workflow, execution_config
 from .image import init_image_wf
 
 
-def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int = 1) -> Workflow:
+def init_session_wf(*, plan: SessionPlan, settings: Settings) -> Workflow:
     """Build the workflow of the images of one participant and session that are still to be done.
 
     The images do not depend on each other: one that fails stops none of the others. The session's page is no node, as
@@ -26,8 +26,6 @@ def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int 
         the session's images
     settings : :class:`~posepipe.settings.Settings`
         of the run; crash files go to ``log/<run id>`` of the session
-    omp_nthreads : :obj:`int`
-        threads that ANTs may use for one image
 
     Inputs
     ------
@@ -43,7 +41,7 @@ def init_session_wf(*, plan: SessionPlan, settings: Settings, omp_nthreads: int 
         stop_on_first_crash=settings.stop_on_first_crash,
     )
     workflow.add_nodes(
-        [init_image_wf(plan=image, settings=settings, omp_nthreads=omp_nthreads) for image in plan.pending]
+        [init_image_wf(plan=image, settings=settings) for image in plan.pending]
     )
     for node in workflow._get_all_nodes():
         node.config = deepcopy(workflow.config)

@@ -125,7 +125,7 @@ class Runner:
 
     def __init__(self, case: Case, *, threads: int = 1) -> None:
         torch.set_num_threads(threads)
-        self.case, self.threads = case, threads
+        self.case = case
         self.image = load_volume(case.image)
         given = load_volume(case.mask) if case.mask else None
         self.mask = brain_mask(self.image, given).volume
@@ -173,7 +173,7 @@ class Runner:
             if refine != "none":
                 try:
                     pose = refine_pose(
-                        image, mask, self.target, start.pose, method=refine, threads=self.threads, compare=compare
+                        image, mask, self.target, start.pose, method=refine, compare=compare
                     ).pose
                 except PosepipeError as error:
                     print(f"{self.case.name} trial {trial} {init} {refine}: {error}", flush=True)

@@ -90,9 +90,9 @@ class Contest:
     """Runs methods on problems; networks are loaded once, when first needed. The networks bear witness in every method, as they do in
     posepipe itself, and their time counts."""
 
-    def __init__(self, weights_dir: str | Path | None = None, *, threads: int = 1) -> None:
+    def __init__(self, weights_dir: str | Path | None = None) -> None:
         self.networks = PoseNetworks(weights_dir)
-        self._weights, self._threads, self._calibration = weights_dir, threads, load_calibration(weights_dir)
+        self._weights, self._calibration = weights_dir, load_calibration(weights_dir)
         self._pose: dict[str, PoseNetwork] = {}
         self._correction: dict[str, CorrectionNetwork] = {}
 
@@ -149,7 +149,7 @@ class Contest:
 
     def _refined(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> Refined:
         return refine_pose(
-            problem.image, problem.mask, problem.target, pose, method=method, threads=self._threads, compare=compare
+            problem.image, problem.mask, problem.target, pose, method=method, compare=compare
         )
 
     def judge(self, problem: Problem, initial: InitialPose, refined: Refined) -> Quality:

@@ -35,7 +35,7 @@ def run_app(settings: Settings) -> int:
         return 1 if plan.failures else 0
     _prepare_output(settings)
     if settings.boilerplate_only:
-        print(_plan_citation(_build(plan, settings, 1), settings, replace=True))
+        print(_plan_citation(_build(plan, settings), settings, replace=True))
         return 0
     return _run(plan, settings)
 
@@ -65,9 +65,8 @@ def _run(plan: Plan, settings: Settings) -> int:
     pending = plan.pending
     failures = Failures(settings.out_dir)
     nprocs = settings.nprocs or cores()
-    # few images: several threads for each; many: one image on each core
-    threads = settings.omp_nthreads or max(1, min(8, nprocs // max(1, len(pending))))
-    workflow = _build(plan, settings, threads)
+    threads = settings.omp_nthreads or 1
+    workflow = _build(plan, settings)
     text = _plan_citation(workflow, settings)
     monitor = _monitor(plan, settings, text)
     for image in plan.images:
@@ -98,12 +97,12 @@ def _forget_removed(failures: Failures, bids_dir: Path) -> None:
             failures.clear(InputImage(bids_dir / name, Path(name), split.entities, split.suffix))
 
 
-def _build(plan: Plan, settings: Settings, threads: int) -> Any:
+def _build(plan: Plan, settings: Settings) -> Any:
     from posepipe.workflows.base import init_posepipe_wf  # type: ignore[import-not-found]
     from posepipe.workflows.plugin import quiet_nipype  # type: ignore[import-not-found]
 
     quiet_nipype(_nipype_level(settings))
-    return init_posepipe_wf(plan=plan, settings=settings, omp_nthreads=threads)
+    return init_posepipe_wf(plan=plan, settings=settings)
 
 
 def _nipype_level(settings: Settings) -> str:

@@ -21,7 +21,6 @@ class _ComputeInputSpec(TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
-    num_threads = traits.Range(low=1, value=1, usedefault=True, nohash=True, desc="threads of ITK")
     torch_threads = traits.Range(
         low=1, value=1, usedefault=True, nohash=True,
         desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
@@ -179,7 +178,6 @@ class RefinePose(SimpleInterface):
                 target,
                 read_itk(self.inputs.in_pose),
                 method=self.inputs.method,
-                threads=self.inputs.num_threads,
                 seed=self.inputs.seed,
                 device=device,
             )

@@ -159,7 +159,7 @@ class Aligner:
     ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
     ``refine``: ants, torch, none; ``mask``: auto, given, nonzero, network; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest.
     ``convert``: T1w images to T2-like contrast by a network, for the alignment: auto (where the template is T2w only), always, never.
-    ``threads`` (None: as torch and ITK choose) bounds both. ``weights``: a folder of network weights that come before the package's.
+    ``threads`` bounds those of torch (None: as it chooses). ``weights``: a folder of network weights that come before the package's.
     ``cache_dir`` keeps rotation banks (default: the user's cache).
     """
 
@@ -277,10 +277,7 @@ class Aligner:
                     *about, method=self.init, age_known=ready.age is not None, compare=ready.compare, networks=self._networks
                 )
         with _timed(seconds, "refine"):
-            threads = self.threads or torch.get_num_threads()
-            refined = refine_pose(
-                *about, initial.pose, method=self.refine, threads=threads, seed=self.seed, compare=ready.compare
-            )
+            refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=ready.compare)
         converted = ready.conversion is not None
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(

@@ -18,25 +18,26 @@ from .levels import LIFT
 if TYPE_CHECKING:
     from .brain import Brain
 
+DIGITS = 4
+"""What torch computes differs in the last bits by its number of threads, and ANTs makes up to 0.1° of that; so its start (radians, mm) is
+rounded to so many digits after the point, 0.005° at most."""
 _LPS = np.diag([-1.0, -1.0, 1.0])
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 
-def ants_rigid(
-    image: Brain, template: Brain, start: Rigid, *, threads: int = 1, seed: int = 0, source: str = "image"
-) -> Rigid:
+def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, source: str = "image") -> Rigid:
     """``antsRegistration``'s rigid stage from ``start`` (template → image): Mattes mutual information at two resolutions.
 
     ANTs gets the prepared brains, 0 outside their masks, instead of images and masks: the brain's edge then counts, and there is
     nothing large for antspyx to warp afterwards, which it always does. Grid, levels and sampling were chosen by measurement
-    (docs/experiments.md, 4 and 8). The same ``seed`` gives the same bits on one thread. ITK takes its thread count at the first
-    registration of a process, so the first ``threads`` counts for all. Raises :class:`~posepipe.errors.TransformError`, which
-    names ``source``, if ANTs fails.
+    (docs/experiments.md, 4 and 8). The same ``seed`` gives the same bits: ITK gets one thread, since with two the same call ended up to
+    0.7° away from itself, as sums are added up in the order in which the threads end (docs/experiments-precision.md, 6). Raises
+    :class:`~posepipe.errors.TransformError`, which names ``source``, if ANTs fails.
     """
     import ants
 
-    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, _threads(threads), _seeded(seed + 1):
-        first = write_itk(start, Path(folder) / "start.txt")
+    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, _one_thread(), _seeded(seed + 1):
+        first = write_itk(_rounded(start), Path(folder) / "start.txt")
         try:
             result = ants.registration(
                 fixed=_ants_image(template),
@@ -59,6 +60,11 @@ def ants_rigid(
             raise TransformError(msg) from error
 
 
+def _rounded(pose: Rigid) -> Rigid:
+    """``pose`` to :data:`DIGITS` digits after the point of radians and mm."""
+    return Rigid.from_rotvec(np.round(pose.rotvec, DIGITS), np.round(pose.translation, DIGITS))
+
+
 def _ants_image(brain: Brain) -> Any:
     """``brain`` in ITK's frame; brightness lifted, as in the outline channel, so that the background is darker than any tissue."""
     import ants
@@ -70,10 +76,10 @@ def _ants_image(brain: Brain) -> Any:
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """ITK reads its thread count from the environment at each registration; put back after."""
+def _one_thread() -> Iterator[None]:
+    """ITK reads its thread count from the environment, and keeps to that of the first registration of a process; put back after."""
     old = os.environ.get(THREADS_VARIABLE)
-    os.environ[THREADS_VARIABLE] = str(max(n, 1))
+    os.environ[THREADS_VARIABLE] = "1"
     try:
         yield
     finally:

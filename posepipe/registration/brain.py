@@ -110,9 +110,12 @@ def _window(raw: Tensor, weight: Tensor) -> tuple[float, float]:
 
 
 def _standardise(image: Tensor, weight: Tensor) -> Tensor:
-    total = weight.sum()
-    mean = (image * weight).sum() / total
-    deviation = (((image - mean) ** 2 * weight).sum() / total).sqrt().clamp_min(1e-6)
+    # sums of single precision depend on the number of threads in their last digits, of which ANTs would make up to 0.1°
+    value, share = image.double(), weight.double()
+    total = share.sum()
+    mean = (value * share).sum() / total
+    deviation = (((value - mean) ** 2 * share).sum() / total).sqrt().clamp_min(1e-6)
+    mean, deviation = mean.float(), deviation.float()
     return torch.where(weight > 0.05, (image - mean) / deviation, torch.zeros_like(image))
 
 

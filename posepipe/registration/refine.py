@@ -47,7 +47,6 @@ def refine_pose(
     start: Rigid,
     *,
     method: str = "ants",
-    threads: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
     compare: Comparison | None = None,
@@ -75,7 +74,7 @@ def refine_pose(
             return this.refined(start)
         from .ants_refine import ants_rigid  # antspyx takes seconds to import
 
-        return ants_rigid(this.brain, this.target.brain, start, threads=threads, seed=seed, source=image.source)
+        return ants_rigid(this.brain, this.target.brain, start, seed=seed, source=image.source)
 
     pose = by(compare)
     after = _measured(compare, pose)

@@ -56,7 +56,7 @@ def results(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     def run(interface: Any) -> Any:
         return interface.run(cwd=str(tmp_path_factory.mktemp("node"))).outputs
 
-    compute = {**template, "in_file": image, "device": "cpu", "num_threads": 1}
+    compute = {**template, "in_file": image, "device": "cpu"}
     mask = run(BrainMask(in_file=image, in_mask=str(case["folder"] / "mask.nii.gz")))
     initial = run(InitialPose(in_mask=mask.out_mask, method="search", **compute))
     refined = run(RefinePose(in_mask=mask.out_mask, in_pose=initial.out_pose, method="torch", **compute))
