@@ -78,7 +78,7 @@ def _run(plan: Plan, settings: Settings) -> int:
     for failure in plan.failures:
         monitor.refuse(failure)
     if pending and not (settings.stop_on_first_crash and plan.failures):
-        print(f"{len(pending)} images to align; {nprocs} cores, {threads} threads for each image", flush=True)
+        print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
         _write_records(plan, settings)
         _execute(workflow, settings, monitor, nprocs, len(pending))
     monitor.finish()

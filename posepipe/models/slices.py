@@ -7,8 +7,6 @@ that pose (:mod:`posepipe.models.twin`).
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from .coordinates import CoordinateField, DenseNet, grid_points
 from .inputs import PEDESTAL
 from .procrustes import Similarity, procrustes
-from .trunk import RotationHead
+from .trunk import RotationHead, check_options
 
 NUMBERS = 30
 """Slices that the middle of a brain is counted in (Salehi et al. 2018, §3.1)."""
@@ -82,12 +80,7 @@ class SlicePoseNet(nn.Module):
 
     def __init__(self, size: int = 64, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
         super().__init__()
-        if size < _HALVINGS or size % _HALVINGS:
-            msg = f"the side of the slices must be a multiple of {_HALVINGS} pixels, not {size}"
-            raise ValueError(msg)
-        if not (math.isfinite(width) and width > 0):
-            msg = f"the width of a network must be above 0, not {width}"
-            raise ValueError(msg)
+        check_options(size, width, _HALVINGS, "the side of the slices", "pixels")
         self.size, self.pedestal = size, pedestal
         before, *_ = wide = [max(1, round(n * width)) for n in RESNET]
         layers: list[nn.Module] = [

@@ -38,12 +38,7 @@ class Trunk(nn.Module):
 
     def __init__(self, channels: int, size: int, width: float) -> None:
         super().__init__()
-        if size < STEP or size % STEP:
-            msg = f"the side of the cube must be a multiple of {STEP} voxels, not {size}"
-            raise ValueError(msg)
-        if not (math.isfinite(width) and width > 0):
-            msg = f"the width of a network must be above 0, not {width}"
-            raise ValueError(msg)
+        check_options(size, width, STEP, "the side of the cube", "voxels")
         self.shape = (channels, size, size, size)
         layers: list[nn.Module] = []
         before = channels
@@ -66,6 +61,16 @@ class Trunk(nn.Module):
             raise ValueError(msg)
         features: Tensor = self.layers(cube)
         return features
+
+
+def check_options(size: int, width: float, step: int, side: str, unit: str) -> None:
+    """Raises :class:`ValueError` unless ``size``, called ``side``, is a multiple of ``step`` of its ``unit``, and ``width`` above 0."""
+    if size < step or size % step:
+        msg = f"{side} must be a multiple of {step} {unit}, not {size}"
+        raise ValueError(msg)
+    if not (math.isfinite(width) and width > 0):
+        msg = f"the width of a network must be above 0, not {width}"
+        raise ValueError(msg)
 
 
 class VectorHead(nn.Module):

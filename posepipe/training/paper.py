@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
-from ..models.inputs import PEDESTAL, outlined
+from ..models.inputs import outlined
 from ..models.losses import pose_loss, rotation_loss
 from .sources import Sources
 from .synthesis import IMAGES, Batch, Recipe, Synthesis
-from .task import SynthesisTask
+from .task import OutlinedTask
 
 POSENET = Recipe()
 CORRECTION = Recipe(max_angle=40.0, shift=0.12, log_scale=0.06)
@@ -27,14 +27,8 @@ NEAR_WEEKS = 2.0
 """A reference is at most this much older or younger, where there is one."""
 
 
-class PoseTask(SynthesisTask):
+class PoseTask(OutlinedTask):
     """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images; ``pedestal`` is the network's option."""
-
-    def __init__(
-        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
-    ) -> None:
-        super().__init__(network, training, validation, **options)
-        self._pedestal = pedestal
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
@@ -88,7 +82,7 @@ class References:
         self._rng.bit_generator.state = state
 
 
-class CorrectionTask(SynthesisTask):
+class CorrectionTask(OutlinedTask):
     """A :class:`~posepipe.models.correction.CorrectionNet` on pairs: an upright reference and a synthesised image in a nearby pose.
 
     The target is ``x_moving = exp([x]×) x_reference + t`` with ``t`` in halves of the cube's side; the image's scale error is not
@@ -104,11 +98,10 @@ class CorrectionTask(SynthesisTask):
         *,
         references: References,
         translation_weight: float = 20.0,
-        pedestal: float = PEDESTAL,
-        bf16: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(network, training, validation, bf16=bf16)
-        self._references, self._weight, self._pedestal = references, translation_weight, pedestal
+        super().__init__(network, training, validation, **options)
+        self._references, self._weight = references, translation_weight
         # drawn once, as the images of the validation are
         self._beside = {id(batch): references.of(batch.rows) for batch in validation}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import grid_points
-from ..models.inputs import PEDESTAL, outlined, standardised
+from ..models.inputs import outlined, standardised
 from ..models.losses import rotation_loss
 from ..models.slices import MIDDLE, SliceField, slice_number, slice_points
 from ..models.twin import twin, twin_distance
@@ -26,7 +26,7 @@ from .damage import Damage
 from .slice_damage import SliceDamage, slice_damage
 from .sources import SIDE, Sources
 from .synthesis import Batch, Recipe, Synthesis, unmixed
-from .task import SynthesisTask, in_degrees
+from .task import OutlinedTask, SynthesisTask, in_degrees
 
 ALIKE = 8
 """Slices made from one picture in one contrast, each in a pose of its own: preparing a picture takes longer than a slice of it."""
@@ -193,18 +193,12 @@ def slice_loss(field: SliceField, batch: Batch) -> Tensor:
     return where / 3 + F.binary_cross_entropy_with_logits(field.foreground, brain)
 
 
-class SlicePoseTask(_SliceTask):
+class SlicePoseTask(_SliceTask, OutlinedTask):
     """The paper's :class:`~posepipe.models.slices.SlicePoseNet` on synthesised slices.
 
     The rotation vector is learnt by mean squared error, then geodesic distance; the slice number by mean squared error throughout,
     weighed by :data:`NUMBER_WEIGHT`. ``pedestal`` is the network's option.
     """
-
-    def __init__(
-        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
-    ) -> None:
-        super().__init__(network, training, validation, **options)
-        self._pedestal = pedestal
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""

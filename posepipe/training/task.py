@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
+from ..models.inputs import PEDESTAL
 from ..models.layers import laid_out
 from ..models.precision import autocast
 from .synthesis import Batch, Synthesis
@@ -88,6 +89,16 @@ class SynthesisTask(ABC):
 
     def _autocast(self, x: Tensor) -> torch.autocast:
         return autocast(x.device, wanted=self._bf16)
+
+
+class OutlinedTask(SynthesisTask):
+    """A task of a network of the paper's, which is shown its input :func:`~posepipe.models.inputs.outlined` by ``pedestal``."""
+
+    def __init__(
+        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
+    ) -> None:
+        super().__init__(network, training, validation, **options)
+        self._pedestal = pedestal
 
 
 def in_degrees(angle: Tensor) -> dict[str, float]:

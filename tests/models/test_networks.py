@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -20,16 +20,6 @@ from posepipe.models.losses import geodesic_loss, pose_loss, rotation_mse
 from posepipe.models.posenet import PoseNet
 
 MOST_WEIGHTS = 4_000_000
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def volumes(n: int, side: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -28,16 +27,6 @@ from posepipe.models.slices import (
     slice_points,
 )
 from posepipe.models.twin import twin, twin_distance
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def poses(n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
