@@ -202,9 +202,7 @@ def _along(
     return chosen
 
 
-def _strays(
-    rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array
-) -> npt.NDArray[np.bool_]:
+def _strays(rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array) -> npt.NDArray[np.bool_]:
     """Outliers (n,) by step 3 of :func:`fuse`."""
     n = len(rotations)
     degrees, mm = np.zeros(n), np.zeros(n)

@@ -143,10 +143,19 @@ class SliceBatch:
         """Of both pixel axes: places of the pixels (B, n), mm from the frame's origin, and their edges (B,), mm."""
         shape = [[s.grid.shape[a] for s in self.slices] for a in (0, 1)]
         edges = [np.array([s.grid.spacing[a] for s in self.slices]) for a in (0, 1)]
-        places = [
-            e[:, None] * (np.arange(self._both.shape[2 + a]) - (np.array(shape[a])[:, None] - 1) / 2) for a, e in enumerate(edges)
-        ]
+        places = [e[:, None] * (np.arange(self._both.shape[2 + a]) - (np.array(shape[a])[:, None] - 1) / 2) for a, e in enumerate(edges)]
         return [tensor(p, self.device) for p in places], [tensor(e, self.device) for e in edges]
+
+    def crops(self, centers: Tensor, half: Tensor, side: int) -> Tensor:
+        """Squares (B, 2, side, side) of image times mask (about 0 to 1), and mask, as networks see slices.
+
+        ``centers`` (B, 2) mm along û, v̂ from the slice frame's origin; ``half`` (B,), half a square's edge in mm.
+        """
+        across = (torch.arange(side, device=self.device, dtype=torch.float32) + 0.5) / side * 2 - 1
+        grid = [centers[:, a, None] + half[:, None] * across for a in (0, 1)]
+        places, edges = self._pixels
+        # as trilinear interpolation on the pictures that the networks learnt from: pixels are wider than the detail that is left
+        return _carried(self._both, places, edges, grid, float(0.4 * 2 * half.mean() / side)).transpose(0, 1)
 
     def _grid(self, step: float) -> list[Tensor]:
         """Of both pixel axes: a grid (B, m) about the middle of each mask, ``step`` mm apart, mm from the frame's origin."""
