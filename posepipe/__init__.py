@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .registration.aligner import Aligner, Alignment, align
+    from .registration.aligner import Aligner, align
+    from .registration.alignment import Alignment
 
 __all__ = ["Aligner", "Alignment", "__version__", "align"]
 
@@ -15,8 +16,8 @@ __all__ = ["Aligner", "Alignment", "__version__", "align"]
 def __getattr__(name: str) -> Any:
     # late, so that `import posepipe` (and so `posepipe --help`) stays cheap
     if name in {"Aligner", "Alignment", "align"}:
-        from .registration import aligner
+        from .registration import aligner, alignment
 
-        return getattr(aligner, name)
+        return getattr(alignment if name == "Alignment" else aligner, name)
     msg = f"module 'posepipe' has no attribute {name!r}"
     raise AttributeError(msg)

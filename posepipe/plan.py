@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,28 @@ def converts(contrast: str, template: str, mode: str) -> bool:
     return contrast == "T1w" and template == "T2w" and mode != "never"
 
 
+SLICE_KEYS = ("SliceTiming", "SliceEncodingDirection", "SliceThickness")
+"""Fields of an image's sidecar that tell how its slices were acquired."""
+STACK = 2.0
+"""An image whose slices are this many times as far apart as its pixels are wide is a stack of slices, of each of which ``--slices auto``
+finds a pose."""
+
+
+def is_stack(spacing: Sequence[float]) -> bool:
+    """Whether voxels of these edges (3 mm values, any order) are those of a stack: the longest at least :data:`STACK` times the second.
+
+    >>> is_stack((1.1, 3.3, 1.1)), is_stack((2.0, 2.0, 3.5))
+    (True, False)
+    """
+    _, middle, longest = sorted(float(s) for s in spacing)
+    return longest >= 0.99 * STACK * middle
+
+
+def wants_slices(spacing: Sequence[float], mode: str) -> bool:
+    """Whether by ``--slices`` ``mode`` an image of this voxel ``spacing`` has a pose of each slice found."""
+    return mode == "on" or (mode == "auto" and is_stack(spacing))
+
+
 def planned_mask(image: InputImage, mode: str) -> str:
     """Where the mask of ``image`` will come from by ``--mask`` ``mode``: ``given``, ``nonzero`` or ``network``; ``auto`` where only the
     voxels can tell, since no mask came with the image."""
@@ -51,7 +73,8 @@ class ImagePlan:
     ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
-    that an earlier run finished it with the same.
+    that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
+    each slice is wanted, else None.
     """
 
     image: InputImage
@@ -65,11 +88,12 @@ class ImagePlan:
     done: bool
     template_files: Mapping[str, str] = field(default_factory=dict, hash=False)
     converted: bool = False
+    timing: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that it has once it is finished."""
-        return self.names.files(synth=self.converted)
+        return self.names.files(synth=self.converted, slices=self.timing is not None)
 
     @property
     def warnings(self) -> tuple[str, ...]:

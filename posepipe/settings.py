@@ -13,12 +13,15 @@ REFINE_CHOICES = ("ants", "torch", "none")
 MASK_CHOICES = ("auto", "given", "nonzero", "network")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
 CONVERT_CHOICES = ("auto", "always", "never")
+SLICES_CHOICES = ("auto", "on", "off")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
 ESTIMATE, ESTIMATED = "estimate", "estimated"
 """What is given instead of an age that the image is to tell, and the source of such an age."""
 WHOLE, WITHOUT_FLUID = "whole", "without outer fluid"
 """What of the template a pose was refined against, as records and sidecars say."""
+BY_SLICES = "slices"
+"""What is told as the method by which a pose was refined that is the mean of the poses of the slices."""
 LEVELS = ("participant", "group")
 
 
@@ -49,6 +52,7 @@ class Settings:
     contrast: str = "auto"
     convert: str = "auto"
     mask: str = "auto"
+    slices: str = "off"
     init: str = "auto"
     refine: str = "ants"
     nprocs: int | None = None

@@ -14,6 +14,7 @@ from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.pose import FoundBrain, InitialPose, PoseQuality, RefinePose
+from posepipe.interfaces.slices import SlicePoses
 from posepipe.interfaces.template import template_inputs
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
@@ -30,8 +31,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
-        inputnode → mask (→ brain) (→ conversion) → initial → refined → quality, apply, figure → derivatives
+        inputnode → mask (→ brain) (→ conversion) → initial → refined (→ slices) → quality, apply, figure → derivatives
 
+    Of a stack, ``slices`` finds a pose of each slice, which may change the stack's.
     Where networks may have masked the brain, ``brain`` is what of that fits the template.
     A T1w image that is converted to T2-like contrast is aligned by its conversion; what is written is the image itself.
 
@@ -103,6 +105,16 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
             (convert, figure, [("out_file", "in_synth")]),
             (convert, derivatives, [("out_file", "in_synth"), ("out_record", "convert_record")]),
         ])  # fmt: skip
+    final = refined
+    if plan.timing is not None:
+        slices = _node(SlicePoses(timing=dict(plan.timing), **networks, **compute), "slices", of_torch)
+        workflow.connect([
+            (aligned[0], slices, aligned[1]),
+            (mask, slices, [("out_mask", "in_mask")]),
+            (refined, slices, [("out_pose", "in_pose"), ("out_record", "in_record")]),
+            (slices, derivatives, [("out_table", "slices"), ("slices_record", "slices_record")]),
+        ])  # fmt: skip
+        final = slices
     workflow.connect([
         (inputnode, masks, [*given, ("mask", "in_mask")]),
         (aligned[0], initial, aligned[1]),
@@ -115,13 +127,13 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         (initial, refined, [("out_pose", "in_pose")]),
         (mask, quality, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
         (initial, quality, [("out_pose", "initial_pose"), ("out_record", "initial_record")]),
-        (refined, quality, [("out_pose", "refined_pose"), ("out_record", "refined_record")]),
-        (refined, apply, [("out_pose", "in_pose")]),
+        (final, quality, [("out_pose", "refined_pose"), ("out_record", "refined_record")]),
+        (final, apply, [("out_pose", "in_pose")]),
         (mask, figure, [("out_mask", "in_mask")]),
-        (refined, figure, [("out_pose", "in_pose")]),
+        (final, figure, [("out_pose", "in_pose")]),
         (mask, derivatives, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
         (initial, derivatives, [("out_record", "initial_record")]),
-        (refined, derivatives, [("out_pose", "in_pose"), ("out_record", "refined_record")]),
+        (final, derivatives, [("out_pose", "in_pose"), ("out_record", "refined_record")]),
         (apply, derivatives, [
             ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
         ]),
@@ -145,7 +157,15 @@ def _node(interface: Any, name: str, threads: int) -> pe.Node:
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
     template, names = plan.choice.template, plan.names
-    outputs = ("forward", "backward", "resampled", "reoriented", "mask", *(("synth",) if plan.converted else ()))
+    outputs = (
+        "forward",
+        "backward",
+        "resampled",
+        "reoriented",
+        "mask",
+        *(("synth",) if plan.converted else ()),
+        *(("slices",) if plan.timing is not None else ()),
+    )
     return {
         "out_dir": str(settings.out_dir),
         "out_files": {name: str(getattr(names, name)) for name in outputs},

@@ -9,7 +9,7 @@ from typing import Any
 from posepipe import __version__
 from posepipe.atlas import load_manifests
 from posepipe.plan import ImagePlan, planned_mask
-from posepipe.settings import WITHOUT_FLUID, Settings
+from posepipe.settings import BY_SLICES, WITHOUT_FLUID, Settings
 
 SALEHI = (
     "Salehi SSM, Khan S, Erdogmus D, Gholipour A. Real-time deep pose estimation with geodesic loss for "
@@ -67,7 +67,13 @@ _REFINE = {
     "ants": "and refined by multi-resolution rigid registration in ANTs (Avants et al. 2011) inside the masks.",
     "torch": "and refined by maximising the similarity over rigid transforms, from coarse to fine, in PyTorch.",
     "none": "and was not refined further.",
+    BY_SLICES: "and replaced by the mean of the poses of the single slices, at which the slices fit the template better.",
 }
+_SLICES = (
+    "The pose of each slice was proposed by a convolutional network that finds the canonical coordinates of each pixel, up to the mirror "
+    "image that a single slice cannot be told from, which neighbouring slices decided; all slices were then registered to the template "
+    "together, by normalised cross-correlation with a penalty on motion between slices acquired one after the other. "
+)
 _FLUID = "As the brain fitted it clearly better, the template was used without the fluid around its brain for that. "
 
 
@@ -85,6 +91,7 @@ class Methods:
     age_estimated: bool = False
     converted: bool = False
     without_fluid: bool = False
+    slices: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -95,7 +102,7 @@ class Methods:
         guessed = plan.age.error is not None
         return cls(
             plan.contrast, template.atlas, template.contrast, mask, init, settings.refine,
-            age_estimated=guessed, converted=plan.converted,
+            age_estimated=guessed, converted=plan.converted, slices=plan.timing is not None,
         )  # fmt: skip
 
     @classmethod
@@ -113,6 +120,7 @@ class Methods:
             age_estimated=sidecar.get("AgeStandardError") is not None,
             converted=bool(sidecar.get("ContrastConversion")),
             without_fluid=sidecar.get("RefineTemplate") == WITHOUT_FLUID,
+            slices=bool(sidecar.get("Slices")),
         )
 
 
@@ -139,6 +147,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
         f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} "
         f"{_CONVERSION if methods.converted else ''}{init}, {refine} "
         + (_FLUID if methods.without_fluid else "")
+        + (_SLICES if methods.slices else "")
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."

@@ -24,7 +24,8 @@ from ..geometry.so3 import Array
 from ..imaging.mask import BrainMask, given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
-from ..registration.aligner import Aligner, Alignment
+from ..registration.aligner import Aligner
+from ..registration.alignment import Alignment
 from ..registration.masking import BrainFinder
 from ..training.scene_files import Landmarks, read_landmarks
 from ..training.split import load_split

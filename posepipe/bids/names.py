@@ -6,8 +6,8 @@
   ``desc-spaceT2w+res05``).
 - ``desc-`` of the input stays in front, joined by ``+``: ``desc-preproc`` → ``desc-preproc+reoriented``,
   ``desc-preproc+brain``.
-- ``desc-brain_mask`` does not say the contrast, and a T1w and a T2w image often share all entities: the mask of a T1w
-  image always carries ``mod-T1w``, that of a T2w image never does, whatever else the dataset holds.
+- ``desc-brain_mask`` and ``desc-slices_pose`` do not say the contrast, and a T1w and a T2w image often share all entities: those of a T1w
+  image always carry ``mod-T1w``, those of a T2w image never do, whatever else the dataset holds.
 """
 
 from __future__ import annotations
@@ -79,15 +79,17 @@ class OutputNames:
     @property
     def mask(self) -> Path:
         """The brain mask, on the image's own grid."""
-        extra = {} if self.image.suffix == "T2w" else {"mod": self.image.suffix}
-        if extra and "mod" in self.image.entities:
-            extra = {"mod": f"{self.image.entities['mod']}+{self.image.suffix}"}
-        return self._with_desc("brain", "mask", **extra)
+        return self._with_desc("brain", "mask", **self._contrast)
 
     @property
     def synth(self) -> Path:
         """The converted contrast; written for T1w images that were converted only."""
         return self._with_desc("synth", "T2w")
+
+    @property
+    def slices(self) -> Path:
+        """Table of the poses of its slices; written for stacks of slices only."""
+        return self._with_desc("slices", "pose", ".tsv", **self._contrast)
 
     @property
     def subject_page(self) -> Path:
@@ -107,19 +109,29 @@ class OutputNames:
         """
         return path.with_name(path.name.partition(".")[0] + ".json")
 
-    def files(self, *, synth: bool = False) -> tuple[Path, ...]:
-        """Every file that a finished image has, sidecars included (``synth``: the converted contrast too)."""
-        made = [self.forward, self.resampled, self.reoriented, self.mask, *([self.synth] if synth else [])]
+    def files(self, *, synth: bool = False, slices: bool = False) -> tuple[Path, ...]:
+        """Every file that a finished image has, sidecars included (``synth``: the converted contrast too; ``slices``: the poses of its
+        slices too)."""
+        made = [self.forward, self.resampled, self.reoriented, self.mask]
+        made += [*([self.synth] if synth else []), *([self.slices] if slices else [])]
         return (*made, self.backward, *(self.sidecar(path) for path in made))
+
+    @property
+    def _contrast(self) -> dict[str, str]:
+        """What tells outputs of images in other contrasts apart, whose suffix does not say it."""
+        if self.image.suffix == "T2w":
+            return {}
+        own = self.image.entities.get("mod")
+        return {"mod": f"{own}+{self.image.suffix}" if own else self.image.suffix}
 
     def _xfm(self, source: str, target: str) -> Path:
         entities = {**self.image.entities, "from": source, "to": target, "mode": "image"}
         return self.folder / join_name(entities, "xfm", ".txt")
 
-    def _with_desc(self, label: str, suffix: str, **extra: str) -> Path:
+    def _with_desc(self, label: str, suffix: str, extension: str = ".nii.gz", **extra: str) -> Path:
         own = self.image.entities.get("desc")
         entities = {**self.image.entities, **extra, "desc": f"{own}+{label}" if own else label}
-        return self.folder / join_name(entities, suffix, ".nii.gz")
+        return self.folder / join_name(entities, suffix, extension)
 
 
 def subject_page(out_dir: str | Path, subject: str, session: str | None = None) -> Path:

@@ -96,13 +96,14 @@ def _file_digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def is_done(names: OutputNames, parameters: Mapping[str, Any], *, synth: bool = False) -> bool:
+def is_done(names: OutputNames, parameters: Mapping[str, Any], *, synth: bool = False, slices: bool = False) -> bool:
     """Whether an earlier run finished this image with these settings: all outputs are there, and the hash that
     the forward transform's sidecar holds under ``ParametersHash`` is equal.
 
-    ``synth``: the converted contrast is among the outputs. An input that was replaced since is not done.
+    ``synth``: the converted contrast is among the outputs; ``slices``: the poses of its slices are. An input that
+    was replaced since is not done.
     """
-    if not all(path.is_file() for path in names.files(synth=synth)):
+    if not all(path.is_file() for path in names.files(synth=synth, slices=slices)):
         return False
     try:
         written = read_json(names.sidecar(names.forward)).get(HASH_KEY)

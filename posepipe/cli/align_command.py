@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
 from .parser import add_alignment, age_option, command_line
 
 if TYPE_CHECKING:
-    from ..registration.aligner import Alignment
+    from ..registration.alignment import Alignment
 
 _EXTENSIONS = (".nii.gz", ".nii", ".mgz", ".mgh", ".img", ".hdr")
 
@@ -62,6 +63,7 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
     from ..interfaces.sidecars import other_sidecars
 
     names = ("forward", "backward", "resampled", "reoriented", "mask", *(("synth",) if alignment.conversion else ()))
+    names += ("slices",) if alignment.slices else ()
     files = dict(zip(names, alignment.save(folder, stem), strict=True))
     conversion = alignment.conversion
     found = alignment.sidecar()
@@ -82,7 +84,8 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
     }
     mask = mask_to_record(alignment.mask, alignment.image)
     convert = {"network": found["ContrastConversion"], "weights": conversion.weights} if conversion else None
-    others = other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name, convert)
+    slices = alignment.slices.about() if alignment.slices else None
+    others = other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name, convert, slices)
     sidecars = {"forward": sidecar, **others}
     written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
     return sidecars, [*files.values(), *written]
@@ -103,7 +106,7 @@ def stem_of(image: Path) -> str:
 def _align(given: dict[str, Any], image: Path) -> Alignment:
     from ..registration.aligner import Aligner
 
-    same = ("atlas", "init", "refine", "mask", "contrast", "convert", "age_policy", "device", "weights")
+    same = ("atlas", "init", "refine", "mask", "contrast", "convert", "slices", "age_policy", "device", "weights")
     options = {name: given[name] for name in same if name in given}
     aligner = Aligner(
         atlas_dirs=tuple(given.get("atlas_dir", ())),
@@ -111,7 +114,16 @@ def _align(given: dict[str, Any], image: Path) -> Alignment:
         threads=given.get("omp_nthreads", 1),
         **options,
     )
-    return aligner.align(image, given["age"], mask=given.get("mask_file"))
+    return aligner.align(image, given["age"], mask=given.get("mask_file"), timing=_timing(image))
+
+
+def _timing(image: Path) -> dict[str, Any]:
+    """What a JSON sidecar beside the image, if there is one, tells of its slices."""
+    from ..bids import read_json
+
+    sidecar = image.with_name(f"{stem_of(image)}.json")
+    known = read_json(sidecar) if sidecar.is_file() else {}
+    return {key: known[key] for key in SLICE_KEYS if key in known}
 
 
 def _write_page(
@@ -120,6 +132,7 @@ def _write_page(
     from .._version import __version__
     from ..reports.subject import PageImage, write_subject_page
     from ..reports.views import make_views
+    from ..slices.table import table_text
 
     target = alignment.target
     views = make_views(
@@ -127,7 +140,8 @@ def _write_page(
     )  # fmt: skip
     outputs = [path.relative_to(page.parent).as_posix() for path in written]
     name = Path(given["image"]).name
-    shown = PageImage(name, sidecars["forward"], views, outputs, alignment.warnings, sidecars["resampled"], sidecars["mask"])
+    table = table_text(alignment.slices.rows) if alignment.slices else ""
+    shown = PageImage(name, sidecars["forward"], views, outputs, alignment.warnings, sidecars["resampled"], sidecars["mask"], table)
     return write_subject_page(
         page, subject=stem, session=None, images=[shown], version=__version__,
         command=command_line("posepipe-tools", given["argv"]),

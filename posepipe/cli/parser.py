@@ -24,6 +24,7 @@ from ..settings import (
     LEVELS,
     MASK_CHOICES,
     REFINE_CHOICES,
+    SLICES_CHOICES,
     Settings,
     command_line,
 )
@@ -76,12 +77,8 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
         help="folder of tpl-NAME folders, looked in first (repeatable); then POSEPIPE_ATLAS_PATH, TemplateFlow's home "
         "and what `posepipe-tools atlas fetch` got",
     )  # fmt: skip
-    group.add_argument(
-        "--age-policy", choices=AGE_POLICIES, help=_with_default("age_policy", "for an age outside the atlas's range")
-    )
-    group.add_argument(
-        "--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "of the images; auto: from the name")
-    )
+    group.add_argument("--age-policy", choices=AGE_POLICIES, help=_with_default("age_policy", "for an age outside the atlas's range"))
+    group.add_argument("--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "of the images; auto: from the name"))
     group.add_argument(
         "--convert", choices=CONVERT_CHOICES,
         help=_with_default(
@@ -98,8 +95,13 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "how the pose is found"))
     group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "how it is refined"))
     group.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package"
-    )
+        "--slices", choices=SLICES_CHOICES,
+        help=_with_default(
+            "slices", "pose of each slice, for heads that moved; auto: of images whose slices are at least twice as far apart as their "
+            "pixels are wide"
+        ),
+    )  # fmt: skip
+    group.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
     group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
 
@@ -110,9 +112,7 @@ def _add_age(parser: argparse.ArgumentParser) -> None:
         "--age", type=age_option, metavar="WEEKS",
         help="gestational (postmenstrual) weeks, for all images; estimate: of images whose age no table has, from the image",
     )  # fmt: skip
-    group.add_argument(
-        "--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read"
-    )
+    group.add_argument("--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read")
 
 
 def _add_group(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
-from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan, converts, planned_mask, template_contrast, uses_mask_networks
+from ..plan import (
+    SLICE_KEYS,
+    ImagePlan,
+    Plan,
+    PlanFailure,
+    SessionPlan,
+    converts,
+    planned_mask,
+    template_contrast,
+    uses_mask_networks,
+    wants_slices,
+)
 from ..settings import ESTIMATE, Settings
 
 if TYPE_CHECKING:
@@ -61,8 +72,7 @@ def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
     elif not any(library.contrasts(name) for name in (*library.manifests, *library.added())):
         looked = ", ".join(str(folder) for folder in library.dirs)
         msg = (
-            f"no atlas was found on this machine (looked in {looked}); name its folder with --atlas-dir, or see "
-            "`posepipe-tools atlas list`"
+            f"no atlas was found on this machine (looked in {looked}); name its folder with --atlas-dir, or see `posepipe-tools atlas list`"
         )
         raise AtlasError(msg)
 
@@ -71,7 +81,7 @@ class _Planner:
     """Plans one image after another; tables of ages and template digests are read once."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
-        from ..bids import AgeReader, parse_derivative
+        from ..bids import AgeReader, Metadata, parse_derivative
         from .ages import AgesOfImages
 
         self._settings = settings
@@ -83,6 +93,7 @@ class _Planner:
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
         self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
+        self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 
@@ -90,13 +101,14 @@ class _Planner:
         """The plan of ``image``, or what stands against one."""
         stage = "image"
         try:
-            check_header(image.path)
+            spacing = check_header(image.path)
+            timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
             stage = "mask"
             self._check_mask(image)
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            return self._plan(image, age)
+            return self._plan(image, age, timing)
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 
@@ -110,10 +122,15 @@ class _Planner:
         if image.mask is not None and planned_mask(image, self._settings.mask) == "given":
             check_header(image.mask)
 
-    def _plan(self, image: InputImage, age: Any) -> ImagePlan:
+    def _timing(self, image: InputImage) -> dict[str, Any]:
+        """What its sidecar tells of how its slices were acquired."""
+        known = self._metadata.of(image)
+        return {key: known[key] for key in SLICE_KEYS if key in known}
+
+    def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import choose_template
         from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, POSE_NETWORKS, hashes
+        from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, POSE_NETWORKS, SLICE_NETWORK, hashes
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -133,6 +150,7 @@ class _Planner:
             *POSE_NETWORKS,
             *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ()),
             *((CONTRAST_NETWORK,) if converted else ()),
+            *(() if timing is None else (SLICE_NETWORK,)),
         )
         parameters = {
             "version": __version__,
@@ -143,16 +161,17 @@ class _Planner:
             **({} if age.error is None else {"age_error": age.error}),
             "contrast": contrast,
             **({"converted": True} if converted else {}),
+            **({} if timing is None else {"slices": timing}),
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
         }
         try:
-            done = is_done(names, parameters, synth=converted) and _is_turned_by(names)
+            done = is_done(names, parameters, synth=converted, slices=timing is not None) and _is_turned_by(names)
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
         sources = self._sources(image)
-        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted)
+        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing)
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
@@ -193,8 +212,8 @@ def _is_turned_by(names: OutputNames) -> bool:
     return turned.endswith(f"/{names.forward.name}")
 
 
-def check_header(path: Path) -> None:
-    """Read the header of an image, as far as it tells whether the image is usable.
+def check_header(path: Path) -> tuple[float, ...]:
+    """Read the header of an image, as far as it tells whether the image is usable, and give its voxel edges, mm.
 
     Raises :class:`~posepipe.errors.ImageError` for a file that is no image, a series, and an affine that is singular.
     """
@@ -213,6 +232,7 @@ def check_header(path: Path) -> None:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         msg = f"{path}: the header's affine is not usable (singular or not finite); repair the header"
         raise ImageError(msg)
+    return tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
@@ -227,6 +247,9 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             if image.converted:
                 yield f"    contrast  {image.contrast}, converted to T2-like by network"
             yield f"    mask      {_mask(image.image, settings.mask)}"
+            if image.timing is not None:
+                order = "as SliceTiming has it" if "SliceTiming" in image.timing else "guessed"
+                yield f"    slices    a pose of each; order of acquisition {order}"
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)

@@ -24,12 +24,14 @@ class _DerivativesInputSpec(VersionedInputSpec):
     apply_record = File(exists=True, mandatory=True, desc="record of ApplyPose")
     in_synth = File(exists=True, desc="the converted image, if there is one")
     convert_record = File(exists=True, desc="record of ContrastConvert, if it ran")
+    slices = File(exists=True, desc="poses of the slices (TSV), of a stack")
+    slices_record = File(exists=True, desc="record of SlicePoses, if it ran")
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
     figure = File(exists=True, desc="picture for the page, handed on")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
         traits.Str, traits.Str, mandatory=True,
-        desc="final paths: forward, backward, resampled, reoriented, mask, and synth of a converted image", hash_files=False,
+        desc="final paths: forward, backward, resampled, reoriented, mask, synth of a converted image, slices of a stack", hash_files=False,
     )  # fmt: skip
     known = traits.Dict(
         traits.Str, mandatory=True,
@@ -61,7 +63,9 @@ class Derivatives(SimpleInterface):
 
         files = {name: Path(path) for name, path in self.inputs.out_files.items()}
         converted = isdefined(self.inputs.in_synth)
-        stages = ("mask", *(("convert",) if converted else ()), "initial", "refined", "apply", "quality")
+        by_slices = isdefined(self.inputs.slices)
+        optional = (*(("convert",) if converted else ()), *(("slices",) if by_slices else ()))
+        stages = ("mask", *optional, "initial", "refined", "apply", "quality")
         records = {stage: read_json(getattr(self.inputs, f"{stage}_record")) for stage in stages}
         pose = read_itk(self.inputs.in_pose)
         marker = OutputNames.sidecar(files["forward"])
@@ -69,6 +73,8 @@ class Derivatives(SimpleInterface):
         _copy(Path(self.inputs.in_mask), files["mask"])
         if converted:
             _copy(Path(self.inputs.in_synth), files["synth"])
+        if by_slices:
+            _copy(Path(self.inputs.slices), files["slices"])
         _copy(Path(self.inputs.resampled), files["resampled"])
         _copy(Path(self.inputs.reoriented), files["reoriented"])
         _write_pose(pose, files["forward"])
@@ -76,7 +82,7 @@ class Derivatives(SimpleInterface):
         written = [*files.values()]
         forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
         expected = records["quality"]["expected_millilitres"]
-        others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"))
+        others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
         for name, content in others.items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
         write_json(marker, forward_sidecar(self.inputs.known, pose, records))

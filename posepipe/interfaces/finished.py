@@ -50,13 +50,23 @@ class FinishedImage:
     def _converted(self) -> bool:
         return bool(self.sidecar.get("ContrastConversion"))
 
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return self.names.files(synth=self._converted, slices=bool(self.sidecar.get("Slices")))
+
+    @property
+    def slices(self) -> str:
+        """The table of the poses of its slices, empty where there is none."""
+        path = self.names.slices
+        return path.read_text(encoding="utf-8") if self.sidecar.get("Slices") and path.is_file() else ""
+
     def missing(self) -> list[Path]:
         """Outputs that are not there."""
-        return [path for path in self.names.files(synth=self._converted) if not path.is_file()]
+        return [path for path in self._files if not path.is_file()]
 
     def outputs(self) -> list[str]:
         """Its files that are there, relative to the output dataset; images and transforms before sidecars."""
-        files = [path for path in self.names.files(synth=self._converted) if path.is_file()]
+        files = [path for path in self._files if path.is_file()]
         return [self._shown(path) for path in sorted(files, key=lambda path: path.suffix == ".json")]
 
     def views(self, library: AtlasLibrary) -> Views:

@@ -90,7 +90,7 @@ def write_page_of(
     images = [
         PageImage(
             done.name, done.sidecar, _views(done, figures.get(done.names.forward.name), library), done.outputs(),
-            done.warnings, done.resampled, done.mask,
+            done.warnings, done.resampled, done.mask, done.slices,
         )
         for done in finished_images(out_dir, bids_dir, subject, session)
         if done.name not in failed

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ..registration import found
 
 
-class _ComputeInputSpec(TemplateInputSpec):
+class ComputeInputSpec(TemplateInputSpec):
+    """Inputs of every interface that compares an image with the template."""
+
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
@@ -27,7 +29,7 @@ class _ComputeInputSpec(TemplateInputSpec):
     )  # fmt: skip
 
 
-def _prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
+def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     """Image, mask, target and device of an interface, with torch held to its number of threads."""
     import numpy as np
     import torch
@@ -48,7 +50,7 @@ class _Judged(NamedTuple):
     fit: found.BrainFit
 
 
-class _FoundBrainInputSpec(_ComputeInputSpec):
+class _FoundBrainInputSpec(ComputeInputSpec):
     mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
     others = traits.List(File(exists=True), usedefault=True, desc="what else may be the brain, from BrainMask")
     other_records = traits.List(File(exists=True), usedefault=True, desc="their records")
@@ -94,7 +96,7 @@ class FoundBrain(SimpleInterface):
         from ..registration.found import BrainFit
 
         given = self.inputs
-        image, _, target, device = _prepare(given)
+        image, _, target, device = prepare(given)
         folder = weights_folder(given)
         converter = Converter(folder, device) if given.converted else None
         networks = PoseNetworks(folder, device=device)
@@ -106,7 +108,7 @@ class FoundBrain(SimpleInterface):
         return judged
 
 
-class _InitialPoseInputSpec(_ComputeInputSpec):
+class _InitialPoseInputSpec(ComputeInputSpec):
     method = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
     age_known = traits.Bool(True, usedefault=True, desc="whether the template was chosen by age, so that sizes agree")
@@ -130,7 +132,7 @@ class InitialPose(SimpleInterface):
 
         record: dict[str, Any] = {}
         with stopwatch(record):
-            image, mask, target, device = _prepare(self.inputs)
+            image, mask, target, device = prepare(self.inputs)
             initial = initial_pose(
                 image,
                 mask,
@@ -148,7 +150,7 @@ class InitialPose(SimpleInterface):
         return runtime
 
 
-class _RefinePoseInputSpec(_ComputeInputSpec):
+class _RefinePoseInputSpec(ComputeInputSpec):
     in_pose = File(exists=True, mandatory=True, desc="pose to start from (ITK)")
     method = traits.Enum("ants", "torch", "none", usedefault=True, desc="how the pose is refined")
     seed = traits.Int(0, usedefault=True, desc="seed of the voxels that are sampled")
@@ -171,7 +173,7 @@ class RefinePose(SimpleInterface):
 
         record: dict[str, Any] = {}
         with stopwatch(record):
-            image, mask, target, device = _prepare(self.inputs)
+            image, mask, target, device = prepare(self.inputs)
             refined = refine_pose(
                 image,
                 mask,

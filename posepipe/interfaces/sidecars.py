@@ -19,10 +19,12 @@ STAGES = {
     "convert": "Conversion",
     "initial": "InitialPose",
     "refined": "Refinement",
+    "slices": "Slices",
     "quality": "Quality",
     "apply": "Resampling",
 }
-"""Stage of the workflow → its key under ``Seconds``; of images that are not converted there is no record of ``convert``."""
+"""Stage of the workflow → its key under ``Seconds``; of images that are not converted there is no record of
+``convert``, of those that are no stack none of ``slices``."""
 _PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "antspyx")
 
 
@@ -45,7 +47,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
     from ..bids import HASH_KEY
     from ..settings import WHOLE
 
-    quality, convert = records["quality"], records.get("convert")
+    quality, convert, slices = records["quality"], records.get("convert"), records.get("slices")
     return {
         "Sources": known["Sources"],
         "Age": known["Age"],
@@ -59,6 +61,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "InitMethod": records["initial"]["method"],
         "RefineMethod": records["refined"]["method"],
         "RefineTemplate": records["refined"].get("template", WHOLE),
+        **({"Slices": about_slices(slices)} if slices else {}),
         "RotationMatrix": pose.rotation,
         "RotationVector": pose.rotvec,
         "RotationAngleDegrees": pose.angle_degrees,
@@ -72,6 +75,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
             **records["mask"]["weights"],
             **(convert["weights"] if convert else {}),
             **(records["initial"].get("witness") or {}).get("weights", {}),
+            **(slices["Weights"] if slices else {}),
         },
         "SoftwareVersions": software_versions(),
         HASH_KEY: known["ParametersHash"],
@@ -79,10 +83,15 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
 
 
 def other_sidecars(
-    known: Mapping[str, Any], mask: Mapping[str, Any], expected: float, forward: str, convert: Mapping[str, Any] | None = None
+    known: Mapping[str, Any],
+    mask: Mapping[str, Any],
+    expected: float,
+    forward: str,
+    convert: Mapping[str, Any] | None = None,
+    slices: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The sidecars of the other outputs, by the output's name; ``mask`` is the record of the brain mask, ``convert`` that of the
-    conversion, if there was one.
+    conversion, if there was one, ``slices`` that of the poses of the slices.
 
     ``expected`` is the volume (ml) of the template's mask: that of a brain of its age. ``forward`` names the forward transform, as a
     BIDS URI in a BIDS dataset.
@@ -91,6 +100,7 @@ def other_sidecars(
     return {
         "backward": {"Sources": [forward], "InverseOf": forward},
         **({"synth": _synthetic(known, convert)} if convert else {}),
+        **({"slices": _slice_poses(known, slices)} if slices else {}),
         "mask": {
             "Type": "Brain",
             "Sources": known["Sources"],
@@ -120,6 +130,26 @@ def other_sidecars(
             "TemplateFiles": known["TemplateFiles"],
             "Warnings": known["Warnings"],
         },
+    }
+
+
+def about_slices(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sidecar tells of the slices of a stack, of the record of :class:`~posepipe.interfaces.slices.SlicePoses`."""
+    return {k: v for k, v in record.items() if k not in {"seconds", "Weights"}}
+
+
+def _slice_poses(known: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The data dictionary of the table of slice poses."""
+    from ..slices.table import COLUMNS
+
+    return {
+        "Description": "Pose of the head in each slice of the image: rigid maps from points of the atlas to points of the image, RAS mm.",
+        "Sources": known["Sources"],
+        "Atlas": known["Atlas"],
+        "Cohort": known["Cohort"],
+        **about_slices(record),
+        "Weights": record["Weights"],
+        **COLUMNS,
     }
 
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
-from .._version import __version__
 from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
 from ..errors import UsageError
-from ..geometry import Rigid, write_itk
 from ..imaging.mask import BrainMask
-from ..imaging.volume import Volume, load_volume, save_volume
-from ..models.weights import CONTRAST_NETWORK
-from ..plan import converts, template_contrast
-from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES
+from ..imaging.volume import Volume, load_volume
+from ..plan import converts, template_contrast, wants_slices
+from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES, SLICES_CHOICES
 from .age import AgeEstimate
 from .age_estimator import AgeEstimator
-from .apply import reorient, resample_to_template
+from .alignment import Alignment
 from .brain import Brain
 from .calibration import Calibration, load_calibration
 from .comparison import Comparison
@@ -33,100 +29,12 @@ from .deep import PoseNetworks
 from .found import BrainFit, best_found
 from .initial import INIT_METHODS, InitialPose, initial_pose
 from .masking import BrainFinder, brain_mask
-from .quality import Quality, judge_pose
-from .refine import REFINE_METHODS, Refined, refine_pose
+from .quality import judge_pose
+from .refine import REFINE_METHODS, refine_pose
 from .target import SPACING, Target
 
-
-@dataclass(frozen=True, eq=False)
-class Alignment:
-    """One image in the frame of one template.
-
-    ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
-    ``guess`` is the estimate of an ``age`` that was not given. ``conversion`` is the image in
-    T2-like contrast by which a T1w image was aligned, None where it was aligned as it is.
-    """
-
-    pose: Rigid
-    template: Template
-    target: Target
-    choice_reason: str
-    age: float | None
-    contrast: str
-    image: Volume
-    mask: BrainMask
-    initial: InitialPose
-    refined: Refined
-    quality: Quality
-    seconds: dict[str, float]
-    warnings: tuple[str, ...] = ()
-    guess: AgeEstimate | None = None
-    conversion: Converted | None = None
-
-    @property
-    def age_error(self) -> float | None:
-        """The standard error (weeks) of an ``age`` that was estimated, None where it was given."""
-        return self.guess.error if self.guess else None
-
-    @property
-    def converted(self) -> Volume | None:
-        """The synthetic T2-like image by which a T1w image was aligned: on the image's grid, 0 outside the mask."""
-        return self.conversion.volume if self.conversion else None
-
-    def resampled(self) -> Volume:
-        """The image on the template's grid, one cubic interpolation."""
-        return resample_to_template(self.image, self.target.volume, self.pose)
-
-    def reoriented(self) -> Volume:
-        """The image's own voxels, header turned into the template's frame."""
-        return reorient(self.image, self.pose)
-
-    def sidecar(self) -> dict[str, Any]:
-        """What is known of the transform, by the keys of DESIGN §1."""
-        return {
-            "Age": self.age,
-            **({} if self.age_error is None else {"AgeStandardError": self.age_error}),
-            "Atlas": self.template.atlas,
-            "Cohort": self.template.cohort,
-            "Contrast": self.contrast,
-            **({"ContrastConversion": CONTRAST_NETWORK} if self.conversion else {}),
-            "Mask": self.mask.source,
-            "InitMethod": self.initial.method,
-            "RefineMethod": self.refined.method,
-            "RefineTemplate": self.refined.template,
-            "RotationMatrix": self.pose.rotation.tolist(),
-            "RotationVector": self.pose.rotvec.tolist(),
-            "RotationAngleDegrees": self.pose.angle_degrees,
-            "TranslationMM": self.pose.translation.tolist(),
-            "Similarity": self.refined.similarity,
-            "Confidence": self.quality.confidence,
-            "QC": self.quality.qc,
-            "QCReasons": list(self.quality.reasons),
-            "Seconds": self.seconds,
-            "Weights": {
-                **self.mask.weights,
-                **(self.conversion.weights if self.conversion else {}),
-                **(self.initial.witness.weights if self.initial.witness else {}),
-            },
-            "SoftwareVersions": software_versions(self.refined.method),
-        }
-
-    def save(self, folder: str | Path, stem: str) -> list[Path]:
-        """Write both transforms, the resampled and the reoriented image, the mask and, if there is one, the conversion as
-        ``folder/stem_…``; returns the paths."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        space = self.template.space
-        kind = self.contrast
-        converted = self.converted
-        return [
-            write_itk(self.pose, folder / f"{stem}_from-{kind}_to-{space}_mode-image_xfm.txt"),
-            write_itk(~self.pose, folder / f"{stem}_from-{space}_to-{kind}_mode-image_xfm.txt"),
-            save_volume(self.resampled(), folder / f"{stem}_space-{space.replace('+', '_cohort-')}_{kind}.nii.gz"),
-            save_volume(self.reoriented(), folder / f"{stem}_desc-reoriented_{kind}.nii.gz"),
-            save_volume(self.mask.volume, folder / f"{stem}_desc-brain_mask.nii.gz", dtype=np.uint8),
-            *([save_volume(converted, folder / f"{stem}_desc-synth_T2w.nii.gz", dtype=np.int16)] if converted else []),
-        ]
+if TYPE_CHECKING:
+    from ..slices.align import StackAligner, StackAlignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +67,9 @@ class Aligner:
     ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
     ``refine``: ants, torch, none; ``mask``: auto, given, nonzero, network; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest.
     ``convert``: T1w images to T2-like contrast by a network, for the alignment: auto (where the template is T2w only), always, never.
-    ``threads`` bounds those of torch (None: as it chooses). ``weights``: a folder of network weights that come before the package's.
+    ``slices``: a pose of each slice (:attr:`Alignment.slices`): auto (of images whose slices are at least twice as far apart as their
+    pixels are wide), on, off. ``threads`` bounds those of torch (None: as it chooses). ``weights``: a folder of network weights that come
+    before the package's.
     ``cache_dir`` keeps rotation banks (default: the user's cache).
     """
 
@@ -171,6 +81,7 @@ class Aligner:
     contrast: str = "auto"
     convert: str = "auto"
     age_policy: str = "error"
+    slices: str = "off"
     device: str = "auto"
     threads: int | None = None
     weights: str | Path | None = None
@@ -185,7 +96,7 @@ class Aligner:
     def __post_init__(self) -> None:
         options = (
             ("init", self.init, INIT_METHODS), ("refine", self.refine, REFINE_METHODS), ("mask", self.mask, MASK_CHOICES),
-            ("convert", self.convert, CONVERT_CHOICES),
+            ("convert", self.convert, CONVERT_CHOICES), ("slices", self.slices, SLICES_CHOICES),
         )  # fmt: skip
         for name, value, known in options:
             if value not in known:
@@ -210,11 +121,13 @@ class Aligner:
         *,
         mask: str | Path | Volume | None = None,
         contrast: str | None = None,
+        timing: Mapping[str, Any] | None = None,
     ) -> Alignment:
         """Pose of ``image`` (a file, or a :class:`~posepipe.imaging.volume.Volume`) of a subject of ``age`` weeks against its template.
 
         ``age="estimate"`` has the age estimated from the image.
-        ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file name's, else T2w.
+        ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file name's, else T2w. ``timing`` is what the image's BIDS
+        sidecar tells of its slices: ``SliceTiming``, ``SliceEncodingDirection``, ``SliceThickness``.
         Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
         """
         seconds: dict[str, float] = {}
@@ -225,18 +138,19 @@ class Aligner:
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
                 brain = brain_mask(volume, given, self.mask, lambda: self._finder)
-            return self.align_masked(volume, brain, age, contrast=kind, seconds=seconds)
+            return self.align_masked(volume, brain, age, contrast=kind, seconds=seconds, timing=timing)
 
     def align_masked(
-        self, volume: Volume, brain: BrainMask, age: float | str | None, *, contrast: str, seconds: dict[str, float] | None = None
-    ) -> Alignment:
+        self, volume: Volume, brain: BrainMask, age: float | str | None, *, contrast: str, seconds: dict[str, float] | None = None,
+        timing: Mapping[str, Any] | None = None,
+    ) -> Alignment:  # fmt: skip
         """The same of an image in ``contrast`` that has its mask, or by what of the mask's others fits better, where it is not sure.
         ``seconds`` of earlier stages come before those of this; stages that are done again add up."""
         spent = dict(seconds or {})
         if brain.sure:
-            return self._aligned(self._readied(volume, brain, age, contrast, spent), spent)
+            return self._aligned(self._readied(volume, brain, age, contrast, spent), spent, timing)
         best = best_found(brain, lambda mask: self._judged(self._readied(volume, mask, age, contrast, spent), spent), volume.source)
-        return self._aligned(best.ready, spent, best.fit.initial if self.init == "auto" else None)
+        return self._aligned(best.ready, spent, timing, best.fit.initial if self.init == "auto" else None)
 
     def _readied(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> _Ready:
         """All that a pose is found by."""
@@ -268,7 +182,9 @@ class Aligner:
             fit = BrainFit.of(ready.compare, ready.brain, self._networks, age_known=ready.age is not None)
         return _Judged(ready, fit)
 
-    def _aligned(self, ready: _Ready, seconds: dict[str, float], initial: InitialPose | None = None) -> Alignment:
+    def _aligned(
+        self, ready: _Ready, seconds: dict[str, float], timing: Mapping[str, Any] | None, initial: InitialPose | None = None
+    ) -> Alignment:
         """The pose of what is ready, refined from ``initial`` if that is known already."""
         about = (ready.seen, ready.brain.volume, ready.target)
         if initial is None:
@@ -278,6 +194,11 @@ class Aligner:
                 )
         with _timed(seconds, "refine"):
             refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=ready.compare)
+        stack: StackAlignment | None = None
+        if wants_slices([float(s) for s in ready.image.spacing], self.slices):
+            with _timed(seconds, "slices"):
+                stack = self._stacks.align(*about, refined.pose, timing)
+                refined = stack.kept_in(refined, *about, compare=ready.compare)
         converted = ready.conversion is not None
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(
@@ -299,6 +220,7 @@ class Aligner:
             warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings),
             guess=ready.guess,
             conversion=ready.conversion,
+            slices=stack,
         )
 
     @cached_property
@@ -310,6 +232,13 @@ class Aligner:
     def _converter(self) -> Converter:
         """Loaded when the first image is to be converted."""
         return Converter(self.weights, self.device)
+
+    @cached_property
+    def _stacks(self) -> StackAligner:
+        """Loaded when the first stack of slices comes."""
+        from ..slices.align import StackAligner
+
+        return StackAligner(self.weights, self.device)
 
     def _estimate(self, age: str, volume: Volume, mask: Volume, contrast: str) -> AgeEstimate:
         if age != ESTIMATE:
@@ -342,14 +271,6 @@ def pick_device(name: str) -> str:
         msg = "--device cuda: torch finds no CUDA device on this machine; use --device cpu"
         raise UsageError(msg)
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def software_versions(refine: str) -> dict[str, str]:
-    """Versions of what computes a pose."""
-    from importlib.metadata import version
-
-    names = ["torch", "numpy", "scipy", "nibabel", *(["antspyx"] if refine == "ants" else [])]
-    return {"posepipe": __version__, **{n: version(n) for n in names}}
 
 
 def _contrast_of(source: str) -> str:

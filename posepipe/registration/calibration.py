@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 NAME = "calibration.toml"
+PARTS = ("likeness", "sureness", "confidence", "slices")
+"""Parts of the file that say how they were made; the last need not be there."""
 PACKAGED = Path(__file__).with_name(NAME)
 
 
@@ -60,13 +62,15 @@ class Sureness:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Set with networks of these ``weights``, name → SHA-256; ``made``: part → how it was set, in words."""
+    """Set with networks of these ``weights``, name → SHA-256; ``made``: part → how it was set, in words. ``slices`` is the model of
+    the confidence of the poses of single slices, None where nobody fitted one."""
 
     weights: Mapping[str, str]
     likeness: Likeness
     sureness: Sureness
     confidence: ConfidenceModel
     made: Mapping[str, str]
+    slices: ConfidenceModel | None = None
 
     def others(self, weights: Mapping[str, str]) -> tuple[str, ...]:
         """Names of networks of which ``weights`` has others than this was set with."""
@@ -93,10 +97,6 @@ def read_calibration(path: str | Path) -> Calibration:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         likeness, sureness, confidence = (content[part] for part in ("likeness", "sureness", "confidence"))
-        model = ConfidenceModel(
-            {name: (float(t["coefficient"]), float(t["mean"]), float(t["scale"])) for name, t in confidence["features"].items()},
-            *(float(confidence[name]) for name in ("intercept", "review", "fail")),
-        )
         return Calibration(
             {str(name): str(sha256) for name, sha256 in content["weights"].items()},
             Likeness(
@@ -104,18 +104,33 @@ def read_calibration(path: str | Path) -> Calibration:
                 *(float(likeness[name]) for name in ("sure_counts", "doubt", "doubtful")),
             ),
             Sureness(float(sureness["votes"]), float(sureness["error"])),
-            model,
-            {part: str(content[part]["made"]) for part in ("likeness", "sureness", "confidence")},
+            _model(confidence),
+            {part: str(content[part]["made"]) for part in PARTS if part in content},
+            _model(content["slices"]) if "slices" in content else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path}: not a calibration ({error!r}); install posepipe again, or write it with `posepipe-tools bench calibration`"
         raise WeightsError(msg) from error
 
 
+def _model(table: Mapping[str, Any]) -> ConfidenceModel:
+    terms = {name: (float(t["coefficient"]), float(t["mean"]), float(t["scale"])) for name, t in table["features"].items()}
+    return ConfidenceModel(terms, *(float(table[name]) for name in ("intercept", "review", "fail")))
+
+
+def _model_lines(title: str, made: str, model: ConfidenceModel) -> list[str]:
+    return [
+        *_table(title, {"made": made, **_numbers(model, ("intercept", "review", "fail"))}),
+        f"[{title}.features]",
+        *(f"{k} = {{ coefficient = {c:.6g}, mean = {m:.6g}, scale = {s:.6g} }}" for k, (c, m, s) in model.terms.items()),
+        "",
+    ]
+
+
 def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Write ``calibration`` as TOML by atomic replace."""
     path = Path(path)
-    likeness, sureness, model = calibration.likeness, calibration.sureness, calibration.confidence
+    likeness, sureness, slices = calibration.likeness, calibration.sureness, calibration.slices
     lines = [
         "# What depends on the weights of the networks (posepipe/registration/calibration.py).",
         "# Written by `posepipe-tools bench calibration`.",
@@ -125,12 +140,11 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
         *_table("likeness", {"made": calibration.made["likeness"], **_numbers(likeness, ("sure_counts", "doubt", "doubtful"))}),
         *_table("likeness.least", dict(likeness.least)),
         *_table("sureness", {"made": calibration.made["sureness"], **_numbers(sureness, ("votes", "error"))}),
-        *_table("confidence", {"made": calibration.made["confidence"], **_numbers(model, ("intercept", "review", "fail"))}),
-        "[confidence.features]",
-        *(f"{k} = {{ coefficient = {c:.6g}, mean = {m:.6g}, scale = {s:.6g} }}" for k, (c, m, s) in model.terms.items()),
+        *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
+        *([] if slices is None else _model_lines("slices", calibration.made["slices"], slices)),
     ]
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return temporary.replace(path)
 
 

@@ -136,6 +136,22 @@ def method_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     return [*rows, *((f"Weights: {name}", f"SHA-256 {value}") for name, value in weights.items())]
 
 
+def slices_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """What is told of the slices of a stack.
+
+    >>> slices_rows({"Slices": {"SlicesWithPose": 20, "Outliers": 2, "StackPose": "slices"}})[:2]
+    [('Slices with a pose', '20'), ('Of them outliers', '2')]
+    """
+    known = sidecar.get("Slices") or {}
+    names = {
+        "SlicesWithPose": "Slices with a pose", "Outliers": "Of them outliers", "MedianMotionDegrees": "Median motion of the others",
+        "StackPose": "Pose of the stack", "StackPoseReason": "Because", "SliceOrder": "Order of acquisition", "SliceOrderNote": "Assumed",
+    }  # fmt: skip
+    said = {"slices": "the mean of its slices' poses", "volume": "that of the volume", "SliceTiming": "SliceTiming of the sidecar"}
+    rows = [(name, known[key]) for key, name in names.items() if known.get(key) is not None]
+    return [(name, f"{v:.1f}°" if isinstance(v, float) else said.get(str(v), _text(v))) for name, v in rows]
+
+
 def software_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     """Versions of the software that ran."""
     return [(str(k), _text(v)) for k, v in (sidecar.get("SoftwareVersions") or {}).items()]
@@ -191,6 +207,7 @@ def describe(output: str) -> str:
         (r"_space-.*\.nii(\.gz)?$", "image on the template's grid"),
         (r"_desc-reoriented_.*\.nii(\.gz)?$", "image with a new header, its voxels as they were"),
         (r"_desc-brain_mask\.nii(\.gz)?$", "brain mask used"),
+        (r"_desc-slices_pose\.tsv$", "pose of each slice, and its motion"),
         (r"_desc-synth_.*\.nii(\.gz)?$", "synthetic T2w image, made for the alignment: not to be measured"),
     ):
         if re.search(pattern, name):

@@ -12,6 +12,7 @@ from typing import Any
 from . import facts
 from .drawing import axis_phrases, head_turn
 from .embed import embedded
+from .motion import motion_plot
 from .page import json_block, link, render, write_page
 from .prose import prose
 from .ratings import ARTEFACTS
@@ -27,7 +28,8 @@ class PageImage:
 
     ``name`` is the input's path relative to the dataset; ``sidecar`` the contents of the forward transform's
     ``…_xfm.json``; ``views`` its pictures, or in words why there are none; ``outputs`` are paths relative to the page;
-    ``grid`` the contents of the sidecar of the image on the template's grid, ``mask`` of the brain mask's.
+    ``grid`` the contents of the sidecar of the image on the template's grid, ``mask`` of the brain mask's; ``slices`` the table of the
+    poses of its slices, if it is a stack.
     """
 
     name: str
@@ -37,6 +39,7 @@ class PageImage:
     warnings: Sequence[str] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
     mask: Mapping[str, Any] = field(default_factory=dict)
+    slices: str = ""
 
     @property
     def stem(self) -> str:
@@ -82,6 +85,7 @@ class _Section:
     image: PageImage
     layers: Sequence[tuple[str, str, bool]]
     head: str
+    motion: str
     phrases: Sequence[str]
     tables: Mapping[str, Sequence[facts.Row]]
     similarity: Sequence[tuple[str, str, str]]
@@ -160,6 +164,7 @@ def _section(number: int, image: PageImage) -> _Section:
         "Pose, template to image": facts.pose_rows(image.sidecar),
         "Image and template": facts.image_rows(image.sidecar, image.grid, image.mask),
         "Method": facts.method_rows(image.sidecar),
+        "Slices": facts.slices_rows(image.sidecar),
         "Seconds": facts.seconds_rows(image.sidecar),
         "Software": facts.software_rows(image.sidecar),
     }
@@ -173,6 +178,7 @@ def _section(number: int, image: PageImage) -> _Section:
         image=image,
         layers=[] if isinstance(image.views, str) else _layers(image),
         head="" if pose is None else Markup(head_turn(pose)),  # numbers and our own words only
+        motion=Markup(motion_plot(image.slices)) if image.slices else "",
         phrases=[] if pose is None else axis_phrases(pose),
         tables={name: table for name, table in tables.items() if table},
         similarity=facts.similarity_rows(image.sidecar),

@@ -39,6 +39,7 @@ class FusedStack:
     """``pose`` (atlas → image) of the stack, the median of its slices without outliers; ``mean``, the mean of the same, which differs where
     the head jumped: the median stays where it was longest. ``chosen`` (n,): which hypothesis of each slice, 0 or 1 (its twin); ``poses``,
     those; ``outlier`` (n,) bool; ``degrees`` and ``mm`` (n,): motion of each slice against the stack's pose, mm at the brain's centre;
+    ``stray`` (n,): degrees from the path of its neighbours in time, 0 where it has none;
     ``margin``: how much worse, per slice, the best choice is that takes the twins of what was chosen, in units of :func:`distance`."""
 
     pose: Rigid
@@ -49,6 +50,7 @@ class FusedStack:
     degrees: Array
     mm: Array
     margin: float
+    stray: Array
 
 
 def median_rotation(rotations: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, steps: int = 30) -> Array:
@@ -154,14 +156,14 @@ def fuse(
         chosen = new
     rows = np.arange(n)
     r, p = rotations[rows, chosen], places[rows, chosen]
-    outlier = _strays(r, p, w, sequence, center)
+    outlier, stray = _strays(r, p, w, sequence, center)
     kept = np.where(outlier, 0, w)
     pose = _pose(r, p, kept if kept.sum() > 0 else w, center)
     degrees = np.degrees(so3.geodesic_distance(r, pose.rotation))
     mm = np.linalg.norm(p - pose.apply(center), axis=1)
     taken = [both[c][i] for i, c in enumerate(chosen)]
     mean = mean_pose(taken, center, kept if kept.sum() > 0 else w)
-    return FusedStack(pose, mean, chosen, taken, outlier, degrees, mm, margin)
+    return FusedStack(pose, mean, chosen, taken, outlier, degrees, mm, margin, stray)
 
 
 def _pose(rotations: Array, places: Array, weights: Array, center: Array) -> Rigid:
@@ -202,8 +204,10 @@ def _along(
     return chosen
 
 
-def _strays(rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array) -> npt.NDArray[np.bool_]:
-    """Outliers (n,) by step 3 of :func:`fuse`."""
+def _strays(
+    rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array
+) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Outliers (n,) by step 3 of :func:`fuse`, and how far each slice strays, degrees."""
     n = len(rotations)
     degrees, mm = np.zeros(n), np.zeros(n)
     for at, i in enumerate(sequence):
@@ -219,4 +223,4 @@ def _strays(rotations: Array, places: Array, weights: Array, sequence: npt.NDArr
     far_turn = degrees > max(STRAY * 1.48 * float(np.median(degrees)), LEAST_STRAY_DEGREES)
     far_move = mm > max(STRAY * 1.48 * float(np.median(mm)), LEAST_STRAY_MM)
     out: npt.NDArray[np.bool_] = far_turn | far_move | (weights <= 0)
-    return out
+    return out, degrees

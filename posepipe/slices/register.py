@@ -156,6 +156,16 @@ def register_slices(
     return SVRResult(poses.rigid(chosen, target.center), score, stack_weights(score), poses.log_scale.double().cpu().numpy())
 
 
+def ncc_at(batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], log_scale: float = 0.0) -> np.ndarray:
+    """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level; ``log_scale`` is
+    the size of the template over the brain."""
+    with torch.inference_mode():
+        at = SlicePoses.of(poses, batch.slices, target.center, log_scale, batch.device)
+        term = SliceTerm(target.levels[-1], batch.levels[-1], batch.thickness)
+        out: np.ndarray = term.ncc(term.look(at)[0]).double().cpu().numpy()
+    return out
+
+
 def stack_weights(ncc: np.ndarray) -> np.ndarray:
     """Weights (n,) in [0, 1] from the NCC (n,) of the slices of a stack: 1 at the median and above, less below (Geman–McClure)."""
     below = np.maximum(np.median(ncc) - ncc, 0)

@@ -25,39 +25,46 @@ LAST_STEPS = 6
 
 @dataclass(frozen=True, eq=False)
 class StackPoses:
-    """``poses`` (n) of the slices that were given, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``first``: their starts
-    fused, ``fused``: the registered poses fused."""
+    """``poses`` (n) of the slices that were given, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``apart`` (n,): degrees
+    between the poses that a slice was registered to from its starts, of the best one and the one farthest from it; ``log_scale`` of the
+    template over the brain; ``first``: their starts fused, ``fused``: the registered poses fused."""
 
     poses: list[Rigid]
     ncc: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
+    apart: npt.NDArray[np.float64]
+    log_scale: float
     first: FusedStack
     fused: FusedStack
 
 
 def register_stack(
     slices: Sequence[Slice], target: SliceTarget, starts: Sequence[Rigid], plane: MidsagittalPlane, acquisition: Acquisition, *,
-    weights: npt.ArrayLike | None = None, smoothness: Smoothness | None = None,
+    weights: npt.ArrayLike | None = None, smoothness: Smoothness | None = None, guess: Rigid | None = None,
+    batch: SliceBatch | None = None,
 ) -> StackPoses:  # fmt: skip
     """Poses of ``slices``, all of one stack and each with brain in it, from ``starts`` (atlas → image), each right or the twin.
 
-    The starts are fused first (:func:`~posepipe.slices.fuse.fuse`, with ``weights``). Each slice is then registered twice, tied to its
-    neighbours in time: from its own start, and from the stack's pose, which is the better start where the head moves little or a start
-    is lost; of each slice the better by NCC goes on to the last steps. ``acquisition`` is that of the whole stack (``Slice.index``).
+    The starts are fused first (:func:`~posepipe.slices.fuse.fuse`, with ``weights``). Each slice is then registered from its own start,
+    from the stack's pose, which is the better start where the head moves little or a start is lost, and from ``guess``, if the pose of the
+    whole volume is known, each time tied to its neighbours in time; of each slice the best by NCC goes on to the last steps.
+    ``acquisition`` is that of the whole stack (``Slice.index``). ``batch`` are the same slices, if they were made ready before.
     """
     numbers = np.array([s.index for s in slices])
     order = np.argsort(acquisition.times[numbers], kind="stable")
     twins = [twin_pose(p, s.grid, plane) for p, s in zip(starts, slices, strict=True)]
     first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
-    batch = SliceBatch(slices, target.target.brain.image.device)
+    batch = batch or SliceBatch(slices, target.target.brain.image.device)
     tied = smoothness or Smoothness.along(acquisition, numbers)
     options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
     own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
-    found = [register_slices(batch, target, begin, options=options) for begin in (own, [first.pose] * len(own))]
-    better = found[0].ncc >= found[1].ncc
-    mixed = [found[0 if b else 1].poses[i] for i, b in enumerate(better)]
-    size = float(np.median(np.where(better, found[0].log_scale, found[1].log_scale)))
+    begun = [own, [first.pose] * len(own), *([] if guess is None else [[guess] * len(own)])]
+    found = [register_slices(batch, target, begin, options=options) for begin in begun]
+    best = np.stack([f.ncc for f in found]).argmax(0)
+    mixed = [found[b].poses[i] for i, b in enumerate(best)]
+    size = float(np.median([found[b].log_scale[i] for i, b in enumerate(best)]))
     last = SVROptions(steps=(0, 0, LAST_STEPS), smoothness=tied)
     done = register_slices(batch, target, mixed, options=last, log_scale=size)
     fused = fuse(done.poses, target.center, weights=done.weights, order=order)
-    return StackPoses(done.poses, done.ncc, done.weights, first, fused)
+    apart = np.array([max(p.degrees_from(f.poses[i]) for f in found) for i, p in enumerate(mixed)])
+    return StackPoses(done.poses, done.ncc, done.weights, apart, size, first, fused)

@@ -20,7 +20,8 @@ from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
 from posepipe.registration import aligner as making
 from posepipe.registration import found
-from posepipe.registration.aligner import Aligner, Alignment, _timed, align, pick_device
+from posepipe.registration.aligner import Aligner, _timed, align, pick_device
+from posepipe.registration.alignment import Alignment
 from posepipe.registration.apply import resample_to_template
 from posepipe.registration.target import Target
 
