@@ -1,95 +1,151 @@
-"""Moving stacks slice by slice, from starts like a network's: ``python -m posepipe.bench.moving_stacks DATA [--only NAME …]``.
+"""Moving stacks, slice by slice and as volumes: ``posepipe-tools bench stacks``.
 
-Stacks are simulated (:mod:`posepipe.slices.motion`) from the brains of :mod:`posepipe.bench.slice_register`, which are held for
-development. No network is asked: a slice's start is off by the size of a normal number of deviation 12° (and mm in proportion), one in
-ten by 40–150°, and half of all are the twin. Printed for each level of motion: errors of the starts after the twins were chosen, of the
-registered slices, of each slice at the true mean pose of the stack, and of the stack's pose.
+Stacks are simulated (:mod:`posepipe.slices.motion`) from still volumes: brains held for development, or those kept for testing. Each is
+aligned as a volume (``auto``, torch) and slice by slice (:func:`posepipe.slices.align.align_stack`), from the slices' masks as simulated.
+The rows of development also fit the model of a slice's confidence.
 """
 
 from __future__ import annotations
 
-import argparse
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from ..geometry import Rigid
-from ..slices.frames import MidsagittalPlane, twin_pose
-from ..slices.motion import LEVELS, simulate_stack
-from ..slices.points import SliceTarget
-from ..slices.stack import register_stack
-from .slice_register import Brain, brains, slice_mm, start_off
+from ..geometry.so3 import Array
+from ..registration.confidence import ConfidenceModel
+from ..registration.deep import PoseNetworks
+from ..registration.initial import initial_pose
+from ..registration.refine import refine_pose
+from ..slices.align import WITHIN_DEGREES, align_stack
+from ..slices.motion import LEVELS, MovingStack, simulate_stack
+from ..slices.network import SliceNetwork
+from .logistic import auroc, fit_logistic, out_of_fold, threshold
+from .rows import PartFile
+from .slice_register import Brain, slice_mm
 
-LOST = 0.1
-"""Share of the slices whose start is anywhere."""
-DEVIATION = 12.0
-"""Standard deviation of how far the other starts are off, degrees: a median of 8°, as METHODS §4's first network."""
-LEAST_MM2 = 100.0
-"""Slices with less brain are left out, mm²: a disc 11 mm wide."""
-
-Row = dict[str, list[float]]
-
-
-def measured(brain: Brain, degrees: float, rng: np.random.Generator) -> Row:
-    """Errors on one stack of ``brain`` that moves by ``degrees`` RMS, by name; degrees and mm."""
-    target = SliceTarget(brain.target)
-    center = target.center
-    plane = MidsagittalPlane.of(np.eye(3) if brain.target.to_canonical is None else brain.target.to_canonical, center)
-    stack = simulate_stack(brain.volume, brain.mask, rng, degrees=degrees)
-    pieces = [s for s in stack.slices if s.area > LEAST_MM2]
-    truth = [stack.poses(brain.own)[s.index] for s in pieces]
-    lost = rng.random(len(truth)) < LOST
-    off = np.where(lost, rng.uniform(40, 150, len(truth)), np.abs(rng.normal(0, DEVIATION, len(truth))))
-    near = [start_off(p, center, d, rng) for p, d in zip(truth, off, strict=True)]
-    twins = [twin_pose(p, s.grid, plane) for p, s in zip(near, pieces, strict=True)]
-    starts = [t if flip else p for p, t, flip in zip(near, twins, rng.random(len(truth)) < 0.5, strict=True)]
-    found = register_stack(pieces, target, starts, plane, stack.acquisition)
-    mean = stack.mean @ brain.own
-
-    def errors(poses: list[Rigid]) -> list[float]:
-        return [p.degrees_from(q) for p, q in zip(poses, truth, strict=True)]
-
-    chosen = zip(found.first.poses, near, lost, strict=True)
-    return {
-        "twins": [float(p.degrees_from(q) < 1) for p, q, gone in chosen if not gone],
-        "starts": errors(found.first.poses),
-        "slices": errors(found.poses),
-        "mm": [slice_mm(p, q, s) for p, q, s in zip(found.poses, truth, pieces, strict=True)],
-        "mean": errors([mean] * len(truth)),
-        "outlier": found.fused.outlier.astype(float).tolist(),
-        "stack": [found.fused.mean.degrees_from(mean)],
-    }
+LOST_DEGREES = 15.0
+FEATURES = ("ncc", "below", "apart", "network", "stray", "expected_error")
+"""Columns that the confidence of a slice is estimated from (:func:`posepipe.slices.align.slice_features`)."""
+FLAGGED, ALARMS = 0.9, 0.05
+"""A slice is an outlier below the confidence that flags this share of the wrong ones, if no more than ``ALARMS`` of the right ones fall
+with them."""
+TOLD = ("slice", "degrees", "mm", "still", "outlier", "confidence")
+"""Columns of a slice besides its features: errors of its pose, degrees to the stack's true mean pose, what was said of it."""
+WHOLE = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
+"""Columns of its stack: errors of its pose by slices, by volume and as kept, degrees; motion found, degrees RMS; mean NCC at both poses."""
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--only", nargs="*", default=None, help="brains by name: sub-A04, CRL+27")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    rows: dict[tuple[str, str], Row] = {}
-    for brain in brains(options.data, options.only):
+def measure(brain: Brain, network: SliceNetwork, volumes: PoseNetworks, part: PartFile, *, trials: int, seed: int = 0) -> None:
+    """Add a row for each slice of ``trials`` stacks at each level of motion to ``part``; those that are there are not made again."""
+    done = {(r["level"], r["trial"]) for r in part.rows}
+    for level, degrees in LEVELS.items():
+        for trial in range(trials):
+            if (level, str(trial)) not in done:
+                rng = np.random.default_rng([seed, trial, int(degrees), *brain.name.encode()])
+                stack = simulate_stack(brain.volume, brain.mask, rng, degrees=degrees)
+                for row in _rows(brain, stack, network, volumes):
+                    part.add({"name": brain.name, "group": brain.group, "level": level, "trial": trial} | row)
+
+
+def _rows(brain: Brain, stack: MovingStack, network: SliceNetwork, volumes: PoseNetworks) -> list[dict[str, Any]]:
+    truth, mean = stack.poses(brain.own), stack.mean @ brain.own
+    about = (stack.image, stack.mask, brain.target)
+    by_volume = refine_pose(*about, initial_pose(*about, networks=volumes).pose, method="torch").pose
+    begun = time.perf_counter()
+    found = align_stack(*about, by_volume, network, sidecar={"SliceTiming": stack.acquisition.times.tolist()}, model=None)
+    seconds = time.perf_counter() - begun
+    whole = (
+        found.by_slices.degrees_from(mean), by_volume.degrees_from(mean), found.pose.degrees_from(mean), found.kept.kept,
+        found.kept.motion, *(found.kept.scores[name] for name in ("slices", "volume")), seconds,
+    )  # fmt: skip
+    rows = []
+    for piece in stack.slices:
+        row = found.rows[piece.index]
+        if row.pose is None:
+            continue
+        true = truth[piece.index]
+        errors = (row.pose.degrees_from(true), slice_mm(row.pose, true, piece), mean.degrees_from(true))
+        told = (piece.index, *errors, int(bool(row.outlier)), None)
+        features = {name: found.features[piece.index][name] for name in FEATURES}
+        rows.append(dict(zip(TOLD, told, strict=True)) | features | dict(zip(WHOLE, whole, strict=True)))
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class SliceFit:
+    """A ``model`` of a slice's confidence; ``made``: how, in words; ``held`` (N,): confidence of each row by models without its brain."""
+
+    model: ConfidenceModel
+    made: str
+    held: Array
+
+
+def fit_slices(rows: Sequence[dict[str, str]]) -> SliceFit:
+    """Fit the confidence that a slice's pose is within 10° of the truth to rows of development brains; the threshold by
+    cross-validation over brains. Raises :class:`ValueError` where no slice is wrong."""
+    x = np.array([[float(r[name]) for name in FEATURES] for r in rows])
+    y = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
+    names = np.array([r["name"] for r in rows])
+    fit, held = fit_logistic(x, y), out_of_fold(x, y, names, folds=len(np.unique(names)))
+    limit = threshold(held, y, flagged=FLAGGED, alarms=ALARMS)
+    terms = {n: (float(c), float(m), float(s)) for n, c, m, s in zip(FEATURES, fit.coefficients, fit.mean, fit.scale, strict=True)}
+    made = (
+        f"{len(y)} slices of {len(np.unique(names))} brains in simulated moving stacks, {int((1 - y).sum())} of them more than "
+        f"{WITHIN_DEGREES:g} degrees off; left out brain by brain: AUROC {auroc(held, y):.3f}"
+    )
+    return SliceFit(ConfidenceModel(terms, fit.intercept, limit, limit), made, held)
+
+
+def report(rows: Sequence[dict[str, str]], model: ConfidenceModel | None) -> str:
+    """Markdown: a line for each group and level of motion; outliers by ``model``, else as the fusion of the slices called them."""
+    heads = (
+        "group", "motion", "stacks", "slices", "slices °", "mm", "> 15°", "at the true mean °", "outliers: precision", "recall",
+        "stack by slices °", "by volume °", "as kept °", "slices kept", "s",
+    )  # fmt: skip
+    out = ["Medians; motion: degrees RMS.\n", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for group in dict.fromkeys(r["group"] for r in rows):
         for level, degrees in LEVELS.items():
-            row = measured(brain, degrees, np.random.default_rng([3, int(degrees), *brain.name.encode()]))
-            pool = rows.setdefault((brain.group, level), {})
-            for name, values in row.items():
-                pool.setdefault(name, []).extend(values)
-            slices, stack = float(np.median(row["slices"])), row["stack"][0]
-            print(f"{brain.name}, {level} motion: slices {slices:.1f}° median, stack {stack:.1f}°", flush=True)
-    heads = "group | motion | stacks | slices | right twins | starts ° | slices ° | > 15° | mm | at the mean ° | called outliers | stack °"
-    print(f"\n| {heads} |\n|" + "---|" * 12)
-    for (group, level), row in rows.items():
-        a = {name: np.array(values) for name, values in row.items()}
-        far = 100 * (a["slices"] > 15).mean()
-        print(
-            f"| {group} | {level} | {len(a['stack'])} | {len(a['slices'])} | {100 * a['twins'].mean():.1f} % "
-            f"| {np.median(a['starts']):.1f} | {np.median(a['slices']):.1f} | {far:.1f} % | {np.median(a['mm']):.1f} "
-            f"| {np.median(a['mean']):.1f} | {100 * a['outlier'].mean():.0f} % | {np.median(a['stack']):.1f} |"
-        )
+            mine = [r for r in rows if r["group"] == group and r["level"] == level]
+            if mine:
+                out.append(_line(group, f"{level} ({degrees:g}°)", mine, model))
+    return "\n".join(out)
 
 
-if __name__ == "__main__":
-    main()
+def _line(group: str, level: str, rows: list[dict[str, str]], model: ConfidenceModel | None) -> str:
+    degrees, mm, still = (np.array([float(r[k]) for r in rows]) for k in ("degrees", "mm", "still"))
+    if model is None:
+        called = np.array([r["outlier"] == "1" for r in rows])
+    else:
+        called = np.array([model.probability({n: float(r[n]) for n in FEATURES}) < model.fail for r in rows])
+    wrong = degrees > WITHIN_DEGREES
+    stacks = list({(r["name"], r["trial"]): r for r in rows}.values())
+    whole = {k: np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "stack_kept", "seconds")}
+    kept = sum(r["kept"] == "slices" for r in stacks)
+    return (
+        f"| {group} | {level} | {len(stacks)} | {len(rows)} | {np.median(degrees):.1f} | {np.median(mm):.1f} "
+        f"| {100 * (degrees > LOST_DEGREES).mean():.1f} % | {np.median(still):.1f} | {_share(wrong[called])} | {_share(called[wrong])} "
+        + "".join(f"| {np.median(whole[k]):.1f} ({whole[k].max():.1f}) " for k in ("stack_slices", "stack_volume", "stack_kept"))
+        + f"| {kept} of {len(stacks)} | {np.median(whole['seconds']):.1f} |"
+    )
+
+
+def _share(hits: Array) -> str:
+    return f"{int(hits.sum())} of {len(hits)}" if len(hits) else "–"
+
+
+def run_task(task: tuple[Brain, Path, int, int, Path | None]) -> None:
+    """One brain, in a process of its own: brain, file of rows, trials, seed, weights."""
+    import torch
+
+    torch.set_num_threads(1)
+    brain, path, trials, seed, weights = task
+    measure(brain, SliceNetwork(weights), PoseNetworks(weights), PartFile(path), trials=trials, seed=seed)
+
+
+def part_paths(folder: Path, names: Iterable[str], network: str) -> dict[str, Path]:
+    """Brain → where its rows are kept: another network (its SHA-256), other rows."""
+    return {name: folder / "parts" / f"{name}_{network[:12]}.csv" for name in names}

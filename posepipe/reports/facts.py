@@ -144,7 +144,7 @@ def slices_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     """
     known = sidecar.get("Slices") or {}
     names = {
-        "SlicesWithPose": "Slices with a pose", "Outliers": "Of them outliers", "MedianMotionDegrees": "Median motion of the others",
+        "SlicesWithPose": "Slices with a pose", "Outliers": "Of them outliers", "MotionDegreesRMS": "Motion of the others (RMS)",
         "StackPose": "Pose of the stack", "StackPoseReason": "Because", "SliceOrder": "Order of acquisition", "SliceOrderNote": "Assumed",
     }  # fmt: skip
     said = {"slices": "the mean of its slices' poses", "volume": "that of the volume", "SliceTiming": "SliceTiming of the sidecar"}

@@ -75,7 +75,7 @@ def _panel(rows: list[SliceRow], unit: str, values: list[float], number: int, la
 def _step(most: float) -> float:
     """A round distance of ticks, four or so up to ``most``.
 
-    >>> _step(5.75), _step(23.0), _step(30)
+    >>> _step(5.75), _step(19.0), _step(30)
     (2.0, 5.0, 10.0)
     """
     raw = most / 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,47 +33,87 @@ LEAST_MM2 = 100.0
 """Slices with less brain have no pose, mm²: a disc 11 mm wide."""
 LEAST_SLICES = 3
 """Fewer slices with brain are no stack: two neighbours and one between them."""
+MOVED_DEGREES = 5.0
+"""Motion of the slices about their mean, degrees RMS, above which the stack's pose is theirs and not that of the volume."""
 WITHIN_DEGREES = 10.0
 """A slice's pose counts as right within this of the truth, degrees; what its confidence is the probability of."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPose:
+    """The pose of a stack that was kept of two, ``slices`` or ``volume`` (``kept``), and why (``reason``).
+
+    ``scores``: the mean NCC of the slices, all at either pose; ``motion``: the root mean square angle of the slices about their mean,
+    without outliers, degrees.
+    """
+
+    pose: Rigid
+    kept: str
+    reason: str
+    scores: Mapping[str, float]
+    motion: float
+
+    @classmethod
+    def of(cls, batch: SliceBatch, target: SliceTarget, found: StackPoses, by_volume: Rigid) -> KeptPose:
+        """That of the slices where the head moved by more than :data:`MOVED_DEGREES`, since then a volume lies in no one pose; else that at
+        which the slices fit better."""
+        by_slices, n = found.fused.mean, len(batch)
+        still = [p.degrees_from(by_slices) for p, out in zip(found.poses, found.fused.outlier, strict=True) if not out]
+        motion = float(np.sqrt(np.mean(np.square(still)))) if still else 0.0
+        scores = {
+            name: float(ncc_at(batch, target, [pose] * n, found.log_scale).mean())
+            for name, pose in (("slices", by_slices), ("volume", by_volume))
+        }
+        moved = motion > MOVED_DEGREES
+        kept = "slices" if moved or scores["slices"] > scores["volume"] else "volume"
+        reason = (
+            f"the slices' poses differ by {motion:.1f} degrees (RMS), {'more' if moved else 'no more'} than {MOVED_DEGREES:g}; "
+            f"mean NCC of the slices {scores['slices']:.3f} at the mean of their poses, {scores['volume']:.3f} at that of the volume, "
+            f"{by_slices.degrees_from(by_volume):.1f} degrees from it"
+        )
+        return cls(by_slices if kept == "slices" else by_volume, kept, reason, scores, motion)
 
 
 @dataclass(frozen=True, eq=False)
 class StackAlignment:
     """The slices of an image against its template.
 
-    ``rows`` hold a line for each slice, motion against ``pose``. ``pose`` (atlas → image, RAS mm) is the stack's: that of the slices,
-    ``by_slices``, or that of the volume, ``by_volume``, as ``kept`` says (``slices`` or ``volume``) and ``reason`` in words.
+    ``rows`` hold a line for each slice, motion against :attr:`pose`. ``kept`` is the pose of the stack, that of the slices, ``by_slices``,
+    or that of the volume, ``by_volume``; all atlas → image, RAS mm. ``features`` is what the confidence of each slice with brain is
+    estimated from (:func:`slice_features`).
     """
 
     rows: tuple[SliceRow, ...]
-    pose: Rigid
+    kept: KeptPose
     by_slices: Rigid
     by_volume: Rigid
-    kept: str
-    reason: str
     acquisition: Acquisition
     weights: Mapping[str, str]
+    features: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def pose(self) -> Rigid:
+        """The stack's."""
+        return self.kept.pose
 
     def about(self) -> dict[str, Any]:
         """What is told of the stack as a whole, by the keys of the table's data dictionary and of sidecars."""
         known = [r for r in self.rows if r.pose is not None]
-        still = [r.motion_deg for r in known if not r.outlier and r.motion_deg is not None]
         return {
             "SlicesWithPose": len(known),
             "Outliers": sum(bool(r.outlier) for r in known),
-            "MedianMotionDegrees": float(np.median(still)) if still else None,
-            "StackPose": self.kept,
-            "StackPoseReason": self.reason,
+            "MotionDegreesRMS": self.kept.motion,
+            "StackPose": self.kept.kept,
+            "StackPoseReason": self.kept.reason,
             "SliceOrder": self.acquisition.source,
             **({"SliceOrderNote": self.acquisition.note} if self.acquisition.note else {}),
             "Weights": dict(self.weights),
         }
 
-
     def kept_in(self, refined: Refined, image: Volume, mask: Volume, target: Target, *, compare: Comparison | None = None) -> Refined:
         """``refined``, the pose of the volume, with the pose of the stack and its similarity where that of the slices was kept; else as it
         is."""
-        if self.kept != "slices":
+        if self.kept.kept != "slices":
             return refined
         measured = refine_pose(image, mask, target, self.pose, method="none", compare=compare).similarity
         both = {name: {"before": values["before"], "after": measured[name]["after"]} for name, values in refined.similarity.items()}
@@ -92,8 +132,8 @@ def align_stack(
 
     The network proposes a pose of each slice, up to its twin; neighbours choose; all are registered together, also from ``by_volume``.
     ``sidecar`` is the image's: ``SliceTiming``, ``SliceEncodingDirection`` and ``SliceThickness`` are used. Without timing the order of
-    acquisition is guessed. The stack's pose is that of the slices where they fit the template better there than at ``by_volume``, by the
-    mean of their NCC. ``model`` gives each slice's confidence, and below its ``fail`` the slice is an outlier.
+    acquisition is guessed. The stack's pose is chosen by :meth:`KeptPose.of`. ``model`` gives each slice's confidence, and below its
+    ``fail`` the slice is an outlier.
 
     With fewer than :data:`LEAST_SLICES` slices with brain no slice has a pose, and the volume's is kept; a ``SliceTiming`` that does not
     fit the image counts as none: ``acquisition.note`` says so.
@@ -107,9 +147,9 @@ def align_stack(
         acquisition = guessed(len(slices), str(error))
     pieces = [s for s in slices if s.area > LEAST_MM2]
     if len(pieces) < LEAST_SLICES:
-        reason = f"only {len(pieces)} slices hold more than {LEAST_MM2:g} mm² of brain; {LEAST_SLICES} are needed"
+        why = f"only {len(pieces)} slices hold more than {LEAST_MM2:g} mm² of brain; {LEAST_SLICES} are needed"
         none = tuple(SliceRow(s.index, None, float(acquisition.times[s.index])) for s in slices)
-        return StackAlignment(none, by_volume, by_volume, by_volume, "volume", reason, acquisition, network.sha256)
+        return StackAlignment(none, KeptPose(by_volume, "volume", why, {}, 0.0), by_volume, by_volume, acquisition, network.sha256)
     ready = SliceTarget(target)
     plane = MidsagittalPlane.of(np.eye(3) if target.to_canonical is None else target.to_canonical, ready.center)
     batch = SliceBatch(pieces, target.brain.image.device)
@@ -118,27 +158,12 @@ def align_stack(
     if acquisition.source == "guessed" and "SliceTiming" not in sidecar:
         acquisition = _guessed(len(slices), pieces, proposed, trust, ready, acquisition)
     found = register_stack(pieces, ready, starts, plane, acquisition, weights=trust, guess=by_volume, batch=batch)
-    pose, kept, reason = better_pose(batch, ready, found, by_volume)
-    confidences = [None if model is None else model.probability(f) for f in slice_features(found, proposed)]
-    rows = _rows(slices, pieces, found, pose, confidences, None if model is None else model.fail, ready, acquisition)
-    return StackAlignment(rows, pose, found.fused.mean, by_volume, kept, reason, acquisition, network.sha256)
-
-
-def better_pose(batch: SliceBatch, target: SliceTarget, found: StackPoses, by_volume: Rigid) -> tuple[Rigid, str, str]:
-    """The pose of the stack, ``slices`` or ``volume``, and why: at which of the two the slices' NCC with the template is larger on
-    average, all of them at that one pose."""
-    n = len(batch)
-    scores = {
-        name: float(ncc_at(batch, target, [pose] * n, found.log_scale).mean())
-        for name, pose in (("slices", found.fused.mean), ("volume", by_volume))
-    }
-    kept = max(scores, key=lambda name: scores[name])
-    apart = found.fused.mean.degrees_from(by_volume)
-    reason = (
-        f"mean NCC of the slices {scores['slices']:.3f} at the pose of the slices, {scores['volume']:.3f} at that of the volume; "
-        f"the two are {apart:.1f} degrees apart"
-    )
-    return (found.fused.mean if kept == "slices" else by_volume), kept, reason
+    kept = KeptPose.of(batch, ready, found, by_volume)
+    features = slice_features(found, proposed)
+    confidences = [None if model is None else model.probability(f) for f in features]
+    rows = _rows(slices, pieces, found, kept.pose, confidences, None if model is None else model.fail, ready, acquisition)
+    known = {piece.index: f for piece, f in zip(pieces, features, strict=True)}
+    return StackAlignment(rows, kept, found.fused.mean, by_volume, acquisition, network.sha256, known)
 
 
 def slice_features(found: StackPoses, proposed: list[SlicePose]) -> list[dict[str, float]]:

@@ -84,8 +84,11 @@ def read_table(text: str, source: str = "slice poses") -> list[SliceRow]:
     [SliceRow(slice=0, pose=None, time=1.5, confidence=None, outlier=None, motion_deg=None, motion_mm=None)]
     """
     rows = []
+    reader = csv.DictReader(io.StringIO(text), delimiter="\t")
     try:
-        for line in csv.DictReader(io.StringIO(text), delimiter="\t"):
+        if missing := COLUMNS.keys() - set(reader.fieldnames or ()):
+            raise KeyError(*sorted(missing))
+        for line in reader:
             v = {name: None if line[name] == "n/a" else float(line[name]) for name in COLUMNS}
             numbers = [v[name] for name in ("rx", "ry", "rz", "tx", "ty", "tz")]
             known = [n for n in numbers if n is not None]

@@ -42,7 +42,8 @@ def test_names_of_a_reconstruction(outputs):
     assert names.sidecar(names.mask) == anat / "sub-01_rec-svr_desc-brain_mask.json"
     assert names.log_dir("20240101-1") == OUT / "sub-01" / "log" / "20240101-1"
     assert names.subject_page == OUT / "sub-01.html"
-    assert names.synth not in names.files()
+    assert names.slices == anat / "sub-01_rec-svr_desc-slices_pose.tsv"
+    assert names.synth not in names.files() and names.slices not in names.files()
 
 
 def test_names_of_a_newborn_session(outputs):
@@ -55,6 +56,8 @@ def test_names_of_a_newborn_session(outputs):
     assert names.log_dir("r") == OUT / "sub-01" / "ses-1" / "log" / "r"
     assert subject_page(OUT, "01", "1") == names.subject_page == OUT / "sub-01_ses-1.html"
     assert {names.synth, names.sidecar(names.synth)} == set(names.files(synth=True)) - set(names.files())
+    assert names.slices == anat / "sub-01_ses-1_mod-T1w_desc-slices_pose.tsv"
+    assert {names.slices, names.sidecar(names.slices)} == set(names.files(slices=True)) - set(names.files())
 
 
 def test_an_atlas_without_cohorts(outputs):

@@ -86,6 +86,27 @@ def test_converted_image_is_aligned_by_its_conversion_and_written_as_it_is(tmp_p
     assert workflow.get_node("brain").inputs.converted is converted
 
 
+@pytest.mark.parametrize("stack", [False, True])
+def test_of_a_stack_the_slices_have_the_last_word(tmp_path: Path, settings: Settings, stack: bool) -> None:
+    timing = {"SliceTiming": [0.0, 1.0], "SliceThickness": 3.0}
+    plan = replace(make_image(tmp_path, "01", suffix="T1w", masked=True), converted=True, timing=timing if stack else None)
+    workflow = init_image_wf(plan=plan, settings=settings)
+    edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
+    final = "slices" if stack else "refinement"
+    takers = {there for here, out, _, there in edges if (here, out) == (final, "out_pose")}
+    assert takers == {"quality", "resampling", "figure", "outputs"}
+    assert {there for here, out, _, there in edges if (here, out) == (final, "out_record")} == {"quality", "outputs"}
+    assert ("slices" in workflow.get_node("outputs").inputs.out_files) is stack
+    assert ("pose of each slice" in workflow.__desc__) is stack
+    if stack:
+        into = {(here, out, name) for here, out, name, there in edges if there == "slices"}
+        assert into == {
+            ("conversion", "out_file", "in_file"), ("mask", "out_mask", "in_mask"), ("refinement", "out_pose", "in_pose"),
+            ("refinement", "out_record", "in_record"),
+        }  # fmt: skip
+        assert workflow.get_node("slices").inputs.timing == timing
+
+
 def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path, settings: Settings) -> None:
     plan, chosen = make_image(tmp_path, "01"), replace(settings, init="search", random_seed=7, omp_nthreads=2)
     workflow = init_image_wf(plan=plan, settings=chosen)
