@@ -1,0 +1,101 @@
+"""The six raw stacks of one fetus, slice by slice and as volumes: how far their poses agree (``posepipe-tools bench stacks``).
+
+All lie in one scanner world, so poses of a still head would be equal; the head turned between two groups of stacks. Groups are found by
+the poses themselves: stacks that are joined by pairs less than :data:`JOINED` apart, by the volume path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bids import read_json
+from ..geometry import Rigid
+from ..imaging.mask import given_mask
+from ..imaging.volume import load_volume
+from ..plan import SLICE_KEYS
+from ..registration.deep import PoseNetworks
+from ..registration.initial import initial_pose
+from ..registration.refine import refine_pose
+from ..registration.target import Target
+from ..slices.align import StackAligner, StackAlignment
+from .classical import Case, cases
+
+JOINED = 10.0
+"""Pairs of stacks less than this apart, degrees, are of one position of the head."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealStack:
+    """One stack: its name and what the slice path made of it, the volume's pose among that."""
+
+    name: str
+    found: StackAlignment
+
+
+def real_stacks(data: Path, weights: Path | None = None) -> list[RealStack]:
+    """The stacks of ``data/ds-stacks`` with their drawn masks, one template for all (:mod:`posepipe.bench.classical`)."""
+    aligner, networks = StackAligner(weights), PoseNetworks(weights)
+    out = []
+    for case in cases(data, ("stacks",)):
+        out.append(RealStack(case.name, _aligned(case, aligner, networks)))
+        print(f"{case.name}: {out[-1].found.kept.reason}", flush=True)
+    return out
+
+
+def _aligned(case: Case, aligner: StackAligner, networks: PoseNetworks) -> StackAlignment:
+    assert case.mask is not None
+    image = load_volume(case.image)
+    mask = given_mask(load_volume(case.mask), image).volume
+    target = Target.load(case.template)
+    by_volume = refine_pose(image, mask, target, initial_pose(image, mask, target, networks=networks).pose, method="torch").pose
+    sidecar = case.image.with_name(case.image.name.replace(".nii.gz", ".json"))
+    known = read_json(sidecar) if sidecar.is_file() else {}
+    return aligner.align(image, mask, target, by_volume, {k: known[k] for k in SLICE_KEYS if k in known})
+
+
+def agreement(poses: Sequence[Rigid], groups: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Angles in degrees between all pairs of ``poses`` of one of the ``groups``, and between those of different ones."""
+    pairs = [(a.degrees_from(b), groups[i] == groups[j]) for i, a in enumerate(poses) for j, b in enumerate(poses) if i < j]
+    return np.array([d for d, same in pairs if same]), np.array([d for d, same in pairs if not same])
+
+
+def groups_of(poses: Sequence[Rigid]) -> list[int]:
+    """A number for each of ``poses``; equal where a chain of pairs less than :data:`JOINED` apart joins them.
+
+    >>> groups_of([Rigid.from_rotvec([0, 0, a], [0, 0, 0]) for a in (0.0, 0.1, 1.0, 0.2)])
+    [0, 0, 2, 0]
+    """
+    group = list(range(len(poses)))
+    for _ in poses:
+        for i, a in enumerate(poses):
+            for j, b in enumerate(poses):
+                if a.degrees_from(b) < JOINED:
+                    group[i] = group[j] = min(group[i], group[j])
+    return group
+
+
+def report(stacks: Sequence[RealStack]) -> str:
+    """Markdown: motion of each stack, and how far poses by volume, by slices and as kept agree."""
+    groups = groups_of([s.found.by_volume for s in stacks])
+    out = ["| stack | group | slices | outliers | motion ° (RMS) | slices from volume ° | kept | order |", "|" + "---|" * 8]
+    for s, group in zip(stacks, groups, strict=True):
+        about = s.found.about()
+        apart = s.found.by_slices.degrees_from(s.found.by_volume)
+        out.append(
+            f"| {s.name} | {group + 1} | {about['SlicesWithPose']} | {about['Outliers']} | {s.found.kept.motion:.1f} | {apart:.1f} "
+            f"| {s.found.kept.kept} | {about['SliceOrder']} |"
+        )
+    out.append("\nAngles between the poses of pairs of stacks, degrees: median (largest)\n")
+    out += ["| pose | within a group | between groups |", "|---|---|---|"]
+    for name in ("by_volume", "by_slices", "pose"):
+        within, between = agreement([getattr(s.found, name) for s in stacks], groups)
+        out.append(f"| {name.replace('_', ' ').replace('pose', 'as kept')} | {_median(within)} | {_median(between)} |")
+    return "\n".join(out)
+
+
+def _median(angles: np.ndarray) -> str:
+    return f"{np.median(angles):.1f} ({angles.max():.1f}), {len(angles)} pairs" if len(angles) else "no pair"
