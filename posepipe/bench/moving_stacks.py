@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..geometry import Rigid
-from ..slices.frames import MidsagittalPlane, twin_pose
+from ..slices.frames import twin_pose
 from ..slices.motion import LEVELS, simulate_stack
 from ..slices.points import SliceTarget
 from ..slices.stack import register_stack
@@ -35,7 +35,7 @@ def measured(brain: Brain, degrees: float, rng: np.random.Generator) -> Row:
     """Errors on one stack of ``brain`` that moves by ``degrees`` RMS, by name; degrees and mm."""
     target = SliceTarget(brain.target)
     center = target.center
-    plane = MidsagittalPlane.of(np.eye(3) if brain.target.to_canonical is None else brain.target.to_canonical, center)
+    plane = target.plane
     stack = simulate_stack(brain.volume, brain.mask, rng, degrees=degrees)
     pieces = [s for s in stack.slices if s.area > LEAST_MM2]
     truth = [stack.poses(brain.own)[s.index] for s in pieces]
