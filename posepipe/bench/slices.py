@@ -25,7 +25,7 @@ from ..slices.points import SliceTarget
 from ..training.slices import SliceRecipe
 from .classical import Case, atlas_cases
 from .moving_stacks import LEAST_MM2
-from .rows import PartFile
+from .rows import PartFile, read_rows
 from .slice_methods import OWN, Family, SliceContest, families, family_key, missing_networks
 from .slice_register import Brain, Cutter, development_cases, load_brain, slice_mm
 from .volume import volume_cases
@@ -143,13 +143,13 @@ def measure(
     case: Case, contest: SliceContest, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
 ) -> None:  # fmt: skip
     """Add to the ``parts`` of each family the rows of one brain, ``counts`` by sampling; those that are there are not made again."""
-    done = {(r["sampling"], r["trial"], r["method"]) for p in parts.values() for r in p.rows}
+    done = {f: {(r["sampling"], r["trial"], r["method"]) for r in p.rows} for f, p in parts.items()}
     ready: tuple[Brain, Cutter, SliceTarget] | None = None
     for name, count in counts.items():
         sampling = SAMPLINGS[name]
         able = [f for f in parts if sampling.slices == 1 or f.methods == OWN]
         for trial in range(count):
-            wanted = [f for f in able if any((name, str(trial), m) not in done for m in f.methods)]
+            wanted = [f for f in able if any((name, str(trial), m) not in done[f] for m in f.methods)]
             if not wanted:
                 continue
             brain, cutter, target = ready = ready or _ready(case)
@@ -161,7 +161,7 @@ def measure(
             }  # fmt: skip
             for family in wanted:
                 for method, found in contest.run(family, problem.pieces, target):
-                    if (name, str(trial), method) not in done:
+                    if (name, str(trial), method) not in done[family]:
                         errors = vars(judged(found.pose, problem, target))
                         parts[family].add({**about, "method": method, **errors, "seconds": found.seconds})
 
@@ -175,7 +175,16 @@ def _ready(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
 
 def part_path(folder: Path, case: Case, family: Family, weights: Path | None = None) -> Path:
     """Where the rows of one brain by one family are kept: other weights, other rows."""
-    return folder / "parts" / f"{case.group}_{case.name}_{family.name}_{family_key(family, weights)}.csv"
+    return folder / "parts" / f"{case.name}_{family.name}_{family_key(family, weights)}.csv"
+
+
+def read_parts(folder: Path, cases: Sequence[Case], some: Sequence[Family], weights: Path | None = None) -> list[dict[str, str]]:
+    """All rows of ``cases`` by the methods of ``some`` families, in the order of :data:`SAMPLINGS`, methods and cases."""
+    rows = []
+    for family in some:
+        found = read_rows(part_path(folder, case, family, weights) for case in cases)
+        rows += [r for m in family.methods for r in found if r["method"] == m]
+    return sorted(rows, key=lambda r: list(SAMPLINGS).index(r["sampling"]))
 
 
 def runnable(pose_networks: Sequence[str], weights: Path | None = None) -> tuple[tuple[Family, ...], dict[str, str]]:

@@ -39,10 +39,7 @@ def run(args: argparse.Namespace) -> int:
         counts = {name: (single if s.slices == 1 else slabs)[case.name] for name, s in bench.SAMPLINGS.items()}
         tasks.append((case, args.output, some, counts, args.seed, args.weights))
     run_all(bench.run_task, tasks, args.jobs)
-    parts = [bench.part_path(args.output, case, family, args.weights) for family in some for case in cases]
-    found = slice_tables.with_bins(rows.read_rows(parts))
-    order = [m for f in some for m in f.methods]
-    found.sort(key=lambda r: (list(bench.SAMPLINGS).index(r["sampling"]), order.index(r["method"])))
+    found = slice_tables.with_bins(bench.read_parts(args.output, cases, some, args.weights))
     rows.write_rows(args.output / "slice.csv", found)
     measured = [slice_tables.SliceRow.of(r) for r in found]
     slice_plots.plot_all(measured, args.output)
