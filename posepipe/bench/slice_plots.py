@@ -58,6 +58,8 @@ def _errors(found: dict[str, list[SliceRow]], output: Path) -> Path:
             for i, method in enumerate(methods):
                 values = [[getattr(r, f"{prefix}degrees") for r in rows if (r.method, r.bin) == (method, b)] for b in range(BINS)]
                 there = [b for b, v in enumerate(values) if v]
+                if not there:
+                    continue
                 boxes = axes.boxplot(
                     [values[b] for b in there], positions=[b + (i - (len(methods) - 1) / 2) * width for b in there],
                     widths=0.9 * width, whis=(5, 95), sym="", patch_artist=True, manage_ticks=False, medianprops={"color": "black"},
