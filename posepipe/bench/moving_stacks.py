@@ -8,12 +8,13 @@ The rows of development also fit the model of a slice's confidence.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..geometry.so3 import Array
 from ..registration.confidence import ConfidenceModel
@@ -23,9 +24,11 @@ from ..registration.refine import refine_pose
 from ..slices.align import WITHIN_DEGREES, align_stack
 from ..slices.motion import LEVELS, MovingStack, simulate_stack
 from ..slices.network import SliceNetwork
+from .classical import Case
 from .logistic import auroc, fit_logistic, out_of_fold, threshold
+from .methods import networks_key
 from .rows import PartFile
-from .slice_register import Brain, slice_mm
+from .slice_register import Brain, load_brain, slice_mm
 
 LOST_DEGREES = 15.0
 FEATURES = ("ncc", "below", "apart", "network", "stray", "expected_error")
@@ -137,15 +140,15 @@ def _share(hits: Array) -> str:
     return f"{int(hits.sum())} of {len(hits)}" if len(hits) else "–"
 
 
-def run_task(task: tuple[Brain, Path, int, int, Path | None]) -> None:
-    """One brain, in a process of its own: brain, file of rows, trials, seed, weights."""
-    import torch
-
+def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
+    """One brain, in a process of its own: case, folder, trials, seed, weights."""
+    case, folder, trials, seed, weights = task
     torch.set_num_threads(1)
-    brain, path, trials, seed, weights = task
-    measure(brain, SliceNetwork(weights), PoseNetworks(weights), PartFile(path), trials=trials, seed=seed)
+    network = SliceNetwork(weights)
+    part = PartFile(part_path(folder, case, network.sha256))
+    measure(load_brain(case), network, PoseNetworks(weights), part, trials=trials, seed=seed)
 
 
-def part_paths(folder: Path, names: Iterable[str], network: str) -> dict[str, Path]:
-    """Brain → where its rows are kept: another network (its SHA-256), other rows."""
-    return {name: folder / "parts" / f"{name}_{network[:12]}.csv" for name in names}
+def part_path(folder: Path, case: Case, weights: Mapping[str, str]) -> Path:
+    """Where the rows of one brain are kept: other networks, other rows."""
+    return folder / "parts" / f"{case.name}_{networks_key(weights)}.csv"

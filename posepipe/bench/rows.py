@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_KINDS: dict[str, Callable[[str], object]] = {
+    "str": str, "int": int, "float": float, "float | None": lambda text: float(text) if text else None
+}  # fmt: skip
 
 
 class PartFile:
@@ -50,3 +56,8 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
+
+
+def typed(cls: type[T], row: dict[str, str]) -> T:
+    """A line of a CSV as the dataclass ``cls``, whose fields are text, whole numbers, numbers, or numbers that may be empty."""
+    return cls(**{f.name: _KINDS[str(f.type)](row[f.name]) for f in fields(cls)})  # type: ignore[arg-type]

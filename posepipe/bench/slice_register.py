@@ -11,24 +11,26 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..atlas import AtlasLibrary
+from ..errors import UsageError
 from ..geometry import Rigid, random_rotations, so3
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
+from ..models.slices import MIDDLE
 from ..registration.comparison import Comparison
 from ..registration.target import Target
 from ..slices.frames import Slice, SliceGrid
 from ..slices.points import SliceBatch, SliceTarget
 from ..slices.register import SVROptions, register_slices
 from ..slices.scanner import SliceScanner
-from .classical import canonical_pose
+from .classical import Case, canonical_pose, cases
 
 STARTS = (5.0, 10.0, 15.0, 20.0, 30.0)
 MM_PER_DEGREE = 0.4
@@ -36,6 +38,11 @@ MM_PER_DEGREE = 0.4
 NEWBORNS = tuple(f"sub-A{i:02d}" for i in range(1, 13))
 """May be trained on; A13–A16 and f234 are kept for testing."""
 WEEKS = tuple(str(w) for w in range(23, 38, 2))
+PIXEL = 1.1
+"""Edge of a pixel, mm: the middle of METHODS §4's 1.0–1.2 mm."""
+ROOM_MM = 10.0
+"""From the brain's edge to that of a slice's pixels, mm: more than registration looks beyond a mask
+(:data:`posepipe.slices.points.MARGIN_MM`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,48 +57,78 @@ class Brain:
     own: Rigid
 
 
-def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
-    """The brains of the module's summary, one at a time, or those ``only`` of some names (``sub-A04``, ``CRL+27``)."""
+def development_cases(data: Path) -> list[Case]:
+    """The brains of the module's summary."""
     library = AtlasLibrary([data / "atlases"])
-    ages = dict(line.split("\t")[:2] for line in (data / "ds-neonates/participants.tsv").read_text().splitlines()[1:])
-    for subject in NEWBORNS:
-        if only and subject not in only:
-            continue
-        volume = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_T2w.nii.gz")
-        target = Target.load(library.template("Serag", ages[subject], "T2w"))
-        yield _placed(subject, "newborns on Serag", volume, nonzero_mask(volume).volume, target, Rigid.identity())
-    for week in WEEKS:
-        if only and f"CRL+{week}" not in only:
-            continue
-        subject_template, template = library.template("CRL", week, "T2w"), library.template("CHN", week, "T2w")
-        volume = load_volume(subject_template.image)
-        mask = given_mask(load_volume(subject_template.mask or subject_template.image), volume).volume
-        own = canonical_pose(template, subject_template)
-        yield _placed(f"CRL+{week}", "CRL on CHN", volume, mask, Target.load(template), own)
-
-
-def _placed(name: str, group: str, volume: Volume, mask: Volume, target: Target, own: Rigid) -> Brain:
-    compare = Comparison.of(volume, mask, target)
-    start = Rigid.about(own.rotation, target.brain.center, compare.brain.center)
-    return Brain(name, group, volume, mask, target, compare.refined(start))
-
-
-def random_slices(brain: Brain, n: int, rng: np.random.Generator, *, pixel: float = 1.1, thickness: float = 3.0) -> list[Slice]:
-    """``n`` slices of any orientation through the middle 66 % of ``brain``, in its own world."""
-    m = moments(brain.mask.with_data(brain.mask.data > 0))
-    inside = np.argwhere(brain.mask.data > 0)[::11] @ brain.mask.affine[:3, :3].T + brain.mask.affine[:3, 3] - m.center
-    scanner = SliceScanner(brain.volume, brain.mask, pixel)
     out = []
-    for axes in random_rotations(n, rng):
-        along = inside @ axes
-        low, high = along.min(0) - 10, along.max(0) + 10
-        middle = (low[2] + high[2]) / 2
-        offset = middle + 0.33 * (high[2] - low[2] - 20) * rng.uniform(-1, 1)
+    for case in cases(data, ("newborn-T2w",)):
+        name = case.name.rpartition("-")[0]
+        if name in NEWBORNS:
+            out.append(replace(case, name=name, group="newborns on Serag"))
+    for week in WEEKS:
+        subject, template = library.template("CRL", week, "T2w"), library.template("CHN", week, "T2w")
+        own = canonical_pose(template, subject)
+        out.append(Case(f"CRL+{week}", "CRL on CHN", subject.image, subject.mask or subject.image, template, own))
+    return out
+
+
+def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
+    """The brains of :func:`development_cases`, one at a time, or those ``only`` of some names (``sub-A04``, ``CRL+27``)."""
+    for case in development_cases(data):
+        if not only or case.name in only:
+            yield load_brain(case)
+
+
+def load_brain(case: Case) -> Brain:
+    """The brain of ``case``, with the pose that its whole volume is registered with from the case's own.
+
+    Raises :class:`~posepipe.errors.UsageError` for a case without one.
+    """
+    if case.own is None:
+        msg = f"{case.name}: its pose is not known, so nothing can be measured on it"
+        raise UsageError(msg)
+    volume = load_volume(case.image)
+    mask = (nonzero_mask(volume) if case.mask is None else given_mask(load_volume(case.mask), volume)).volume
+    target = Target.load(case.template)
+    compare = Comparison.of(volume, mask, target)
+    start = Rigid.about(case.own.rotation, target.brain.center, compare.brain.center)
+    return Brain(case.name, case.group, volume, mask, target, compare.refined(start))
+
+
+class Cutter:
+    """Cuts slices of ``brain``, which lies still in its own world, with pixels of ``pixel`` mm."""
+
+    def __init__(self, brain: Brain, pixel: float = PIXEL) -> None:
+        inside = brain.mask.data > 0
+        self.center = moments(brain.mask.with_data(inside)).center
+        self._inside = np.argwhere(inside)[::11] @ brain.mask.affine[:3, :3].T + brain.mask.affine[:3, 3] - self.center
+        self._scanner, self._pixel = SliceScanner(brain.volume, brain.mask, pixel), pixel
+
+    def extent(self, normal: np.ndarray) -> tuple[float, float]:
+        """From where to where the brain reaches along the unit vector ``normal`` (3,), mm from its centre."""
+        along = self._inside @ normal
+        return float(along.min()), float(along.max())
+
+    def cut(self, axes: np.ndarray, offset: float, thickness: float, *, index: int = 0, step: float | None = None) -> Slice:
+        """The slice whose frame has the columns of ``axes`` (3, 3, proper), ``offset`` mm from the brain's centre along the third.
+
+        ``thickness`` in mm; ``index`` is its number in a stack whose slices are ``step`` mm apart (default: the thickness).
+        """
+        along = self._inside @ axes[:, :2]
+        low, high = along.min(0) - ROOM_MM, along.max(0) + ROOM_MM
         affine = np.eye(4)
-        affine[:3, :3] = axes * [pixel, pixel, thickness]
-        affine[:3, 3] = m.center + axes @ [low[0], low[1], offset]
-        shape = [int((h - lo) / pixel) + 1 for lo, h in zip(low[:2], high[:2], strict=True)]
-        out.append(scanner.acquire(SliceGrid((shape[0], shape[1]), affine, thickness), Rigid.identity()))
+        affine[:3, :3] = axes * [self._pixel, self._pixel, step or thickness]
+        affine[:3, 3] = self.center + axes @ [low[0], low[1], offset]
+        shape = [int((h - lo) / self._pixel) + 1 for lo, h in zip(low, high, strict=True)]
+        return self._scanner.acquire(SliceGrid((shape[0], shape[1]), affine, thickness), Rigid.identity(), index)
+
+
+def random_slices(brain: Brain, n: int, rng: np.random.Generator, *, pixel: float = PIXEL, thickness: float = 3.0) -> list[Slice]:
+    """``n`` slices of any orientation through the middle 66 % of ``brain``, in its own world."""
+    cutter, out = Cutter(brain, pixel), []
+    for axes in random_rotations(n, rng):
+        low, high = cutter.extent(axes[:, 2])
+        out.append(cutter.cut(axes, (low + high) / 2 + MIDDLE / 2 * (high - low) * rng.uniform(-1, 1), thickness))
     return out
 
 

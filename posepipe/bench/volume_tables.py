@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..geometry.so3 import Array
 from .problems import LAST_BINS
+from .rows import typed
 
 LOST_DEGREES = 15.0
 DRAWS = 2000
@@ -35,9 +36,7 @@ class Row:
     @classmethod
     def of(cls, row: dict[str, str]) -> Row:
         """From a line of the CSV."""
-        kinds: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
-        kinds["float | None"] = lambda text: float(text) if text else None
-        return cls(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(cls)})  # type: ignore[arg-type]
+        return typed(cls, row)
 
     @property
     def lost(self) -> bool:
@@ -49,24 +48,24 @@ def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
     """Markdown, a table a group: mean ± sd in each bin, and over the six bins together the rest; ``missing`` methods get a plain line."""
     out = []
     heads = " | ".join(f"{low}–{high}°" for low, high in LAST_BINS)
-    for group in _unique(r.group for r in rows):
+    for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]
         draws = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
         out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {draws} draw(s) a bin each; degrees, mean ± sd\n"]
         out += [f"| method | {heads} | all (95 % by subject) | median | p95 | > 10° | > 15° | > 30° | mm | s |", "|" + "---|" * 16]
-        for method in _unique(r.method for r in mine):
+        for method in unique(r.method for r in mine):
             out.append(_line(method, [r for r in mine if r.method == method]))
         out += [f"| {method} | {'– | ' * 14}not run: no {network} in these weights |" for method, network in (missing or {}).items()]
     return "\n".join(out)
 
 
 def _line(method: str, mine: list[Row]) -> str:
-    cells = [_mean_sd([r.degrees for r in mine if r.bin == b]) for b in range(len(LAST_BINS))]
+    cells = [mean_sd([r.degrees for r in mine if r.bin == b]) for b in range(len(LAST_BINS))]
     # the extra draws of the last bin would count twice
     even = [r for r in mine if r.bin < 6] or mine
     degrees = np.array([r.degrees for r in even])
     low, high = by_subject(even)
-    spread = f"{_mean_sd(degrees)} ({low:.2f}–{high:.2f})" if np.isfinite(low) else _mean_sd(degrees)
+    spread = f"{mean_sd(degrees)} ({low:.2f}–{high:.2f})" if np.isfinite(low) else mean_sd(degrees)
     shares = " | ".join(f"{100 * np.mean(degrees > limit):.1f} %" for limit in (10, 15, 30))
     mm, seconds = np.mean([r.mm for r in even]), np.median([r.seconds for r in even])
     quantiles = f"{np.median(degrees):.2f} | {np.quantile(degrees, 0.95):.2f}"
@@ -75,12 +74,17 @@ def _line(method: str, mine: list[Row]) -> str:
 
 def by_subject(rows: list[Row], *, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean error when subjects, not poses, are drawn again; NaN for one subject."""
-    names = _unique(r.name for r in rows)
-    if len(names) < 2:
+    return bootstrap([r.name for r in rows], [r.degrees for r in rows], seed=seed)
+
+
+def bootstrap(names: Sequence[str], values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of ``values`` (n) when the subjects called ``names`` (n), not values, are drawn again; NaN for one."""
+    subjects = unique(names)
+    if len(subjects) < 2:
         return float("nan"), float("nan")
-    sums = np.array([sum(r.degrees for r in rows if r.name == n) for n in names])
-    counts = np.array([sum(r.name == n for r in rows) for n in names])
-    pick = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
+    sums = np.array([sum(v for v, n in zip(values, names, strict=True) if n == s) for s in subjects])
+    counts = np.array([names.count(s) for s in subjects])
+    pick = np.random.default_rng(seed).integers(len(subjects), size=(DRAWS, len(subjects)))
     means = sums[pick].sum(1) / counts[pick].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
@@ -88,12 +92,12 @@ def by_subject(rows: list[Row], *, seed: int = 0) -> tuple[float, float]:
 def table_by_damage(rows: list[Row]) -> str:
     """Markdown, a table a group: share within 15° and median error of each method under each damage."""
     out = []
-    for group in _unique(r.group for r in rows):
+    for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]
-        methods = _unique(r.method for r in mine)
+        methods = unique(r.method for r in mine)
         title = f"\n**{group}**: {len({r.name for r in mine})} image(s); within 15° (median of degrees)\n"
         out += [title, f"| damage | poses | {' | '.join(methods)} |", "|" + "---|" * (2 + len(methods))]
-        for damage in (*_unique(r.damage for r in mine), "all together"):
+        for damage in (*unique(r.damage for r in mine), "all together"):
             these = [r for r in mine if damage in (r.damage, "all together")]
             cells = [_within([r for r in these if r.method == m]) for m in methods]
             out.append(f"| {damage} | {len({(r.name, r.damage, r.trial) for r in these})} | {' | '.join(cells)} |")
@@ -104,7 +108,7 @@ def table_of_flags(rows: list[Row]) -> str:
     """Markdown: of each method's failures the share flagged ``review`` or ``fail``, and of its right poses the share flagged for nothing,
     by the verdict as a whole; and how many poses had a confidence at all."""
     out = ["\n| method | damage | lost | flagged | right | false alarms | with confidence |", "|" + "---|" * 7]
-    for method in _unique(r.method for r in rows):
+    for method in unique(r.method for r in rows):
         for damage, mine in (("none", [r for r in rows if r.damage == "none"]), ("some", [r for r in rows if r.damage != "none"])):
             these = [r for r in mine if r.method == method]
             if these:
@@ -117,11 +121,11 @@ def table_of_flags(rows: list[Row]) -> str:
 
 def table_by_age(rows: list[Row]) -> str:
     """Markdown: mean error by group, weeks and method (the paper's Figure 7 in figures)."""
-    methods = _unique(r.method for r in rows)
+    methods = unique(r.method for r in rows)
     out = [f"\n| group | weeks | {' | '.join(methods)} |", "|" + "---|" * (2 + len(methods))]
     for group, weeks in sorted({(r.group, r.weeks) for r in rows}):
         mine = [r for r in rows if (r.group, r.weeks) == (group, weeks) and r.bin < 6]
-        out.append(f"| {group} | {weeks:g} | {' | '.join(_mean_sd([r.degrees for r in mine if r.method == m]) for m in methods)} |")
+        out.append(f"| {group} | {weeks:g} | {' | '.join(mean_sd([r.degrees for r in mine if r.method == m]) for m in methods)} |")
     return "\n".join(out)
 
 
@@ -135,9 +139,11 @@ def _flagged(rows: list[Row]) -> str:
     return f"{sum(r.qc != 'pass' for r in rows)} ({100 * np.mean([r.qc != 'pass' for r in rows]):.1f} %)" if rows else "–"
 
 
-def _mean_sd(values: list[float] | Array) -> str:
+def mean_sd(values: Sequence[float] | Array) -> str:
+    """``mean ± standard deviation``, a dash without values."""
     return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if len(values) else "–"
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def unique(values: Iterable[str]) -> list[str]:
+    """Each of ``values`` once, in the order of their first places."""
     return list(dict.fromkeys(values))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_masks
+from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_masks, bench_slice
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -22,6 +22,8 @@ def add_arguments(subparsers: Any) -> None:
     bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and as they are"))
     bench_decisions.add_precision(tables.add_parser("precision", help="the same decisions in every precision and on every processor"))
     bench_decisions.add_negative(tables.add_parser("negative", help="images without a fetal or newborn brain, by every initial pose"))
+    bench_slice.add_arguments(tables.add_parser("slice", help="single slices, as in the paper, and slabs of neighbouring slices"))
+    bench_slice.add_stacks(tables.add_parser("stacks", help="moving stacks slice by slice and as volumes, and the six raw stacks"))
     bench_masks.add_arguments(tables.add_parser("masks", help="brain masks by network, and poses without a mask given"))
 
 
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         "volume": bench_deep.volume,
         "calibration": bench_deep.calibration,
         "age": bench_age.run,
+        "slice": bench_slice.run,
+        "stacks": bench_slice.stacks,
         "masks": bench_masks.run,
         "precision": bench_decisions.precision,
         "negative": bench_decisions.negative,

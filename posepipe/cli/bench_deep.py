@@ -15,7 +15,7 @@ CONFIDENCE_GROUPS = ("validation", "train")
 
 def add_volume(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench volume``."""
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--groups", nargs="+", choices=VOLUME_GROUPS, default=["fetus", "newborn-T2w"], help="which brains")
     parser.add_argument("--left-out", metavar="ATLAS", help="of the templates all of this atlas alone, which --weights never saw")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: those of the table; an unknown name lists them")
@@ -27,7 +27,7 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench calibration``."""
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument(
         "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
         help="brains kept for validation; newborns that the networks were trained on",
@@ -36,7 +36,8 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--install", action="store_true", help="also write it into the package, or beside --weights")
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that tables with networks share."""
     parser.add_argument("data", type=Path, help="folder with atlases/, ds-fetal and ds-neonates")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
@@ -64,9 +65,9 @@ def volume(args: argparse.Namespace) -> int:
     for method, network in missing.items():
         print(f"{method}: not run, there is no {network} in these weights", flush=True)
     chosen = tuple(m for m in chosen if m not in missing)
-    cases = _named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
+    cases = named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
     tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in damages for case in cases]
-    _all(bench.run_task, tasks, args.jobs)
+    run_all(bench.run_task, tasks, args.jobs)
     weights = hashes(POSE_NETWORKS, args.weights)
     found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in damages for case in cases)
     rows.write_rows(args.output / "volume.csv", found)
@@ -76,7 +77,7 @@ def volume(args: argparse.Namespace) -> int:
     if damages == ["none"]:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
-    return _told("\n".join([*parts, volume_tables.table_of_flags(measured)]), args.output / "volume.md")
+    return told("\n".join([*parts, volume_tables.table_of_flags(measured)]), args.output / "volume.md")
 
 
 def calibration(args: argparse.Namespace) -> int:
@@ -86,9 +87,9 @@ def calibration(args: argparse.Namespace) -> int:
     from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
     from ..registration.calibration import NAME, PACKAGED, Calibration, load_calibration, write_calibration
 
-    cases = _named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
+    cases = named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
     tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]
-    _all(bench.run_task, tasks, args.jobs)
+    run_all(bench.run_task, tasks, args.jobs)
     weights = hashes(POSE_NETWORKS, args.weights)
     found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
     rows.write_rows(args.output / "confidence.csv", found)
@@ -102,16 +103,19 @@ def calibration(args: argparse.Namespace) -> int:
     before = load_calibration(args.weights)
     least, least_made = sureness.least_likeness(places.rows, None if before.others(all_weights) else before.likeness.least)
     made = {"likeness": least_made, "sureness": sure_made, "confidence": fit.made}
-    after = Calibration(all_weights, replace(before.likeness, least=least), sure, fit.model, made)
+    kept = {name: sha256 for name, sha256 in before.weights.items() if name not in all_weights}
+    made = {**before.made, **made}
+    after = Calibration({**kept, **all_weights}, replace(before.likeness, least=least), sure, fit.model, made, before.slices)
     write_calibration(after, args.output / NAME)
     bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
         write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
     parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Likeness: {least_made}; least {dict(least)}.", fit.report())
-    return _told("\n\n".join(parts), args.output / "calibration.md")
+    return told("\n\n".join(parts), args.output / "calibration.md")
 
 
-def _named(cases: list[Any], names: list[str] | None) -> list[Any]:
+def named(cases: list[Any], names: list[str] | None) -> list[Any]:
+    """The ``cases`` whose name starts with one of ``names``; raises :class:`~posepipe.errors.UsageError` where none does."""
     from ..errors import UsageError
 
     chosen = [c for c in cases if not names or c.name.startswith(tuple(names))]
@@ -121,7 +125,7 @@ def _named(cases: list[Any], names: list[str] | None) -> list[Any]:
     return chosen
 
 
-def _all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
+def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
     """Each task once, ``jobs`` at a time."""
     import multiprocessing
 
@@ -136,7 +140,8 @@ def _all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
             continue
 
 
-def _told(text: str, output: Path) -> int:
+def told(text: str, output: Path) -> int:
+    """Print ``text``, write it to ``output``, and end well."""
     output.write_text(text.strip() + "\n", encoding="utf-8")
     print(text)
     return 0

@@ -20,6 +20,10 @@ NUMBERS = 30
 """Slices that the middle of a brain is counted in (Salehi et al. 2018, §3.1)."""
 MIDDLE = 0.66
 """Share of the brain's extent along the slice's normal that those slices cover."""
+EXTENT_CELLS = 20
+"""Cells along each axis of the cube that reaches :data:`~posepipe.models.coordinates.HALF_SIDE` radii either way of the brain's centre.
+A brain's extent for :func:`slice_offset` reaches from the first to the last centre of those that are more than half brain. What networks
+were trained with (:mod:`posepipe.training.slices`) is what their numbers mean: another grid moves the outermost slices by 0.05 radii."""
 RESNET = (64, 128, 256, 512)
 _HALVINGS = 32
 

@@ -21,7 +21,7 @@ from ..registration.refine import Refined, refine_pose
 from ..registration.target import Target
 from ..settings import BY_SLICES
 from .acquisition import Acquisition, from_sidecar, guessed, guessed_from_poses
-from .frames import MidsagittalPlane, Slice, slice_axis, slices_of
+from .frames import Slice, slice_axis, slices_of
 from .fuse import fuse
 from .network import SliceNetwork, SlicePose
 from .points import SliceBatch, SliceTarget
@@ -151,13 +151,12 @@ def align_stack(
         none = tuple(SliceRow(s.index, None, float(acquisition.times[s.index])) for s in slices)
         return StackAlignment(none, KeptPose(by_volume, "volume", why, {}, 0.0), by_volume, by_volume, acquisition, network.sha256)
     ready = SliceTarget(target)
-    plane = MidsagittalPlane.of(np.eye(3) if target.to_canonical is None else target.to_canonical, ready.center)
     batch = SliceBatch(pieces, target.brain.image.device)
-    proposed = network.poses(batch, ready, plane)
+    proposed = network.poses(batch, ready, ready.plane)
     starts, trust = [p.pose for p in proposed], np.array([1 / p.expected_error for p in proposed])
     if acquisition.source == "guessed" and "SliceTiming" not in sidecar:
         acquisition = _guessed(len(slices), pieces, proposed, trust, ready, acquisition)
-    found = register_stack(pieces, ready, starts, plane, acquisition, weights=trust, guess=by_volume, batch=batch)
+    found = register_stack(pieces, ready, starts, ready.plane, acquisition, weights=trust, guess=by_volume, batch=batch)
     kept = KeptPose.of(batch, ready, found, by_volume)
     features = slice_features(found, proposed)
     confidences = [None if model is None else model.probability(f) for f in features]

@@ -8,7 +8,7 @@ numbers. A slice's pose in its frame is the map atlas → (u, v, w).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,6 +95,10 @@ class SliceGrid:
         """``pose`` (atlas → slice frame) as the map atlas → RAS."""
         return self.to_world @ pose
 
+    def moved(self, motion: Rigid) -> SliceGrid:
+        """The same grid after ``motion`` (RAS mm → RAS mm), which carries points; a pose becomes ``motion @ pose``."""
+        return SliceGrid(self.shape, motion.matrix @ self.affine, self.thickness)
+
     def corners(self) -> Array:
         """Centres of the four corner pixels (4, 3), RAS mm."""
         return self.points[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -119,6 +123,10 @@ class Slice:
         """Area of the mask, mm²."""
         u, v = self.grid.spacing
         return float(self.mask.sum()) * u * v
+
+    def moved(self, motion: Rigid) -> Slice:
+        """The same pixels on :meth:`SliceGrid.moved`."""
+        return replace(self, grid=self.grid.moved(motion))
 
     @cached_property
     def mask_center(self) -> Array:

@@ -77,11 +77,9 @@ class SliceNetwork:
         :class:`~posepipe.errors.MaskError` for a slice whose mask is empty.
         """
         batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, self.device)
-        to_canonical = target.target.to_canonical
-        turn = np.eye(3) if to_canonical is None else np.asarray(to_canonical, dtype=float)
-        radius = target.target.brain.radius
+        turn, radius = target.to_canonical, target.target.brain.radius
         middle = np.stack([mask_middle(s) for s in batch.slices]) if centers is None else np.asarray(centers, dtype=float)
-        crops = batch.crops(tensor(middle, self.device), torch.full((len(batch),), HALF_SIDE * radius, device=self.device), self._size)
+        crops = squares(batch, middle, radius, self._size)
         seen = sampled(crops) if masked else standardised(crops[:, :1], torch.ones_like(crops[:, 1:]))
         rotation, shift, field = self._answered(seen)
         probability = torch.sigmoid(field.foreground).flatten(1)
@@ -116,6 +114,13 @@ class SliceNetwork:
             found = field.solve()
         rotation = so3.project(found.rotation.double().cpu().numpy())
         return rotation, found.translation.double().cpu().numpy(), field
+
+
+def squares(batch: SliceBatch, middle: Array, radius: float, side: int) -> Tensor:
+    """What networks see (n, 2, side, side) of slices: image times mask, and mask, about ``middle`` (n, 2) mm along û, v̂ from the slice
+    frames' origins, as far as brains of ``radius`` mm reach."""
+    half = torch.full((len(batch),), HALF_SIDE * radius, device=batch.device)
+    return batch.crops(tensor(middle, batch.device), half, side)
 
 
 def mask_middle(piece: Slice) -> Array:

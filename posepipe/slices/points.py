@@ -18,9 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MaskError
-from ..imaging.sampling import smooth, tensor
+from ..geometry.so3 import Array
+from ..imaging.sampling import sample, smooth, tensor
+from ..models.coordinates import cube_points, grid_points
+from ..models.slices import EXTENT_CELLS
 from ..registration.target import Target
-from .frames import Slice
+from .frames import MidsagittalPlane, Slice
 
 LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
 """Blur (standard deviation, mm) and distance of pixels (mm) of each level, coarse to fine. A brain is 60–150 mm long, the template's grid
@@ -61,6 +64,29 @@ class SliceTarget:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.center = np.asarray(target.brain.center, dtype=float)
+
+    @property
+    def to_canonical(self) -> Array:
+        """Rotation (3, 3) that turns the atlas upright; the identity where none is known."""
+        known = self.target.to_canonical
+        return np.eye(3) if known is None else np.asarray(known, dtype=float)
+
+    @property
+    def plane(self) -> MidsagittalPlane:
+        """The plane about which its brain is nearly symmetric."""
+        return MidsagittalPlane.of(self.to_canonical, self.center)
+
+    @cached_property
+    def cells(self) -> Array:
+        """Canonical places (n, 3), in brain radii, by which networks' slice numbers measure its brain
+        (:data:`~posepipe.models.slices.EXTENT_CELLS`)."""
+        brain = self.target.brain
+        device = brain.image.device
+        side = 2 * EXTENT_CELLS
+        world = brain.radius * cube_points(side, device=device) @ tensor(self.to_canonical, device) + tensor(self.center, device)
+        share = F.avg_pool3d(sample(brain.mask[None], brain.world_to_voxel, world).reshape(1, side, side, side), 2)
+        places: Array = grid_points(EXTENT_CELLS, 3).double().numpy()
+        return places[(share.flatten() > 0.5).cpu().numpy()]
 
     @cached_property
     def levels(self) -> tuple[TemplateLevel, ...]:

@@ -19,7 +19,7 @@ from ..geometry.so3 import Array
 from ..models.coordinates import grid_points
 from ..models.inputs import outlined, standardised
 from ..models.losses import rotation_loss
-from ..models.slices import MIDDLE, SliceField, slice_number, slice_points
+from ..models.slices import EXTENT_CELLS, MIDDLE, SliceField, slice_number, slice_points
 from ..models.twin import twin, twin_distance
 from .coordinates import surprise
 from .damage import Damage
@@ -34,7 +34,6 @@ PLANES = 3
 """Planes that the profile of a slice is sampled at."""
 NUMBER_WEIGHT = 0.01
 """Of the squared error of the slice number beside the rotation's loss (the paper's text gives none): ten slices count as a radian."""
-_CELLS = 20
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,9 @@ class SliceSynthesis(Synthesis):
 
     def __init__(self, sources: Sources, recipe: SliceRecipe, **options: Any) -> None:
         super().__init__(sources, recipe, **options)
-        inside = F.avg_pool3d(self._masks[:, None].float() / 255, SIDE // _CELLS).flatten(1) > 0.5
+        inside = F.avg_pool3d(self._masks[:, None].float() / 255, SIDE // EXTENT_CELLS).flatten(1) > 0.5
         some = inside.any(0)
-        self._points, self._inside = grid_points(_CELLS, 3, device=self._device)[some], inside[:, some]
+        self._points, self._inside = grid_points(EXTENT_CELLS, 3, device=self._device)[some], inside[:, some]
 
     def batch(self, n: int) -> SliceBatch:
         """``n`` new slices."""

@@ -1,0 +1,202 @@
+"""The paper's Table 1 for single slices, and slabs of neighbouring slices: which method finds the pose of a slice (docs/bench.md).
+
+Slices are cut from brains kept for testing, whose pose by the whole volume is the truth; every method sees the same slices, each alone.
+Masks are known. The rotation of a slice is R of ``u = s R x + t``, from the canonical brain to the slice frame (DESIGN §2,
+:mod:`posepipe.slices.frames`); its third row is the slice's normal in the brain. The world of a slice is its own slice frame, so that its
+header says nothing of the brain: a method that begins with the header's orientation begins off by the rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import MaskError
+from ..geometry import Rigid, random_rotations, so3
+from ..geometry.so3 import Array
+from ..models.slices import NUMBERS, slice_offset
+from ..models.twin import twin
+from ..slices.align import LEAST_MM2
+from ..slices.frames import Slice, twin_degrees, twin_pose
+from ..slices.points import SliceTarget
+from ..training.slices import SliceRecipe
+from .classical import Case, atlas_cases
+from .rows import PartFile, read_rows
+from .slice_methods import OWN, Family, SliceContest, families, family_key, missing_networks
+from .slice_register import Brain, Cutter, development_cases, load_brain, slice_mm
+from .volume import volume_cases
+
+STEP_MM = 4.0
+"""From slice to slice of a slab, mm: METHODS §4's first trial of neighbouring slices."""
+THICKNESS = SliceRecipe.thickness
+"""Full width at half maximum of slices, mm, drawn evenly: the range that networks are trained with."""
+TRIES = 100
+"""Slices drawn for one with at least :data:`~posepipe.slices.align.LEAST_MM2` of brain; nearly always the first has it."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """``slices`` parallel ones at a time, :data:`STEP_MM` apart, of orientations from all of SO(3), or with ``half`` from the half with
+    R₃₃ ≥ 0, and then with whole slice numbers (Salehi et al. 2018, §3.1)."""
+
+    name: str
+    slices: int = 1
+    half: bool = False
+
+
+SAMPLINGS = {s.name: s for s in (Sampling("paper", half=True), Sampling("all"), Sampling("slab-3", 3), Sampling("slab-5", 5))}
+
+
+@dataclass(frozen=True, eq=False)
+class SliceProblem:
+    """``pieces`` of a head that lies still at ``truth`` (atlas → image, RAS mm), in order; ``middle`` is the one that errors are of.
+
+    The image's world is the slice frame of ``middle``. ``rotation`` (3, 3) is canonical → slice frame; ``number`` (0 to 29) its place along
+    its normal.
+    """
+
+    pieces: tuple[Slice, ...]
+    middle: Slice
+    truth: Rigid
+    rotation: Array
+    number: float
+
+    @property
+    def angle(self) -> float:
+        """Rotation angle of the slice, degrees."""
+        return float(np.degrees(so3.geodesic_distance(self.rotation, np.eye(3))))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Errors of a pose of a slice: ``degrees`` and ``mm`` (mean over the corners of the mask's box) to the truth; ``nearer_degrees`` and
+    ``nearer_mm`` to whichever of the truth and its twin is nearer in each; ``right_twin``: whether the corners are nearer to the truth's.
+    """
+
+    degrees: float
+    mm: float
+    nearer_degrees: float
+    nearer_mm: float
+    right_twin: int
+
+
+def slice_cases(data: Path, groups: Sequence[str]) -> list[Case]:
+    """Brains to test on: the fetus and the newborns that the split keeps for testing, and CHN's cohorts on CRL's of the same week.
+
+    ``development`` instead gives those of :mod:`posepipe.bench.slice_register`.
+    """
+    out = volume_cases(data, tuple(g for g in groups if g in {"fetus", "newborn-T2w"}))
+    if "CHN" in groups:
+        out += [replace(c, group="CHN") for c in atlas_cases(data, "CHN")]
+    if "development" in groups:
+        out += development_cases(data)
+    return out
+
+
+def trials(cases: Sequence[Case], wanted: int) -> dict[str, int]:
+    """How many problems of each brain, by its name, for ``wanted`` in all: groups have equal shares, and so have the brains of one."""
+    groups = [c.group for c in cases]
+    share = -(-wanted // max(len(set(groups)), 1))
+    return {c.name: -(-share // groups.count(c.group)) for c in cases}
+
+
+def draw(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, trial: int, seed: int = 0) -> SliceProblem:
+    """Problem number ``trial``, the same whatever else is drawn. ``to_canonical`` (3, 3) is the template's.
+
+    Raises :class:`~posepipe.errors.MaskError` for a brain that has no slice with enough brain in it.
+    """
+    rng = np.random.default_rng([seed, trial, *sampling.name.encode(), *brain.name.encode()])
+    for _ in range(TRIES):
+        rotation = random_rotations(1, rng)[0]
+        if sampling.half and rotation[2, 2] < 0:
+            rotation = twin(torch.from_numpy(rotation), torch.zeros(3))[0].numpy()
+        number = float(rng.integers(NUMBERS)) if sampling.half else rng.uniform(0, NUMBERS - 1)
+        thickness = float(rng.uniform(*THICKNESS))
+        axes = brain.own.rotation @ to_canonical.T @ rotation.T
+        offset = float(slice_offset(*torch.tensor([number, *cutter.extent(axes[:, 2])], dtype=torch.float64)))
+        half = sampling.slices // 2
+        step = STEP_MM if sampling.slices > 1 else thickness
+        pieces = [cutter.cut(axes, offset + step * (k - half), thickness, index=k, step=step) for k in range(sampling.slices)]
+        if pieces[half].area >= LEAST_MM2:
+            away = ~pieces[half].grid.to_world
+            moved = [p.moved(away) for p in pieces]
+            some = tuple(p for p in moved if p.area >= LEAST_MM2)
+            return SliceProblem(some, moved[half], away @ brain.own, rotation, number)
+    msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; its mask may be damaged"
+    raise MaskError(msg)
+
+
+def judged(pose: Rigid, problem: SliceProblem, target: SliceTarget) -> Judged:
+    """Errors of ``pose`` (atlas → image)."""
+    piece, truth = problem.middle, problem.truth
+    other = twin_pose(truth, piece.grid, target.plane)
+    degrees = [float(pose.degrees_from(t)) for t in (truth, other)]
+    mm = [slice_mm(pose, t, piece) for t in (truth, other)]
+    return Judged(degrees[0], mm[0], min(degrees), min(mm), int(mm[0] <= mm[1]))
+
+
+def measure(
+    case: Case, contest: SliceContest, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
+) -> None:  # fmt: skip
+    """Add to the ``parts`` of each family the rows of one brain, ``counts`` by sampling; those that are there are not made again."""
+    done = {f: {(r["sampling"], r["trial"], r["method"]) for r in p.rows} for f, p in parts.items()}
+    ready: tuple[Brain, Cutter, SliceTarget] | None = None
+    for name, count in counts.items():
+        sampling = SAMPLINGS[name]
+        able = [f for f in parts if sampling.slices == 1 or f.methods == OWN]
+        for trial in range(count):
+            wanted = [f for f in able if any((name, str(trial), m) not in done[f] for m in f.methods)]
+            if not wanted:
+                continue
+            brain, cutter, target = ready = ready or _ready(case)
+            problem = draw(brain, cutter, target.to_canonical, sampling, trial, seed)
+            about = {
+                "sampling": name, "group": case.group, "name": case.name, "weeks": float(case.template.age), "trial": trial,
+                "slices": len(problem.pieces), "thickness": problem.middle.grid.thickness, "number": problem.number,
+                "angle": problem.angle, "apart": twin_degrees(problem.truth, problem.middle.grid, target.plane),
+            }  # fmt: skip
+            for family in wanted:
+                for method, found in contest.run(family, problem.pieces, target, half=sampling.half):
+                    if (name, str(trial), method) not in done[family]:
+                        errors = vars(judged(found.pose, problem, target))
+                        parts[family].add({**about, "method": method, **errors, "seconds": found.seconds})
+
+
+def _ready(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
+    brain = load_brain(case)
+    target = SliceTarget(brain.target)
+    _ = target.levels, target.cells  # what is made once is not counted
+    return brain, Cutter(brain), target
+
+
+def part_path(folder: Path, case: Case, family: Family, weights: Path | None = None) -> Path:
+    """Where the rows of one brain by one family are kept: other weights, other rows."""
+    return folder / "parts" / f"{case.name}_{family.name}_{family_key(family, weights)}.csv"
+
+
+def read_parts(folder: Path, cases: Sequence[Case], some: Sequence[Family], weights: Path | None = None) -> list[dict[str, str]]:
+    """All rows of ``cases`` by the methods of ``some`` families, in the order of :data:`SAMPLINGS`, methods and cases."""
+    rows = []
+    for family in some:
+        found = read_rows(part_path(folder, case, family, weights) for case in cases)
+        rows += [r for m in family.methods for r in found if r["method"] == m]
+    return sorted(rows, key=lambda r: list(SAMPLINGS).index(r["sampling"]))
+
+
+def runnable(pose_networks: Sequence[str], weights: Path | None = None) -> tuple[tuple[Family, ...], dict[str, str]]:
+    """The families whose networks are there, and the methods that are left out → the network that is not."""
+    every = families(pose_networks)
+    missing = missing_networks(every, weights)
+    return tuple(f for f in every if f.methods[0] not in missing), missing
+
+
+def run_task(task: tuple[Case, Path, tuple[Family, ...], dict[str, int], int, Path | None]) -> None:
+    """One brain, in a process of its own: case, folder, families, number of problems by sampling, seed, weights."""
+    case, folder, some, counts, seed, weights = task
+    torch.set_num_threads(1)
+    parts = {f: PartFile(part_path(folder, case, f, weights)) for f in some}
+    measure(case, SliceContest(weights), parts, counts, seed=seed)
