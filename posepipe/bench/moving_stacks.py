@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..atlas import AtlasLibrary
 from ..geometry.so3 import Array
 from ..registration.confidence import ConfidenceModel
 from ..registration.deep import PoseNetworks
@@ -24,7 +25,8 @@ from ..registration.refine import refine_pose
 from ..slices.align import WITHIN_DEGREES, align_stack
 from ..slices.motion import LEVELS, MovingStack, simulate_stack
 from ..slices.network import SliceNetwork
-from .classical import Case
+from ..training.split import load_split
+from .classical import Case, canonical_pose, cases
 from .logistic import auroc, fit_logistic, out_of_fold, threshold
 from .methods import networks_key
 from .rows import PartFile
@@ -40,6 +42,23 @@ TOLD = ("slice", "degrees", "mm", "still", "outlier", "confidence")
 """Columns of a slice besides its features: errors of its pose, degrees to the stack's true mean pose, what was said of it."""
 WHOLE = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
 """Columns of its stack: errors of its pose by slices, by volume and as kept, degrees; motion found, degrees RMS; mean NCC at both poses."""
+
+
+PAIRS = (("CRL", "FidonSBA", 27), ("FidonSBA", "CRL", 28), ("Serag", "CRL", 36))
+"""Cohorts as subjects of another atlas: (subject's, template's, week). None of CHN, which is kept for testing single slices."""
+
+
+def validation_cases(data: Path) -> list[Case]:
+    """The brains that networks were validated with, not trained: newborns, and cohorts on another atlas. What hangs on the network, as the
+    confidence of slices, is set by these."""
+    split, library, out = load_split(), AtlasLibrary([data / "atlases"]), []
+    for atlas, other, week in PAIRS:
+        subject, template = library.template(atlas, f"{week}", "T2w"), library.template(other, f"{week}", "T2w")
+        if split.part(subject.space) == "validation":
+            own = canonical_pose(template, subject)
+            out.append(Case(subject.space, "validation", subject.image, subject.mask, template, own))
+    newborns = cases(data, ("newborn-T2w",))
+    return out + [replace(c, group="validation") for c in newborns if split.part(c.name.partition("-T2w")[0]) == "validation"]
 
 
 def measure(brain: Brain, network: SliceNetwork, volumes: PoseNetworks, part: PartFile, *, trials: int, seed: int = 0) -> None:

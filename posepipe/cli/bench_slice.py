@@ -30,12 +30,13 @@ def add_stacks(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench stacks``."""
     add_common(parser)
     parser.add_argument(
-        "--groups", nargs="+", choices=(*SLICE_GROUPS, "real"), default=["fetus", "newborn-T2w", "real"],
-        help="whose still volumes are made to move: brains kept for testing, or some held for development; real: the six raw stacks",
+        "--groups", nargs="+", choices=(*SLICE_GROUPS, "validation", "real"), default=["fetus", "newborn-T2w", "real"],
+        help="whose still volumes are made to move: brains kept for testing, some held for development, or those that networks were "
+        "validated with; real: the six raw stacks",
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=4, help="stacks of each brain at each level of motion (default 4)")
     parser.add_argument(
-        "--fit", action="store_true", help="fit the confidence of slices to the rows (of development) and install it beside the weights"
+        "--fit", action="store_true", help="fit the confidence of slices to the rows (of validation) and install it beside the weights"
     )
 
 
@@ -50,7 +51,8 @@ def stacks(args: argparse.Namespace) -> int:
     simulated = [g for g in args.groups if g != "real"]
     parts = []
     if simulated:
-        cases = named(slice_cases(args.data, simulated), args.names)
+        known = moving_stacks.validation_cases(args.data) if "validation" in simulated else []
+        cases = named(slice_cases(args.data, simulated) + known, args.names)
         run_all(moving_stacks.run_task, [(c, args.output, args.trials, args.seed, args.weights) for c in cases], args.jobs)
         weights = hashes((SLICE_NETWORK,), args.weights)
         found = rows.read_rows(moving_stacks.part_path(args.output, c, weights) for c in cases)
@@ -58,8 +60,8 @@ def stacks(args: argparse.Namespace) -> int:
         before = load_calibration(args.weights)
         model = None if before.others(weights) else before.slices
         if args.fit:
-            if set(simulated) != {"development"}:
-                msg = "--fit: what is set is set by brains held for development; give --groups development"
+            if set(simulated) != {"validation"}:
+                msg = "--fit: it is fitted to brains that networks were validated with; give --groups validation"
                 raise UsageError(msg)
             fit = moving_stacks.fit_slices(found)
             model, made = fit.model, {**before.made, "slices": fit.made}
