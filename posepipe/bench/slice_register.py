@@ -59,7 +59,7 @@ def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
             continue
         volume = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_T2w.nii.gz")
         target = Target.load(library.template("Serag", ages[subject], "T2w"))
-        yield _placed(subject, "newborns on Serag", volume, nonzero_mask(volume).volume, target, Rigid.identity())
+        yield placed(subject, "newborns on Serag", volume, nonzero_mask(volume).volume, target, Rigid.identity())
     for week in WEEKS:
         if only and f"CRL+{week}" not in only:
             continue
@@ -67,10 +67,11 @@ def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
         volume = load_volume(subject_template.image)
         mask = given_mask(load_volume(subject_template.mask or subject_template.image), volume).volume
         own = canonical_pose(template, subject_template)
-        yield _placed(f"CRL+{week}", "CRL on CHN", volume, mask, Target.load(template), own)
+        yield placed(f"CRL+{week}", "CRL on CHN", volume, mask, Target.load(template), own)
 
 
-def _placed(name: str, group: str, volume: Volume, mask: Volume, target: Target, own: Rigid) -> Brain:
+def placed(name: str, group: str, volume: Volume, mask: Volume, target: Target, own: Rigid) -> Brain:
+    """A brain of ``group`` whose pose (atlas → volume) is about that of ``own``, registered."""
     compare = Comparison.of(volume, mask, target)
     start = Rigid.about(own.rotation, target.brain.center, compare.brain.center)
     return Brain(name, group, volume, mask, target, compare.refined(start))

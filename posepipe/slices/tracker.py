@@ -179,13 +179,15 @@ class SliceTracker:
             poses, weight, ncc = self._registered(piece, seen, masked=mask is not None)
             apart = self._estimate.add(poses, weight=weight, time=time)
         pose, twin = self._estimate.nearest_first(poses)
-        return replace(self._told(pose, twin, _strayed(apart, "slice"), begun), ncc=ncc)
+        return replace(self._told(pose, twin, _strayed(apart), begun), ncc=ncc)
 
     def add_volume(self, volume: Volume, mask: Volume | None = None, time: float | None = None) -> TrackedPose:
         """The next navigator volume, whole and of low resolution (about 6 mm), in place of a slice.
 
         ``mask`` is the brain's on the same grid, if known; without one the brain is sought where the head was last, and in all of the
-        volume at first and where the networks are not sure of what they see there. Raises :class:`~posepipe.errors.MaskError` for a mask
+        volume at first and where the networks are not sure of what they see there. Of a pose that they are sure of
+        (:meth:`~posepipe.registration.deep.PoseNetworks.sure`) the head's is made at once: a volume has no twin. Others are taken as slices
+        are, and held. Raises :class:`~posepipe.errors.MaskError` for a mask
         on another grid or an empty one, and :class:`~posepipe.errors.UsageError` where time runs backwards.
         """
         begun = clock.perf_counter()
@@ -196,9 +198,11 @@ class SliceTracker:
             if found is None:
                 self._estimate.wait(time)
                 return self._told(None, None, "no brain was found in the volume", begun)
-            apart = self._estimate.add([found.pose], time=time)
-        reason = _strayed(apart, "volume") or ("" if found.sure else "the networks are not sure of the brain's pose in the volume")
-        return self._told(found.pose, None, reason, begun)
+        if found.sure:
+            self._estimate.settle(found.pose, time=time)
+            return self._told(found.pose, None, "", begun)
+        self._estimate.add([found.pose], time=time)
+        return self._told(found.pose, None, "the networks are not sure of the brain's pose in the volume", begun)
 
     def _passed(self, time: float | None) -> None:
         if time is not None:
@@ -258,9 +262,11 @@ class SliceTracker:
     def _registered(self, piece: Slice, seen: SlicePose, *, masked: bool) -> tuple[list[Rigid], float, float | None]:
         """Pose and twin of ``piece``, how much it counts, and its NCC if it is registered.
 
+        It counts by the inverse variance of the errors that the network expects, as far as they exceed what is usual
+        (:data:`~posepipe.slices.fuse.MM`), and less where its NCC is below that of the last slices.
         Starts are what the network says and, where the head is known, the head's pose; without that, pose and twin.
         """
-        weight = float(1 / (1 + (seen.expected_error / MM) ** 2))
+        weight = min(1.0, (MM / max(seen.expected_error, 1e-6)) ** 2)
         poses, head = self._estimate.nearest_first([seen.pose, seen.twin]), self._estimate.pose
         if not self.register:
             return poses, weight, None
@@ -285,12 +291,12 @@ class SliceTracker:
 _OPTIONS = SVROptions(steps=SVR_STEPS, scale_deviation=SCALE_DEVIATION)
 
 
-def _strayed(apart: float, what: str) -> str:
-    """Why an image whose nearer pose is ``apart`` from the head's is not believed; empty where it is."""
+def _strayed(apart: float) -> str:
+    """Why a slice whose nearer pose is ``apart`` from the head's is not believed; empty where it is."""
     if apart <= FARTHEST:
         return ""
     return (
-        f"the {what}'s pose is {apart / FARTHEST:.1f} times as far from the head's as heads move from one to the next "
+        f"the slice's pose is {apart / FARTHEST:.1f} times as far from the head's as heads move between slices "
         f"({FARTHEST * DEGREES:.0f}° or {FARTHEST * MM:.0f} mm)"
     )
 
