@@ -94,7 +94,8 @@ def followed(brain: Brain, degrees: float, register: bool, network: SlicePoser |
     said = SimulatedNetwork([truth[0], *truth], rng) if simulated else network
     tracker = SliceTracker(target=brain.target, network=said, register=register)
     tracker.warm()
-    center, rows = tracker.target.brain.center, []
+    center = tracker.target.brain.center
+    rows: list[Row] = []
     for n, (k, true) in enumerate(zip(order, truth, strict=True), 1):
         piece = stack.slices[k]
         begun = time.process_time()
@@ -128,7 +129,8 @@ def navigated(brain: Brain, degrees: float, weights: Path | None) -> list[Row]:
     center = brain.target.brain.center
     at = brain.own.apply(center)
     lying = Rigid.about(random_rotations(1, rng)[0], at, at + rng.uniform(-15, 15, 3))
-    tracker, rows = SliceTracker(target=brain.target, weights=weights), []
+    tracker = SliceTracker(target=brain.target, weights=weights)
+    rows: list[Row] = []
     tracker.warm(volumes=True)
     for n, moved in enumerate(random_motion(SECONDS * np.arange(NAVIGATORS), degrees, lying.apply(at), rng), 1):
         true = moved @ lying @ brain.own

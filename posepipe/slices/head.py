@@ -196,14 +196,15 @@ class HeadEstimate:
     def settle(self, pose: Rigid, *, time: float | None = None) -> None:
         """The head's ``pose`` (atlas → scanner, RAS mm) became known at ``time`` otherwise: what was before is forgotten.
 
-        "None of them" then costs what it does after many slices that agreed.
+        The pose then has the standing of one that many slices agreed on.
         """
         self.wait(time)
         rotation, place = pose.rotation[None], pose.apply(self.center)[None]
         self._looks.clear()
         self._looks.append((np.repeat(rotation, 2, 0), np.repeat(place, 2, 0), 1.0, self._at))
-        self._all = Hypotheses.at(rotation, place, 0.0)
-        self._none = float(robust_cost(np.array(FARTHEST))) / (1 - self._keep)
+        many = 1 / (1 - self._keep)
+        self._all = replace(Hypotheses.at(rotation, place, 0.0), agreed=np.array([many]), counted=np.array([many]))
+        self._none = many * float(robust_cost(np.array(FARTHEST)))
 
     def _followed(self, now: Hypotheses) -> Hypotheses:
         """Each moved to the weighted median of the slices' poses nearer to it, without slices too far from it; without any it stays.
