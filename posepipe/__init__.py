@@ -9,8 +9,9 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .registration.aligner import Aligner, align
     from .registration.alignment import Alignment
+    from .slices.tracker import SliceTracker, TrackedPose
 
-__all__ = ["Aligner", "Alignment", "__version__", "align"]
+__all__ = ["Aligner", "Alignment", "SliceTracker", "TrackedPose", "__version__", "align"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,5 +20,9 @@ def __getattr__(name: str) -> Any:
         from .registration import aligner, alignment
 
         return getattr(alignment if name == "Alignment" else aligner, name)
+    if name in {"SliceTracker", "TrackedPose"}:
+        from .slices import tracker
+
+        return getattr(tracker, name)
     msg = f"module 'posepipe' has no attribute {name!r}"
     raise AttributeError(msg)

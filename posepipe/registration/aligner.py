@@ -131,7 +131,7 @@ class Aligner:
         Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
         """
         seconds: dict[str, float] = {}
-        with _threads(self.threads):
+        with threads_of_torch(self.threads):
             with _timed(seconds, "read"):
                 volume = image if isinstance(image, Volume) else load_volume(image)
                 given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
@@ -178,7 +178,7 @@ class Aligner:
 
     def _judged(self, ready: _Ready, seconds: dict[str, float]) -> _Judged:
         """How what is ready fits its template."""
-        with _timed(seconds, "brain"), _threads(self.threads):
+        with _timed(seconds, "brain"), threads_of_torch(self.threads):
             fit = BrainFit.of(ready.compare, ready.brain, self._networks, age_known=ready.age is not None)
         return _Judged(ready, fit)
 
@@ -286,7 +286,8 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(n: int | None) -> Iterator[None]:
+def threads_of_torch(n: int | None) -> Iterator[None]:
+    """A context in which torch has ``n`` threads (None: as many as before)."""
     before = torch.get_num_threads()
     if n:
         torch.set_num_threads(n)

@@ -159,6 +159,26 @@ class BrainFinder:
         mask = replace(mask, warnings=(*strange, *doubts, *mask.warnings), sure=margin >= self._how.doubt)
         return mask if mask.sure else replace(mask, others=tuple(self._others(image, scan, *looks)))
 
+    @torch.inference_mode()
+    def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
+        """Mask of the brain in ``image`` that lies about ``center`` (3,), RAS mm, and has about this ``radius``, mm: one look of
+        ``mask-fine``, or two where the brain is not where it was thought to be; on the image's grid. None where none is seen.
+
+        Quick (an eighth of :meth:`find`'s time or less), and not judged: whatever is most like a brain there is masked.
+        """
+        scan = Scan.of(image, self._device)
+        at = ((np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3]) * image.spacing
+        look = _look(self._fine, scan, at, radius)
+        # a brain off by more is not seen whole
+        if look is not None and moved_by(look.about, at, radius) > HALF_SIDE - 1:
+            look = _look(self._fine, scan, look.about.center, radius)
+        if look is None:
+            return None
+        try:
+            return checked_mask(read_back((look,), scan) > 0.5, image, "network", image.source).volume
+        except MaskError:
+            return None
+
     def _masked(self, image: Volume, scan: Scan, look: Look, *, tight: bool = False) -> BrainMask:
         """The outline of what was seen in ``look``, or a tight one."""
         shown = scan.darker(DARK) if tight else scan
@@ -325,5 +345,3 @@ def _hinted(p: np.ndarray, first: Array) -> Iterator[tuple[Array, float]]:
                 about = moments_of(np.where(mine, p, 0), first, COARSE_MM)
                 given += 1
                 yield about.center, max(about.radius, LEAST_RADIUS_MM)
-
-

@@ -108,7 +108,8 @@ def distance(rotations: Array, places: Array, rotation: Array, place: Array) -> 
     return np.hypot(turn, np.linalg.norm(places - place, axis=-1) / MM)
 
 
-def _cost(apart: Array) -> Array:
+def robust_cost(apart: Array) -> Array:
+    """What a distance (...) costs, in the same units: itself where it is small, never more than :data:`FARTHEST`."""
     return apart / (1 + apart / FARTHEST)
 
 
@@ -173,7 +174,7 @@ def _pose(rotations: Array, places: Array, weights: Array, center: Array) -> Rig
 def _consensus(rotations: Array, places: Array, weights: Array, extra: Array) -> tuple[npt.NDArray[np.intp], float]:
     """First choice (n,) by step 1 of :func:`fuse`, and how much worse a slice is, on average, under the best pose of the others."""
     seeds_r, seeds_p = rotations.reshape(-1, 1, 1, 3, 3), places.reshape(-1, 1, 1, 3)
-    apart = _cost(distance(rotations[None], places[None], seeds_r, seeds_p)) + extra[None]
+    apart = robust_cost(distance(rotations[None], places[None], seeds_r, seeds_p)) + extra[None]
     allowed = np.isfinite(extra).reshape(-1)
     costs = np.where(allowed, apart.min(-1) @ weights, np.inf)
     best = int(costs.argmin())
@@ -189,10 +190,10 @@ def _along(
     rotations: Array, places: Array, pose: Rigid, center: Array, extra: Array, sequence: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
     """Choice (n,) by step 2 of :func:`fuse`."""
-    own = _cost(distance(rotations, places, pose.rotation, pose.apply(center))) + extra
+    own = robust_cost(distance(rotations, places, pose.rotation, pose.apply(center))) + extra
     before, came = own[sequence[0]], []
     for a, b in pairwise(sequence):
-        step = _cost(distance(rotations[a][:, None], places[a][:, None], rotations[b][None], places[b][None]))
+        step = robust_cost(distance(rotations[a][:, None], places[a][:, None], rotations[b][None], places[b][None]))
         total = before[:, None] + step
         came.append(total.argmin(0))
         before = total.min(0) + own[b]

@@ -1,0 +1,385 @@
+"""The tracker: slices and volumes one at a time, with simulated networks that need no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import posepipe
+from posepipe.errors import ImageError, MaskError, UsageError
+from posepipe.geometry import Rigid, random_rotations, so3
+from posepipe.geometry.so3 import Array
+from posepipe.imaging.volume import Volume
+from posepipe.registration.masking import BrainFinder
+from posepipe.slices.acquisition import interleaved
+from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
+from posepipe.slices.fuse import DEGREES, FARTHEST, MM
+from posepipe.slices.head import HYPOTHESES, HeadEstimate, steady_gain
+from posepipe.slices.motion import random_motion
+from posepipe.slices.navigator import FoundBrain, NavigatorFollower
+from posepipe.slices.network import SlicePose
+from posepipe.slices.points import SliceTarget
+from posepipe.slices.scanner import SliceScanner
+from posepipe.slices.tracker import LEAST_BRAIN_MM2, SURE, SliceTracker
+
+CENTER = np.array([2.0, -15.0, 8.0])
+PLANE = MidsagittalPlane.of(so3.exp([0.1, 0.05, -0.08]), CENTER)
+
+
+def off(pose: Rigid, center: Array, degrees: float, mm: float, rng: np.random.Generator) -> Rigid:
+    """``pose`` turned by ``degrees`` about the brain's centre, which is moved by ``mm``."""
+    axis, way = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
+    at = pose.apply(center)
+    return Rigid.about(so3.exp(axis * np.radians(degrees)), at, at + mm * way) @ pose
+
+
+def planes_of_stack(center: Array, rng: np.random.Generator, n: int = 24) -> list[SliceGrid]:
+    """Parallel slices 3.3 mm apart, of any orientation, in order of acquisition (two interleaves)."""
+    axes, out = random_rotations(1, rng)[0], []
+    for k in interleaved(n):
+        affine = np.eye(4)
+        affine[:3, :3] = axes * [1.2, 1.2, 3.3]
+        affine[:3, 3] = center + axes @ [-57.0, -57.0, 3.3 * (k - n / 2)]
+        out.append(SliceGrid((96, 96), affine, 3.0))
+    return out
+
+
+def series(seed: int, degrees: float = 0.0, noise: float = 6.0, lost: float = 0.0) -> tuple[list[Rigid], list[list[Rigid]]]:
+    """True poses of the slices of a stack, and pose and twin as a network says them, in either order."""
+    rng = np.random.default_rng(seed)
+    own = Rigid.about(random_rotations(1, rng)[0], CENTER, rng.uniform(-30, 30, 3))
+    grids = planes_of_stack(own.apply(CENTER), rng)
+    truth = [m @ own for m in random_motion(np.arange(len(grids)), degrees, own.apply(CENTER), rng)]
+    said = []
+    for grid, pose in zip(grids, truth, strict=True):
+        d = rng.uniform(60, 150) if rng.random() < lost else abs(rng.normal(0, noise))
+        both = [off(pose, CENTER, d, 0.35 * d, rng)]
+        both.append(twin_pose(both[0], grid, PLANE))
+        said.append(both if rng.random() < 0.5 else both[::-1])
+    return truth, said
+
+
+def followed(said: Sequence[Sequence[Rigid]]) -> HeadEstimate:
+    estimate = HeadEstimate(CENTER)
+    for poses in said:
+        estimate.add(poses)
+    return estimate
+
+
+def test_the_right_twins_are_found_and_the_wrong_ones_given_up():
+    errors, sure = [], []
+    for seed in range(12):
+        truth, said = series(seed)
+        estimate = followed(said[:12])
+        assert estimate.pose is not None
+        errors.append(estimate.pose.degrees_from(truth[11]))
+        sure.append(estimate.confidence)
+        assert len(estimate) <= HYPOTHESES
+    assert max(errors) < 10
+    assert np.median(errors) < 4
+    assert np.median(sure) > 0.75
+
+
+def test_one_slice_does_not_tell_which_twin():
+    _, said = series(3)
+    estimate = followed(said[:1])
+    # two alike, and none of them: 1 / (2 + e^-1.5)
+    assert estimate.confidence == pytest.approx(1 / (2 + np.exp(-1.5)))
+    assert len(estimate) == 2
+    assert followed([said[0][:1]]).confidence == pytest.approx(1 / (1 + np.exp(-1.5)))
+
+
+def test_twins_near_each_other_are_one():
+    # a nearly midsagittal slice: a twin 2 degrees away
+    rng = np.random.default_rng(0)
+    axes = np.linalg.svd(PLANE.normal[None])[2].T[:, [1, 2, 0]]
+    axes[:, 2] *= np.linalg.det(axes)
+    tilted = so3.exp(np.radians(1) * axes[:, 0]) @ axes
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = tilted, CENTER + tilted @ [-48.0, -48.0, 0.0]
+    grid = SliceGrid((96, 96), affine, 3.0)
+    pose = off(Rigid.identity(), CENTER, 0.0, 0.0, rng)
+    estimate = followed([[pose, twin_pose(pose, grid, PLANE)]])
+    assert len(estimate) == 1
+    assert estimate.confidence > SURE
+
+
+def test_never_looks_ahead():
+    _, said = series(5, degrees=8.0, lost=0.1)
+    _, other = series(6, degrees=8.0)
+    for n in (1, 4, 9):
+        first, second = followed(said[:n]), HeadEstimate(CENTER)
+        for poses in said[:n]:
+            second.add(poses)
+        kept = second.pose
+        for poses in other[n:]:
+            second.add(poses)
+        assert first.pose is not None and kept is not None
+        assert first.pose.is_close(kept, degrees=0, mm=0)
+
+
+def test_the_head_is_followed_and_confidence_is_honest():
+    sure, errors = [], []
+    for seed in range(15):
+        truth, said = series(seed, degrees=8.0, noise=8.0, lost=0.1)
+        estimate = HeadEstimate(CENTER)
+        for pose, poses in zip(truth, said, strict=True):
+            estimate.add(poses)
+            assert estimate.pose is not None
+            errors.append(estimate.pose.degrees_from(pose))
+            sure.append(estimate.confidence >= SURE)
+    e, s = np.array(errors), np.array(sure)
+    assert s.mean() > 0.6
+    assert (e[s] < 15).mean() > 0.97
+    assert (e[~s] < 15).mean() < 0.9
+    assert np.median(e[s]) < 7
+
+
+def test_after_a_jump_confidence_falls_and_the_head_is_found_again():
+    rng = np.random.default_rng(2)
+    jump = Rigid.about(so3.exp([0.9, 0.2, 0]), CENTER, CENTER + np.array([15.0, 0, 0]))
+    poses = [off(Rigid.identity(), CENTER, 3, 1, rng) for _ in range(10)] + [off(jump, CENTER, 3, 1, rng) for _ in range(8)]
+    estimate, sure, away, surprise = HeadEstimate(CENTER), [], [], []
+    for p in poses:
+        surprise.append(estimate.add([p]))
+        sure.append(estimate.confidence)
+        assert estimate.pose is not None
+        away.append(estimate.pose.degrees_from(jump))
+    assert sure[9] > 0.9 and max(surprise[:10]) < 1
+    assert min(sure[10:14]) < 0.6
+    # until the head is found again slices are far from where it was
+    assert all(s > FARTHEST or a < 4 for s, a in zip(surprise[10:], away[10:], strict=True))
+    assert away[9] > 40 and away[13] < 4
+    assert sure[-1] > 0.8
+
+
+@pytest.mark.parametrize(("registered", "most"), [(False, 9.0), (True, 5.0)])
+def test_a_slow_turn_is_followed_with_little_lag(registered, most):
+    # 1.5° a slice: a median that forgets nothing lags by 12°
+    estimate = HeadEstimate(CENTER, registered=registered)
+    turned = [Rigid.about(so3.exp([0, np.radians(1.5 * i), 0]), CENTER) for i in range(20)]
+    for pose in turned:
+        estimate.add([pose])
+    assert estimate.pose is not None
+    assert 0 < estimate.pose.degrees_from(turned[-1]) < most
+
+
+def test_forgetting_follows_the_gain_of_a_random_walk():
+    # the gain solves K = P / (P + r²) with P = (1 - K) P + q² for the prediction's variance
+    for q, r in ((1.5, 10.0), (1.5, 5.0), (3.0, 1.0)):
+        k = steady_gain(q, r)
+        p = k * r**2 / (1 - k)
+        assert (1 - k) * p + q**2 == pytest.approx(p)
+    _, said = series(1)
+    short, long = HeadEstimate(CENTER), HeadEstimate(CENTER)
+    for i, poses in enumerate(said[:10]):
+        short.add(poses, time=1.5 * i)
+        long.add(poses, time=1.5 * i)
+    short.wait(15.0)
+    long.wait(200.0)
+    assert long.confidence < short.confidence
+
+
+class Said:
+    """A network that answers what it was told, slice by slice, and keeps how it was asked."""
+
+    def __init__(self, poses: Sequence[Sequence[Rigid]], area: Sequence[float] | float = 4000.0, center: Array | None = None) -> None:
+        self.left = list(poses)
+        self.area = [area] * len(self.left) if isinstance(area, float) else list(area)
+        self.center = center
+        self.asked: list[tuple[Array | None, bool]] = []
+
+    def poses(self, slices, target, plane, *, centers=None, masked=True) -> list[SlicePose]:
+        self.asked.append((None if centers is None else np.array(centers[0]), masked))
+        i = len(self.asked) - 1 if len(self.left) > 1 else 0
+        pose, twin = self.left[i]
+        return [SlicePose(pose, twin, 2.0, 2.0, self.area[i], np.zeros(2) if self.center is None else self.center)]
+
+
+@pytest.fixture(scope="module")
+def scene(slice_target: SliceTarget, average: tuple[Volume, Volume]):
+    """A head that lies askew, twelve parallel slices of it, the truth, and pose and twin 8° off, in turn."""
+    rng = np.random.default_rng(11)
+    center = slice_target.center
+    own = Rigid.about(random_rotations(1, rng)[0], center, center + np.array([12.0, -7, 20]))
+    grids = planes_of_stack(own.apply(center), rng, 24)
+    grids = [g for g in grids if abs((own.apply(center) - g.center) @ g.normal) < 22][:12]
+    truth = [Rigid.about(so3.exp([0, 0, 0.01 * i]), own.apply(center)) @ own for i in range(len(grids))]
+    scanner = SliceScanner(*average, 1.2)
+    slices = [scanner.acquire(g, p) for g, p in zip(grids, truth, strict=True)]
+    plane = MidsagittalPlane.of(np.eye(3), center)
+    said = []
+    for i, (g, p) in enumerate(zip(grids, truth, strict=True)):
+        near = off(p, center, 8.0, 2.5, rng)
+        both = [near, twin_pose(near, g, plane)]
+        said.append(both[:: 1 if i % 3 else -1])
+    return slices, truth, said
+
+
+def test_slices_are_registered_and_the_twin_is_chosen(scene, slice_target):
+    slices, truth, said = scene
+    tracker = SliceTracker(target=slice_target.target, network=Said(said))
+    out = [tracker.add(s.image, s.grid.affine, 3.0, s.mask, 1.5 * i) for i, s in enumerate(slices)]
+    assert out[0].hold and "confidence" in out[0].reason
+    last = out[5:]
+    assert all(not t.hold and t.reason == "" and t.confidence > 0.8 for t in last)
+    slice_errors = [t.pose.degrees_from(p) for t, p in zip(last, truth[5:], strict=True)]
+    assert np.median(slice_errors) < 2.5  # 8° before registration
+    assert max(t.head.degrees_from(p) for t, p in zip(last, truth[5:], strict=True)) < 4
+    assert max(t.head.mm_from(p) for t, p in zip(last, truth[5:], strict=True)) < 12  # at the scanner's origin
+    assert all(t.twin.degrees_from(p) > 20 for t, p in zip(last, truth[5:], strict=True))
+    assert all(t.ncc is not None and t.ncc > 0.8 and t.seconds > 0 for t in last)
+
+
+def test_what_is_told_of_a_slice_does_not_depend_on_later_ones(scene, slice_target):
+    slices, _, said = scene
+    out = []
+    for order in (range(8), [0, 1, 2, 3, 9, 10, 11, 8]):
+        network = Said([said[i] for i in order])
+        tracker = SliceTracker(target=slice_target.target, network=network, register=False)
+        out.append([tracker.add(slices[i].image, slices[i].grid.affine, 3.0, slices[i].mask) for i in order])
+        assert len(network.asked) == 8
+    for a, b in zip(out[0][:4], out[1][:4], strict=True):
+        assert a.head.is_close(b.head, degrees=0, mm=0) and a.confidence == b.confidence and a.hold == b.hold
+        assert a.pose.is_close(b.pose, degrees=0, mm=0)
+    assert not out[0][4].head.is_close(out[1][4].head, degrees=0, mm=0)
+
+
+def test_the_network_alone(scene, slice_target):
+    slices, truth, said = scene
+    tracker = SliceTracker(target=slice_target.target, network=Said(said), register=False)
+    out = [tracker.add(s.image, s.grid.affine, 3.0, s.mask) for s in slices]
+    assert out[-1].ncc is None
+    assert not out[-1].hold
+    assert out[-1].head.degrees_from(truth[-1]) < 8
+    assert out[-1].pose.is_close(said[-1][0 if 11 % 3 else 1], degrees=0.01, mm=0.01)
+    tracker.reset()
+    assert tracker.head is None
+
+
+def test_hold_without_brain_far_away_and_while_not_confident(scene, slice_target):
+    slices, truth, said = scene
+    far = [Rigid.about(so3.exp([0, 1.6, 0]), truth[8].apply(slice_target.center)) @ p for p in said[8]]
+    network = Said([*said[:7], said[7], far, *said[9:]], [4000.0] * 7 + [LEAST_BRAIN_MM2 - 1] + [4000.0] * 4)
+    tracker = SliceTracker(target=slice_target.target, network=network, register=False)
+    out = [tracker.add(s.image, s.grid.affine, 3.0, s.mask) for s in slices]
+    assert not out[6].hold
+    assert out[7].hold and out[7].pose is None and out[7].twin is None and "no brain" in out[7].reason
+    assert out[7].head.is_close(out[6].head, degrees=0, mm=0)
+    assert out[8].hold and "30° or 15 mm" in out[8].reason and out[8].pose is not None
+    assert out[8].head.is_close(out[6].head, degrees=0, mm=0)
+    assert not out[-1].hold and not out[-1].head.is_close(out[6].head, degrees=0, mm=0)
+    empty = tracker.add(slices[0].image, slices[0].grid.affine, 3.0, np.zeros_like(slices[0].mask))
+    assert empty.hold and "mask" in empty.reason and empty.pose is None
+    assert empty.head.is_close(out[-1].head, degrees=0, mm=0)
+
+
+def test_without_a_mask_it_looks_where_the_head_was(scene, slice_target):
+    slices, truth, said = scene
+    network = Said([said[0]] * 1, center=np.array([4.0, -3.0]))
+    tracker = SliceTracker(target=slice_target.target, network=network, register=False)
+    first = tracker.add(slices[0].image, slices[0].grid.affine)
+    assert [m for _, m in network.asked] == [False] * 3
+    np.testing.assert_allclose([c for c, _ in network.asked], [[0, 0], [4, -3], [4, -3]])
+    assert first.hold
+    tracker = SliceTracker(target=slice_target.target, network=Said(said), register=True)
+    for s in slices[:6]:
+        tracker.add(s.image, s.grid.affine, mask=s.mask)
+    out = tracker.add(slices[6].image, slices[6].grid.affine)
+    where, masked = tracker._network.asked[-1]
+    s = slices[6]
+    middle = (~s.grid.to_world).apply(s.mask_center)[:2]
+    assert not masked
+    assert np.linalg.norm(where - middle) < 6
+    assert not out.hold
+    assert out.pose.degrees_from(truth[6]) < 4  # registered under the template's mask
+
+
+def test_a_navigator_is_followed_where_the_head_was_and_sought_when_lost(slice_target):
+    target, center = slice_target.target, slice_target.center
+    own = Rigid.about(so3.exp([0.3, -1.2, 0.6]), center, center + np.array([20.0, -12, 9]))
+    volume = Volume(np.zeros((9, 9, 9), np.float32), np.diag([6.0, 6, 6, 1]))
+    done: list[tuple] = []
+
+    class Finder:
+        def near(self, image, at, radius):
+            done.append(("near", at, radius))
+            return image
+
+        def find(self, image):
+            done.append(("find",))
+            if len(done) > 3:
+                raise MaskError
+            return SimpleNamespace(volume=image)
+
+    follower = NavigatorFollower(target, lambda: None)  # type: ignore[arg-type,return-value]
+    follower.__dict__["_finder"] = Finder()
+    sure = [True, False, True]
+    follower._placed = lambda volume, mask, followed: FoundBrain(own, sure.pop(0), followed)  # type: ignore[method-assign]
+    found = follower.follow(volume, None, own)
+    assert found is not None and found.followed
+    np.testing.assert_allclose(done[0][1], own.apply(center))
+    found = follower.follow(volume, None, own)  # not sure of what is near: sought everywhere
+    assert [d[0] for d in done] == ["near", "near", "find"]
+    assert found is not None and not found.followed
+    assert follower.follow(volume) is None
+
+
+def test_a_look_near_the_last_place_masks_what_lies_there(mask_weights):
+    finder = BrainFinder(mask_weights(0.5))
+    affine = np.eye(4)
+    affine[:3, :3] = so3.exp([0.2, 0.5, -0.3]) @ np.diag([6.0, -6, 6])
+    affine[:3, 3] = [-100.0, 90, -40]
+    shape = (40, 40, 20)
+    points = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
+    middle = points[22, 17, 9]
+    ball = np.linalg.norm(points - middle, axis=-1) < 42
+    volume = Volume(ball.astype(np.float32), affine)
+    for away in (np.zeros(3), np.array([12.0, 0, -8])):
+        seen = finder.near(volume, middle + away, 42.0)
+        assert seen is not None
+        assert 2 * (seen.data & ball).sum() / (seen.data.sum() + ball.sum()) > 0.8
+        np.testing.assert_allclose(points[seen.data].mean(0), middle, atol=3)
+    assert finder.near(volume.with_data(np.zeros(shape, np.float32)), middle, 42.0) is None
+
+
+def test_volumes_in_turn(slice_target, monkeypatch):
+    center = slice_target.center
+    own = Rigid.about(so3.exp([0.3, -1.2, 0.6]), center, center + np.array([20.0, -12, 9]))
+    far = Rigid.about(so3.exp([0, 0.9, 0]), own.apply(center)) @ own
+    answers = [FoundBrain(own, False, False), FoundBrain(far, True, False), FoundBrain(own, True, True), FoundBrain(far, False, True), None]
+    asked = []
+
+    def follow(self, volume, mask=None, head=None):
+        asked.append(head)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr(NavigatorFollower, "follow", follow)
+    tracker = SliceTracker(target=slice_target.target, network=Said([]))
+    volume = Volume(np.zeros((4, 4, 4), np.float32), np.diag([6.0, 6, 6, 1]))
+    out = [tracker.add_volume(volume, time=float(i)) for i in range(5)]
+    assert asked[0] is None and asked[1] is not None  # first everywhere, then where the head was
+    assert out[0].hold and "not sure" in out[0].reason
+    assert not out[1].hold and out[1].head.is_close(far)  # a volume that is sure needs no other
+    assert not out[2].hold and out[2].twin is None and out[2].head.is_close(own) and out[2].confidence > 0.9
+    assert out[3].hold and out[3].head.is_close(own)
+    assert out[4].hold and out[4].pose is None and out[4].head.is_close(own)
+    with pytest.raises(UsageError, match="order of acquisition"):
+        tracker.add_volume(volume, time=1.0)
+
+
+def test_refuses_what_is_no_slice(slice_target):
+    tracker = SliceTracker(target=slice_target.target, network=Said([]))
+    with pytest.raises(ImageError, match="add_volume"):
+        tracker.add(np.zeros((4, 4, 4)), np.eye(4))
+    with pytest.raises(ImageError, match="mask"):
+        tracker.add(np.zeros((8, 8)), np.eye(4), mask=np.ones((4, 4)))
+    with pytest.raises(ImageError, match="affine"):
+        tracker.add(np.zeros((8, 8)), np.zeros((4, 4)), 3.0)
+    with pytest.raises(ImageError, match="thick"):
+        tracker.add(np.zeros((8, 8)), np.eye(4), -1.0)
+    assert posepipe.SliceTracker is SliceTracker
+    assert (DEGREES, MM) == (10.0, 5.0)  # units of the tracker's limits
