@@ -7,7 +7,7 @@ import math
 from ..slices.table import SliceRow, read_table
 
 _WIDTH, _HEIGHT = 560, 130  # pixels of a panel's plot
-_LEFT, _TOP, _GAP = 46, 16, 34
+_LEFT, _TOP, _GAP = 46, 16, 44
 _LEAST = {"degrees": 5.0, "mm": 5.0}  # that an axis reaches, so that a still head looks still
 
 
