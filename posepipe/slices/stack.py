@@ -56,7 +56,7 @@ def register_stack(
     found = [register_slices(batch, target, begin, options=options) for begin in (own, [first.pose] * len(own))]
     better = found[0].ncc >= found[1].ncc
     mixed = [found[0 if b else 1].poses[i] for i, b in enumerate(better)]
-    size = float(np.median(np.where(better, found[0].log_scale, found[1].log_scale)))
+    size = np.median(np.where(better[:, None], found[0].log_scale, found[1].log_scale), axis=0)
     last = SVROptions(steps=(0, 0, LAST_STEPS), smoothness=tied)
     done = register_slices(batch, target, mixed, options=last, log_scale=size)
     fused = fuse(done.poses, target.center, weights=done.weights, order=order)
