@@ -66,7 +66,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--only", nargs="*", default=None, help="brains by name: sub-A04, CRL+27")
+    parser.add_argument("--only", nargs="*", default=None, help="brains by name: sub-A04, CRL+27, Serag+30")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
