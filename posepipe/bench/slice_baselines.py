@@ -91,7 +91,7 @@ def _descended(
                 # a rate that has become too large for a level must not throw a slice out of the brain
                 size = change[:, :3].norm(dim=1) * radius + change[:, 3:].norm(dim=1)
                 change = change * (2 * first_mm / size.clamp_min(2 * first_mm))[:, None]
-                poses = poses.stepped(change[:, :3], change[:, 3:], torch.zeros_like(ncc))
+                poses = poses.stepped(change[:, :3], change[:, 3:], torch.zeros_like(poses.log_scale))
             if number < 2:
                 poses = best
     return Descended(best.rigid(batch.slices, target.center), best_ncc.double().numpy())

@@ -21,9 +21,9 @@ from ..slices.fuse import fuse
 from ..slices.network import SliceNetwork, SlicePose
 from ..slices.paper import SlicePoseNetwork
 from ..slices.points import SliceTarget
-from ..slices.register import SVROptions, register_slices
+from ..slices.register import register_slices
 from ..slices.smoothness import Smoothness
-from ..slices.stack import SCALE_DEVIATION, register_stack
+from ..slices.stack import SINGLE, register_stack
 from .methods import networks_key
 from .slice_baselines import svr_deep, svr_gc
 
@@ -132,7 +132,7 @@ def better_twin(piece: Slice, target: SliceTarget, found: SlicePose, *, half: bo
     points up in the brain, if one alone does. Not to ``register``: of the network's poses, the first or the one that points up."""
     poses, ncc = [found.pose, found.twin], np.array([1.0, 0.0])
     if register:
-        done = register_slices([piece], target, poses, which=[0, 0], options=SVROptions(scale_deviation=SCALE_DEVIATION))
+        done = register_slices([piece], target, poses, which=[0, 0], options=SINGLE)
         poses, ncc = done.poses, done.ncc
     if half:
         ncc = ncc + 2.0 * np.array([normal_in_brain(piece, p, target)[2] >= 0 for p in poses])

@@ -1,8 +1,8 @@
 """What slice-to-volume registration compares: a template at three levels of blur, and the pixels of slices at the same levels.
 
-Two channels, as for volumes (:mod:`posepipe.registration.levels`). *Brightness*, 0 outside the brain mask: the brain's outline counts as
-well as what is inside. *Texture*, brightness relative to its surroundings: blind to bias and to the mask's rim. A level's blur is a
-Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
+Two channels, as for volumes (:mod:`posepipe.registration.levels`). *Brightness*, lifted above an empty background: the brain's outline
+counts as well as what is inside. *Texture*, brightness relative to its surroundings: blind to bias and to the mask's rim. A level's blur is
+a Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
 slice's thickness exceeds that by is made up by sampling several planes (:func:`profile`).
 """
 
@@ -28,6 +28,10 @@ from .frames import MidsagittalPlane, Slice
 LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
 """Blur (standard deviation, mm) and distance of pixels (mm) of each level, coarse to fine. A brain is 60–150 mm long, the template's grid
 has 1.6 mm; pixels are about as far apart as the blur leaves detail, and no nearer than the time for a stack allows."""
+LIFT = 1.0
+"""How far the background lies below the brain's dark end in the channel of brightness, in units of its bright end (99th percentile). Of 0,
+0.5, 1 and 2 chosen by starts 10° off on the brains of :mod:`posepipe.bench.slice_register` (docs/experiments-slices.md, 4): without it
+dark tissue passes for background."""
 MARGIN_MM = 8.0
 """Pixels up to about so far outside a slice's mask count, mm: there the template should be dark. As for volumes, of the order of the
 blur of the first level and less than the brain's own radius (30–60 mm)."""
@@ -47,8 +51,8 @@ THIN = 0.4
 
 @dataclass(frozen=True, eq=False)
 class TemplateLevel:
-    """``fields`` (8, X, Y, Z): brightness and its gradient an mm along RAS, then the same of texture; ``to_voxel`` (4, 4) from mm about
-    the brain's centre."""
+    """``fields`` (8, X, Y, Z): lifted brightness and its gradient an mm along RAS, then the same of texture; ``to_voxel`` (4, 4) from mm
+    about the brain's centre."""
 
     fields: Tensor
     to_voxel: Tensor
@@ -96,7 +100,7 @@ class SliceTarget:
         image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
         inside = image[mask > 0.5]
         low, high = torch.quantile(inside[:: max(1, len(inside) // 50_000)], torch.tensor([0.01, 0.99], device=image.device)).tolist()
-        raw = ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2) * mask
+        raw = (LIFT + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
         window = (WINDOW_MM / brain.spacing,) * 3
         total, first, second = smooth(torch.stack([mask, image * mask, image * image * mask]), window)
         both = torch.stack([raw, _texture(image, mask, total, first, second)])
@@ -213,7 +217,8 @@ class SliceBatch:
     def _level(self, blur: float, step: float) -> SlicePoints:
         places, edges = self._pixels
         grid = self._grid(step)
-        outline = _carried(self._both[:1], places, edges, grid, blur)[0]
+        image, mask = _carried(self._both, places, edges, grid, blur)
+        outline = image + LIFT * mask
         reach = _carried(self._both[1:], places, edges, grid, MARGIN_MM / 1.6)[0]
         # outside a straight edge a blurred mask falls to 0.055 at 1.6 standard deviations
         near = ((reach - 0.055) / 0.10).clamp(0, 1)

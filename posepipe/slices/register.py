@@ -1,6 +1,8 @@
 """Slice-to-volume registration of many slices at once: robust normalised cross-correlation by Gauss–Newton steps.
 
-A pixel ``q`` (slice frame, mm) is carried to ``y = e^σ A q + τ``, mm from the template's centre. In each channel the residual is that of
+A pixel ``q`` (slice frame, mm) is carried to ``y = e^σ ∘ (A q) + τ``, mm from the template's centre; σ holds the logarithms of three sizes
+along the template's axes, because brains differ from an average in their proportions, and what a slice shows of that would
+otherwise be taken for a turn. In each channel the residual is that of
 the best line from the slice's values to the template's (its variance is 1 − NCC² times the template's); pixels that fit badly count less.
 Slices of a stack may be tied to each other by a penalty on the motion between slices that were acquired one after the other.
 """
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,8 +35,12 @@ TURN_LIMIT = 0.15
 """Most that a slice turns in a step, radians (8.6°): steps beyond the blur of a level over the brain's radius are not to be trusted."""
 SHIFT_LIMIT = 6.0
 """Most that a slice moves in a step, mm: 1.5 times the blur of the first level."""
-SCALE_LIMIT = 0.15
-"""Most that a brain may differ in size from its template, as a logarithm; fetal brains of one week differ by about 0.1 at most."""
+SCALE_LIMIT = 0.25
+"""Most that a brain's length, width or height may differ from its template's, as a logarithm: by affine registration 0.17 at most in
+newborns A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
+RESIZED = 4
+"""How often a level the sizes that a stack shares are estimated: a brain a tenth smaller than the phantom is 2.4° off with three times,
+0.7° with four, 0.6° with six."""
 EVIDENCE_MM2 = 500.0
 """Area of a slice that counts as one independent observation, mm². Sets the weight of a slice's fit against the smoothness of motion and
 the prior of size. On the brains of :mod:`posepipe.bench.slice_register` (120 slices, fitted from the truth) the mean square error of the
@@ -47,7 +54,8 @@ LEAST_SPREAD = 0.03
 
 @dataclass(frozen=True, eq=False)
 class SlicePoses:
-    """``n`` similarity maps slice frame → template: ``rotation`` (n, 3, 3), ``shift`` (n, 3) mm from its centre, ``log_scale`` (n,)."""
+    """``n`` maps slice frame → template: ``rotation`` (n, 3, 3), then ``log_scale`` (n, 3) along the template's axes, then ``shift``
+    (n, 3), mm from its centre."""
 
     rotation: Tensor
     shift: Tensor
@@ -55,7 +63,7 @@ class SlicePoses:
 
     def carry(self, where: Tensor, heights: Tensor) -> Tensor:
         """Pixels ``where`` (n, P, 2) at ``heights`` (n, K) along n̂ → (n, K, P, 3), mm from the template's centre."""
-        grown = self.rotation * self.log_scale.exp()[:, None, None]
+        grown = self.rotation * self.log_scale.exp()[..., None]
         flat = where @ grown[:, :, :2].transpose(1, 2) + self.shift[:, None]
         return flat[:, None] + (heights[..., None] * grown[:, None, :, 2])[:, :, None]
 
@@ -65,34 +73,38 @@ class SlicePoses:
         return SlicePoses(
             torch.where(b[..., None], self.rotation, other.rotation),
             torch.where(b, self.shift, other.shift),
-            torch.where(better, self.log_scale, other.log_scale),
+            torch.where(b, self.log_scale, other.log_scale),
         )
 
-    def of_size(self, log_scale: float) -> SlicePoses:
-        """The same about the template's centre, all of one size."""
+    def of_size(self, log_scale: Tensor) -> SlicePoses:
+        """The same about the template's centre, all of one size (3,)."""
         change = log_scale - self.log_scale
-        return SlicePoses(self.rotation, self.shift * change.exp()[:, None], torch.full_like(self.log_scale, log_scale))
+        return SlicePoses(self.rotation, self.shift * change.exp(), log_scale.expand_as(self.log_scale))
 
     def stepped(self, turn: Tensor, move: Tensor, grow: Tensor) -> SlicePoses:
-        """After a turn (n, 3) about the template's centre, a move (n, 3) mm and a growth (n,)."""
+        """After a turn (n, 3) about the template's centre, a move (n, 3) mm and a growth (n, 3)."""
         rotation = so3_torch.exp(turn)
-        shift = torch.einsum("nij,nj->ni", rotation, self.shift) * grow.exp()[:, None] + move
+        size = self.log_scale.exp()
+        shift = torch.einsum("nij,nj->ni", rotation, self.shift / size) * size * grow.exp() + move
         return SlicePoses(rotation @ self.rotation, shift, self.log_scale + grow)
 
     @classmethod
     def of(
-        cls, poses: Sequence[Rigid], slices: Sequence[Slice], center: np.ndarray, log_scale: float = 0.0, device: torch.device | str = "cpu"
-    ) -> SlicePoses:
-        """From poses atlas → image (RAS mm) of ``slices``; ``center`` (3,) is the template's, about which ``log_scale`` scales."""
+        cls, poses: Sequence[Rigid], slices: Sequence[Slice], center: np.ndarray, log_scale: npt.ArrayLike = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> SlicePoses:  # fmt: skip
+        """From poses atlas → image (RAS mm) of ``slices``; ``center`` (3,) is the template's, about which ``log_scale`` (one number
+        or three) scales."""
         inner = [s.grid.pose_in_frame(p) for s, p in zip(slices, poses, strict=True)]
         rotation = np.stack([p.rotation.T for p in inner])
-        shift = -np.exp(log_scale) * np.einsum("nij,nj->ni", rotation, np.stack([p.apply(center) for p in inner]))
-        return cls(tensor(rotation, device), tensor(shift, device), torch.full((len(rotation),), log_scale, device=device))
+        size = np.broadcast_to(np.asarray(log_scale, dtype=float), (len(rotation), 3))
+        shift = -np.exp(size) * np.einsum("nij,nj->ni", rotation, np.stack([p.apply(center) for p in inner]))
+        return cls(tensor(rotation, device), tensor(shift, device), tensor(size.copy(), device))
 
     def rigid(self, slices: Sequence[Slice], center: np.ndarray) -> list[Rigid]:
         """As rigid maps atlas → image (RAS mm) that agree with these at the template's ``center`` (3,)."""
         rotation = so3.project(self.rotation.double().cpu().numpy()).transpose(0, 2, 1)
-        shift = (self.shift * (-self.log_scale).exp()[:, None]).double().cpu().numpy()
+        shift = (self.shift * (-self.log_scale).exp()).double().cpu().numpy()
         lands = -np.einsum("nij,nj->ni", rotation, shift)
         return [s.grid.pose_in_world(Rigid.about(r, center, h)) for s, r, h in zip(slices, rotation, lands, strict=True)]
 
@@ -100,38 +112,47 @@ class SlicePoses:
 @dataclass(frozen=True)
 class SVROptions:
     """``steps`` at each level (0 leaves a level out); ``shares`` of brightness and texture at each; ``scale_deviation``: how far a brain's
-    size may stray from its template's, as the standard deviation of a logarithm (0: not at all); ``shared_scale``: all slices are of one
-    head, whose one size is estimated from all of them, three times a level; ``smoothness`` ties slices that were acquired one after the
+    size may stray from its template's, as the standard deviation of a logarithm, and ``shape_deviation``: how far each of its three
+    sizes may stray besides (0 and 0: not at all); ``shared_scale``: all slices are of one head, whose sizes are estimated from all of
+    them, :data:`RESIZED` times a level; ``smoothness`` ties slices that were acquired one after the
     other."""
 
     steps: tuple[int, int, int] = STEPS
     shares: tuple[tuple[float, float], ...] = SHARES
     scale_deviation: float = 0.0
+    shape_deviation: float = 0.0
     shared_scale: bool = False
     smoothness: Smoothness | None = None
+
+    def size_precision(self, device: torch.device | str) -> Tensor | None:
+        """Inverse covariance (3, 3) of the logarithms of the three sizes; None where they are not to change."""
+        if not (self.scale_deviation or self.shape_deviation):
+            return None
+        covariance = self.scale_deviation**2 + np.eye(3) * max(self.shape_deviation, 1e-3) ** 2
+        return tensor(np.linalg.inv(covariance), device)
 
 
 @dataclass(frozen=True, eq=False)
 class SVRResult:
     """``poses`` atlas → image (RAS mm), ``ncc`` (n,) at the finest level in [−1, 1], ``weights`` (n,) in [0, 1], low for slices that fit
-    worse than the others, ``log_scale`` (n,) of the template over the brain."""
+    worse than the others, ``log_scale`` (n, 3) of the template over the brain along the template's axes."""
 
     poses: list[Rigid]
     ncc: np.ndarray
     weights: np.ndarray
-    log_scale: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    log_scale: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
 
 def register_slices(
     slices: Sequence[Slice] | SliceBatch, target: SliceTarget, starts: Sequence[Rigid], *, which: Sequence[int] | None = None,
-    options: SVROptions | None = None, log_scale: float = 0.0,
+    options: SVROptions | None = None, log_scale: npt.ArrayLike = 0.0,
 ) -> SVRResult:  # fmt: skip
     """Register ``slices`` to the template from ``starts`` (atlas → image, RAS mm), all at once.
 
     ``which`` says for each start which slice it is for (default: one each, in order), so that several hypotheses of a slice are
-    followed together; ``log_scale`` is the size of the template over the brain to begin with. Without smoothness each slice keeps the best
-    pose that it met, by NCC. Weights compare the slices of the call: they mean something where those are of one stack. Raises
-    :class:`~posepipe.errors.MaskError` for a slice without brain.
+    followed together; ``log_scale``, one number or three, is the size of the template over the brain to begin with. Without smoothness
+    each slice keeps the best pose that it met, by NCC. Weights compare the slices of the call: they mean something where those are of
+    one stack. Raises :class:`~posepipe.errors.MaskError` for a slice without brain.
     """
     options = options or SVROptions()
     batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, target.target.brain.image.device)
@@ -147,8 +168,8 @@ def register_slices(
         for level, points, steps, shares in zip(target.levels, batch.levels, options.steps, options.shares, strict=True):
             if steps:
                 term = SliceTerm(level, points.pick(index), batch.thickness[index], shares)
-                shared = options.shared_scale and options.scale_deviation > 0
-                for part in np.array_split(np.arange(steps), 3 if shared else 1):
+                shared = options.shared_scale and options.size_precision(batch.device) is not None
+                for part in np.array_split(np.arange(steps), RESIZED if shared else 1):
                     if shared:
                         poses = _resized(term, poses, options)
                     poses, ncc = _fitted(term, poses, len(part), options, (axes, origin))
@@ -156,7 +177,7 @@ def register_slices(
     return SVRResult(poses.rigid(chosen, target.center), score, stack_weights(score), poses.log_scale.double().cpu().numpy())
 
 
-def ncc_at(batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], log_scale: float = 0.0) -> np.ndarray:
+def ncc_at(batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], log_scale: npt.ArrayLike = 0.0) -> np.ndarray:
     """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level; ``log_scale`` is
     the size of the template over the brain."""
     with torch.inference_mode():
@@ -190,11 +211,13 @@ class SliceTerm:
         self.evidence = total[..., 0] * points.area / EVIDENCE_MM2 * self.shares
 
     def look(self, poses: SlicePoses) -> tuple[Tensor, Tensor]:
-        """The template's values (n, 2, P) in the pixels, and their derivatives (n, 2, P, 7) by turn, move (mm) and growth."""
+        """The template's values (n, 2, P) in the pixels, and their derivatives (n, 2, P, 9) by turn, move (mm) and growth."""
         y = poses.carry(self.points.where, self.heights)
         fields = sample(self._fields, self.level.to_voxel, y).unflatten(0, (-1, 4))
         value, slope = fields[:, 0], fields[:, 1:].movedim(1, -1)
-        whole = torch.cat([torch.linalg.cross(y[None].expand_as(slope), slope), slope, (y * slope).sum(-1, keepdim=True)], -1)
+        size = poses.log_scale.exp()[:, None, None]
+        turn = torch.linalg.cross((y / size)[None].expand_as(slope), slope * size)
+        whole = torch.cat([turn, slope, y * slope], -1)
         if len(self.planes) == 1:
             return value[:, :, 0].transpose(0, 1), whole[:, :, 0].transpose(0, 1)
         return torch.einsum("cnkp,k->ncp", value, self.planes), torch.einsum("cnkpd,k->ncpd", whole, self.planes)
@@ -209,7 +232,7 @@ class SliceTerm:
         return (each * self.shares).sum(1) / self.shares.sum()
 
     def equations(self, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal matrix (n, 7, 7) and right side (n, 7) of a robust step, in units of −log likelihood (:data:`EVIDENCE_MM2`)."""
+        """Normal matrix (n, 9, 9) and right side (n, 9) of a robust step, in units of −log likelihood (:data:`EVIDENCE_MM2`)."""
         residual = self._residual(value, self.points.weight)
         size = torch.where(self.points.weight > 0.3, residual.abs(), torch.full_like(residual, torch.nan))
         spread = 1.48 * size.nanmedian(-1, keepdim=True).values.nan_to_num(1.0).clamp_min(0.02)
@@ -257,36 +280,39 @@ def _fitted(
 
 
 def _resized(term: SliceTerm, poses: SlicePoses, options: SVROptions) -> SlicePoses:
-    """The poses of one head at the size that fits all slices best, each slice being free to move along: a Gauss–Newton step in which
+    """The poses of one head at the sizes that fit all slices best, each slice being free to move along: a Gauss–Newton step in which
     slices that fit worse than the others count less."""
+    precision = options.size_precision(poses.shift.device)
+    if precision is None:
+        return poses
     value, slope = term.look(poses)
     normal, right = term.equations(value, slope)
     six = normal[:, :6, :6] + torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)[:, :6] * 1e-2 + 1e-6)
-    along = torch.linalg.solve(six, normal[:, :6, 6:])[..., 0]
-    curvature = normal[:, 6, 6] - (normal[:, 6, :6] * along).sum(1)
-    pull = right[:, 6] - (right[:, :6] * along).sum(1)
-    weight = tensor(stack_weights(term.ncc(value).double().cpu().numpy()), pull.device)
-    size, prior = poses.log_scale.mean(), 1 / options.scale_deviation**2
-    grow = ((weight * pull).sum() - prior * size) / ((weight * curvature.clamp_min(0)).sum() + prior)
-    return poses.of_size(float((size + grow.clamp(-0.05, 0.05)).clamp(-SCALE_LIMIT, SCALE_LIMIT)))
+    along = torch.linalg.solve(six, normal[:, :6, 6:])
+    curvature = normal[:, 6:, 6:] - normal[:, 6:, :6] @ along
+    pull = right[:, 6:] - (along.transpose(1, 2) @ right[:, :6, None])[..., 0]
+    weight = tensor(stack_weights(term.ncc(value).double().cpu().numpy()), pull.device)[:, None]
+    size = poses.log_scale.mean(0)
+    grow = torch.linalg.solve((weight[..., None] * curvature).sum(0) + precision, (weight * pull).sum(0) - precision @ size)
+    return poses.of_size((size + grow.clamp(-0.05, 0.05)).clamp(-SCALE_LIMIT, SCALE_LIMIT))
 
 
 def _solved(
     normal: Tensor, right: Tensor, damping: Tensor, poses: SlicePoses, options: SVROptions, frames: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn (n, 3), move (n, 3) and growth (n,) of a step, each within its limit."""
-    six = normal[:, :6, :6] + torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)[:, :6] * damping[:, None] + 1e-6)
-    if options.smoothness is not None:
-        change = coupled_step(six, right[:, :6], poses, options.smoothness, frames)
-    else:
-        change = torch.linalg.solve(six, right[:, :6])
+    """Turn (n, 3), move (n, 3) and growth (n, 3) of a step, each within its limit."""
+    precision = None if options.shared_scale else options.size_precision(normal.device)
+    damped = normal + torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2) * damping[:, None] + 1e-6)
     grow = torch.zeros_like(poses.log_scale)
-    if options.scale_deviation and not options.shared_scale:
-        pull, curvature = right[:, 6] - normal[:, 6, :6].mul(change).sum(1), normal[:, 6, 6]
-        prior = 1 / options.scale_deviation**2
-        grow = ((pull - prior * poses.log_scale) / (curvature * 1.5 + prior)).clamp(-0.03, 0.03)
-        grow = (poses.log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT) - poses.log_scale
-    return _limited(change[:, :3], TURN_LIMIT), _limited(change[:, 3:], SHIFT_LIMIT), grow
+    if options.smoothness is not None:
+        change = coupled_step(damped[:, :6, :6], right[:, :6], poses, options.smoothness, frames)
+    elif precision is None:
+        change = torch.linalg.solve(damped[:, :6, :6], right[:, :6])
+    else:
+        damped[:, 6:, 6:] += precision
+        change = torch.linalg.solve(damped, torch.cat([right[:, :6], right[:, 6:] - poses.log_scale @ precision], 1))
+        grow = (poses.log_scale + change[:, 6:].clamp(-0.03, 0.03)).clamp(-SCALE_LIMIT, SCALE_LIMIT) - poses.log_scale
+    return _limited(change[:, :3], TURN_LIMIT), _limited(change[:, 3:6], SHIFT_LIMIT), grow
 
 
 def _limited(vector: Tensor, most: float) -> Tensor:

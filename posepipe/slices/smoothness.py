@@ -48,8 +48,8 @@ def coupled_step(normal: Tensor, right: Tensor, poses: SlicePoses, prior: Smooth
     """
     n, (i, j) = len(normal), prior.pairs.unbind(1)
     world = frames[0] @ poses.rotation.transpose(1, 2)  # atlas → RAS
-    shrink = (-poses.log_scale).exp()[:, None]
-    head = frames[1] - torch.einsum("nij,nj->ni", world, poses.shift) * shrink
+    shrink = (-poses.log_scale).exp()
+    head = frames[1] - torch.einsum("nij,nj->ni", world, poses.shift * shrink)
     apart = so3_torch.log(world[i].transpose(1, 2) @ world[j])  # becomes apart + ω_i − ω_j
     between = head[i] - head[j]  # becomes between − R_i τ_i + R_j τ_j
     one = torch.eye(3, dtype=normal.dtype, device=normal.device)
@@ -57,7 +57,7 @@ def coupled_step(normal: Tensor, right: Tensor, poses: SlicePoses, prior: Smooth
     whole[torch.arange(n), :, torch.arange(n)] = normal
     side = right.clone()
     turn_weight, shift_weight = _weight(apart, np.radians(prior.degrees)), _weight(between, prior.mm)
-    to_i, to_j = -world[i] * shrink[i][..., None], -world[j] * shrink[j][..., None]
+    to_i, to_j = -world[i] * shrink[i][:, None], -world[j] * shrink[j][:, None]
     zero, turns = torch.zeros(len(i), 3, 3, device=normal.device), one.expand(len(i), 3, 3)
     # residual (6) of a pair, and its derivative (6, 6) by the change of either slice
     by_i = torch.cat([torch.cat([turns, zero], 2), torch.cat([zero, to_i], 2)], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,11 @@ from .smoothness import Smoothness
 SCALE_DEVIATION = 0.05
 """How far a brain's size strays from its template's, as the standard deviation of a logarithm: on brains and templates of the same week
 errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
+SHAPE_DEVIATION = 0.06
+"""The same of its length, width and height each, besides: newborns A01–A12 against Serag's templates have 0.063 by affine registration
+(docs/experiments-slices.md, 4)."""
+SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
+"""How a slice is registered on its own."""
 LAST_STEPS = 6
 """Steps at the finest level after the better of two starts was taken of each slice."""
 
@@ -26,14 +31,14 @@ LAST_STEPS = 6
 @dataclass(frozen=True, eq=False)
 class StackPoses:
     """``poses`` (n) of the slices that were given, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``apart`` (n,): degrees
-    between the poses that a slice was registered to from its starts, of the best one and the one farthest from it; ``log_scale`` of the
-    template over the brain; ``first``: their starts fused, ``fused``: the registered poses fused."""
+    between the poses that a slice was registered to from its starts, of the best one and the one farthest from it; ``log_scale`` (3,) of
+    the template over the brain; ``first``: their starts fused, ``fused``: the registered poses fused."""
 
     poses: list[Rigid]
     ncc: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     apart: npt.NDArray[np.float64]
-    log_scale: float
+    log_scale: npt.NDArray[np.float64]
     first: FusedStack
     fused: FusedStack
 
@@ -56,13 +61,13 @@ def register_stack(
     first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
     batch = batch or SliceBatch(slices, target.target.brain.image.device)
     tied = smoothness or Smoothness.along(acquisition, numbers)
-    options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
+    options = replace(SINGLE, shared_scale=True, smoothness=tied)
     own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
     begun = [own, [first.pose] * len(own), *([] if guess is None else [[guess] * len(own)])]
     found = [register_slices(batch, target, begin, options=options) for begin in begun]
     best = np.stack([f.ncc for f in found]).argmax(0)
     mixed = [found[b].poses[i] for i, b in enumerate(best)]
-    size = float(np.median([found[b].log_scale[i] for i, b in enumerate(best)]))
+    size = np.median([found[b].log_scale[i] for i, b in enumerate(best)], axis=0)
     last = SVROptions(steps=(0, 0, LAST_STEPS), smoothness=tied)
     done = register_slices(batch, target, mixed, options=last, log_scale=size)
     fused = fuse(done.poses, target.center, weights=done.weights, order=order)

@@ -28,8 +28,8 @@ from .head import HeadEstimate
 from .navigator import NavigatorFollower
 from .network import SliceNetwork, SlicePose
 from .points import SliceTarget
-from .register import SVROptions, register_slices, stack_weights
-from .stack import SCALE_DEVIATION
+from .register import register_slices, stack_weights
+from .stack import SINGLE
 
 LEAST_BRAIN_MM2 = 100.0
 """Slices with less brain show none, mm²: a disc 11 mm wide, as :data:`posepipe.bench.moving_stacks.LEAST_MM2`."""
@@ -282,7 +282,7 @@ class SliceTracker:
         return [pose, twin_pose(pose, piece.grid, self._slice_target.plane)], weight * float(stack_weights(np.array(self._recent))[-1]), ncc
 
 
-_OPTIONS = SVROptions(steps=SVR_STEPS, scale_deviation=SCALE_DEVIATION)
+_OPTIONS = replace(SINGLE, steps=SVR_STEPS)
 
 
 def _strayed(apart: float) -> str:

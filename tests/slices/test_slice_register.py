@@ -13,10 +13,11 @@ from posepipe.geometry import Rigid, random_rotations
 from posepipe.slices.acquisition import Acquisition
 from posepipe.slices.frames import Slice, SliceGrid
 from posepipe.slices.motion import simulate_stack
-from posepipe.slices.points import LEVELS, SliceBatch, profile
+from posepipe.slices.points import LEVELS, LIFT, SliceBatch, profile
 from posepipe.slices.register import SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
 from posepipe.slices.scanner import SliceScanner
 from posepipe.slices.smoothness import Smoothness
+from posepipe.slices.stack import SCALE_DEVIATION, SHAPE_DEVIATION
 
 OWN = Rigid(random_rotations(1, np.random.default_rng(9))[0], np.array([12.0, -30.0, 7.0]))
 """Pose of the head that is sliced."""
@@ -74,15 +75,15 @@ def test_anything_the_wrong_way_round_does_not_fit(pieces, slice_target, wrong):
 
 def test_the_derivative_is_that_of_the_values(pieces, slice_target):
     batch = SliceBatch(pieces[:3])
-    poses = SlicePoses.of([OWN] * 3, pieces[:3], slice_target.center)
+    poses = SlicePoses.of([OWN] * 3, pieces[:3], slice_target.center, [0.1, -0.05, 0.0])
     term = SliceTerm(slice_target.levels[0], batch.levels[0], batch.thickness)
     _, slope = term.look(poses)
     inside = term.points.weight > 0.5
-    for k, step in enumerate([0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.01]):
-        change = torch.zeros(3, 7)
+    for k, step in enumerate([0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.01, 0.01, 0.01]):
+        change = torch.zeros(3, 9)
         change[:, k] = step
-        ahead, _ = term.look(poses.stepped(change[:, :3], change[:, 3:6], change[:, 6]))
-        behind, _ = term.look(poses.stepped(-change[:, :3], -change[:, 3:6], -change[:, 6]))
+        ahead, _ = term.look(poses.stepped(change[:, :3], change[:, 3:6], change[:, 6:]))
+        behind, _ = term.look(poses.stepped(-change[:, :3], -change[:, 3:6], -change[:, 6:]))
         expected = ((ahead - behind) / (2 * step))[inside]
         assert torch.corrcoef(torch.stack([expected, slope[..., k][inside]]))[0, 1] > 0.97
         assert float((expected * slope[..., k][inside]).sum() / (expected**2).sum()) == pytest.approx(1, abs=0.1)
@@ -90,7 +91,7 @@ def test_the_derivative_is_that_of_the_values(pieces, slice_target):
 
 def test_poses_go_to_maps_of_the_slice_frame_and_back(pieces, slice_target):
     begin = starts(slice_target, 12, 30)
-    for scale in (0.0, 0.1):
+    for scale in (0.0, 0.1, [0.1, -0.2, 0.05]):
         poses = SlicePoses.of(begin, pieces, slice_target.center, scale)
         for a, b in zip(poses.rigid(pieces, slice_target.center), begin, strict=True):
             assert a.is_close(b, degrees=1e-3, mm=1e-3)
@@ -128,8 +129,37 @@ def test_a_brain_of_another_size_is_found_to_be_so(average, planes, slice_target
     options = SVROptions(scale_deviation=0.1, shared_scale=True)
     found = register_slices(few, slice_target, [Rigid.identity()] * 12, options=options)
     assert 1.06 < np.exp(found.log_scale).mean() < 1.14
-    assert np.ptp(found.log_scale) < 1e-5
+    assert np.ptp(found.log_scale, axis=0).max() < 1e-5
     assert np.median([p.mm_from(Rigid.identity(), slice_target.center) for p in found.poses]) < 1
+
+
+def test_a_brain_of_other_proportions_is_not_taken_for_a_turned_one(average, planes, slice_target):
+    """A tenth narrower and a tenth longer than the template: with one size for all axes single slices turn to make up for it."""
+    volume, mask = average
+    shape = np.diag([0.9, 1.1, 1.0, 1.0])
+    own = shape @ volume.affine
+    own[:3, 3] += (np.eye(3) - shape[:3, :3]) @ slice_target.center
+    scanner = SliceScanner(type(volume)(volume.data, own), type(mask)(mask.data, own), 1.2)
+    few = [scanner.acquire(g, Rigid.identity(), i) for i, g in enumerate(planes)]
+    begin = [Rigid.identity()] * len(few)
+    one, three = (
+        register_slices(few, slice_target, begin, options=SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=p))
+        for p in (0.0, SHAPE_DEVIATION)
+    )
+    degrees = [np.mean([p.degrees_from(Rigid.identity()) for p in r.poses]) for r in (one, three)]
+    assert degrees[1] < 0.6 * degrees[0]
+    head = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION, shared_scale=True)
+    size = register_slices(few, slice_target, begin, options=head).log_scale[0]
+    np.testing.assert_allclose(size, -np.log([0.9, 1.1, 1.0]), atol=0.04)
+
+
+def test_dark_tissue_is_told_from_the_background(pieces, slice_target):
+    """The same brain with a much darker inside has an outline still: its level lies :data:`LIFT` above what is outside."""
+    inside = slice_target.levels[-1].fields[0]
+    assert float(inside[inside > 0.5].quantile(0.02)) > 0.5 and LIFT == 1.0
+    points = SliceBatch([Slice(s.grid, np.where(s.mask, 1 - 0.9 * s.image / s.image.max(), 0), s.mask) for s in pieces[:2]]).levels[-1]
+    brain = points.weight[:, 1] > 0.99
+    assert float(points.value[:, 0][brain].min()) > 0.8
 
 
 def test_a_slice_that_fits_worse_than_the_others_weighs_less():
