@@ -16,7 +16,7 @@ from ..geometry.so3 import Array
 from ..models import available
 from ..models.weights import SLICE_NETWORK, hashes
 from ..slices.acquisition import Acquisition, in_order
-from ..slices.frames import Slice
+from ..slices.frames import Slice, twin_pose
 from ..slices.fuse import fuse
 from ..slices.network import SliceNetwork, SlicePose
 from ..slices.paper import SlicePoseNetwork
@@ -128,11 +128,13 @@ class SliceContest:
 
 
 def better_twin(piece: Slice, target: SliceTarget, found: SlicePose, *, half: bool = False, register: bool = True) -> Rigid:
-    """The network's pose and its twin, both registered to the template: the one with the greater NCC; with ``half`` the one whose normal
-    points up in the brain, if one alone does. Not to ``register``: of the network's poses, the first or the one that points up."""
+    """The network's poses, of turned copies of the slice too, and their twins, all registered to the template: the one with the greatest
+    NCC; with ``half`` among those whose normal points up in the brain, if there are such. Not to ``register``: of
+    the network's pose and its twin, the first or the one that points up."""
     poses, ncc = [found.pose, found.twin], np.array([1.0, 0.0])
     if register:
-        done = register_slices([piece], target, poses, which=[0, 0], options=SINGLE)
+        poses += [p for copy in found.copies for p in (copy, twin_pose(copy, piece.grid, target.plane))]
+        done = register_slices([piece], target, poses, which=[0] * len(poses), options=SINGLE)
         poses, ncc = done.poses, done.ncc
     if half:
         ncc = ncc + 2.0 * np.array([normal_in_brain(piece, p, target)[2] >= 0 for p in poses])

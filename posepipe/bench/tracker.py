@@ -181,7 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     slices = {"network", "registered"} & set(options.ways)
-    network = SliceNetwork(options.weights) if slices and not options.simulated else None
+    network = SliceNetwork(options.weights, copies=1) if slices and not options.simulated else None
     rows: dict[tuple[str, str], list[Row]] = {}
     for brain in (kept_apart if options.test else brains)(options.data, options.only):
         for level in options.levels:

@@ -28,6 +28,8 @@ from ..models.weights import SLICE_NETWORK, load_network
 from .frames import MidsagittalPlane, Slice, twin_pose
 from .points import SliceBatch, SliceTarget
 
+COPIES = 4
+"""Copies of a slice that the network is shown, if nothing else is said: all four right angles."""
 _BATCH = 64
 
 
@@ -37,7 +39,7 @@ class SlicePose:
 
     ``expected_error`` is the mean error, in mm, that it expects of a pixel's place in the brain; ``residual``, in mm, what the pixels'
     places differ from those of a plane; ``brain_mm2`` the area that it takes for brain; ``center`` (2,) the middle of that, mm along û, v̂
-    from the slice frame's origin.
+    from the slice frame's origin. ``copies`` are the poses that the network gives to turned copies of the slice, each alone.
     """
 
     pose: Rigid
@@ -46,19 +48,23 @@ class SlicePose:
     residual: float
     brain_mm2: float
     center: Array
+    copies: tuple[Rigid, ...] = ()
 
 
 class SliceNetwork:
-    """The network of weights ``name``, loaded once; ``weights_dir`` comes before the package's. Raises
-    :class:`~posepipe.errors.WeightsError`."""
+    """The network of weights ``name``, loaded once; ``weights_dir`` comes before the package's. It is shown ``copies`` (1 to 4) of each
+    slice, turned by right angles in its plane, and what it says of them is averaged. Raises :class:`~posepipe.errors.WeightsError`."""
 
-    def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu", name: str = SLICE_NETWORK) -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self, weights_dir: str | Path | None = None, *, device: str = "cpu", name: str = SLICE_NETWORK, copies: int = COPIES
+    ) -> None:
+        self.device, self._copies = torch.device(device), copies
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         if not isinstance(loaded.module, SliceCoordinateNet):
             kind = type(loaded.module).__name__
             msg = f"{loaded.path}: {name} must be a SliceCoordinateNet, not a {kind}; give other weights with --weights"
             raise WeightsError(msg)
+        self._size = loaded.module.size
         self._loaded = replace(loaded, module=ready(loaded.module))
 
     @property
@@ -81,39 +87,51 @@ class SliceNetwork:
         middle = np.stack([mask_middle(s) for s in batch.slices]) if centers is None else np.asarray(centers, dtype=float)
         crops = squares(batch, middle, radius, self._size)
         seen = sampled(crops) if masked else standardised(crops[:, :1], torch.ones_like(crops[:, 1:]))
-        rotation, shift, field = self._answered(seen)
+        field, copies = self._answered(seen)
+        found = [field.solve(), *(c.solve() for c in copies)]
+        rotations = np.stack([so3.project(f.rotation.double().cpu().numpy()) for f in found], 1)
+        shifts = np.stack([f.translation.double().cpu().numpy() for f in found], 1)
         probability = torch.sigmoid(field.foreground).flatten(1)
         error = ((field.log_error.flatten(1).exp() * probability).sum(1) / probability.sum(1).clamp_min(1e-6)).tolist()
         cell = (2 * HALF_SIDE * radius / field.position.shape[-1]) ** 2
         area = (probability.sum(1) * cell).tolist()
-        residual = field.solve().residual.double().cpu().numpy()
+        residual = found[0].residual.double().cpu().numpy()
         about = _middles(probability, field.position.shape[-1]) * radius
         out = []
         for i, piece in enumerate(batch.slices):
-            lands = np.append(middle[i], 0.0) + radius * shift[i]
-            pose = piece.grid.pose_in_world(Rigid.about(rotation[i] @ turn, target.center, lands))
+            pose, *others = [
+                piece.grid.pose_in_world(Rigid.about(rotation @ turn, target.center, np.append(middle[i], 0.0) + radius * shift))
+                for rotation, shift in zip(rotations[i], shifts[i], strict=True)
+            ]
+            other = twin_pose(pose, piece.grid, plane)
             out.append(
-                SlicePose(
-                    pose, twin_pose(pose, piece.grid, plane), float(error[i]) * radius, float(residual[i]) * radius, area[i],
-                    middle[i] + about[i],
-                )
-            )  # fmt: skip
+                SlicePose(pose, other, float(error[i]) * radius, float(residual[i]) * radius, area[i], middle[i] + about[i], tuple(others))
+            )
         return out
 
-    @property
-    def _size(self) -> int:
-        module = self._loaded.module
-        assert isinstance(module, SliceCoordinateNet)
-        return module.size
-
-    def _answered(self, seen: Tensor) -> tuple[Array, Array, SliceField]:
-        """Rotations (n, 3, 3), shifts (n, 3) in radii, and the fields behind them."""
+    def _answered(self, seen: Tensor) -> tuple[SliceField, list[SliceField]]:
+        """The field of what is ``seen`` (n, 2, S, S), the mean of those of its copies, and the copies' own."""
         with answering(self.device):
-            parts = [self._loaded.module(x) for x in seen.split(_BATCH)]
-            field = SliceField(*(torch.cat(p) for p in zip(*parts, strict=True)))
-            found = field.solve()
-        rotation = so3.project(found.rotation.double().cpu().numpy())
-        return rotation, found.translation.double().cpu().numpy(), field
+            turned = [torch.rot90(seen, k, (2, 3)) for k in range(self._copies)]
+            parts = [self._loaded.module(x) for x in torch.cat(turned).split(_BATCH)]
+            whole = [torch.cat(p).chunk(self._copies) for p in zip(*parts, strict=True)]
+            copies = [SliceField(*(torch.rot90(x[k], -k, (2, 3)) for x in whole)) for k in range(self._copies)]
+            return _mean(copies), copies
+
+
+def _mean(copies: Sequence[SliceField]) -> SliceField:
+    """The mean of fields, places weighed by the inverse of their expected error; each is first taken as the twin where that is nearer to
+    the first one's."""
+    first = copies[0]
+    brain = torch.sigmoid(first.foreground)
+    mirror = first.position.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    places = []
+    for copy in copies:
+        own, twin = (((p - first.position).abs() * brain).sum((1, 2, 3), keepdim=True) for p in (copy.position, mirror * copy.position))
+        places.append(torch.where(own <= twin, copy.position, mirror * copy.position))
+    weight = torch.softmax(torch.stack([-c.log_error for c in copies]), 0)
+    position = (weight * torch.stack(places)).sum(0)
+    return SliceField(position, *(torch.stack([getattr(c, k) for c in copies]).mean(0) for k in ("log_error", "foreground")))
 
 
 def squares(batch: SliceBatch, middle: Array, radius: float, side: int) -> Tensor:

@@ -174,10 +174,10 @@ def test_with_half_the_twin_whose_normal_points_up_is_taken(brain, cutter, targe
     ncc = [0.9, 0.1]
     monkeypatch.setattr(slice_methods, "register_slices", lambda s, t, starts, **_: SimpleNamespace(poses=starts, ncc=np.array(ncc)))
     for first, second in ((p.truth, other), (other, p.truth)):
-        found = SimpleNamespace(pose=first, twin=second)
+        found = SimpleNamespace(pose=first, twin=second, copies=())
         for register in (True, False):
             assert slice_methods.better_twin(p.middle, target, found, half=True, register=register) is p.truth
-    both = SimpleNamespace(pose=p.truth, twin=Rigid(p.truth.rotation.copy(), p.truth.translation))
+    both = SimpleNamespace(pose=p.truth, twin=Rigid(p.truth.rotation.copy(), p.truth.translation), copies=())
     assert slice_methods.better_twin(p.middle, target, both, half=True) is both.pose
 
 
