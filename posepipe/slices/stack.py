@@ -19,9 +19,6 @@ from .smoothness import Smoothness
 SCALE_DEVIATION = 0.05
 """How far a brain's size strays from its template's, as the standard deviation of a logarithm: on brains and templates of the same week
 errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
-SHAPE_DEVIATION = 0.06
-"""The same of its length, width and height each, besides: newborns A01–A12 against Serag's templates have 0.063 by affine registration
-(docs/experiments-slices.md, 4)."""
 LAST_STEPS = 6
 """Steps at the finest level after the better of two starts was taken of each slice."""
 
@@ -54,7 +51,7 @@ def register_stack(
     first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
     batch = SliceBatch(slices, target.target.brain.image.device)
     tied = smoothness or Smoothness.along(acquisition, numbers)
-    options = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION, shared_scale=True, smoothness=tied)
+    options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
     own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
     found = [register_slices(batch, target, begin, options=options) for begin in (own, [first.pose] * len(own))]
     better = found[0].ncc >= found[1].ncc
