@@ -32,9 +32,9 @@ from ..registration.comparison import Comparison
 from ..registration.target import Target
 from ..slices.frames import Slice, SliceGrid
 from ..slices.points import SliceBatch, SliceTarget
-from ..slices.register import SVROptions, register_slices
+from ..slices.register import SHAPE_DEVIATION, SVROptions, register_slices
 from ..slices.scanner import SliceScanner
-from ..slices.stack import SCALE_DEVIATION, SHAPE_DEVIATION
+from ..slices.stack import SCALE_DEVIATION
 from .classical import Case, canonical_pose, cases
 
 STARTS = (5.0, 10.0, 15.0, 20.0, 30.0)

@@ -28,8 +28,8 @@ STRAY = 3.0
 """A slice farther from the path of its neighbours in time than this many robust standard deviations of such distances is an outlier. A
 number without unit."""
 LEAST_STRAY_DEGREES, LEAST_STRAY_MM = 5.0, 3.0
-"""And no nearer than this, degrees or mm: twice what slice-to-volume registration of a single slice leaves of a fetal brain (2.6° and
-2 mm on CRL's brains against CHN's, docs of :mod:`posepipe.bench.slice_register`), so that a very still stack has no outliers."""
+"""And no nearer than this, degrees or mm: about what slice-to-volume registration of a single slice leaves of a newborn's brain
+(4.9° and 4.2 mm on Serag's templates, :mod:`posepipe.bench.slice_register`), so that a very still stack has no outliers."""
 NEIGHBOURS = 3
 """Slices before, and slices after, in order of acquisition, that the path at a slice is taken from."""
 

@@ -24,9 +24,9 @@ from .points import SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
 from .smoothness import Smoothness, coupled_step
 
 SHARES = ((1.0, 0.5), (1.0, 0.5), (0.5, 1.0))
-"""Brightness and texture in the criterion of each level, of seven settings that were tried on the brains of
-:mod:`posepipe.bench.slice_register` the one with the best errors from starts 10° off: brightness alone reaches farther from 20° and more,
-texture alone is nearest from the truth."""
+"""Brightness and texture in the criterion of each level. Of five settings tried on the brains of :mod:`posepipe.bench.slice_register`
+none was better from starts 10° off by more than its standard error; 0.5 and 1 at all levels are 0.2° nearer from the truth, but lose
+farther starts (docs/experiments-slices.md, 4)."""
 STEPS = (12, 10, 8)
 """Gauss–Newton steps at each level, coarse to fine."""
 OUTLIER = 3.0
@@ -35,6 +35,10 @@ TURN_LIMIT = 0.15
 """Most that a slice turns in a step, radians (8.6°): steps beyond the blur of a level over the brain's radius are not to be trusted."""
 SHIFT_LIMIT = 6.0
 """Most that a slice moves in a step, mm: 1.5 times the blur of the first level."""
+SHAPE_DEVIATION = 0.06
+"""How far a brain's length, width and height each stray from its template's besides its size, for single slices, as the standard deviation
+of a logarithm: newborns A01–A12 against Serag's templates have 0.063 by affine registration. Not used for stacks, whose slices lie all
+one way: five newborns' errors grew by it (docs/experiments-slices.md, 4)."""
 SCALE_LIMIT = 0.25
 """Most that a brain's length, width or height may differ from its template's, as a logarithm: by affine registration 0.17 at most in
 newborns A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
@@ -43,9 +47,8 @@ RESIZED = 4
 0.7° with four, 0.6° with six."""
 EVIDENCE_MM2 = 500.0
 """Area of a slice that counts as one independent observation, mm². Sets the weight of a slice's fit against the smoothness of motion and
-the prior of size. On the brains of :mod:`posepipe.bench.slice_register` (120 slices, fitted from the truth) the mean square error of the
-rotation was 12 (CRL on CHN) and 67 (newborns on Serag) times what the normal matrix says with 25 mm², hence 300 to 1,700 mm²: what a
-brain differs in from an average is alike over centimetres."""
+the prior of sizes: what a brain differs in from an average is alike over centimetres. On the brains of
+:mod:`posepipe.bench.slice_register` 250 and 1,000 mm² are as good (docs/experiments-slices.md, 4)."""
 SLICE_OUTLIER = 3.0
 """A slice whose NCC lies this many robust standard deviations below the median of its stack counts half; a number without unit."""
 LEAST_SPREAD = 0.03

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,12 @@ from .acquisition import Acquisition
 from .frames import MidsagittalPlane, Slice, twin_pose
 from .fuse import FusedStack, fuse
 from .points import SliceBatch, SliceTarget
-from .register import SVROptions, register_slices
+from .register import SHAPE_DEVIATION, SVROptions, register_slices
 from .smoothness import Smoothness
 
 SCALE_DEVIATION = 0.05
 """How far a brain's size strays from its template's, as the standard deviation of a logarithm: on brains and templates of the same week
 errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
-SHAPE_DEVIATION = 0.06
-"""The same of its length, width and height each, besides: newborns A01–A12 against Serag's templates have 0.063 by affine registration
-(docs/experiments-slices.md, 4)."""
 SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
 """How a slice is registered on its own."""
 LAST_STEPS = 6
@@ -61,7 +58,7 @@ def register_stack(
     first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
     batch = batch or SliceBatch(slices, target.target.brain.image.device)
     tied = smoothness or Smoothness.along(acquisition, numbers)
-    options = replace(SINGLE, shared_scale=True, smoothness=tied)
+    options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
     own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
     begun = [own, [first.pose] * len(own), *([] if guess is None else [[guess] * len(own)])]
     found = [register_slices(batch, target, begin, options=options) for begin in begun]

@@ -14,10 +14,10 @@ from posepipe.slices.acquisition import Acquisition
 from posepipe.slices.frames import Slice, SliceGrid
 from posepipe.slices.motion import simulate_stack
 from posepipe.slices.points import LEVELS, LIFT, SliceBatch, profile
-from posepipe.slices.register import SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
+from posepipe.slices.register import SHAPE_DEVIATION, SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
 from posepipe.slices.scanner import SliceScanner
 from posepipe.slices.smoothness import Smoothness
-from posepipe.slices.stack import SCALE_DEVIATION, SHAPE_DEVIATION
+from posepipe.slices.stack import SCALE_DEVIATION
 
 OWN = Rigid(random_rotations(1, np.random.default_rng(9))[0], np.array([12.0, -30.0, 7.0]))
 """Pose of the head that is sliced."""
