@@ -33,6 +33,8 @@ from .rows import PartFile
 from .slice_register import Brain, load_brain, slice_mm, template_case
 
 LOST_DEGREES = 15.0
+LIMITS = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
+"""Of motion, degrees RMS, that are compared; 0: always the slices."""
 FEATURES = ("ncc", "below", "apart", "network", "stray", "expected_error")
 """Columns that the confidence of a slice is estimated from (:func:`posepipe.slices.align.slice_features`)."""
 FLAGGED, ALARMS = 0.9, 0.05
@@ -132,6 +134,19 @@ def report(rows: Sequence[dict[str, str]], model: ConfidenceModel | None) -> str
             if mine:
                 out.append(_line(group, f"{level} ({degrees:g}°)", mine, model))
     return "\n".join(out)
+
+
+def limits(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown: the mean error of the stacks' pose if :data:`posepipe.slices.align.MOVED_DEGREES` were another, of all stacks."""
+    stacks = list({(r["name"], r["level"], r["trial"]): r for r in rows}.values())
+    slices, volume, motion = (np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "motion"))
+    fits = np.array([float(r["ncc_slices"]) > float(r["ncc_volume"]) for r in stacks])
+    cells = []
+    for limit in LIMITS:
+        error = np.where((motion > limit) | fits, slices, volume)
+        cells.append(f"{limit:g}: {error.mean():.2f} ({error.max():.1f})")
+    ends = f"slices alone {slices.mean():.2f} ({slices.max():.1f}), volume alone {volume.mean():.2f} ({volume.max():.1f})"
+    return f"Error of the pose of {len(stacks)} stacks by the limit of motion, degrees, mean (largest): {', '.join(cells)}; {ends}."
 
 
 def _line(group: str, level: str, rows: list[dict[str, str]], model: ConfidenceModel | None) -> str:

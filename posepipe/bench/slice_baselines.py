@@ -73,7 +73,7 @@ def _descended(
     radius = target.target.brain.radius
     best, best_ncc = poses, torch.full((len(batch),), -1.0)
     with torch.inference_mode():
-        for number, (level, points, many) in enumerate(zip(target.levels, batch.levels, steps, strict=True)):
+        for number, (level, points, many) in enumerate(zip(target.levels(0.0), batch.levels(0.0), steps, strict=True)):
             term = SliceTerm(level, points, batch.thickness, (1.0, 0.0))
             best, best_ncc = poses, torch.full((len(batch),), -1.0)
             rate = None

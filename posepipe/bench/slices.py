@@ -169,7 +169,7 @@ def measure(
 def _ready(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
     brain = load_brain(case)
     target = SliceTarget(brain.target)
-    _ = target.levels, target.cells  # what is made once is not counted
+    _ = target.levels(), target.levels(0.0), target.cells  # what is made once is not counted
     return brain, Cutter(brain), target
 
 

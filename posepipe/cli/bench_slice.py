@@ -68,7 +68,7 @@ def stacks(args: argparse.Namespace) -> int:
             after = replace(before, slices=model, made=made, weights={**before.weights, **weights})
             write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
             parts.append(f"Confidence: {fit.made}.")
-        parts.append(moving_stacks.report(found, model))
+        parts += [moving_stacks.report(found, model), moving_stacks.limits(found)]
     if "real" in args.groups:
         parts.append(real_stacks.report(real_stacks.real_stacks(args.data, args.weights)))
     return told("\n\n".join(parts), args.output / "stacks.md")

@@ -26,7 +26,7 @@ from .fuse import fuse
 from .network import SliceNetwork, SlicePose
 from .points import SliceBatch, SliceTarget
 from .register import ncc_at
-from .stack import StackPoses, register_stack
+from .stack import HEAD, StackPoses, register_stack
 from .table import SliceRow, write_table
 
 LEAST_MM2 = 100.0
@@ -61,7 +61,7 @@ class KeptPose:
         still = [p.degrees_from(by_slices) for p, out in zip(found.poses, found.fused.outlier, strict=True) if not out]
         motion = float(np.sqrt(np.mean(np.square(still)))) if still else 0.0
         scores = {
-            name: float(ncc_at(batch, target, [pose] * n, found.log_scale).mean())
+            name: float(ncc_at(batch, target, [pose] * n, HEAD, found.log_scale).mean())
             for name, pose in (("slices", by_slices), ("volume", by_volume))
         }
         moved = motion > MOVED_DEGREES

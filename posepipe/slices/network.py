@@ -50,6 +50,12 @@ class SlicePose:
     center: Array
     copies: tuple[Rigid, ...] = ()
 
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Probabilities of ``pose`` and ``twin``: one half each, as one slice does not tell. Of single slices registered to the template
+        from both, the better fit was the right one as often as not (docs/experiments-slices.md, 5)."""
+        return 0.5, 0.5
+
 
 class SliceNetwork:
     """The network of weights ``name``, loaded once; ``weights_dir`` comes before the package's. It is shown ``copies`` (1 to 4) of each

@@ -29,9 +29,9 @@ LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
 """Blur (standard deviation, mm) and distance of pixels (mm) of each level, coarse to fine. A brain is 60–150 mm long, the template's grid
 has 1.6 mm; pixels are about as far apart as the blur leaves detail, and no nearer than the time for a stack allows."""
 LIFT = 1.0
-"""How far the background lies below the brain's dark end in the channel of brightness, in units of its bright end (99th percentile). Of 0,
-0.5, 1 and 2 chosen by starts 10° off on the brains of :mod:`posepipe.bench.slice_register` (docs/experiments-slices.md, 4): without it
-dark tissue passes for background."""
+"""How far the background lies below the brain's dark end in the channel of brightness where slices are registered one by one, in units of
+its bright end (99th percentile). Of 0, 0.5, 1 and 2 chosen by starts 10° off on the brains of :mod:`posepipe.bench.slice_register`
+(docs/experiments-slices.md, 4): without it dark tissue passes for background."""
 MARGIN_MM = 8.0
 """Pixels up to about so far outside a slice's mask count, mm: there the template should be dark. As for volumes, of the order of the
 blur of the first level and less than the brain's own radius (30–60 mm)."""
@@ -67,6 +67,7 @@ class SliceTarget:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._levels: dict[float, tuple[TemplateLevel, ...]] = {}
         self.center = np.asarray(target.brain.center, dtype=float)
 
     @property
@@ -92,15 +93,19 @@ class SliceTarget:
         places: Array = grid_points(EXTENT_CELLS, 3).double().numpy()
         return places[(share.flatten() > 0.5).cpu().numpy()]
 
-    @cached_property
-    def levels(self) -> tuple[TemplateLevel, ...]:
-        """One for each of :data:`LEVELS`."""
+    def levels(self, lift: float = LIFT) -> tuple[TemplateLevel, ...]:
+        """One for each of :data:`LEVELS`, the background ``lift`` below the brain; made once."""
+        if lift not in self._levels:
+            self._levels[lift] = self._made(lift)
+        return self._levels[lift]
+
+    def _made(self, lift: float) -> tuple[TemplateLevel, ...]:
         brain = self.target.brain
         pad = int(np.ceil(2.5 * LEVELS[0][0] / brain.spacing))
         image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
         inside = image[mask > 0.5]
         low, high = torch.quantile(inside[:: max(1, len(inside) // 50_000)], torch.tensor([0.01, 0.99], device=image.device)).tolist()
-        raw = (LIFT + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
+        raw = (lift + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
         window = (WINDOW_MM / brain.spacing,) * 3
         total, first, second = smooth(torch.stack([mask, image * mask, image * image * mask]), window)
         both = torch.stack([raw, _texture(image, mask, total, first, second)])
@@ -150,6 +155,7 @@ class SliceBatch:
             msg = "every slice needs pixels inside its brain mask; leave out the others"
             raise MaskError(msg)
         self.slices, self.device = tuple(slices), device
+        self._levels: dict[float, tuple[SlicePoints, ...]] = {}
         n_u, n_v = (max(s.grid.shape[a] for s in slices) for a in (0, 1))
         both = np.zeros((2, len(slices), n_u, n_v), dtype=np.float32)
         for i, s in enumerate(slices):
@@ -163,10 +169,11 @@ class SliceBatch:
     def __len__(self) -> int:
         return len(self.slices)
 
-    @cached_property
-    def levels(self) -> tuple[SlicePoints, ...]:
-        """One for each of :data:`LEVELS`."""
-        return tuple(self._level(blur, step) for blur, step in LEVELS)
+    def levels(self, lift: float = LIFT) -> tuple[SlicePoints, ...]:
+        """One for each of :data:`LEVELS`, the background ``lift`` below the brain; made once."""
+        if lift not in self._levels:
+            self._levels[lift] = tuple(self._level(blur, step, lift) for blur, step in LEVELS)
+        return self._levels[lift]
 
     @cached_property
     def _pixels(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -214,11 +221,11 @@ class SliceBatch:
         inner = torch.where(inner.sum((1, 2), keepdim=True) * FINE_MM**2 < LEAST_INSIDE_MM2, mask, inner)
         return grid, torch.stack([_texture(value, mask, total, first, second), inner])
 
-    def _level(self, blur: float, step: float) -> SlicePoints:
+    def _level(self, blur: float, step: float, lift: float) -> SlicePoints:
         places, edges = self._pixels
         grid = self._grid(step)
         image, mask = _carried(self._both, places, edges, grid, blur)
-        outline = image + LIFT * mask
+        outline = image + lift * mask
         reach = _carried(self._both[1:], places, edges, grid, MARGIN_MM / 1.6)[0]
         # outside a straight edge a blurred mask falls to 0.055 at 1.6 standard deviations
         near = ((reach - 0.055) / 0.10).clamp(0, 1)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..geometry import Rigid, so3, so3_torch
 from ..imaging.sampling import sample, tensor
 from .frames import Slice
-from .points import SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
+from .points import LIFT, SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
 from .smoothness import Smoothness, coupled_step
 
 SHARES = ((1.0, 0.5), (1.0, 0.5), (0.5, 1.0))
@@ -118,7 +118,7 @@ class SVROptions:
     size may stray from its template's, as the standard deviation of a logarithm, and ``shape_deviation``: how far each of its three
     sizes may stray besides (0 and 0: not at all); ``shared_scale``: all slices are of one head, whose sizes are estimated from all of
     them, :data:`RESIZED` times a level; ``smoothness`` ties slices that were acquired one after the
-    other."""
+    other; ``lift``: how far the background lies below the brain (:data:`~posepipe.slices.points.LIFT`)."""
 
     steps: tuple[int, int, int] = STEPS
     shares: tuple[tuple[float, float], ...] = SHARES
@@ -126,6 +126,7 @@ class SVROptions:
     shape_deviation: float = 0.0
     shared_scale: bool = False
     smoothness: Smoothness | None = None
+    lift: float = LIFT
 
     def size_precision(self, device: torch.device | str) -> Tensor | None:
         """Inverse covariance (3, 3) of the logarithms of the three sizes; None where they are not to change."""
@@ -168,7 +169,8 @@ def register_slices(
         axes = tensor(np.stack([s.grid.axes for s in chosen]), batch.device)
         origin = tensor(np.stack([s.grid.center for s in chosen]), batch.device)
         ncc = torch.zeros(len(chosen), device=batch.device)
-        for level, points, steps, shares in zip(target.levels, batch.levels, options.steps, options.shares, strict=True):
+        both = (target.levels(options.lift), batch.levels(options.lift))
+        for level, points, steps, shares in zip(*both, options.steps, options.shares, strict=True):
             if steps:
                 term = SliceTerm(level, points.pick(index), batch.thickness[index], shares)
                 shared = options.shared_scale and options.size_precision(batch.device) is not None
@@ -180,12 +182,14 @@ def register_slices(
     return SVRResult(poses.rigid(chosen, target.center), score, stack_weights(score), poses.log_scale.double().cpu().numpy())
 
 
-def ncc_at(batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], log_scale: npt.ArrayLike = 0.0) -> np.ndarray:
-    """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level; ``log_scale`` is
-    the size of the template over the brain."""
+def ncc_at(
+    batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], options: SVROptions, log_scale: npt.ArrayLike = 0.0
+) -> np.ndarray:
+    """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level, as
+    :func:`register_slices` measures it; ``log_scale`` is the size of the template over the brain."""
     with torch.inference_mode():
         at = SlicePoses.of(poses, batch.slices, target.center, log_scale, batch.device)
-        term = SliceTerm(target.levels[-1], batch.levels[-1], batch.thickness)
+        term = SliceTerm(target.levels(options.lift)[-1], batch.levels(options.lift)[-1], batch.thickness, options.shares[-1])
         out: np.ndarray = term.ncc(term.look(at)[0]).double().cpu().numpy()
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ SCALE_DEVIATION = 0.05
 errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
 SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
 """How a slice is registered on its own."""
+HEAD = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, lift=0.0)
+"""How the slices of one head are registered together: one size, the background not lifted, as three sizes and the lift made newborns'
+stacks worse (docs/experiments-slices.md, 4 and 5)."""
 LAST_STEPS = 6
 """Steps at the finest level after the better of two starts was taken of each slice."""
 
@@ -58,14 +61,14 @@ def register_stack(
     first = fuse(starts, target.center, twins=twins, weights=weights, order=order)
     batch = batch or SliceBatch(slices, target.target.brain.image.device)
     tied = smoothness or Smoothness.along(acquisition, numbers)
-    options = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, smoothness=tied)
+    options = replace(HEAD, smoothness=tied)
     own = [first.pose if out else p for p, out in zip(first.poses, first.outlier, strict=True)]
     begun = [own, [first.pose] * len(own), *([] if guess is None else [[guess] * len(own)])]
     found = [register_slices(batch, target, begin, options=options) for begin in begun]
     best = np.stack([f.ncc for f in found]).argmax(0)
     mixed = [found[b].poses[i] for i, b in enumerate(best)]
     size = np.median([found[b].log_scale[i] for i, b in enumerate(best)], axis=0)
-    last = SVROptions(steps=(0, 0, LAST_STEPS), smoothness=tied)
+    last = replace(HEAD, steps=(0, 0, LAST_STEPS), scale_deviation=0.0, smoothness=tied)
     done = register_slices(batch, target, mixed, options=last, log_scale=size)
     fused = fuse(done.poses, target.center, weights=done.weights, order=order)
     apart = np.array([max(p.degrees_from(f.poses[i]) for f in found) for i, p in enumerate(mixed)])

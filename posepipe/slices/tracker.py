@@ -148,7 +148,7 @@ class SliceTracker:
             self.target.to_canonical = self.volumes.canonical(self.target)
         made = SliceTarget(self.target)
         if self.register:
-            _ = made.levels
+            _ = made.levels()
         return made
 
     def add(

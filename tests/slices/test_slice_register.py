@@ -76,7 +76,7 @@ def test_anything_the_wrong_way_round_does_not_fit(pieces, slice_target, wrong):
 def test_the_derivative_is_that_of_the_values(pieces, slice_target):
     batch = SliceBatch(pieces[:3])
     poses = SlicePoses.of([OWN] * 3, pieces[:3], slice_target.center, [0.1, -0.05, 0.0])
-    term = SliceTerm(slice_target.levels[0], batch.levels[0], batch.thickness)
+    term = SliceTerm(slice_target.levels()[0], batch.levels()[0], batch.thickness)
     _, slope = term.look(poses)
     inside = term.points.weight > 0.5
     for k, step in enumerate([0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.01, 0.01, 0.01]):
@@ -155,9 +155,9 @@ def test_a_brain_of_other_proportions_is_not_taken_for_a_turned_one(average, pla
 
 def test_dark_tissue_is_told_from_the_background(pieces, slice_target):
     """The same brain with a much darker inside has an outline still: its level lies :data:`LIFT` above what is outside."""
-    inside = slice_target.levels[-1].fields[0]
+    inside = slice_target.levels()[-1].fields[0]
     assert float(inside[inside > 0.5].quantile(0.02)) > 0.5 and LIFT == 1.0
-    points = SliceBatch([Slice(s.grid, np.where(s.mask, 1 - 0.9 * s.image / s.image.max(), 0), s.mask) for s in pieces[:2]]).levels[-1]
+    points = SliceBatch([Slice(s.grid, np.where(s.mask, 1 - 0.9 * s.image / s.image.max(), 0), s.mask) for s in pieces[:2]]).levels()[-1]
     brain = points.weight[:, 1] > 0.99
     assert float(points.value[:, 0][brain].min()) > 0.8
 
