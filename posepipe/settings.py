@@ -52,7 +52,7 @@ class Settings:
     contrast: str = "auto"
     convert: str = "auto"
     mask: str = "auto"
-    slices: str = "off"
+    slices: str = "auto"
     init: str = "auto"
     refine: str = "ants"
     nprocs: int | None = None

@@ -81,7 +81,7 @@ class Aligner:
     contrast: str = "auto"
     convert: str = "auto"
     age_policy: str = "error"
-    slices: str = "off"
+    slices: str = "auto"
     device: str = "auto"
     threads: int | None = None
     weights: str | Path | None = None

@@ -23,7 +23,8 @@ def rows(n: int = 40, seed: int = 0) -> list[dict[str, str]]:
                     ncc = rng.uniform(0.2, 0.9)
                     wrong = ncc + rng.normal(0, 0.05) < 0.4
                     values = dict.fromkeys(FEATURES, 0.0) | {"ncc": ncc, "degrees": 40.0 if wrong else 2.0, "mm": 1.5, "still": 6.0}
-                    values |= {"stack_slices": 1.0, "stack_volume": 3.0, "stack_kept": 1.0, "seconds": 2.0, "ncc_slices": 0.4, "ncc_volume": 0.5}
+                    stack = {"stack_slices": 1.0, "stack_volume": 3.0, "stack_kept": 1.0, "ncc_slices": 0.4, "ncc_volume": 0.5}
+                    values |= stack | {"seconds": 2.0}
                     values["motion"] = 7.0 if level == "large" else 1.0
                     about = {"name": name, "group": "g", "level": level, "trial": trial, "slice": k, "kept": "slices"}
                     about["outlier"] = int(ncc < 0.3)
