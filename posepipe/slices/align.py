@@ -35,8 +35,8 @@ LEAST_SLICES = 3
 """Fewer slices with brain are no stack: two neighbours and one between them."""
 MOVED_DEGREES = 5.0
 """Motion of the slices about their mean, degrees RMS, above which the stack's pose is theirs and not that of the volume. Of 0 to 12 the one
-with the least error on 36 stacks of 6 validation brains, made to move (2.7° at 5 and 6, 2.9° at 3 and 4, 3.2° for the slices alone, 9.4° for
-the volume alone; ``posepipe-tools bench stacks --groups validation``)."""
+with the least error on 36 stacks of 6 validation brains, made to move (2.7° at 5 and 6, 2.9° at 3 and 4, 3.2° for the slices alone, 9.4°
+for the volume alone; ``posepipe-tools bench stacks --groups validation``)."""
 WITHIN_DEGREES = 10.0
 """A slice's pose counts as right within this of the truth, degrees; what its confidence is the probability of."""
 
