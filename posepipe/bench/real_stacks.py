@@ -64,10 +64,10 @@ def agreement(poses: Sequence[Rigid], groups: Sequence[int]) -> tuple[np.ndarray
 
 
 def groups_of(poses: Sequence[Rigid]) -> list[int]:
-    """A number for each of ``poses``; equal where a chain of pairs less than :data:`JOINED` apart joins them.
+    """A number from 0 for each of ``poses``; equal where a chain of pairs less than :data:`JOINED` apart joins them.
 
     >>> groups_of([Rigid.from_rotvec([0, 0, a], [0, 0, 0]) for a in (0.0, 0.1, 1.0, 0.2)])
-    [0, 0, 2, 0]
+    [0, 0, 1, 0]
     """
     group = list(range(len(poses)))
     for _ in poses:
@@ -75,7 +75,7 @@ def groups_of(poses: Sequence[Rigid]) -> list[int]:
             for j, b in enumerate(poses):
                 if a.degrees_from(b) < JOINED:
                     group[i] = group[j] = min(group[i], group[j])
-    return group
+    return [sorted(set(group)).index(g) for g in group]
 
 
 def report(stacks: Sequence[RealStack]) -> str:
