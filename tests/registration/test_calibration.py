@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from posepipe.bench.moving_stacks import FEATURES
 from posepipe.errors import WeightsError
-from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes, load_network, save_network
+from posepipe.models.slices import SliceCoordinateNet
+from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, SLICE_NETWORK, hashes, load_network, save_network
 from posepipe.registration.calibration import (
     PACKAGED,
     Sureness,
@@ -19,6 +21,7 @@ from posepipe.registration.calibration import (
 )
 from posepipe.registration.deep import PoseNetworks
 from posepipe.registration.masking import BrainFinder
+from posepipe.slices.align import StackAligner
 
 
 def test_file_and_back(tmp_path):
@@ -38,9 +41,21 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
 
 def test_the_package_is_calibrated_with_its_own_weights():
     calibration = load_calibration()
-    assert calibration.weights == hashes((*MASK_NETWORKS, *POSE_NETWORKS))
+    assert calibration.weights == hashes((*MASK_NETWORKS, *POSE_NETWORKS, SLICE_NETWORK))
+    assert calibration.slices is not None and set(calibration.slices.terms) == set(FEATURES)
     assert set(calibration.likeness.least) == {"mask-fine", "mask-edge"}
     assert all("by hand" not in made for made in calibration.made.values())
+
+
+def test_slices_have_a_confidence_only_by_the_weights_it_was_fitted_with(tmp_path):
+    assert StackAligner()._model == load_calibration().slices
+    without = replace(load_calibration(), slices=None, made={k: v for k, v in load_calibration().made.items() if k != "slices"})
+    path = write_calibration(without, tmp_path / PACKAGED.name)
+    assert read_calibration(path) == without and StackAligner(tmp_path)._model is None
+    path.unlink()
+    made = {"architecture": "SliceCoordinateNet", "options": {"size": 16, "width": [2, 2, 2, 2]}, "card": "# Test", "terms": "none"}
+    save_network(SliceCoordinateNet(16, (2, 2, 2, 2)), SLICE_NETWORK, tmp_path, **made)
+    assert StackAligner(tmp_path)._model is None
 
 
 def test_a_folder_s_own_comes_first(tmp_path):
