@@ -48,13 +48,18 @@ def test_the_package_is_calibrated_with_its_own_weights():
 
 
 def test_slices_have_a_confidence_only_by_the_weights_it_was_fitted_with(tmp_path):
-    assert StackAligner()._model == load_calibration().slices
+    def save(network, options):
+        made = {"architecture": "SliceCoordinateNet", "options": options, "card": "# Test", "terms": "none"}
+        save_network(network, SLICE_NETWORK, tmp_path, **made)
+
+    packaged = load_network(SLICE_NETWORK)
+    save(packaged.module, packaged.options)
+    assert StackAligner()._model == StackAligner(tmp_path)._model == load_calibration().slices is not None
+    save(SliceCoordinateNet(16, (2, 2, 2, 2)), {"size": 16, "width": [2, 2, 2, 2]})
+    assert StackAligner(tmp_path)._model is None
+    save(packaged.module, packaged.options)
     without = replace(load_calibration(), slices=None, made={k: v for k, v in load_calibration().made.items() if k != "slices"})
-    path = write_calibration(without, tmp_path / PACKAGED.name)
-    assert read_calibration(path) == without and StackAligner(tmp_path)._model is None
-    path.unlink()
-    made = {"architecture": "SliceCoordinateNet", "options": {"size": 16, "width": [2, 2, 2, 2]}, "card": "# Test", "terms": "none"}
-    save_network(SliceCoordinateNet(16, (2, 2, 2, 2)), SLICE_NETWORK, tmp_path, **made)
+    assert read_calibration(write_calibration(without, tmp_path / PACKAGED.name)) == without
     assert StackAligner(tmp_path)._model is None
 
 
