@@ -42,8 +42,8 @@ finds a pose."""
 def is_stack(spacing: Sequence[float]) -> bool:
     """Whether voxels of these edges (3 mm values, any order) are those of a stack: the longest at least :data:`STACK` times the second.
 
-    >>> is_stack((1.1, 3.3, 1.1)), is_stack((2.0, 2.0, 3.5))
-    (True, False)
+    >>> is_stack((1.1, 3.3, 1.1)), is_stack((1.0, 1.0, 2.0)), is_stack((2.0, 2.0, 3.5))
+    (True, True, False)
     """
     _, middle, longest = sorted(float(s) for s in spacing)
     return longest >= 0.99 * STACK * middle

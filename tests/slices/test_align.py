@@ -43,11 +43,12 @@ class Told:
 
 @pytest.fixture(scope="module")
 def moved(average) -> MovingStack:
-    """A stack of thick slices of the phantom, which moves by 8°; its first slice shows no brain."""
+    """A stack of thick slices of the phantom, which moves by 8°; its first slice shows next to no brain."""
     thick = StackProtocol(pixel=1.5, thickness=4.5)
     stack = simulate_stack(*average, np.random.default_rng(21), degrees=8.0, protocol=thick)
     mask = stack.mask.data.copy()
     mask[:, :, 0] = 0
+    mask[20:26, 20:26, 0] = 1  # 81 mm²
     return replace(stack, mask=stack.mask.with_data(mask))
 
 
@@ -76,6 +77,14 @@ def test_the_head_moved_so_the_stack_has_the_mean_pose_of_its_slices(moved, foun
     assert row.motion_deg == pytest.approx(row.pose.degrees_from(found.pose))
     shift = row.pose.apply(slice_target.center) - found.pose.apply(slice_target.center)
     assert row.motion_mm == pytest.approx(np.linalg.norm(shift))
+
+
+def test_where_the_network_is_lost_the_pose_of_the_volume_leads(moved, slice_target):
+    """All that the network says is 100° off: each slice is found from the volume's pose, by the better fit."""
+    truth = moved.poses(Rigid.identity())
+    timing = {"SliceTiming": moved.acquisition.times.tolist()}
+    found = align_stack(moved.image, moved.mask, slice_target.target, moved.mean, Told(truth, off=100.0), sidecar=timing)
+    assert np.median([r.pose.degrees_from(truth[r.slice]) for r in found.rows if r.pose is not None]) < 4
 
 
 def test_what_is_told_of_it(found):

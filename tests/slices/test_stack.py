@@ -6,9 +6,27 @@ import numpy as np
 
 from posepipe.bench.slice_register import start_off
 from posepipe.geometry import Rigid
+from posepipe.slices import stack as stack_module
 from posepipe.slices.frames import MidsagittalPlane, twin_pose
-from posepipe.slices.motion import simulate_stack
-from posepipe.slices.stack import register_stack
+from posepipe.slices.motion import StackProtocol, simulate_stack
+from posepipe.slices.stack import SINGLE, register_stack
+
+
+def test_a_stack_is_registered_with_one_size_and_no_lift(average, slice_target, monkeypatch):
+    """Three sizes and the lift, which help single slices, made newborns' stacks worse (docs/experiments-slices.md, 4 and 5)."""
+    asked, plain = [], stack_module.register_slices
+
+    def noted(*args, options, **others):
+        asked.append(options)
+        return plain(*args, options=options, **others)
+
+    monkeypatch.setattr(stack_module, "register_slices", noted)
+    thick = StackProtocol(pixel=2.0, thickness=8.0)
+    moved = simulate_stack(*average, np.random.default_rng(2), degrees=0.0, protocol=thick)
+    pieces = [s for s in moved.slices if s.area > 100]
+    register_stack(pieces, slice_target, [Rigid.identity()] * len(pieces), slice_target.plane, moved.acquisition, guess=Rigid.identity())
+    assert len(asked) == 4 and all(o.lift == 0 and o.shape_deviation == 0 and o.smoothness is not None for o in asked)
+    assert [o.shared_scale for o in asked[:3]] == [True] * 3 and SINGLE.lift > 0 < SINGLE.shape_deviation
 
 
 def test_a_moving_stack_is_found_slice_by_slice(average, slice_target):
