@@ -15,42 +15,76 @@ import numpy as np
 from ..bids import read_json
 from ..geometry import Rigid
 from ..imaging.mask import given_mask
-from ..imaging.volume import load_volume
+from ..imaging.volume import Volume, load_volume
 from ..plan import SLICE_KEYS
 from ..registration.deep import PoseNetworks
 from ..registration.initial import initial_pose
 from ..registration.refine import refine_pose
 from ..registration.target import Target
 from ..slices.align import StackAligner, StackAlignment
+from ..slices.frames import Slice, slices_of, twin_pose
+from ..slices.network import SliceNetwork
+from ..slices.points import SliceTarget
 from .classical import Case, cases
 
 JOINED = 10.0
 """Pairs of stacks less than this apart, degrees, are of one position of the head."""
 
 
+LARGE_MM2 = 1500.0
+"""Slices with more brain are asked one by one, mm²: a disc 44 mm wide."""
+
+
 @dataclass(frozen=True, eq=False)
 class RealStack:
-    """One stack: its name and what the slice path made of it, the volume's pose among that."""
+    """One stack: its name and what the slice path made of it, the volume's pose among that; ``alone`` and ``unmasked``: how far the network
+    alone is from the volume's pose or its twin, degrees, in each slice with more than :data:`LARGE_MM2` of brain, with its mask and with
+    nothing known but where the brain's centre is."""
 
     name: str
     found: StackAlignment
+    alone: tuple[float, ...] = ()
+    unmasked: tuple[float, ...] = ()
 
 
 def real_stacks(data: Path, weights: Path | None = None) -> list[RealStack]:
     """The stacks of ``data/ds-stacks`` with their drawn masks, one template for all (:mod:`posepipe.bench.classical`)."""
-    aligner, networks = StackAligner(weights), PoseNetworks(weights)
+    aligner, networks, network = StackAligner(weights), PoseNetworks(weights), SliceNetwork(weights)
     out = []
     for case in cases(data, ("stacks",)):
-        out.append(RealStack(case.name, _aligned(case, aligner, networks)))
+        image, mask, target = _loaded(case)
+        found = _aligned(case, (image, mask, target), aligner, networks)
+        out.append(RealStack(case.name, found, *_single(slices_of(image, mask), SliceTarget(target), found.by_volume, network)))
         print(f"{case.name}: {out[-1].found.kept.reason}", flush=True)
     return out
 
 
-def _aligned(case: Case, aligner: StackAligner, networks: PoseNetworks) -> StackAlignment:
+def _loaded(case: Case) -> tuple[Volume, Volume, Target]:
     assert case.mask is not None
     image = load_volume(case.image)
-    mask = given_mask(load_volume(case.mask), image).volume
-    target = Target.load(case.template)
+    return image, given_mask(load_volume(case.mask), image).volume, Target.load(case.template)
+
+
+def _single(
+    slices: Sequence[Slice], target: SliceTarget, pose: Rigid, network: SliceNetwork
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Errors of single slices with and without a mask, the head's pose being ``pose``."""
+    some = [s for s in slices if s.area > LARGE_MM2]
+    whole = [Slice(s.grid, s.image, np.ones_like(s.mask), s.index) for s in some]
+    center = pose.apply(target.center)
+    middles = [(~s.grid.to_world).apply(center)[:2] for s in some]
+    found = (network.poses(some, target, target.plane), network.poses(whole, target, target.plane, centers=middles, masked=False))
+    alone, unmasked = (
+        tuple(min(p.pose.degrees_from(q) for q in (pose, twin_pose(pose, s.grid, target.plane))) for p, s in zip(one, some, strict=True))
+        for one in found
+    )
+    return alone, unmasked
+
+
+def _aligned(
+    case: Case, about: tuple[Volume, Volume, Target], aligner: StackAligner, networks: PoseNetworks
+) -> StackAlignment:
+    image, mask, target = about
     by_volume = refine_pose(image, mask, target, initial_pose(image, mask, target, networks=networks).pose, method="torch").pose
     sidecar = case.image.with_name(case.image.name.replace(".nii.gz", ".json"))
     known = read_json(sidecar) if sidecar.is_file() else {}
@@ -94,6 +128,13 @@ def report(stacks: Sequence[RealStack]) -> str:
     for name in ("by_volume", "by_slices", "pose"):
         within, between = agreement([getattr(s.found, name) for s in stacks], groups)
         out.append(f"| {name.replace('_', ' ').replace('pose', 'as kept')} | {_median(within)} | {_median(between)} |")
+    out.append("\nThe network alone on single slices, to the nearer twin of the volume's pose, degrees\n")
+    out += ["| slices | n | median | mean | > 15° | > 30° |", "|" + "---|" * 6]
+    for name, errors in (("with mask", [e for s in stacks for e in s.alone]), ("without", [e for s in stacks for e in s.unmasked])):
+        e = np.array(errors)
+        if len(e):
+            far = " | ".join(f"{100 * (e > limit).mean():.0f} %" for limit in (15, 30))
+            out.append(f"| {name} | {len(e)} | {np.median(e):.1f} | {e.mean():.1f} | {far} |")
     return "\n".join(out)
 
 

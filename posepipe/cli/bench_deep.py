@@ -142,6 +142,7 @@ def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
 
 def told(text: str, output: Path) -> int:
     """Print ``text``, write it to ``output``, and end well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text.strip() + "\n", encoding="utf-8")
     print(text)
     return 0

@@ -82,8 +82,9 @@ def test_agreement_is_within_and_between_groups():
     def stack(k: int) -> real_stacks.RealStack:
         found = SimpleNamespace(by_volume=poses[k], by_slices=poses[k], pose=poses[k], kept=kept,
                                 about=lambda: {"SlicesWithPose": 9, "Outliers": 1, "SliceOrder": "guessed"})  # fmt: skip
-        return real_stacks.RealStack(f"run-{k}", found)  # type: ignore[arg-type]
+        return real_stacks.RealStack(f"run-{k}", found, (5.0, 20.0), (10.0, 40.0))  # type: ignore[arg-type]
 
     text = real_stacks.report([stack(k) for k in range(4)])
     assert "| run-2 | 2 | 9 | 1 | 1.2 | 0.0 | volume | guessed |" in text
     assert "| by volume | 3.5 (4.0), 2 pairs | 29.5 (33.0), 4 pairs |" in text and "| as kept |" in text
+    assert "| with mask | 8 | 12.5 | 12.5 | 50 % | 0 % |" in text and "| without | 8 | 25.0 | 25.0 | 50 % | 50 % |" in text
