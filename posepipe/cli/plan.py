@@ -144,6 +144,8 @@ class _Planner:
             choice = replace(choice, reason=f"{choice.reason} ({because})")
         template = choice.template
         converted = converts(contrast, template.contrast, s.convert)
+        if not converted and contrast != template.contrast:
+            timing = None  # slices are compared with a template of their own contrast alone
         template_digest, template_files = self._digest(template)
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         networks = (

@@ -195,7 +195,8 @@ class Aligner:
         with _timed(seconds, "refine"):
             refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=ready.compare)
         stack: StackAlignment | None = None
-        if wants_slices([float(s) for s in ready.image.spacing], self.slices):
+        alike = ready.conversion is not None or ready.contrast == ready.choice.contrast
+        if alike and wants_slices([float(s) for s in ready.image.spacing], self.slices):
             with _timed(seconds, "slices"):
                 stack = self._stacks.align(*about, refined.pose, timing)
                 refined = stack.kept_in(refined, *about, compare=ready.compare)

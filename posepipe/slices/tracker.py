@@ -22,6 +22,7 @@ from ..imaging.volume import Volume
 from ..registration.aligner import pick_device, threads_of_torch
 from ..registration.deep import PoseNetworks
 from ..registration.target import Target
+from .align import LEAST_MM2
 from .frames import MidsagittalPlane, Slice, SliceGrid, twin_pose
 from .fuse import DEGREES, FARTHEST, MM
 from .head import HeadEstimate
@@ -31,8 +32,6 @@ from .points import SliceTarget
 from .register import register_slices, stack_weights
 from .stack import SINGLE
 
-LEAST_BRAIN_MM2 = 100.0
-"""Slices with less brain show none, mm²: a disc 11 mm wide, as :data:`posepipe.bench.moving_stacks.LEAST_MM2`."""
 SURE = 0.5
 """Confidence below which the head's last pose is held: another family of twins, or none, is then likelier than the one that is best."""
 SVR_STEPS = (6, 5, 4)
@@ -217,8 +216,8 @@ class SliceTracker:
 
     def _seen(self, piece: Slice, *, masked: bool) -> SlicePose | str:
         """What the network says of ``piece``, or, in words, why it shows no brain."""
-        if masked and piece.area < LEAST_BRAIN_MM2:
-            return f"the slice's mask holds {piece.area:.0f} mm², less than the {LEAST_BRAIN_MM2:.0f} mm² that show a brain"
+        if masked and piece.area < LEAST_MM2:
+            return f"the slice's mask holds {piece.area:.0f} mm², less than the {LEAST_MM2:.0f} mm² that show a brain"
         head = self._estimate.pose
         if masked:
             seen = self._asked(piece, None, masked=True)
@@ -229,10 +228,10 @@ class SliceTracker:
             for _ in range(LOOKS):
                 seen = self._asked(piece, center, masked=False)
                 center = seen.center
-                if seen.brain_mm2 < LEAST_BRAIN_MM2:
+                if seen.brain_mm2 < LEAST_MM2:
                     break
-        if seen.brain_mm2 < LEAST_BRAIN_MM2:
-            return f"the network sees no brain in the slice ({seen.brain_mm2:.0f} mm², less than {LEAST_BRAIN_MM2:.0f})"
+        if seen.brain_mm2 < LEAST_MM2:
+            return f"the network sees no brain in the slice ({seen.brain_mm2:.0f} mm², less than {LEAST_MM2:.0f})"
         return seen
 
     def _asked(self, piece: Slice, center: Array | None, *, masked: bool) -> SlicePose:
@@ -269,7 +268,7 @@ class SliceTracker:
         pieces = [piece] * len(starts)
         if not masked:
             both = [(p, replace(piece, mask=self._section(p, piece.grid) > 0.5)) for p in starts]
-            both = [(p, s) for p, s in both if s.area >= LEAST_BRAIN_MM2]
+            both = [(p, s) for p, s in both if s.area >= LEAST_MM2]
             if not both:
                 return poses, weight, None
             starts, pieces = [p for p, _ in both], [s for _, s in both]

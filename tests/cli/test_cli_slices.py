@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def test_modes(study: Any, weights: Path, mode: str, stack: bool, other: bool) -
     assert ("slice-coordinates" in plan.parameters["weights"]) is stack
     other_plan, *_ = plans(study, "--slices", mode, "--weights", str(weights), "--participant-label", "02")
     assert (other_plan.timing is not None) is other
+
+
+def test_slices_are_compared_with_their_own_contrast_alone(study: Any, weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(study.demo.atlas_dir, tmp_path / "t2w", ignore=shutil.ignore_patterns("*_T1w*"))
+    only_t2w = replace(study, demo=replace(study.demo, atlas_dir=tmp_path / "t2w"))
+    said = ("--contrast", "T1w", "--slices", "on", "--weights", str(weights))
+    (never,), (auto,) = plans(only_t2w, *said, "--convert", "never"), plans(only_t2w, *said)
+    assert never.timing is None and never.names.slices not in never.files
+    assert auto.converted and auto.timing is not None
 
 
 def test_run_dry_wet_again_and_with_another_timing(study: Any, weights: Path) -> None:

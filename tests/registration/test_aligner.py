@@ -192,7 +192,8 @@ def test_one_call(files, done):
 
 def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head):
     t1w = save_volume(head.image, files.image.with_name("sub-01_T1w.nii.gz"))
-    out = files.aligner(convert="never").align(t1w, 29, mask=files.mask)
+    out = files.aligner(convert="never", slices="on").align(t1w, 29, mask=files.mask)
+    assert out.slices is None  # slices are compared with a template of their own contrast alone
     assert out.converted is None and out.quality.qc == "review"
     assert any("called T1w, but looks like T2w" in reason for reason in out.quality.reasons)
     # the atlas has no T1w, so its T2w is used, and that is told

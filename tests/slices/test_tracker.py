@@ -15,6 +15,7 @@ from posepipe.geometry.so3 import Array
 from posepipe.imaging.volume import Volume
 from posepipe.registration.masking import BrainFinder
 from posepipe.slices.acquisition import interleaved
+from posepipe.slices.align import LEAST_MM2
 from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
 from posepipe.slices.fuse import DEGREES, FARTHEST, MM
 from posepipe.slices.head import HYPOTHESES, HeadEstimate, steady_gain
@@ -23,7 +24,7 @@ from posepipe.slices.navigator import FoundBrain, NavigatorFollower
 from posepipe.slices.network import SlicePose
 from posepipe.slices.points import SliceTarget
 from posepipe.slices.scanner import SliceScanner
-from posepipe.slices.tracker import LEAST_BRAIN_MM2, SURE, SliceTracker
+from posepipe.slices.tracker import SURE, SliceTracker
 
 CENTER = np.array([2.0, -15.0, 8.0])
 PLANE = MidsagittalPlane.of(so3.exp([0.1, 0.05, -0.08]), CENTER)
@@ -263,7 +264,7 @@ def test_the_network_alone(scene, slice_target):
 def test_hold_without_brain_far_away_and_while_not_confident(scene, slice_target):
     slices, truth, said = scene
     far = [Rigid.about(so3.exp([0, 1.6, 0]), truth[8].apply(slice_target.center)) @ p for p in said[8]]
-    network = Said([*said[:7], said[7], far, *said[9:]], [4000.0] * 7 + [LEAST_BRAIN_MM2 - 1] + [4000.0] * 4)
+    network = Said([*said[:7], said[7], far, *said[9:]], [4000.0] * 7 + [LEAST_MM2 - 1] + [4000.0] * 4)
     tracker = SliceTracker(target=slice_target.target, network=network, register=False)
     out = [tracker.add(s.image, s.grid.affine, 3.0, s.mask) for s in slices]
     assert not out[6].hold
