@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posepipe.bench.masks import DRESSES, dressed, overlap
+from posepipe.bench.scans import DRESSES, dressed, overlap
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
 from posepipe.imaging import phantom

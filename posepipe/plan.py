@@ -60,7 +60,7 @@ def planned_mask(image: InputImage, mode: str) -> str:
     return "given" if mode == "auto" and image.mask is not None else mode
 
 
-def uses_mask_networks(image: InputImage, mode: str) -> bool:
+def uses_mask_network(image: InputImage, mode: str) -> bool:
     """Whether the networks that find the brain will or may mask ``image``."""
     return planned_mask(image, mode) in {"auto", "network"}
 

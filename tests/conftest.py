@@ -40,18 +40,17 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="session")
-def mask_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
-    """A function that makes a folder of mask networks, set by hand: brain is what is brighter than ``share`` of the bright voxels of an
-    image; above 1.5 nothing is."""
+def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    """A function that makes a folder with a scan network, set by hand: brain is what is brighter than ``share`` of the bright voxels of a
+    crop (above 1.5 nothing is), and every head is upright."""
     import torch
 
     from posepipe.models import save_network
-    from posepipe.models.masks import MaskNet
-    from posepipe.models.weights import MASK_NETWORKS
+    from posepipe.models.scans import ScanNet
 
     def make(share: float) -> Path:
-        folder, options = tmp_path_factory.mktemp("mask-weights"), {"size": 32, "width": [2, 2, 2, 2]}
-        network = MaskNet(**options)
+        folder, options = tmp_path_factory.mktemp("scan-weights"), {"size": 32, "width": [2, 2, 2, 2]}
+        network = ScanNet(**options)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
@@ -59,9 +58,8 @@ def mask_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
             network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
             for layer in (*network.fine, network.up_fine):
                 layer[1].weight[0] = 1
-            network.head.weight[:, 0], network.head.bias[:] = 40, -40 * share
-        for name in MASK_NETWORKS:
-            save_network(network, name, folder, architecture="MaskNet", options=options, card="# Test\n", terms="none")
+            network.head.weight[4:, 0], network.head.bias[4:] = 40, -40 * share
+        save_network(network, "scan", folder, architecture="ScanNet", options=options, card="# Test\n", terms="none")
         return folder
 
     return make

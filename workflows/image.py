@@ -13,12 +13,12 @@ from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
-from posepipe.interfaces.pose import FoundBrain, InitialPose, PoseQuality, RefinePose
+from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.slices import SlicePoses
 from posepipe.interfaces.template import template_inputs
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
-from posepipe.plan import ImagePlan, planned_mask, uses_mask_networks
+from posepipe.plan import ImagePlan, planned_mask, uses_mask_network
 from posepipe.settings import Settings
 
 from .engine import Workflow
@@ -82,19 +82,11 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
 
     given: list[Any] = [("image", "in_file")]
-    if uses_mask_networks(plan.image, settings.mask):
+    if uses_mask_network(plan.image, settings.mask):
         finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=of_torch, **networks)
-        masks = _node(finding, "mask", of_torch)
-        fitting = FoundBrain(converted=plan.converted, **networks, **compute)
-        mask = _node(fitting, "brain", of_torch)
-        workflow.connect([
-            (inputnode, mask, given),
-            (masks, mask, [
-                ("out_mask", "in_mask"), ("out_record", "mask_record"), ("others", "others"), ("other_records", "other_records"),
-            ]),
-        ])  # fmt: skip
+        mask = _node(finding, "mask", of_torch)
     else:
-        masks = mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
+        mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
     aligned: tuple[Any, list[Any]] = (inputnode, given)
     if plan.converted:
         convert = _node(ContrastConvert(device=settings.device, torch_threads=of_torch, **networks), "conversion", of_torch)
@@ -116,13 +108,13 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         ])  # fmt: skip
         final = slices
     workflow.connect([
-        (inputnode, masks, [*given, ("mask", "in_mask")]),
+        (inputnode, mask, [*given, ("mask", "in_mask")]),
         (aligned[0], initial, aligned[1]),
         (aligned[0], refined, aligned[1]),
         (inputnode, quality, given),
         (inputnode, apply, given),
         (inputnode, figure, given),
-        (mask, initial, [("out_mask", "in_mask")]),
+        (mask, initial, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
         (mask, refined, [("out_mask", "in_mask")]),
         (initial, refined, [("out_pose", "in_pose")]),
         (mask, quality, [("out_mask", "in_mask"), ("out_record", "mask_record")]),

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from ..atlas import AtlasLibrary, Template
+from ..brainmask.choose import brain_mask
 from ..errors import PosepipeError
 from ..geometry import Rigid, rotations_in_bin
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume, load_volume
 from ..registration.comparison import Comparison
 from ..registration.initial import initial_pose
-from ..registration.masking import brain_mask
 from ..registration.refine import refine_pose
 from ..registration.target import Target
 from .perturb import damaged, turned

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.masks import MaskNet
+from ..models.scans import ScanNet
 from ..models.weights import load_network
 
 SIDES, SIZES = (1, 2, 3, 4, 6, 8), (16, 32, 48, 64)
@@ -90,7 +90,7 @@ def main() -> int:
         print(f"| {stride} | " + " | ".join(f"{of_a_convolution(side, stride):.3f}" for side in SIDES) + " |")
     print("\n| cube | fresh: bfloat16 | rounding alone | trained: bfloat16 | rounding alone |\n|" + "---|" * 5)
     for size in SIZES:
-        found = (*of_a_network(MaskNet(size), size), *of_a_network(load_network("mask-fine").module, size))
+        found = (*of_a_network(ScanNet(size), size), *of_a_network(load_network("scan").module, size))
         print(f"| {size} | " + " | ".join(f"{100 * e:.1f} %" for e in found) + " |", flush=True)
     return 0
 

@@ -25,12 +25,15 @@ class Logistic:
         return _sigmoid(self.intercept + ((x - self.mean) / self.scale) @ self.coefficients)
 
 
-def fit_logistic(x: Array, y: Array, *, weights: Array | None = None, ridge: float = 1.0) -> Logistic:
+def fit_logistic(
+    x: Array, y: Array, *, weights: Array | None = None, ridge: float = 1.0, signs: Array | None = None
+) -> Logistic:
     """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by Newton's method (iteratively reweighted least squares), steps halved where
     they overshoot.
 
     ``ridge`` is the penalty ½ · ridge · ‖coefficients‖² beside the weighted log-likelihood; it holds the coefficients of standardised
-    features (the intercept is free), so that classes that can be parted without error still give a finite model.
+    features (the intercept is free), so that classes that can be parted without error still give a finite model. With ``signs`` (F,) of 1
+    and −1 no coefficient is of the other sign: a feature that would be is left out, the worst first.
     Raises :class:`ValueError` where ``y`` holds only one class.
     """
     if len(np.unique(y)) < 2:
@@ -42,6 +45,19 @@ def fit_logistic(x: Array, y: Array, *, weights: Array | None = None, ridge: flo
     scale = np.where(spread > 1e-9, spread, 1.0)
     z = np.c_[np.ones(len(x)), (x - mean) / scale]
     penalty = np.r_[0.0, np.full(x.shape[1], ridge)]
+    beta = _solved(z, y, weights, penalty)
+    if signs is not None:
+        free = np.ones(x.shape[1], dtype=bool)
+        while (wrong := np.where(free, beta[1:] * signs, 0.0)).min() < 0:
+            free[wrong.argmin()] = False
+            beta = np.zeros(z.shape[1])
+            mine = np.r_[True, free]
+            beta[mine] = _solved(z[:, mine], y, weights, penalty[mine])
+    return Logistic(beta[1:], float(beta[0]), mean, scale)
+
+
+def _solved(z: Array, y: Array, weights: Array, penalty: Array) -> Array:
+    """Coefficients of the columns of ``z`` with the least penalised loss."""
     beta = np.zeros(z.shape[1])
     loss = _loss(z @ beta, y, weights, beta, penalty)
     for _ in range(STEPS):
@@ -54,10 +70,11 @@ def fit_logistic(x: Array, y: Array, *, weights: Array | None = None, ridge: flo
         beta, gain, loss = beta + step, loss - after, after
         if gain < 1e-10:
             break
-    return Logistic(beta[1:], float(beta[0]), mean, scale)
+    return beta
 
 
-def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0) -> Array:
+def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0,
+                signs: Array | None = None) -> Array:  # fmt: skip
     """Probabilities (N,) by models that saw no row of the same group: whole ``groups`` (N,) are held out, ``folds`` times."""
     out = np.full(len(y), np.nan)
     names = np.unique(groups)
@@ -67,7 +84,7 @@ def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = No
     for fold in range(min(folds, len(names))):
         held = np.isin(groups, names[fold :: min(folds, len(names))])
         some = None if weights is None else weights[~held]
-        out[held] = fit_logistic(x[~held], y[~held], weights=some, ridge=ridge).probability(x[held])
+        out[held] = fit_logistic(x[~held], y[~held], weights=some, ridge=ridge, signs=signs).probability(x[held])
     return out
 
 

@@ -1,7 +1,7 @@
 """What becomes of images that hold no fetal or newborn brain, by every initial pose: none may pass.
 
-Noise without a background, balls of noise in exact zero as if they were extracted brains, whole-uterus scans cut beside their brain (of
-those that trained the mask networks), and brain-extracted heads of a child of six years and of an adult.
+Noise without a background, balls of noise in exact zero as if they were extracted brains, whole-uterus scans cut beside their
+brain, and brain-extracted heads of a child of six years and of an adult.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import MaskError
 from ..imaging.volume import Volume, load_volume
 from ..registration.aligner import Aligner
+from .brains import brain_images, chosen, smooth_noise
 from .rows import PartFile
-from .sureness import chosen, likeness_images, smooth_noise
 
 BALLS = 4
 WEEKS = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0}
@@ -23,9 +23,9 @@ WEEKS = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0}
 
 def images(data: Path) -> Iterator[tuple[str, str, Volume]]:
     """Kind, name and image."""
-    for name, image, center in likeness_images(data):
-        if center is None:
-            yield "noise" if name.startswith("noise") else "piece", name, image
+    for one in brain_images(data):
+        if one.center is None:
+            yield "noise" if one.name.startswith("noise") else "piece", one.name, one.image
     for seed in range(BALLS):
         noise = smooth_noise(seed)
         offset = np.moveaxis(np.indices(noise.shape), 0, -1) - (np.array(noise.shape) - 1) / 2

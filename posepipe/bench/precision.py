@@ -1,7 +1,7 @@
 """Whether decisions are the same in every precision and on every processor: the same images, each setting in a process of its own.
 
 Settings: single precision (what posepipe uses), single precision as on a processor without AVX-512, and bfloat16. Images are those of
-:func:`posepipe.bench.sureness.likeness_images`, none of a test: real scans with a brain and without, newborns in made-up heads, noise.
+:func:`posepipe.bench.brains.brain_images`, none of a test: real scans with a brain and without, newborns in made-up heads, noise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from ..errors import MaskError
 from ..geometry import so3
 from ..models.precision import VARIABLE
 from ..registration.aligner import Aligner
-from .masks import overlap
-from .sureness import chosen, likeness_images
+from .brains import brain_images, chosen
+from .scans import overlap
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "float32": {VARIABLE: "float32"},
@@ -49,17 +49,16 @@ def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> N
     """Write what posepipe makes of each image, as ``folder/NUMBER.npz``; those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     aligners = [Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", mask="network", threads=1) for init in INITS]
-    for k, (name, image, _) in enumerate(likeness_images(data)):
+    for k, one in enumerate(brain_images(data)):
+        name, image = one.name, one.image
         path = folder / f"{k:03}.npz"
         if path.exists() or not chosen(name, names):
             continue
         begun = time.perf_counter()
         try:
-            brain = aligners[0]._finder.find(image)
+            brain = aligners[0].finder.find(image)
             masked = time.perf_counter() - begun
-            auto = aligners[0].align_masked(image, brain, WEEKS, contrast="T2w")
-            # what is the brain does not depend on how its pose is found
-            deep = aligners[1].align_masked(image, replace(auto.mask, sure=True), WEEKS, contrast="T2w")
+            auto, deep = (aligner.align_masked(image, brain, WEEKS, contrast="T2w") for aligner in aligners)
             verdict, mask = auto.quality.qc, auto.mask.volume.data
             poses = [one.initial.pose.rotvec for one in (auto, deep)]
         except MaskError:

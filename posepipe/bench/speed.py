@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..brainmask.choose import brain_mask
 from ..imaging.volume import Volume, load_volume
 from ..registration.comparison import Comparison
 from ..registration.deep import Glance, PoseNetworks
 from ..registration.initial import initial_pose, network_hypotheses
-from ..registration.masking import brain_mask
 from ..registration.refine import refine_pose
 from ..registration.target import Target
 from .classical import cases

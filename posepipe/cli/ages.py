@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AgeError, BidsError, PosepipeError
-from ..plan import planned_mask, uses_mask_networks
-from ..settings import ESTIMATE, ESTIMATED, Settings
+from ..plan import planned_mask, uses_mask_network
+from ..settings import ESTIMATED, Settings
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, CohortSeries
     from ..bids import Age, InputImage
+    from ..brainmask.finder import BrainFinder
     from ..registration.age import AgeEstimate
     from ..registration.age_estimator import AgeEstimator
-    from ..registration.aligner import Aligner
-    from ..registration.masking import BrainFinder
 
 FOLDER = "ages"
 
@@ -49,9 +48,9 @@ class AgesOfImages:
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch
 
+        from ..brainmask.choose import brain_mask
         from ..imaging.volume import load_volume
         from ..registration.age_estimator import AgeEstimator
-        from ..registration.masking import brain_mask
 
         contrast = self._contrast(image)
         torch.set_num_threads(self._settings.omp_nthreads or 1)
@@ -62,11 +61,7 @@ class AgesOfImages:
             mode = self._settings.mask
             given = load_volume(image.mask) if image.mask is not None and planned_mask(image, mode) == "given" else None
             mask = brain_mask(volume, given, mode, lambda: self._finder)
-            if mask.sure:
-                return self._estimators[contrast].estimate(volume, mask.volume)
-            guess = self._aligner.align_masked(volume, mask, ESTIMATE, contrast=contrast).guess  # of what fits a template
-            assert guess is not None
-            return guess
+            return self._estimators[contrast].estimate(volume, mask.volume)
         except PosepipeError:
             raise
         except Exception as error:  # an odd image is a failure of its own, not of the whole plan
@@ -75,11 +70,11 @@ class AgesOfImages:
 
     def _key(self, image: InputImage) -> str:
         from ..bids import parameters_hash
-        from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+        from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
         from ..registration.age import PACKAGED
 
         contrast = self._contrast(image)
-        networks = (*POSE_NETWORKS, *(MASK_NETWORKS if uses_mask_networks(image, self._settings.mask) else ()))
+        networks = (*POSE_NETWORKS, *((SCAN_NETWORK,) if uses_mask_network(image, self._settings.mask) else ()))
         depends = {
             "version": __version__,
             "weights": hashes(networks, self._settings.weights),
@@ -113,20 +108,8 @@ class AgesOfImages:
         return PoseNetworks(self._settings.weights, device=self._device)
 
     @cached_property
-    def _aligner(self) -> Aligner:
-        from ..registration.aligner import Aligner
-
-        same = ("atlas", "init", "refine", "convert", "age_policy", "device", "weights")
-        return Aligner(
-            atlas_dirs=self._settings.atlas_dir,
-            threads=self._settings.omp_nthreads or 1,
-            seed=self._settings.random_seed,
-            **{name: getattr(self._settings, name) for name in same},
-        )
-
-    @cached_property
     def _finder(self) -> BrainFinder:
-        from ..registration.masking import BrainFinder
+        from ..brainmask.finder import BrainFinder
 
         return BrainFinder(self._settings.weights, self._device)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_masks, bench_slice
+from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_scans, bench_slice
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -24,7 +24,7 @@ def add_arguments(subparsers: Any) -> None:
     bench_decisions.add_negative(tables.add_parser("negative", help="images without a fetal or newborn brain, by every initial pose"))
     bench_slice.add_arguments(tables.add_parser("slice", help="single slices, as in the paper, and slabs of neighbouring slices"))
     bench_slice.add_stacks(tables.add_parser("stacks", help="moving stacks slice by slice and as volumes, and the six raw stacks"))
-    bench_masks.add_arguments(tables.add_parser("masks", help="brain masks by network, and poses without a mask given"))
+    bench_scans.add_arguments(tables.add_parser("scans", help="brains and poses found without a mask"))
 
 
 def _add_classical(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         "age": bench_age.run,
         "slice": bench_slice.run,
         "stacks": bench_slice.stacks,
-        "masks": bench_masks.run,
+        "scans": bench_scans.run,
         "precision": bench_decisions.precision,
         "negative": bench_decisions.negative,
         "contrast": bench_contrast.run,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,10 @@ def volume(args: argparse.Namespace) -> int:
 
 
 def calibration(args: argparse.Namespace) -> int:
-    """Measure, fit, write ``confidence.csv``, ``likeness.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
+    """Measure, fit, write ``confidence.csv``, ``brains.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
+    from ..bench import brains, methods, rows, sureness
     from ..bench import confidence as bench
-    from ..bench import methods, rows, sureness
-    from ..models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+    from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
     from ..registration.calibration import NAME, PACKAGED, Calibration, load_calibration, write_calibration
 
     cases = named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
@@ -93,24 +92,26 @@ def calibration(args: argparse.Namespace) -> int:
     weights = hashes(POSE_NETWORKS, args.weights)
     found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
     rows.write_rows(args.output / "confidence.csv", found)
-    all_weights = hashes((*MASK_NETWORKS, *POSE_NETWORKS), args.weights)
-    places = rows.PartFile(args.output / "parts" / f"likeness_{methods.networks_key(all_weights)}.csv")
-    sureness.measure_likeness(args.data, places, args.weights)
-    rows.write_rows(args.output / "likeness.csv", places.rows)
+    folds = {name: Path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
+    of_scans = hashes((SCAN_NETWORK,), args.weights)
+    key = methods.networks_key({**of_scans, **{f: hashes((SCAN_NETWORK,), d)[SCAN_NETWORK] for f, d in folds.items()}})
+    places = rows.PartFile(args.output / "parts" / f"brains_{key}.csv")
+    brains.measure_brains(args.data, places, args.weights, folds)
+    rows.write_rows(args.output / "brains.csv", places.rows)
 
     fit = bench.fit_confidence(found)
     sure, sure_made = sureness.sureness(found)
     before = load_calibration(args.weights)
-    least, least_made = sureness.least_likeness(places.rows, None if before.others(all_weights) else before.likeness.least)
-    made = {"likeness": least_made, "sureness": sure_made, "confidence": fit.made}
+    brain, brain_made = brains.fit_brain(places.rows)
+    all_weights = {**weights, **of_scans}
     kept = {name: sha256 for name, sha256 in before.weights.items() if name not in all_weights}
-    made = {**before.made, **made}
-    after = Calibration({**kept, **all_weights}, replace(before.likeness, least=least), sure, fit.model, made, before.slices)
+    made = {**before.made, "brain": brain_made, "sureness": sure_made, "confidence": fit.made}
+    after = Calibration({**kept, **all_weights}, brain, sure, fit.model, made, before.slices)
     write_calibration(after, args.output / NAME)
     bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
         write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
-    parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Likeness: {least_made}; least {dict(least)}.", fit.report())
+    parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.", fit.report())
     return told("\n\n".join(parts), args.output / "calibration.md")
 
 

@@ -1,4 +1,4 @@
-"""``posepipe-tools train {sources,scenes,pose,correction,slice,slice-pose,mask,contrast}``."""
+"""``posepipe-tools train {sources,scenes,pose,correction,slice,slice-pose,scan,contrast}``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(subparsers: Any) -> None:
         description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
     )
     actions = train.add_subparsers(
-        dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,mask,contrast}"
+        dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,scan,contrast}"
     )
     _add_sources(actions)
     _add_scenes(actions)
@@ -49,14 +49,11 @@ def add_arguments(subparsers: Any) -> None:
     )
     _add_pictures(slice_pose)
     _add_training(slice_pose)
-    mask = actions.add_parser("mask", help="train a network that finds the brain")
-    mask.add_argument(
-        "--network", choices=("coarse", "fine", "edge"), default="coarse",
-        help="coarse: in the whole image; fine: in the brain's neighbourhood; edge: the outline of a brain that was found",
-    )  # fmt: skip
-    mask.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up scans alone)")
-    mask.add_argument("--scene-share", type=float, metavar="SHARE", help="share of images made from scenes (default: 0.25)")
-    _add_training(mask)
+    scan = actions.add_parser("scan", help="train the network that finds the brain and its pose in a scan without a mask")
+    scan.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
+    scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.4)")
+    scan.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
+    _add_training(scan)
     contrast = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
     contrast.add_argument(
         "--unpaired", action="store_true",
@@ -126,7 +123,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--size", type=_count, metavar="VOXELS",
-        help="side of the cube, a multiple of 16 (default: 32; masks: 48 and 64), or of the slices (slice: of 16; slice-pose, "
+        help="side of the cube, a multiple of 16 (default: 32), or of the slices (slice: of 16; slice-pose, "
         "contrast: of 32; default: 64; contrast: 128)",
     )  # fmt: skip
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
@@ -245,7 +242,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         "correction": "correction",
         "slice": "slice",
         "slice-pose": "slice-pose",
-        "mask": f"mask-{getattr(args, 'network', '')}",
+        "scan": "scan",
         "contrast": "contrast-unpaired" if getattr(args, "unpaired", False) else "contrast",
     }.get(args.train_action) or args.network
     preset = PRESETS[network]
@@ -287,6 +284,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         name=args.name or network,
         scenes=getattr(args, "scenes", None),
         scene_share=getattr(args, "scene_share", None),
+        leave_fold=getattr(args, "leave_fold", None),
         start=args.start,
         start_name=args.start_name,
         contrast=getattr(args, "contrast", None),

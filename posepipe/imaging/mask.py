@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..errors import MaskError
+from ..geometry.so3 import Array
 from .volume import Volume
 
 MIN_MILLILITRES = 5.0
@@ -30,18 +31,28 @@ SPILL = 0.25
 
 
 @dataclass(frozen=True, eq=False)
+class FoundPose:
+    """Where the canonical brain lies in a scan, by the network that found it there: ``rotation`` (3, 3) from the canonical frame to RAS
+    world, ``origin`` (3,) of that frame, RAS mm, and its unit, ``radius`` of the brain, mm. ``features`` tell how sure it is: ``agree``,
+    the share of turned crops that say the same, their ``spread`` (median, degrees), ``sure``, the mean probability of brain, and
+    ``expected_error`` and ``residual`` of the coordinates (brain radii)."""
+
+    rotation: Array
+    origin: Array
+    radius: float
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
 class BrainMask:
     """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from; ``weights``, name → SHA-256, of the
-    networks that made it; ``sure``: it is not near to what they take for no brain; ``others``: where it is not, what else may be the
-    brain, by ``place``, the likeliest, 0, first."""
+    network that made it, and the pose ``found`` with it."""
 
     volume: Volume
     source: str
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
-    sure: bool = True
-    others: tuple[BrainMask, ...] = ()
-    place: int = 0
+    found: FoundPose | None = None
 
     @property
     def voxels(self) -> int:

@@ -16,7 +16,7 @@ class _BrainMaskInputSpec(VersionedInputSpec):
     in_mask = File(exists=True, desc="a brain mask made elsewhere, on the image's grid")
     mode = traits.Enum(
         "auto", "given", "nonzero", "network", usedefault=True,
-        desc="where the mask comes from; auto: given, else the nonzero voxels if the background is exactly 0, else the networks",
+        desc="where the mask comes from; auto: given, else the nonzero voxels if the background is exactly 0, else the network",
     )  # fmt: skip
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
@@ -25,23 +25,21 @@ class _BrainMaskInputSpec(VersionedInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, sure, place, seconds")
-    others = traits.List(File(exists=True), desc="where the networks are not sure of it, what else may be the brain, likeliest first")
-    other_records = traits.List(File(exists=True), desc="their records")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, found (pose), seconds")
     source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
 
 
 class BrainMask(SimpleInterface):
-    """The brain mask of an image: one that is given, the voxels that are not 0, or what the networks take for the brain."""
+    """The brain mask of an image: one that is given, the voxels that are not 0, or what the network takes for the brain."""
 
     input_spec = _BrainMaskInputSpec
     output_spec = _BrainMaskOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from ..brainmask.choose import brain_mask
         from ..imaging.volume import load_volume, save_volume
-        from ..registration.masking import brain_mask
 
         record: dict[str, Any] = {}
         with stopwatch(record):
@@ -49,14 +47,10 @@ class BrainMask(SimpleInterface):
             use_given = isdefined(self.inputs.in_mask) and self.inputs.mode in {"auto", "given"}
             given = load_volume(self.inputs.in_mask) if use_given else None
             mask = brain_mask(image, given, self.inputs.mode, self._finder)
-            named = {"mask": mask, **{f"other-{k}": other for k, other in enumerate(mask.others, 1)}}
-            paths = [str(save_volume(one.volume, Path(runtime.cwd) / f"{name}.nii.gz")) for name, one in named.items()]
-        records = [write_record(runtime.cwd, name, record | mask_to_record(one, image)) for name, one in named.items()]
+            path = str(save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz"))
         self._results = {
-            "out_mask": paths[0],
-            "out_record": records[0],
-            "others": paths[1:],
-            "other_records": records[1:],
+            "out_mask": path,
+            "out_record": write_record(runtime.cwd, "mask", record | mask_to_record(mask, image)),
             "source": mask.source,
             "millilitres": mask.millilitres,
             "warnings": list(mask.warnings),
@@ -64,11 +58,11 @@ class BrainMask(SimpleInterface):
         return runtime
 
     def _finder(self) -> Any:
-        """The networks, with torch held to its number of threads."""
+        """The network, with torch held to its number of threads."""
         import torch
 
+        from ..brainmask.finder import BrainFinder
         from ..registration.aligner import pick_device
-        from ..registration.masking import BrainFinder
 
         torch.set_num_threads(self.inputs.torch_threads)
         return BrainFinder(weights_folder(self.inputs), pick_device(self.inputs.device))

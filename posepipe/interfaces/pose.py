@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .records import initial_of, initial_to_record, mask_of, refined_of, stopwatch, weights_folder, write_record
+from .records import found_of, initial_of, initial_to_record, mask_of, refined_of, stopwatch, weights_folder, write_record
 from .template import TemplateInputSpec, target_of
-
-if TYPE_CHECKING:
-    from ..imaging.mask import BrainMask
-    from ..registration import found
 
 
 class ComputeInputSpec(TemplateInputSpec):
@@ -43,74 +37,10 @@ def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
 
 
-class _Judged(NamedTuple):
-    """A mask, and how what it holds fits the template."""
-
-    mask: BrainMask
-    fit: found.BrainFit
-
-
-class _FoundBrainInputSpec(ComputeInputSpec):
-    mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
-    others = traits.List(File(exists=True), usedefault=True, desc="what else may be the brain, from BrainMask")
-    other_records = traits.List(File(exists=True), usedefault=True, desc="their records")
-    converted = traits.Bool(False, usedefault=True, desc="whether the image is aligned in T2-like contrast, made of it by the networks")
-    weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
-
-
-class _FoundBrainOutputSpec(TraitedSpec):
-    out_mask = File(exists=True, desc="the mask that fits the template")
-    out_record = File(exists=True, desc="its record, with the time that this took too")
-
-
-class FoundBrain(SimpleInterface):
-    """The mask, or what of the others fits the template better, where the networks are not sure of it. Fails where none fits: then the
-    image holds no brain, however its pose is wanted."""
-
-    input_spec = _FoundBrainInputSpec
-    output_spec = _FoundBrainOutputSpec
-
-    def _run_interface(self, runtime: Any) -> Any:
-        from ..bids import read_json
-        from ..registration.found import best_found
-
-        given = self.inputs
-        masks, records = [given.in_mask, *given.others], [given.mask_record, *given.other_records]
-        likeliest, *others = (mask_of(*one) for one in zip(masks, records, strict=True))
-        self._results = {"out_mask": masks[0], "out_record": records[0]}
-        if not likeliest.sure:
-            spent: dict[str, Any] = {}
-            with stopwatch(spent):
-                best = best_found(replace(likeliest, others=tuple(others)), self._judging(), str(given.in_file)).mask
-            k = 1 + others.index(best) if best in others else 0
-            record = read_json(records[k])
-            record["seconds"] = round(record["seconds"] + spent["seconds"], 3)
-            self._results = {"out_mask": masks[k], "out_record": write_record(runtime.cwd, "brain", record)}
-        return runtime
-
-    def _judging(self) -> Callable[[BrainMask], _Judged]:
-        """A function that judges how what a mask holds fits the template."""
-        from ..registration.comparison import Comparison
-        from ..registration.conversion import Converter
-        from ..registration.deep import PoseNetworks
-        from ..registration.found import BrainFit
-
-        given = self.inputs
-        image, _, target, device = prepare(given)
-        folder = weights_folder(given)
-        converter = Converter(folder, device) if given.converted else None
-        networks = PoseNetworks(folder, device=device)
-
-        def judged(mask: BrainMask) -> _Judged:
-            seen = converter.convert(image, mask.volume).volume if converter else image
-            return _Judged(mask, BrainFit.of(Comparison.of(seen, mask.volume, target, device), mask, networks))
-
-        return judged
-
-
 class _InitialPoseInputSpec(ComputeInputSpec):
     method = traits.Enum("auto", "deep", "posenet", "search", "axes", "center", usedefault=True, desc="how the pose is found")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
+    mask_record = File(exists=True, desc="record of BrainMask, with the pose that the network found, if it did")
     age_known = traits.Bool(True, usedefault=True, desc="whether the template was chosen by age, so that sizes agree")
 
 
@@ -126,6 +56,7 @@ class InitialPose(SimpleInterface):
     output_spec = _InitialPoseOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from ..bids import read_json
         from ..geometry import write_itk
         from ..registration.deep import PoseNetworks
         from ..registration.initial import initial_pose
@@ -141,6 +72,7 @@ class InitialPose(SimpleInterface):
                 age_known=self.inputs.age_known,
                 device=device,
                 networks=PoseNetworks(weights_folder(self.inputs), device=device),
+                found=found_of(read_json(self.inputs.mask_record)) if isdefined(self.inputs.mask_record) else None,
             )
         record |= initial_to_record(initial)
         self._results = {

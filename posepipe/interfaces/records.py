@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..imaging.mask import BrainMask
+    from ..imaging.mask import BrainMask, FoundPose
     from ..imaging.volume import Volume
     from ..registration.initial import InitialPose, Witness
     from ..registration.refine import Refined
@@ -118,8 +118,16 @@ def mask_to_record(mask: BrainMask, image: Volume) -> dict[str, Any]:
         "skull_stripped": is_skull_stripped(image, mask.volume),
         "warnings": list(mask.warnings),
         "weights": dict(mask.weights),
-        "sure": mask.sure,
-        "place": mask.place,
+        "found": None if mask.found is None else _found_to_record(mask.found),
+    }
+
+
+def _found_to_record(found: FoundPose) -> dict[str, Any]:
+    return {
+        "rotation": found.rotation.tolist(),
+        "origin": found.origin.tolist(),
+        "radius": found.radius,
+        "features": dict(found.features),
     }
 
 
@@ -138,6 +146,17 @@ def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
         record["source"],
         tuple(record["warnings"]),
         record["weights"],
-        sure=record.get("sure", True),  # older records do not say
-        place=record.get("place", 0),
+        found=found_of(record),
     )
+
+
+def found_of(record: Mapping[str, Any]) -> FoundPose | None:
+    """The pose that was found with a mask, of the record of :func:`mask_to_record`; None of masks that the network did not make."""
+    import numpy as np
+
+    from ..imaging.mask import FoundPose
+
+    found = record.get("found")
+    if found is None:
+        return None
+    return FoundPose(np.array(found["rotation"]), np.array(found["origin"]), found["radius"], found["features"])

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 POSE_NETWORKS = ("pose-coarse", "pose-fine")
 """The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
-MASK_NETWORKS = ("mask-coarse", "mask-fine", "mask-edge")
-"""The networks that find the brain: in the whole image, in the neighbourhood of what the first found, and its outline."""
+SCAN_NETWORK = "scan"
+"""The network that finds the brain and its pose in a scan without a mask."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""
 SLICE_NETWORK = "slice-coordinates"
@@ -40,7 +40,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "PoseNet": "posenet",
     "CorrectionNet": "correction",
     "CoordinateNet": "coordinates",
-    "MaskNet": "masks",
+    "ScanNet": "scans",
     "ContrastNet": "contrast",
     "SlicePoseNet": "slices",
     "SliceCoordinateNet": "slices",

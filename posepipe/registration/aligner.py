@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
+from ..brainmask.choose import brain_mask
+from ..brainmask.finder import BrainFinder
 from ..errors import UsageError
 from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume, load_volume
@@ -26,9 +28,7 @@ from .calibration import Calibration, load_calibration
 from .comparison import Comparison
 from .conversion import Converted, Converter
 from .deep import PoseNetworks
-from .found import BrainFit, best_found
-from .initial import INIT_METHODS, InitialPose, initial_pose
-from .masking import BrainFinder, brain_mask
+from .initial import INIT_METHODS, initial_pose
 from .quality import judge_pose
 from .refine import REFINE_METHODS, refine_pose
 from .target import SPACING, Target
@@ -51,13 +51,6 @@ class _Ready:
     conversion: Converted | None
     seen: Volume
     compare: Comparison
-
-
-class _Judged(NamedTuple):
-    """What is ready, and how it fits."""
-
-    ready: _Ready
-    fit: BrainFit
 
 
 @dataclass
@@ -137,20 +130,16 @@ class Aligner:
                 given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
-                brain = brain_mask(volume, given, self.mask, lambda: self._finder)
+                brain = brain_mask(volume, given, self.mask, lambda: self.finder)
             return self.align_masked(volume, brain, age, contrast=kind, seconds=seconds, timing=timing)
 
     def align_masked(
         self, volume: Volume, brain: BrainMask, age: float | str | None, *, contrast: str, seconds: dict[str, float] | None = None,
         timing: Mapping[str, Any] | None = None,
     ) -> Alignment:  # fmt: skip
-        """The same of an image in ``contrast`` that has its mask, or by what of the mask's others fits better, where it is not sure.
-        ``seconds`` of earlier stages come before those of this; stages that are done again add up."""
+        """The same of an image in ``contrast`` that has its mask. ``seconds`` of earlier stages come before those of this."""
         spent = dict(seconds or {})
-        if brain.sure:
-            return self._aligned(self._readied(volume, brain, age, contrast, spent), spent, timing)
-        best = best_found(brain, lambda mask: self._judged(self._readied(volume, mask, age, contrast, spent), spent), volume.source)
-        return self._aligned(best.ready, spent, timing, best.fit.initial if self.init == "auto" else None)
+        return self._aligned(self._readied(volume, brain, age, contrast, spent), spent, timing)
 
     def _readied(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> _Ready:
         """All that a pose is found by."""
@@ -176,22 +165,14 @@ class Aligner:
             compare = Comparison.of(seen, brain.volume, target, self.device)
         return _Ready(volume, brain, age, guess, kind, choice, target, conversion, seen, compare)
 
-    def _judged(self, ready: _Ready, seconds: dict[str, float]) -> _Judged:
-        """How what is ready fits its template."""
-        with _timed(seconds, "brain"), threads_of_torch(self.threads):
-            fit = BrainFit.of(ready.compare, ready.brain, self._networks, age_known=ready.age is not None)
-        return _Judged(ready, fit)
-
-    def _aligned(
-        self, ready: _Ready, seconds: dict[str, float], timing: Mapping[str, Any] | None, initial: InitialPose | None = None
-    ) -> Alignment:
-        """The pose of what is ready, refined from ``initial`` if that is known already."""
+    def _aligned(self, ready: _Ready, seconds: dict[str, float], timing: Mapping[str, Any] | None) -> Alignment:
+        """The pose of what is ready."""
         about = (ready.seen, ready.brain.volume, ready.target)
-        if initial is None:
-            with _timed(seconds, "init"):
-                initial = initial_pose(
-                    *about, method=self.init, age_known=ready.age is not None, compare=ready.compare, networks=self._networks
-                )
+        with _timed(seconds, "init"):
+            initial = initial_pose(
+                *about, method=self.init, age_known=ready.age is not None, compare=ready.compare, networks=self._networks,
+                found=ready.brain.found,
+            )  # fmt: skip
         with _timed(seconds, "refine"):
             refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=ready.compare)
         stack: StackAlignment | None = None
@@ -225,8 +206,8 @@ class Aligner:
         )
 
     @cached_property
-    def _finder(self) -> BrainFinder:
-        """Loaded when the first image needs it."""
+    def finder(self) -> BrainFinder:
+        """The network that finds brains, loaded when the first image needs it."""
         return BrainFinder(self.weights, self.device)
 
     @cached_property

@@ -22,25 +22,9 @@ else:
     import tomli as tomllib
 
 NAME = "calibration.toml"
-PARTS = ("likeness", "sureness", "confidence", "slices")
+PARTS = ("brain", "sureness", "confidence", "slices")
 """Parts of the file that say how they were made; the last need not be there."""
 PACKAGED = Path(__file__).with_name(NAME)
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How like a brain something is to the networks: ``sure_counts`` times how sure the mask network is of it (0 to 1), less the logarithm
-    of the pose networks' residual times the error that they expect (both in brain radii). All numbers are in that unit.
-
-    ``least``: network → what is one has at least so much, by what that network sees. What is within ``doubt`` of it, or of what is
-    doubtful, is judged from four sides, and not sure. Where nothing has enough, what lacks no more than ``doubtful`` is masked, and the
-    template tells whether it is a brain.
-    """
-
-    least: Mapping[str, float]
-    sure_counts: float
-    doubt: float
-    doubtful: float
 
 
 @dataclass(frozen=True)
@@ -62,11 +46,12 @@ class Sureness:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Set with networks of these ``weights``, name → SHA-256; ``made``: part → how it was set, in words. ``slices`` is the model of
+    """Set with networks of these ``weights``, name → SHA-256; ``made``: part → how it was set, in words. ``brain`` is the model of whether
+    what the scan network sees is a brain: below its ``fail`` it is not masked, below its ``review`` it is doubtful. ``slices`` is that of
     the confidence of the poses of single slices, None where nobody fitted one."""
 
     weights: Mapping[str, str]
-    likeness: Likeness
+    brain: ConfidenceModel
     sureness: Sureness
     confidence: ConfidenceModel
     made: Mapping[str, str]
@@ -96,13 +81,10 @@ def read_calibration(path: str | Path) -> Calibration:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        likeness, sureness, confidence = (content[part] for part in ("likeness", "sureness", "confidence"))
+        brain, sureness, confidence = (content[part] for part in ("brain", "sureness", "confidence"))
         return Calibration(
             {str(name): str(sha256) for name, sha256 in content["weights"].items()},
-            Likeness(
-                {str(name): float(value) for name, value in likeness["least"].items()},
-                *(float(likeness[name]) for name in ("sure_counts", "doubt", "doubtful")),
-            ),
+            _model(brain),
             Sureness(float(sureness["votes"]), float(sureness["error"])),
             _model(confidence),
             {part: str(content[part]["made"]) for part in PARTS if part in content},
@@ -130,15 +112,14 @@ def _model_lines(title: str, made: str, model: ConfidenceModel) -> list[str]:
 def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Write ``calibration`` as TOML by atomic replace."""
     path = Path(path)
-    likeness, sureness, slices = calibration.likeness, calibration.sureness, calibration.slices
+    sureness, slices = calibration.sureness, calibration.slices
     lines = [
         "# What depends on the weights of the networks (posepipe/registration/calibration.py).",
         "# Written by `posepipe-tools bench calibration`.",
         "",
         "# Networks that it holds for: SHA-256.",
         *_table("weights", dict(sorted(calibration.weights.items()))),
-        *_table("likeness", {"made": calibration.made["likeness"], **_numbers(likeness, ("sure_counts", "doubt", "doubtful"))}),
-        *_table("likeness.least", dict(likeness.least)),
+        *_model_lines("brain", calibration.made["brain"], calibration.brain),
         *_table("sureness", {"made": calibration.made["sureness"], **_numbers(sureness, ("votes", "error"))}),
         *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
         *([] if slices is None else _model_lines("slices", calibration.made["slices"], slices)),

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..geometry import Rigid, super_fibonacci
 from ..geometry.so3 import Array
+from ..imaging.mask import FoundPose
 from ..imaging.moments import moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
@@ -138,17 +139,25 @@ class PoseNetworks:
         """The paper's pair, loaded when first asked for."""
         return PaperNetworks(self._weights_dir, device=str(self._device))
 
-    def place(self, brain: Seen) -> tuple[Placement, ...]:
-        """Distinct placements of ``brain``, most votes first."""
+    def place(self, brain: Seen, found: FoundPose | None = None) -> tuple[Placement, ...]:
+        """Distinct placements of ``brain``, most votes first. The pose ``found`` with the mask is one of the starts; its votes are those of
+        the crops that agree."""
         stack = brain.stack
         turns = tensor(_turns(), self._device)
         zero, one = torch.zeros(len(turns), 3, device=self._device), torch.ones(len(turns), device=self._device)
         first = self._step(self.coarse, brain, stack, turns, zero, one)
         groups = _grouped(first.rotation, first.trust)
         start = [_mean(first, g) for g in groups]
+        if found is not None:
+            start.append(_start(found, brain, self._device))
         second = self._step(self.fine, brain, stack, *(torch.stack(x) for x in zip(*start, strict=True)))
         third = self._step(self.fine, brain, stack, second.rotation, second.shift, second.scale)
-        return tuple(self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups))
+        seen = [self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups)]
+        if found is not None:
+            like = {"votes": found.features["agree"], "spread": found.features["spread"]}
+            own = self._placement(brain, first, groups[0], start[-1][0], second, third, len(groups))
+            seen.append(replace(own, features=own.features | like))
+        return tuple(sorted(seen, key=lambda one: -one.features["votes"]))
 
     def survey(self, brain: Seen) -> tuple[Placement, ...]:
         """Placements of a brain that the first network may have lost: the second one, started from rotations all over, looks twice.
@@ -291,6 +300,12 @@ def _mean(votes: _Votes, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     u, _, vh = torch.linalg.svd(votes.rotation[group].double().mean(0))
     rotation = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ vh).sign())], dtype=u.dtype, device=u.device)) @ vh
     return rotation.float(), votes.shift[group].mean(0), votes.scale[group].log().mean().exp()
+
+
+def _start(found: FoundPose, brain: Seen, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotation, shift and scale of a pose that was found with the mask, in the units of ``brain``."""
+    shift = (found.origin - brain.center) / brain.radius
+    return tensor(found.rotation, device), tensor(shift, device), torch.tensor(found.radius / brain.radius, device=device)
 
 
 def _degrees(a: Tensor, b: Tensor) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..geometry import Rigid
+from ..imaging.mask import FoundPose
 from ..imaging.sampling import tensor
 from ..imaging.volume import Volume
 from .closer import ATTEMPTS, SURE
@@ -79,6 +80,7 @@ def initial_pose(
     device: torch.device | str = "cpu",
     compare: Comparison | None = None,
     networks: PoseNetworks | None = None,
+    found: FoundPose | None = None,
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
@@ -93,7 +95,7 @@ def initial_pose(
 
     With ``age_known`` the template is of the subject's age, so that its size tells the subject's. ``compare`` is the image and the target
     made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search``, and ``deep`` and ``posenet``
-    load those of the package; the other methods ask them as a witness only.
+    load those of the package; the other methods ask them as a witness only. ``found`` is the pose that was found with the mask.
 
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask,
     :class:`~posepipe.errors.WeightsError` for networks that cannot be loaded.
@@ -104,7 +106,7 @@ def initial_pose(
     if networks is None and method in {"deep", "posenet"}:
         networks = PoseNetworks(device=str(device))
     compare = compare or Comparison.of(image, mask, target, device)
-    seen = network_hypotheses(compare.brain, target, networks) if networks else ()
+    seen = network_hypotheses(compare.brain, target, networks, found) if networks else ()
     votes = tuple(h for h, _ in seen)
     witness = Witness.of(seen[0][0].pose, seen[0][1], networks) if networks else None
     if networks and witness and method == "posenet":
@@ -112,26 +114,28 @@ def initial_pose(
         witness = replace(witness, weights={**witness.weights, **networks.paper.sha256})
         return _result(compare, alone(compare, pose), method, witness, votes)
     if networks and witness and method == "auto":
-        found, method = _auto(compare, votes, witness, networks, age_known=age_known)
+        ranked, method = _auto(compare, votes, witness, networks, age_known=age_known)
     elif method == "deep":
-        found = Ranked(tuple(measured(compare, h) for h in votes), "votes")
+        ranked = Ranked(tuple(measured(compare, h) for h in votes), "votes")
     elif method == "center":
-        found = alone(compare, Rigid.about(np.eye(3), target.brain.center, compare.brain.center))
+        ranked = alone(compare, Rigid.about(np.eye(3), target.brain.center, compare.brain.center))
     elif method == "axes":
-        found = axes(compare)
+        ranked = axes(compare)
     else:
-        found, method = search(compare, age_known=age_known), "search"
-    return _result(compare, found, method, witness, votes)
+        ranked, method = search(compare, age_known=age_known), "search"
+    return _result(compare, ranked, method, witness, votes)
 
 
-def network_hypotheses(brain: Seen, target: Target, networks: PoseNetworks) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
+def network_hypotheses(
+    brain: Seen, target: Target, networks: PoseNetworks, found: FoundPose | None = None
+) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
     """The networks' hypotheses, most votes first, with what tells how sure they are."""
     to_canonical, template = networks.canonical(target), target.brain
-    found = []
-    for p in networks.place(brain):
+    hypotheses = []
+    for p in networks.place(brain, found):
         pose, share, votes = p.pose(to_canonical, template), p.features["brain_share"], p.features["votes"]
-        found.append((Hypothesis(pose, p.log_scale(template), share, votes=votes), p.features))
-    return tuple(found)
+        hypotheses.append((Hypothesis(pose, p.log_scale(template), share, votes=votes), p.features))
+    return tuple(hypotheses)
 
 
 def axes(compare: Comparison) -> Ranked:

@@ -1,6 +1,6 @@
 """Whole navigator volumes of low resolution, one after the other: the brain is sought where it was last, and everywhere if it is lost.
 
-The template's mask, carried into the next volume by the last pose, would be quicker than a look of the mask networks, but it
+The template's mask, carried into the next volume by the last pose, would be quicker than a crop shown to the scan network, but it
 confirms itself: the networks take a mask's outline for the brain's. On two brains that turned by 8° and 20° RMS in 12 volumes the poses
 found under it, grown by 6 mm, were 11–25° off, where those under masks that were looked for anew are 2–5° off.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..brainmask.finder import BrainFinder
 from ..errors import MaskError
 from ..geometry import Rigid
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume
 from ..registration.deep import Glance, PoseNetworks
-from ..registration.masking import BrainFinder
 from ..registration.target import Target
 
 

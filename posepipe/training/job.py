@@ -19,19 +19,22 @@ from torch import nn
 from .._version import __version__
 from ..errors import UsageError
 from ..models import load_network, save_network
+from ..models.coordinates import CoordinateNet
 from ..models.inputs import PEDESTAL
+from ..models.scans import ScanNet
 from ..models.weights import build, hashes
 from .card import Made, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .masks import EDGE, FINE, MaskRecipe, MaskSynthesis, MaskTask
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
+from .scans import LEAST, ScanRecipe, ScanSynthesis, ScanTask
 from .scenes import Scenes
 from .slabs import SlabRecipe, Slabs
 from .slices import SLICE_POSENET, SliceCoordinateTask, SlicePoseTask, SliceRecipe, SliceSynthesis
 from .sources import SIDE, Sources
+from .split import load_folds
 from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
 
@@ -69,10 +72,7 @@ PRESETS: Mapping[str, Preset] = {
     "slice-pose": Preset(
         "SlicePoseNet", {"width": 0.5}, SLICE_POSENET, Schedule((10000, 5000), batch=64, rate=1e-3), start=30.0, size=64
     ),
-    # one loss throughout
-    "mask-coarse": Preset("MaskNet", {}, MaskRecipe(far=True), Schedule((8000, 0), batch=8), size=48),
-    "mask-fine": Preset("MaskNet", {}, FINE, Schedule((4000, 0), batch=8), size=64),
-    "mask-edge": Preset("MaskNet", {}, EDGE, Schedule((4000, 0), batch=8), size=64),
+    "scan": Preset("ScanNet", {}, ScanRecipe(), Schedule((6000, 3000), batch=32)),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }
@@ -84,10 +84,10 @@ class Job:
     """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
 
     ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the mask networks, and ``scene_share`` the share
-    of images made from them; ``start`` a weights folder whose network ``start_name`` (default: that of this name) is trained further. With
-    a ``contrast`` a pose network sees images of that one alone, ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of
-    the paper's networks.
+    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the scan network, ``scene_share`` the share of
+    crops from them, and ``leave_fold`` the fold of cross-validation that is not among them; ``start`` a weights folder whose network
+    ``start_name`` (default: that of this name) is trained further. With a ``contrast`` a pose network sees images of that one alone,
+    ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of the paper's networks.
     ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -105,6 +105,7 @@ class Job:
     name: str = ""
     scenes: Path | None = None
     scene_share: float | None = None
+    leave_fold: str | None = None
     start: Path | None = None
     start_name: str = ""
     contrast: str | None = None
@@ -120,7 +121,7 @@ class Job:
     def recipe(self) -> Recipe | SlabRecipe:
         """How images are made, before the sources have their say."""
         recipe = replace(self.preset.recipe, size=self.size)
-        if isinstance(recipe, MaskRecipe) and self.scene_share is not None:
+        if isinstance(recipe, ScanRecipe) and self.scene_share is not None:
             return replace(recipe, scenes=self.scene_share)
         if isinstance(recipe, Recipe) and self.contrast:
             recipe = replace(recipe, contrast=self.contrast, labels=0.0)
@@ -147,7 +148,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
     sources = Sources.load(job.sources)
     recipe = _recipe(job, sources, say)
     _same_job(job, recipe)
-    scenes = Scenes.load(job.scenes) if job.scenes else None
+    scenes = _scenes(job)
     terms = data_terms(sources, job.leave_out, scenes)
     say(f"terms of use: {terms_line(terms)}")
     task = make_task(job, sources, recipe)
@@ -186,8 +187,8 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
         torch.manual_seed(job.seed)
         network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
     network = _started(job, network)
-    if isinstance(recipe, MaskRecipe):
-        return _mask_task(job, sources, recipe, network)
+    if isinstance(recipe, ScanRecipe):
+        return _scan_task(job, sources, recipe, network)
     training = _supply(recipe)(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
@@ -209,15 +210,29 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
 def _started(job: Job, network: nn.Module) -> nn.Module:
     """``network`` on the device of ``job``, with the weights that it is to go on from."""
     if job.start:
-        network.load_state_dict(load_network(job.begins, weights_dir=job.start).module.state_dict())
+        before = load_network(job.begins, weights_dir=job.start).module
+        if isinstance(network, ScanNet) and isinstance(before, CoordinateNet):
+            network.begin_from(before)
+        else:
+            network.load_state_dict(before.state_dict())
     return network.to(job.device)
 
 
-def _mask_task(job: Job, sources: Sources, recipe: MaskRecipe, network: nn.Module) -> MaskTask:
-    scenes = Scenes.load(job.scenes) if job.scenes else None
-    training = MaskSynthesis(sources, recipe, scenes=scenes, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
-    supply = MaskSynthesis(sources, recipe, part="validation", leave_out=job.leave_out, seed=9, device=job.device)
-    return MaskTask(network, training, [supply.scan(16) for _ in range(VALIDATION_BATCHES)])
+def _scenes(job: Job) -> Scenes | None:
+    """The real scans of ``job``, those of the fold that is left out excepted."""
+    if job.scenes is None:
+        return None
+    folds = load_folds()
+    if job.leave_fold is not None and job.leave_fold not in folds:
+        msg = f"--leave-fold {job.leave_fold}: there are folds {', '.join(folds)}"
+        raise UsageError(msg)
+    return Scenes.load(job.scenes).without(folds[job.leave_fold] if job.leave_fold else ())
+
+
+def _scan_task(job: Job, sources: Sources, recipe: ScanRecipe, network: nn.Module) -> ScanTask:
+    training = ScanSynthesis(sources, recipe, scenes=_scenes(job), leave_out=job.leave_out, seed=job.seed + 1)
+    supply = ScanSynthesis(sources, replace(recipe, pool=LEAST), part="validation", leave_out=job.leave_out, seed=9)
+    return ScanTask(network, training, [supply.batch(32) for _ in range(VALIDATION_BATCHES)])
 
 
 def _contrast_task(job: Job, sources: Sources, recipe: SlabRecipe) -> Task:
@@ -265,6 +280,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
         **({"start": hashes([job.begins], job.start)} if job.start else {}),
         **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
+        **({"leave_fold": job.leave_fold} if job.leave_fold else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
         **({} if job.pedestal is None else {"pedestal": job.pedestal}),

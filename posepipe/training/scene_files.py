@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..imaging.mask import given_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
 from .scenes import Scene, Scenes, scene_of
-from .split import Split
+from .split import Split, load_scan_poses
 from .subjects import Reference
 
 LANDMARKS = "landmarks.tsv"
@@ -38,8 +38,11 @@ class Landmarks:
     def pose(self, center: Array, to_canonical: Array, tilt: float = EYES_TILT_DEGREES) -> Rigid:
         """Pose template → image of a template with its brain's ``center`` and rotation to the canonical frame: x from the left eye
         to the right, the eyes ``tilt`` degrees below the anterior axis."""
-        rotation = self.head @ exp(np.radians([tilt, 0.0, 0.0])) @ to_canonical
-        return Rigid.about(rotation, center, self.brain)
+        return Rigid.about(self.canonical(tilt) @ to_canonical, center, self.brain)
+
+    def canonical(self, tilt: float = EYES_TILT_DEGREES) -> Array:
+        """Rotation (3, 3) of the canonical frame to RAS world."""
+        return self.head @ exp(np.radians([tilt, 0.0, 0.0]))
 
     @property
     def head(self) -> Array:
@@ -72,14 +75,14 @@ def add_scenes(
     """The scans of a BIDS dataset that ``split`` lets train, with their given masks, else with the mask of the ``reference`` atlas laid
     on their landmarks. What cannot be used is told to ``say`` and left out."""
     folder = folder.resolve()
-    landmarks, ages, scenes = read_landmarks(folder), AgeReader(folder), []
+    landmarks, ages, scenes, poses = read_landmarks(folder), AgeReader(folder), [], load_scan_poses()
     for image in find_images(folder, derivatives=derivatives):
         name = image.path.name.partition("_T")[0]
         if (part := split.part(name)) != "train":
             say(f"{name}: left out, kept to {part}")
             continue
         try:
-            scenes.append(_scene(name, folder.name, image, landmarks.get(f"sub-{image.subject}"), ages, reference))
+            scenes.append(_scene(name, folder.name, image, landmarks.get(f"sub-{image.subject}"), ages, reference, poses))
         except PosepipeError as error:
             say(f"{name}: left out: {error}")
         else:
@@ -90,11 +93,13 @@ def add_scenes(
 
 
 def _scene(
-    name: str, group: str, image: InputImage, marks: Landmarks | None, ages: AgeReader, reference: Reference | None
-) -> Scene:
+    name: str, group: str, image: InputImage, marks: Landmarks | None, ages: AgeReader, reference: Reference | None,
+    poses: Mapping[str, Array],
+) -> Scene:  # fmt: skip
     volume = load_volume(image.path)
+    known = next((poses[n] for n in (name, name.partition("_acq")[0]) if n in poses), None)
     if image.mask is not None:
-        return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume)
+        return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume, known)
     if marks is None or reference is None:
         msg = f"{image.path}: no brain mask, and no landmarks with a --reference atlas to lay on them"
         raise UsageError(msg)
@@ -104,7 +109,7 @@ def _scene(
         raise UsageError(msg)
     mask = load_volume(template.mask)
     pose = marks.pose(moments(mask.with_data(mask.data > 0)).center, template.to_canonical)
-    return scene_of(name, group, volume, laid_on(mask, volume, pose))
+    return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical())
 
 
 def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:

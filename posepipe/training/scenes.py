@@ -1,20 +1,22 @@
-"""Real scans with all that surrounds the brain, and the brain's mask: a few of them teach what no synthesis thinks of."""
+"""Real scans with all that surrounds the brain, its mask and, of some, its pose: a few of them teach what no synthesis thinks of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from ..errors import UsageError
 from ..geometry.so3 import Array
 from ..imaging.volume import Volume
 from .archive import load_archive, save_archive
+from .made_heads import PlacedHead
 
 SPACING_MM = (2.0, 3.0)
 """Scenes are kept at their own spacing in plane, but no finer and no coarser than this; the last axis is made as fine."""
@@ -24,13 +26,15 @@ REACH_MM = 170.0
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """``image`` and ``mask`` (X, Y, Z) uint8, 170 and 255 where full, ``spacing`` mm apart."""
+    """``image`` and ``mask`` (X, Y, Z) uint8, 170 and 255 where full, ``spacing`` mm apart; ``rotation`` (3, 3), where it is known, takes
+    the canonical frame to the axes of the grid (a reflection too where the grid is left-handed)."""
 
     name: str
     group: str
     image: np.ndarray
     mask: np.ndarray
     spacing: float
+    rotation: Array | None = None
 
     @cached_property
     def _inside(self) -> Array:
@@ -47,18 +51,11 @@ class Scene:
         """Of the ball as spread out as the brain, mm."""
         return float(np.sqrt(5 / 3 * self._inside.var(0).sum()))
 
-    def read(self, turn: Array, center: Array, half: float, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image, 1 where bright, and share of brain (side, side, side), in a cube ``half`` mm either way of ``center``, turned."""
-        step = 2 * half / side
-        matrix = turn * step / self.spacing
-        offset = center / self.spacing - matrix @ np.full(3, (side - 1) / 2)
-        wide = max(step / self.spacing, 1.0)
-        out = []
-        for data, full in ((self.image, 170.0), (self.mask, 255.0)):
-            if wide > 1.5:
-                data = ndimage.uniform_filter(data, round(wide))
-            out.append(ndimage.affine_transform(data, matrix, offset, (side,) * 3, np.float32, order=1) / full)
-        return out[0], out[1]
+    def placed(self) -> PlacedHead:
+        """The scan to crop from."""
+        both = torch.from_numpy(np.stack([self.image, self.mask]))
+        axes = np.eye(3) if self.rotation is None else self.rotation
+        return PlacedHead(both, self.radius / self.spacing * axes, self.center / self.spacing, posed=self.rotation is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +68,16 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def draw(self, rng: np.random.Generator) -> Scene:
-        """One of them. Data sets have equal chances, however many scans each has."""
-        groups: dict[str, list[Scene]] = {}
+    def placed(self) -> dict[str, list[PlacedHead]]:
+        """By group."""
+        groups: dict[str, list[PlacedHead]] = {}
         for scene in self.scenes:
-            groups.setdefault(scene.group, []).append(scene)
-        mine = groups[str(rng.choice(sorted(groups)))]
-        return mine[int(rng.integers(len(mine)))]
+            groups.setdefault(scene.group, []).append(scene.placed())
+        return groups
+
+    def without(self, names: Collection[str]) -> Scenes:
+        """Those of other subjects than ``names``; a subject's name holds for all its sessions and runs."""
+        return Scenes(tuple(s for s in self.scenes if not {s.name, s.name.partition("_")[0]} & set(names)), self.terms)
 
     @classmethod
     def joined(cls, parts: Sequence[Scenes]) -> Scenes:
@@ -92,7 +92,10 @@ class Scenes:
         """Write one compressed file (.npz) by atomic replace."""
         about = {
             "terms": dict(self.terms),
-            "scenes": [{"name": s.name, "group": s.group, "spacing": s.spacing} for s in self.scenes],
+            "scenes": [
+                {"name": s.name, "group": s.group, "spacing": s.spacing, "rotation": None if s.rotation is None else s.rotation.tolist()}
+                for s in self.scenes
+            ],
         }
         return save_archive(path, about, {f"{kind}{i}": getattr(s, kind) for i, s in enumerate(self.scenes) for kind in ("image", "mask")})
 
@@ -101,14 +104,18 @@ class Scenes:
         """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
 
         def made(about: dict[str, Any], file: Any) -> Scenes:
-            scenes = [Scene(image=file[f"image{i}"], mask=file[f"mask{i}"], **s) for i, s in enumerate(about["scenes"])]
+            scenes = []
+            for i, s in enumerate(about["scenes"]):
+                turn = s.pop("rotation")
+                known = None if turn is None else np.array(turn)
+                scenes.append(Scene(image=file[f"image{i}"], mask=file[f"mask{i}"], rotation=known, **s))
             return cls(tuple(scenes), about["terms"])
 
         return load_archive(path, "scenes", made)
 
 
-def scene_of(name: str, group: str, image: Volume, mask: Volume) -> Scene:
-    """A scene from an image and its brain mask on one grid."""
+def scene_of(name: str, group: str, image: Volume, mask: Volume, rotation: Array | None = None) -> Scene:
+    """A scene from an image and its brain mask on one grid; ``rotation`` (3, 3) takes the canonical frame to the image's RAS world."""
     spacing = float(np.clip(np.sort(image.spacing)[0], *SPACING_MM))
     zoom = image.spacing / spacing
     data = image.data.astype(np.float32)
@@ -122,4 +129,5 @@ def scene_of(name: str, group: str, image: Volume, mask: Volume) -> Scene:
     where = np.argwhere(inside > 127).mean(0)
     reach = REACH_MM / spacing
     box = tuple(slice(max(int(c - reach), 0), int(c + reach) + 1) for c in where)
-    return Scene(name, group, small.clip(0, 255).astype(np.uint8)[box], inside.clip(0, 255).astype(np.uint8)[box], spacing)
+    turn = None if rotation is None else np.linalg.inv(image.affine[:3, :3] / image.spacing) @ rotation
+    return Scene(name, group, small.clip(0, 255).astype(np.uint8)[box], inside.clip(0, 255).astype(np.uint8)[box], spacing, turn)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import UsageError
+from ..geometry import so3
+from ..geometry.so3 import Array
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,3 +57,23 @@ def load_split(path: str | Path | None = None) -> Split:
         msg = f"{path}: {', '.join(sorted(both))} in both validation and test; keep each in one"
         raise UsageError(msg)
     return Split(*sets)
+
+
+def load_folds(path: str | Path | None = None) -> dict[str, frozenset[str]]:
+    """Folds of cross-validation over real scans, name → subjects, of ``path`` (default: posepipe's own, ``scans.toml``)."""
+    return {name: frozenset(subjects) for name, subjects in _scans(path)["folds"].items()}
+
+
+def load_scan_poses(path: str | Path | None = None) -> dict[str, Array]:
+    """Rotations (3, 3) of the canonical frame to the RAS world of real scans, by name, that were accepted by eye."""
+    return {name: so3.exp(np.array(turn, dtype=float)) for name, turn in _scans(path)["poses"].items()}
+
+
+def _scans(path: str | Path | None) -> dict[str, Any]:
+    path = Path(path) if path else Path(__file__).with_name("scans.toml")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {part: content[part] for part in ("folds", "poses")}
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"{path}: not a file of scans ({error!r}); give a TOML file with [folds] and [poses]"
+        raise UsageError(msg) from error

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .ellipsoids import Ellipsoids
 from .fields import blurred, chance, smooth_field, uniform
+from .heads import BODY, FACE, SPINE, T1W, eyes, painted
 
 SHAPES = 24
 """Kinds of tissue in the far surroundings of one image."""
@@ -70,7 +72,7 @@ def surrounded(
     out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], amniotic.expand_as(out), out)
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
-    bodies = _Ellipsoids(where)
+    bodies = Ellipsoids(where)
     own = (image * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
     out = _decoys(out, bodies, wave[:, 3:4], kinds, how, own[:, None, None], generator)
     out = torch.where(air, torch.zeros_like(out), out)
@@ -99,26 +101,6 @@ def _with_fluid(
     return seen + mask * (image - seen), torch.maximum(mask, layer), beyond
 
 
-class _Ellipsoids:
-    """Ellipsoids at points ``where`` (B, 3, S, S, S), all by one product: (x − p)²/a² is linear in x² and x."""
-
-    def __init__(self, where: Tensor) -> None:
-        self._shape = (len(where), -1, *where.shape[2:])
-        x = where.reshape(len(where), 3, -1)
-        self._terms = torch.cat([x.square(), x, x[:, :1].abs(), torch.ones_like(x[:, :1])], 1)
-
-    def depth(self, center: Tensor, axes: Tensor, *, paired: bool = False) -> Tensor:
-        """(B, K, S, S, S): squared distance from ``center`` (B, K, 3) in halves of ``axes`` (alike), below 1 inside; ``paired``: on both
-        sides of the midplane."""
-        inverse = axes**-2
-        linear = -2 * center * inverse
-        side, both = linear[..., :1], torch.zeros_like(linear[..., :1])
-        if paired:
-            side, both = both, side
-        constant = (center.square() * inverse).sum(-1, keepdim=True)
-        return (torch.cat([inverse, side, linear[..., 1:], both, constant], -1) @ self._terms).reshape(self._shape)
-
-
 def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
     """Random shapes (B, 1, S, S, S): where two smooth fields cross their levels, tissue changes."""
     index = (two[:, :1] * 1.5).floor().clamp(-2, 1) + 2 + 4 * ((two[:, 1:] * 1.2 + broad).floor().clamp(-2, 1) + 2)
@@ -126,7 +108,7 @@ def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
 
 
 def _decoys(
-    out: Tensor, bodies: _Ellipsoids, wave: Tensor, kinds: Tensor, how: Surroundings, own: Tensor, generator: torch.Generator
+    out: Tensor, bodies: Ellipsoids, wave: Tensor, kinds: Tensor, how: Surroundings, own: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones. Some
     lie close and are as bright as the brain, ``own`` (B, 1, 1)."""
@@ -151,16 +133,12 @@ def _decoys(
     return out
 
 
-def _head(out: Tensor, far: Tensor, bodies: _Ellipsoids, generator: torch.Generator) -> Tensor:
-    """Fluid, skull and scalp about the brain, a face and neck below and before it, and two eyes."""
-    n, count = len(out), 4
-    # the face lies before and below, the neck below and behind: y from −0.8 to 1.1, z from −1.5 to −0.6
-    low, high = torch.tensor([-0.5, -0.8, -1.6], device=out.device), torch.tensor([0.5, 1.1, -0.6], device=out.device)
-    center = low + (high - low) * torch.rand(n, count, 3, generator=generator, device=out.device)
-    size = 0.25 + 0.45 * torch.rand(n, count, 1, generator=generator, device=out.device)
-    depths = bodies.depth(center, size.expand(-1, -1, 3))
-    for i in range(count):
-        out = torch.where(depths[:, i : i + 1] < 1, uniform(n, 0.05, 0.9, generator).expand_as(out), out)
+def _head(out: Tensor, far: Tensor, bodies: Ellipsoids, generator: torch.Generator) -> Tensor:
+    """Trunk, neck and face below and before the brain; fluid, skull and scalp about it; spine and eyes."""
+    n = len(out)
+    flip = chance(n, T1W, generator) > 0
+    out = painted(out, BODY, bodies, flip, generator)
+    out = painted(out, FACE, bodies, flip, generator)
     gap, bone, skin = uniform(n, 0, 0.06, generator), uniform(n, 0.02, 0.14, generator), uniform(n, 0.02, 0.18, generator)
     shells = chance(n, 0.85, generator) > 0
     out = torch.where(shells & (far < gap + bone + skin), uniform(n, 0.1, 1, generator).expand_as(out), out)
@@ -168,11 +146,8 @@ def _head(out: Tensor, far: Tensor, bodies: _Ellipsoids, generator: torch.Genera
     dark = uniform(n, 0, 1, generator).pow(2) * 0.6
     out = torch.where(shells & (far < gap + bone), dark.expand_as(out), out)
     out = torch.where(shells & (far < gap), uniform(n, 0, 1, generator).expand_as(out), out)
-    eyes = uniform(n, 0, 1, generator)
-    spot = torch.tensor([0.42, 1.0, -0.5], device=out.device) + 0.12 * torch.randn(n, 1, 3, generator=generator, device=out.device)
-    size = 0.1 + 0.1 * torch.rand(n, 1, 1, generator=generator, device=out.device)
-    seen = bodies.depth(spot, size.expand(-1, -1, 3), paired=True) < 1
-    return torch.where(seen & (far > 0), eyes.expand_as(out), out)
+    out = painted(out, SPINE, bodies, flip, generator)
+    return eyes(out, bodies, far > 0, flip, generator)
 
 
 def scanned(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Generator) -> tuple[Tensor, Tensor]:

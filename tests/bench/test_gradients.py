@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from posepipe.bench.gradients import of_a_convolution, of_a_network
-from posepipe.models.masks import MaskNet
+from posepipe.models.scans import ScanNet
 
 
 def test_bfloat16_is_no_worse_than_rounding():
@@ -13,6 +13,6 @@ def test_bfloat16_is_no_worse_than_rounding():
         torch.manual_seed(0)
         for side in (3, 4):
             assert of_a_convolution(side, 1, 8) < 0.01
-        blurred, rounded = of_a_network(MaskNet(32, (4, 4, 8, 8)), 32)
+        blurred, rounded = of_a_network(ScanNet(32, (4, 4, 8, 8)), 32)
     assert 0 < rounded < 0.5
     assert blurred < 2 * rounded

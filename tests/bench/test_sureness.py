@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from posepipe.bench import negative, precision
+from posepipe.bench.brains import SIGNS, fit_brain, smooth_noise
 from posepipe.bench.precision import Answer
-from posepipe.bench.sureness import least_likeness, smooth_noise, sureness
+from posepipe.bench.sureness import sureness
 from posepipe.errors import UsageError
 
 
@@ -29,18 +30,28 @@ def test_the_largest_error_up_to_which_hardly_a_pose_is_wrong():
         sureness(poses(errors, np.full(400, 16.0)))
 
 
-def test_the_limit_between_brains_and_other_places():
+def places(kind: float, mm: str, n: int, rng: np.random.Generator) -> list[dict[str, str]]:
+    """Rows of brains or other places, apart by ``kind`` in each feature."""
+    noise = rng.normal(size=(n, 4))
+    return [
+        {"name": f"{mm}-{i}", "mm": mm, **{name: str(sign * kind + x) for (name, sign), x in zip(SIGNS.items(), row, strict=True)}}
+        for i, row in enumerate(noise)
+    ]
+
+
+def test_what_tells_brains_from_other_places_only_counts_the_way_it_must():
     rng = np.random.default_rng(0)
-    kinds = {"5.0": 22.5, "": 19.0, "70.0": 19.5, "30.0": 21.9}  # a brain, none in the image, elsewhere, a part
-    rows = [
-        {"name": "a", "network": network, "likeness": str(mean + shift + 0.3 * rng.normal()), "mm": mm}
-        for network, shift in (("mask-fine", 0.0), ("mask-edge", 0.5)) for mm, mean in kinds.items() for _ in range(100)
-    ]  # fmt: skip
-    least, made = least_likeness([*rows, {"name": "b", "network": "mask-fine", "likeness": "-inf", "mm": ""}])
-    assert 20.4 < least["mask-fine"] < 21.9 and 20.9 < least["mask-edge"] < 22.4
-    assert made.startswith("where a brain is as probable as another place; mask-fine: ") and " of 200 other places above" in made
-    kept, made = least_likeness(rows, {"mask-fine": 19.0, "mask-edge": 30.0})
-    assert kept == {"mask-fine": 19.0, "mask-edge": 30.0} and made.startswith("kept") and "100 of 100 brains below, 0 of 200" in made
+    rows = [*places(2.0, "5.0", 80, rng), *places(-2.0, "", 60, rng), *places(-2.0, "70.0", 40, rng)]
+    rows += [*places(9.0, "30.0", 20, rng), {"name": "none", "mm": "", **dict.fromkeys(SIGNS, "")}]  # parts, and nothing seen
+    model, made = fit_brain(rows)
+    assert made.startswith("80 brains, 100 other places of 180 images; left out image by image: AUROC ")
+    assert all(model.terms[name][0] * sign >= 0 for name, sign in SIGNS.items())
+    brain, other = ({name: sign * kind for name, sign in SIGNS.items()} for kind in (2.0, -2.0))
+    assert model.probability(brain) > 0.95 and model.probability(other) < 0.05 and 0 < model.fail < model.review
+    turned = [{**r, "size": str(-float(r["size"]))} if r["size"] else r for r in rows]  # a feature that counts the wrong way
+    assert fit_brain(turned)[0].terms["size"][0] == 0
+    with pytest.raises(UsageError, match="all of one kind"):
+        fit_brain(rows[:80])
 
 
 def test_noise_is_the_smoother_the_higher_its_number():

@@ -1,4 +1,4 @@
-"""The app without masks: the networks find the brain, and where there is none the run goes on."""
+"""The app without masks: the network finds the brain, and where there is none the run goes on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posepipe.bench.masks import brainless
+from posepipe.bench.scans import brainless
 from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
-from posepipe.models.weights import MASK_NETWORKS, hashes
+from posepipe.models.weights import SCAN_NETWORK, hashes
 from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")
@@ -34,11 +34,11 @@ def study(raw_study: Any, tmp_path: Path) -> Any:
     return replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
 
 
-def test_outputs_tell_of_masks_by_networks(study: Any, mask_weights: Any) -> None:
-    weights = mask_weights(0.1)  # head and brain alike are bright enough
+def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> None:
+    weights = scan_weights(0.1)  # head and brain alike are bright enough
     code, told = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
     assert code == 0, told
-    used, stem = hashes(MASK_NETWORKS, weights), study.out / "sub-04/anat/sub-04_rec-svr"
+    used, stem = hashes((SCAN_NETWORK,), weights), study.out / "sub-04/anat/sub-04_rec-svr"
     sidecar = read_json(Path(f"{stem}_desc-brain_mask.json"))
     assert (sidecar["Type"], sidecar["Mask"], sidecar["Weights"]) == ("Brain", "network", used)
     mask = load_volume(Path(f"{stem}_desc-brain_mask.nii.gz"))
@@ -51,13 +51,13 @@ def test_outputs_tell_of_masks_by_networks(study: Any, mask_weights: Any) -> Non
     assert forward["Mask"] == "network" and forward["Weights"].items() >= used.items()
     assert forward["QC"] != "pass" and any("part of the brain may lie outside" in reason for reason in forward["QCReasons"])
     text = (study.out / "logs" / "CITATION.md").read_text(encoding="utf-8")
-    assert "SynthStrip" in text and f"mask-fine (SHA-256 {used['mask-fine'][:12]}…)" in text
-    assert used["mask-coarse"] in (study.out / "dataset_description.json").read_text(encoding="utf-8")
+    assert "SynthStrip" in text and f"scan (SHA-256 {used['scan'][:12]}…)" in text
+    assert used["scan"] in (study.out / "dataset_description.json").read_text(encoding="utf-8")
     assert f"network, {sidecar['Millilitres']:.0f} ml" in (study.out / "sub-04.html").read_text(encoding="utf-8")
 
 
-def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, mask_weights: Any) -> None:
-    options = ("--participant-label", "01", "04", "--weights", str(mask_weights(2.0)), *FAST)
+def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, scan_weights: Any) -> None:
+    options = ("--participant-label", "01", "04", "--weights", str(scan_weights(2.0)), *FAST)
     assert study.main(*options)[0] == 0  # neither needs the networks
     shutil.rmtree(study.out)
     code, told = study.main(*options, "--mask", "network")
@@ -98,8 +98,8 @@ def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Pat
     code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
     assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
     (row,) = failures(Namespace(out=out)).values()
-    assert (row["subject"], row["stage"]) == ("sub-E01", "brain")
-    assert "sub-E01_T2w.nii.gz: no brain was found in this image: what is most like one holds" in row["error"]
+    assert (row["subject"], row["stage"]) == ("sub-E01", "mask")
+    assert "sub-E01_T2w.nii.gz: no brain was found in this image" in row["error"]
     assert "give its mask" in row["error"] and "no brain was found" in (out / "sub-E01.html").read_text(encoding="utf-8")
     assert not (out / "sub-E01/anat").exists() and (out / "sub-E02/anat").is_dir()
 

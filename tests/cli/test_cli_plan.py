@@ -51,9 +51,9 @@ def test_mask_that_must_be_given(raw_study: Any) -> None:
     assert "sub-01_rec-svr_T2w.nii.gz: --mask given" in messages["01"] and "-d" in messages["01"]
 
 
-def test_networks_count_for_the_images_they_may_mask(raw_study: Any, mask_weights: Any) -> None:
+def test_networks_count_for_the_images_they_may_mask(raw_study: Any, scan_weights: Any) -> None:
     """Other weights are another result, but not of an image whose mask is given or its nonzero voxels."""
-    ours, one, other = ("--participant-label", "01", "04"), mask_weights(0.1), mask_weights(0.2)
+    ours, one, other = ("--participant-label", "01", "04"), scan_weights(0.1), scan_weights(0.2)
 
     def digests(*options: str) -> list[tuple[str, ...]]:
         plans = [plan_of(raw_study, *ours, *options, "--weights", str(weights)) for weights in (one, other)]
@@ -66,7 +66,7 @@ def test_networks_count_for_the_images_they_may_mask(raw_study: Any, mask_weight
     extracted, masked = digests("--mask", "network")
     assert extracted[0] != extracted[1] and masked[0] != masked[1]
     (image,) = plan_of(raw_study, "--participant-label", "04", "--mask", "network").images
-    assert len(image.sources) == 1 and image.parameters["weights"].keys() >= {"mask-coarse", "mask-fine"}
+    assert len(image.sources) == 1 and image.parameters["weights"].keys() >= {"scan", "pose-fine"}
 
 
 def test_age_outside_the_atlas(raw_study: Any) -> None:

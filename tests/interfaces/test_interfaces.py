@@ -6,8 +6,6 @@ import importlib
 import inspect
 import json
 import shutil
-from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from posepipe.workflows.engine import execution_config
 
 from posepipe._version import __version__
 from posepipe.atlas import Template
-from posepipe.bids import read_json, write_json
+from posepipe.bids import read_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
 from posepipe.imaging.volume import Volume, load_volume, save_volume
@@ -27,13 +25,10 @@ from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
-from posepipe.interfaces.pose import FoundBrain
-from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, mask_to_record, refined_of
+from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
-from posepipe.models.weights import MASK_NETWORKS, hashes
-from posepipe.registration.conversion import Converter
-from posepipe.registration.masking import BrainFinder
+from posepipe.models.weights import SCAN_NETWORK, hashes
 from posepipe.reports.views import read_views
 
 MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
@@ -81,21 +76,23 @@ def test_nonzero_mask_where_none_is_given_or_wanted(case: dict[str, Any], tmp_pa
         assert found.source == "nonzero"
 
 
-def test_mask_by_networks_tells_which(case: dict[str, Any], results: dict[str, Any], tmp_path: Path, mask_weights: Any) -> None:
-    files, weights = {"in_file": str(case["folder"] / "image.nii.gz")}, mask_weights(0.4)
+def test_mask_by_networks_tells_which(case: dict[str, Any], results: dict[str, Any], tmp_path: Path, scan_weights: Any) -> None:
+    files, weights = {"in_file": str(case["folder"] / "image.nii.gz")}, scan_weights(0.4)
     given = str(case["folder"] / "mask.nii.gz")  # not wanted
     found = BrainMask(mode="network", weights=str(weights / LISTING), in_mask=given, **files).run(cwd=str(tmp_path)).outputs
     record = read_json(found.out_record)
     assert found.source == record["source"] == "network"
-    assert record["weights"] == hashes(MASK_NETWORKS, weights) == mask_of(found.out_mask, found.out_record).weights
+    assert record["weights"] == hashes((SCAN_NETWORK,), weights) == mask_of(found.out_mask, found.out_record).weights
+    pose = mask_of(found.out_mask, found.out_record).found
+    assert pose is not None and pose.rotation.tolist() == record["found"]["rotation"] and pose.features == record["found"]["features"]
     assert record["voxels"] * SPACING**3 / 1000 == pytest.approx(record["millilitres"]) and record["seconds"] > 0
     assert 0.8 < record["millilitres"] / read_json(results["mask"].out_record)["millilitres"] < 1.2
     with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found"):
-        BrainMask(mode="network", weights=str(mask_weights(2.0) / LISTING), **files).run(cwd=str(tmp_path))
+        BrainMask(mode="network", weights=str(scan_weights(2.0) / LISTING), **files).run(cwd=str(tmp_path))
 
 
-def test_mask_is_made_anew_with_other_weights_only(case: dict[str, Any], tmp_path: Path, mask_weights: Any) -> None:
-    one, other = mask_weights(0.1), mask_weights(0.2)
+def test_mask_is_made_anew_with_other_weights_only(case: dict[str, Any], tmp_path: Path, scan_weights: Any) -> None:
+    one, other = scan_weights(0.1), scan_weights(0.2)
 
     def node(weights: Path, **options: Any) -> pe.Node:
         finding = BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="network", weights=str(weights / LISTING), **options)
@@ -142,78 +139,6 @@ def test_conversion_is_made_anew_with_other_weights_only(
 def test_mask_that_is_missing_is_an_error(case: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(MaskError, match="--mask given"):
         BrainMask(in_file=str(case["folder"] / "image.nii.gz"), mode="given").run(cwd=str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def doubtful(results: dict[str, Any], case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Inputs of FoundBrain: a record by which the networks are not sure of the mask, and half of the mask, with a record of its own."""
-    folder = tmp_path_factory.mktemp("doubtful")
-    image = load_volume(case["folder"] / "image.nii.gz")
-    whole = replace(mask_of(results["mask"].out_mask, results["mask"].out_record), sure=False)
-    half = replace(whole, volume=whole.volume.with_data(whole.volume.data & (np.indices(image.shape)[0] < image.shape[0] // 2)))
-    both = {"whole": whole, "half": replace(half, warnings=("half",))}
-    files = {name: str(save_volume(one.volume, folder / f"{name}.nii.gz")) for name, one in both.items()}
-    records = {name: str(write_json(folder / f"{name}.json", mask_to_record(one, image) | {"seconds": 0.0})) for name, one in both.items()}
-    fixed = {"in_file": image.source, "device": "cpu", **template_inputs(case["template"])}
-    return {"files": files, "records": records, "fixed": fixed}
-
-
-@pytest.mark.parametrize(("first", "other"), [("half", "whole"), ("whole", "half")])
-def test_the_mask_that_fits_better_is_the_brain(doubtful: dict[str, Any], tmp_path: Path, first: str, other: str) -> None:
-    files, records = doubtful["files"], doubtful["records"]
-    given = {"in_mask": files[first], "mask_record": records[first], "others": [files[other]], "other_records": [records[other]]}
-    found = FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path)).outputs
-    assert found.out_mask == files["whole"]
-    before, after = read_json(records["whole"]), read_json(found.out_record)
-    assert after.pop("seconds") > before.pop("seconds") and after == before
-
-
-@pytest.mark.parametrize("converted", [False, True])
-def test_what_is_aligned_by_its_conversion_is_judged_by_it(
-    doubtful: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: bool
-) -> None:
-    """Each mask has a conversion of its own."""
-    files, records, asked = doubtful["files"], doubtful["records"], []
-
-    def convert(_: Converter, image: Volume, mask: Volume) -> Namespace:
-        asked.append(int(mask.data.sum()))
-        return Namespace(volume=image)
-
-    monkeypatch.setattr(Converter, "convert", convert)
-    given = {"in_mask": files["half"], "mask_record": records["half"], "others": [files["whole"]], "other_records": [records["whole"]]}
-    FoundBrain(**given, **doubtful["fixed"], converted=converted).run(cwd=str(tmp_path))
-    sizes = [int(load_volume(Path(files[name])).data.sum()) for name in ("half", "whole")]
-    assert asked == (sizes if converted else [])
-
-
-def test_where_nothing_fits_there_is_no_brain(doubtful: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posepipe.registration.found.NO_DICE", 0.999)
-    given = {"in_mask": doubtful["files"]["whole"], "mask_record": doubtful["records"]["whole"]}
-    with pytest.raises(MaskError, match=r"image\.nii\.gz: no brain was found in this image: "):
-        FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path))
-
-
-def test_a_mask_that_is_sure_is_the_brain_at_once(
-    doubtful: dict[str, Any], results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FoundBrain, "_judging", lambda *_: pytest.fail("judged"))
-    given = {"in_mask": results["mask"].out_mask, "mask_record": results["mask"].out_record}
-    found = FoundBrain(**given, **doubtful["fixed"]).run(cwd=str(tmp_path)).outputs
-    assert (found.out_mask, found.out_record) == (given["in_mask"], given["mask_record"])
-
-
-def test_masks_by_networks_name_what_else_may_be_the_brain(
-    case: dict[str, Any], tmp_path: Path, mask_weights: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image, seen = case["folder"] / "image.nii.gz", BrainFinder.find
-    other = {"warnings": ("another",), "sure": False, "place": 1}
-    monkeypatch.setattr(BrainFinder, "find", lambda *given: replace(m := seen(*given), sure=False, others=(replace(m, **other),)))
-    finding = BrainMask(in_file=str(image), mode="network", weights=str(mask_weights(0.4) / LISTING))
-    found = finding.run(cwd=str(tmp_path)).outputs
-    (mask,), (record,) = found.others, found.other_records
-    again, first = mask_of(mask, record), mask_of(found.out_mask, found.out_record)
-    assert (again.place, again.sure, again.warnings) == (1, False, ("another",)) and (first.place, first.sure) == (0, False)
-    assert np.array_equal(again.volume.data, first.volume.data) and again.weights == first.weights
 
 
 def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -76,13 +76,13 @@ def test_derivatives_are_all_there_and_told_of(results: dict[str, Any], names: O
 
 def test_weights_of_the_mask_are_told_with_those_of_the_pose(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
     interface = derivatives(results, names)
-    record = read_json(results["mask"].out_record) | {"source": "network", "weights": {"mask-fine": "0f"}}
+    record = read_json(results["mask"].out_record) | {"source": "network", "weights": {"scan": "0f"}}
     interface.inputs.mask_record = write_record(tmp_path, "networks", record)
     interface.run(cwd=str(tmp_path))
     (found,) = finished_images(names.out_dir, tmp_path / "bids", "01", "a")
-    assert found.mask["Weights"] == {"mask-fine": "0f"} and found.mask["Mask"] == found.sidecar["Mask"] == "network"
+    assert found.mask["Weights"] == {"scan": "0f"} and found.mask["Mask"] == found.sidecar["Mask"] == "network"
     seen = (read_json(results["initial"].out_record)["witness"] or {}).get("weights", {})
-    assert seen and found.sidecar["Weights"] == {"mask-fine": "0f", **seen}
+    assert seen and found.sidecar["Weights"] == {"scan": "0f", **seen}
     html = Path(page_of(names).run(cwd=str(tmp_path)).outputs.out_file).read_text(encoding="utf-8")
     assert f"network, {found.mask['Millilitres']:.0f} ml ({found.mask['VolumeRatio']:.2f} times the template)" in html
 

@@ -7,8 +7,8 @@ import torch
 
 from posepipe.errors import UsageError
 from posepipe.models.layers import ready
-from posepipe.models.masks import MaskNet
 from posepipe.models.precision import VARIABLE, answering, autocast, fast_bfloat16, forced_precision
+from posepipe.models.scans import ScanNet
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_a_network_made_ready_answers_in_either_precision(precision: str, monkey
     monkeypatch.setenv(VARIABLE, precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net, x = MaskNet(16, (4, 4, 8, 8)).eval(), torch.rand(1, 1, 16, 16, 16)
+        net, x = ScanNet(16, (4, 4, 8, 8)).eval(), torch.rand(1, 1, 16, 16, 16)
     with torch.inference_mode():
         exact = net(x)
     with answering(CPU):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posepipe.atlas import AtlasLibrary, CohortSeries, Template, candidates
+from posepipe.brainmask.choose import brain_mask
 from posepipe.errors import AtlasError, WeightsError
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
@@ -24,7 +25,6 @@ from posepipe.registration.age import (
 )
 from posepipe.registration.age_estimator import AgeEstimator
 from posepipe.registration.deep import PoseNetworks
-from posepipe.registration.masking import brain_mask
 
 GROWTH = 0.03
 WEEKS = (24, 26, 28, 30, 32)

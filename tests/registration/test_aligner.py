@@ -17,9 +17,8 @@ from posepipe.errors import AgeError, AtlasError, ImageError, MaskError, UsageEr
 from posepipe.geometry import read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
-from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, hashes
+from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
 from posepipe.registration import aligner as making
-from posepipe.registration import found
 from posepipe.registration.aligner import Aligner, _timed, align, pick_device
 from posepipe.registration.alignment import Alignment
 from posepipe.registration.apply import resample_to_template
@@ -125,34 +124,24 @@ def test_brain_extracted_image_needs_no_mask(done, warm, files):
     assert out.pose.is_close(done.pose, degrees=1, mm=1)
 
 
-def test_networks_find_the_brain_once_they_are_needed(files, warm, head, mask_weights):
-    weights = mask_weights(0.1)
+def test_networks_find_the_brain_once_they_are_needed(files, warm, head, scan_weights):
+    weights = scan_weights(0.1)
     aligner = files.aligner(mask="network", weights=weights, init="deep", refine="none")
-    assert "_finder" not in vars(aligner)
+    assert "finder" not in vars(aligner)
     out = aligner.align(files.image, 29.2, mask=files.mask)
-    finder = aligner._finder
+    finder = aligner.finder
     assert out.mask.source == out.sidecar()["Mask"] == "network"
-    assert out.sidecar()["Weights"] == {**hashes(MASK_NETWORKS, weights), **hashes(POSE_NETWORKS)}
+    assert out.sidecar()["Weights"] == {**hashes((SCAN_NETWORK,), weights), **hashes(POSE_NETWORKS)}
     assert out.pose.is_close(head.pose, degrees=10, mm=5)
     aligner.align(files.image, 29.2)
-    assert aligner._finder is finder and "_finder" not in vars(warm)
+    assert aligner.finder is finder and "finder" not in vars(warm)
 
 
-def test_no_brain_in_the_image(files, mask_weights):
+def test_no_brain_in_the_image(files, scan_weights):
     with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found"):
-        files.aligner(mask="network", weights=mask_weights(2.0)).align(files.image, 29.2)
+        files.aligner(mask="network", weights=scan_weights(2.0)).align(files.image, 29.2)
 
 
-def test_what_may_be_no_brain_and_fits_too_little_is_none(files, warm, monkeypatch):
-    seen = making.brain_mask
-    monkeypatch.setattr(making, "brain_mask", lambda *given: replace(seen(*given), sure=False))
-    assert warm.align(files.image, 29.2).quality.qc == "pass"
-    monkeypatch.setattr(found, "NO_DICE", 0.999)
-    with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found in this image: "):
-        warm.align(files.image, 29.2)
-
-
-@pytest.mark.parametrize("age", [29.2, "estimate"])
 def test_what_fits_better_than_a_doubtful_mask_is_the_brain(files, warm, done, monkeypatch, age):
     """First half of the brain, then all of it."""
     whole = replace(making.brain_mask(load_volume(files.image)), sure=False, warnings=("another",))

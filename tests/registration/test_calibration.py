@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from posepipe.bench.brains import SIGNS
 from posepipe.bench.moving_stacks import FEATURES
 from posepipe.errors import WeightsError
 from posepipe.models.slices import SliceCoordinateNet
-from posepipe.models.weights import MASK_NETWORKS, POSE_NETWORKS, SLICE_NETWORK, hashes, load_network, save_network
+from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORK, SLICE_NETWORK, hashes, load_network, save_network
 from posepipe.registration.calibration import (
     PACKAGED,
     Sureness,
@@ -20,7 +21,6 @@ from posepipe.registration.calibration import (
     write_calibration,
 )
 from posepipe.registration.deep import PoseNetworks
-from posepipe.registration.masking import BrainFinder
 from posepipe.slices.align import StackAligner
 
 
@@ -41,9 +41,9 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
 
 def test_the_package_is_calibrated_with_its_own_weights():
     calibration = load_calibration()
-    assert calibration.weights == hashes((*MASK_NETWORKS, *POSE_NETWORKS, SLICE_NETWORK))
+    assert calibration.weights == hashes((SCAN_NETWORK, *POSE_NETWORKS, SLICE_NETWORK))
     assert calibration.slices is not None and set(calibration.slices.terms) == set(FEATURES)
-    assert set(calibration.likeness.least) == {"mask-fine", "mask-edge"}
+    assert set(calibration.brain.terms) == set(SIGNS) and 0 < calibration.brain.fail < calibration.brain.review
     assert all("by hand" not in made for made in calibration.made.values())
 
 
@@ -92,7 +92,6 @@ def test_networks_of_other_weights_are_never_sure(tmp_path):
     made = {"architecture": "CoordinateNet", "options": loaded.options, "card": "# Test\n", "terms": "none"}
     save_network(loaded.module, "pose-coarse", tmp_path, **made)
     assert not PoseNetworks(tmp_path).sure(certain)
-    assert BrainFinder(tmp_path)._strange == ("pose-coarse",)  # they judge what may be a brain
-    own = replace(load_calibration(), weights=hashes((*MASK_NETWORKS, *POSE_NETWORKS), tmp_path))
+    own = replace(load_calibration(), weights=hashes(POSE_NETWORKS, tmp_path))
     write_calibration(own, tmp_path / PACKAGED.name)
     assert PoseNetworks(tmp_path).sure(certain)

@@ -7,6 +7,7 @@ import pytest
 
 from posepipe.atlas import AtlasLibrary
 from posepipe.bench.perturb import turned
+from posepipe.brainmask.choose import brain_mask
 from posepipe.geometry import Rigid, random_rotations
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
@@ -14,7 +15,6 @@ from posepipe.registration.brain import Brain
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.looks import contrast_seen
-from posepipe.registration.masking import brain_mask
 from posepipe.registration.refine import refine_pose
 from posepipe.registration.target import SPACING, Target
 

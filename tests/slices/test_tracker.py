@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import posepipe
+from posepipe.brainmask.finder import BrainFinder
 from posepipe.errors import ImageError, MaskError, UsageError
 from posepipe.geometry import Rigid, random_rotations, so3
 from posepipe.geometry.so3 import Array
 from posepipe.imaging.volume import Volume
-from posepipe.registration.masking import BrainFinder
 from posepipe.slices.acquisition import interleaved
 from posepipe.slices.align import LEAST_MM2
 from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
@@ -329,8 +329,8 @@ def test_a_navigator_is_followed_where_the_head_was_and_sought_when_lost(slice_t
     assert follower.follow(volume) is None
 
 
-def test_a_look_near_the_last_place_masks_what_lies_there(mask_weights):
-    finder = BrainFinder(mask_weights(0.5))
+def test_a_look_near_the_last_place_masks_what_lies_there(scan_weights):
+    finder = BrainFinder(scan_weights(0.5))
     affine = np.eye(4)
     affine[:3, :3] = so3.exp([0.2, 0.5, -0.3]) @ np.diag([6.0, -6, 6])
     affine[:3, 3] = [-100.0, 90, -40]

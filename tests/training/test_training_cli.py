@@ -15,7 +15,6 @@ from posepipe.models import load_network
 from posepipe.training.card import data_terms, terms_line
 from posepipe.training.engine import Schedule
 from posepipe.training.job import PRESETS, Job, run_job
-from posepipe.training.masks import MaskRecipe
 from posepipe.training.plot import plot_log
 from posepipe.training.sources import Sources
 
@@ -98,18 +97,33 @@ def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     """At a rate of next to nothing it stays what it was; from scratch, with the same seed, it is another."""
     of = {}
     for name, rate, options in (
-        ("fine", "1e-3", []),
-        ("edge", "1e-9", ["--start", str(tmp_path / "fine/weights"), "--start-name", "mask-fine"]),
-        ("coarse", "1e-9", []),
+        ("first", "1e-3", []),
+        ("further", "1e-9", ["--start", str(tmp_path / "first/weights"), "--start-name", "first"]),
+        ("fresh", "1e-9", []),
     ):
-        command = ["train", "mask", "--network", name, "--sources", str(gathered.path), "-o", str(tmp_path / name), *TINY]
-        assert main([*command, "--rate", rate, "--seed", str(int(name != "fine")), *options]) == 0
-        of[name] = load_network(f"mask-{name}", weights_dir=tmp_path / name / "weights")
-    one, other, fresh = (of[n].module.state_dict()["head.weight"] for n in ("fine", "edge", "coarse"))
-    assert torch.allclose(one, other, atol=1e-3) and not torch.allclose(one, fresh, atol=1e-2)
-    about = json.loads((tmp_path / "edge" / "job.json").read_text(encoding="utf-8"))
-    assert about["start"] == {"mask-fine": of["fine"].sha256} and about["recipe"]["near"] < MaskRecipe.near
-    assert f"going on from {of['fine'].sha256[:12]}" in (tmp_path / "edge/weights/mask-edge.md").read_text(encoding="utf-8")
+        command = ["train", "scan", "--sources", str(gathered.path), "-o", str(tmp_path / name), "--name", name, *TINY]
+        assert main([*command, "--rate", rate, "--seed", str(int(name != "first")), *options]) == 0
+        of[name] = load_network(name, weights_dir=tmp_path / name / "weights")
+    one, other, fresh = (of[n].module.state_dict()["head.weight"] for n in ("first", "further", "fresh"))
+    assert torch.allclose(one, other, atol=1e-3) and not torch.allclose(one, fresh, atol=1e-3)
+    about = json.loads((tmp_path / "further" / "job.json").read_text(encoding="utf-8"))
+    assert about["start"] == {"first": of["first"].sha256}
+    assert f"going on from {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
+
+
+def test_a_scan_network_begins_from_one_of_masked_brains(gathered: Any, tmp_path: Path) -> None:
+    data = ["--sources", str(gathered.path), *TINY]
+    assert main(["train", "pose", "-o", str(tmp_path / "pose"), "--name", "masked", *data]) == 0
+    start = ["--start", str(tmp_path / "pose/weights"), "--start-name", "masked", "--rate", "1e-9"]
+    assert main(["train", "scan", "-o", str(tmp_path / "scan"), *start, *data]) == 0
+    masked, scan = (load_network(n, weights_dir=tmp_path / f / "weights").module for n, f in (("masked", "pose"), ("scan", "scan")))
+    assert torch.allclose(masked.state_dict()["head.weight"][:4], scan.state_dict()["head.weight"][:4], atol=1e-3)
+
+
+def test_a_fold_that_is_none_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+    options = ["--scenes", str(gathered.path), "--leave-fold", "z"]
+    assert main(["train", "scan", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == 2
+    assert "--leave-fold z: there are folds a, b, c" in capsys.readouterr().err
 
 
 def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path, capsys: Any) -> None:

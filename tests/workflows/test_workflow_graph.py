@@ -107,24 +107,19 @@ def test_of_a_stack_the_slices_have_the_last_word(tmp_path: Path, settings: Sett
         assert workflow.get_node("slices").inputs.timing == timing
 
 
-def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path, settings: Settings) -> None:
+def test_what_the_network_masks_comes_with_its_pose(tmp_path: Path, settings: Settings) -> None:
     plan, chosen = make_image(tmp_path, "01"), replace(settings, init="search", random_seed=7, omp_nthreads=2)
     workflow = init_image_wf(plan=plan, settings=chosen)
     edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
-    found = {(out, into) for here, out, into, there in edges if (here, there) == ("mask", "brain")}
-    assert found == {("out_mask", "in_mask"), ("out_record", "mask_record"), ("others", "others"), ("other_records", "other_records")}
-    takers = {there for here, out, _, there in edges if (here, out) == ("brain", "out_mask")}
+    takers = {there for here, out, _, there in edges if (here, out) == ("mask", "out_mask")}
     assert takers == {"initial_pose", "refinement", "quality", "figure", "outputs"}
-    assert {there for here, *_, there in edges if here == "mask"} == {"brain"}
-    brain, initial, quality = (workflow.get_node(name) for name in ("brain", "initial_pose", "quality"))
-    assert initial.inputs.method == "search" and brain.inputs.weights == initial.inputs.weights == quality.inputs.weights
-    for name in ("torch_threads", "template", "device"):
-        assert getattr(brain.inputs, name) == getattr(initial.inputs, name)
-    assert brain.inputs.torch_threads == 2
-    other = init_image_wf(plan=plan, settings=replace(chosen, init="center", refine="none")).get_node("brain")
-    assert other.inputs.get_hashval()[1] == brain.inputs.get_hashval()[1]  # what is the brain does not depend on how its pose is found
-    plain = init_image_wf(plan=make_image(tmp_path, "02", masked=True), settings=settings)
-    assert plain.get_node("mask") is not None and plain.get_node("brain") is None
+    assert ("mask", "out_record", "mask_record", "initial_pose") in edges
+    mask, initial, quality = (workflow.get_node(name) for name in ("mask", "initial_pose", "quality"))
+    assert initial.inputs.method == "search" and mask.inputs.weights == initial.inputs.weights == quality.inputs.weights
+    assert mask.inputs.torch_threads == initial.inputs.torch_threads == 2
+    other = init_image_wf(plan=plan, settings=replace(chosen, init="center", refine="none")).get_node("mask")
+    assert other.inputs.get_hashval()[1] == mask.inputs.get_hashval()[1]  # what is the brain does not depend on how its pose is found
+
 
 
 def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings) -> None:

@@ -1,22 +1,22 @@
-"""Dressed brains keep their brain and its mask; the tables of the masks' bench say what the rows say."""
+"""Brains in made-up heads keep their brain and its mask; the tables of the bench of scans say what the rows say."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from posepipe.bench.masks import CLEAR_MM, DRESSED_MM, DRESSES, MaskBench, MaskCase, brainless, dressed, overlap, report
-from posepipe.imaging.mask import BrainMask, no_brain
+from posepipe.bench.scans import CLEAR_MM, DRESSED_MM, DRESSES, ScanBench, ScanCase, brainless, dressed, overlap, report, scan_cases
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
+from posepipe.training.split import load_folds
 
 ROW = {
-    "part": "epi", "name": "sub-E11", "kept": "test", "kind": "as it is", "trial": "0", "seconds": "0.5", "dice": "", "mm": "4.0",
-    "ml": "300", "true_ml": "", "warnings": "", "degrees": "8.0", "seconds_all": "2.0", "qc": "pass", "confidence": "0.9", "rotvec": "",
+    "part": "epi", "name": "sub-E11", "fold": "a", "kind": "as it is", "trial": "0", "seconds": "0.5", "dice": "", "mm": "4.0",
+    "ml": "300", "true_ml": "", "network": "8.0", "degrees": "8.0", "seconds_all": "2.0", "qc": "pass", "confidence": "0.9",
+    "rotvec": "",
 }  # fmt: skip
 
 
@@ -70,44 +70,37 @@ def test_overlap_is_that_of_dice() -> None:
 
 
 def test_the_tables_say_what_the_rows_say() -> None:
-    missed = ROW | {"name": "sub-E13", "mm": "", "warnings": "no brain", "degrees": "", "seconds_all": "", "qc": "failed"}
+    missed = ROW | {"name": "sub-E13", "mm": "", "network": "", "degrees": "", "seconds_all": "", "qc": "refused"}
+    wrong = ROW | {"name": "sub-E14", "fold": "b", "network": "20.0", "degrees": "40.0"}
     stacks = [
         ROW | {"part": "stacks", "name": f"sub-01_run-{k}", "dice": d, "degrees": "", "rotvec": turn}
         for k, d, turn in ((4, "0.91", "0 0 0"), (5, "0.89", "0 0 0.1"))
     ]
-    text = report([*stacks, ROW, missed])
-    assert "| stacks | test | 2 | 0.900 | 0.890 | 4.0 | 100 % | 100 % | 0 | 0.50 |" in text
-    assert "| epi | test | 2 | – | – | inf | 50 % | 50 % | 1 | 0.50 |" in text
-    assert "| epi | test | 2 | 94.0° | 94.0° | 180.0° | 50 % | 50 % | 50 % | 1 | 2.00 |" in text
-    assert "2 poses, 1 pairs apart by 5.7° (median)" in text
-    assert "brainless" not in text
-
-
-@pytest.mark.parametrize(("sure", "fits", "dice"), [(True, None, 0.5), (False, "other", 1.0), (False, None, 0.0)])
-def test_the_mask_is_the_one_that_posepipe_would_give(sure: bool, fits: str | None, dice: float) -> None:
-    """The first is half of the brain; where the networks are not sure of it the other, all of it, may fit better, or nothing."""
-    inside = np.zeros((20, 20, 20), dtype=bool)
-    inside[4:16, 5:15, 6:14] = True
-    image = Volume(inside.astype(np.float32), np.diag([3.0, 3, 3, 1]), "a_T2w.nii.gz")
-    half = inside.copy()
-    half[8:] = False
-    truth = image.with_data(inside)
-    bench = object.__new__(MaskBench)
-    bench._finder = Namespace(find=lambda _: BrainMask(image.with_data(half), "network", sure=sure))
-
-    def aligned(_: MaskCase, image: Volume) -> Namespace:
-        if fits is None:
-            raise no_brain(image.source)
-        return Namespace(mask=BrainMask(truth, "network", sure=False))
-
-    bench._aligned = aligned
-    row = bench._row(MaskCase("dressed", "sub-A13", "test", Path("a")), "body", 0, image, truth)
-    assert row["dice"] == pytest.approx(dice) and (row["warnings"] == "no brain") == (dice == 0)
+    heads = [ROW | {"part": "heads", "kind": "air", "fold": fold, "dice": "0.95", "degrees": ""} for fold in ("test", "validation")]
+    text = report([*stacks, *heads, ROW, missed, wrong])
+    assert "| stacks | folds | 2 | 0.900 | 0.890 | 4.0 | 2 | 2 | 0 | 0 | 0.50 |" in text
+    assert "| heads, air | test | 1 | 0.950 |" in text and "| heads, air | validation | 1 | 0.950 |" in text
+    assert "| epi | folds | 3 | – | – | 4.0 | 2 | 2 | 1 | 1 | 0.50 |" in text
+    assert "| epi | folds | 3 | 20.0° | 1 | 2 | 40.0° | 1 | 1 | 1 of 1 | 1 of 2 | 2.00 |" in text
+    assert "2 poses, 1 pairs apart by 5.7° (median)" in text and "cut" not in text
 
 
 def test_what_becomes_of_images_without_a_brain() -> None:
-    empty = ROW | {"part": "brainless", "kind": "axis 0 from 50", "mm": "", "degrees": "", "warnings": "a doubt"}
-    rows = [empty | {"qc": "failed"}, empty | {"qc": "fail"}, empty | {"qc": "failed", "warnings": "no brain"}]
-    text = report(rows)
-    assert "| brainless | test | 3 | 2 | 2 | 1 | 0 | 0 |" in text and "Dice" not in text and "median" not in text
-    assert "| epi | test | 1 | – |" in report([ROW, *rows])
+    empty = ROW | {"part": "cut", "kind": "axis 0 from 50", "mm": "", "degrees": ""}
+    text = report([empty | {"qc": "refused"}, empty | {"qc": "fail"}, empty | {"qc": "failed"}, empty | {"qc": "review"}])
+    assert "| cut | 4 | 2 | 1 | 1 | 0 |" in text and "Dice" not in text and "median" not in text
+    assert "| epi | folds | 1 | – |" in report([ROW, empty | {"qc": "fail"}])
+
+
+def test_a_real_scan_is_shown_to_the_network_that_did_not_see_its_fold(tmp_path: Path) -> None:
+    bench = ScanBench(tmp_path, tmp_path / "all", {"b": tmp_path / "b"})
+    cases = (ScanCase("epi", "sub-E11", fold, tmp_path) for fold in ("a", "b", "test"))
+    assert [bench.weights_of(case).name for case in cases] == ["all", "b", "all"]
+
+
+def test_every_real_scan_is_in_one_fold_and_a_subject_s_scans_in_the_same(data_dir: Path) -> None:
+    cases = scan_cases(data_dir, ("epi", "scans", "stacks"))
+    assert len(cases) == 37 and {case.fold for case in cases} == set(load_folds())
+    assert len({case.fold for case in cases if case.part == "stacks"}) == 1
+    by_age = {weeks: {case.fold for case in cases if case.weeks == weeks} for weeks in {case.weeks for case in cases} - {None}}
+    assert all(len(folds) == 1 for folds in by_age.values())

@@ -1,0 +1,129 @@
+"""Whether what the scan network sees is a brain: its features of brains and of other places, and the model that tells them apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..brainmask.finder import BrainFinder
+from ..errors import UsageError
+from ..geometry.so3 import Array
+from ..imaging.mask import nonzero_mask
+from ..imaging.moments import moments
+from ..imaging.volume import Volume, load_volume
+from ..registration.confidence import ConfidenceModel
+from .logistic import auroc, fit_logistic, out_of_fold
+from .rows import PartFile
+from .scans import DRESSES, brainless, dressed, scan_cases
+
+DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 2
+"""Newborns kept for validation, in made-up surroundings."""
+NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
+NEAR_MM, FAR_MM = 15.0, 60.0
+"""A place is the brain's if its centre is so near; from the second on it is another; what lies between is a part of it, and left out."""
+SIGNS = {"sure": 1, "expected_error": -1, "residual": -1, "size": -1}
+"""Features of :func:`~posepipe.brainmask.finder.brain_features`, and which way each may count."""
+DOUBT = 0.5
+"""Probability below which a brain is doubtful. The limit below which nothing is masked is the calibration's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class BrainImage:
+    """An image that no test uses: ``center`` (3,) of its brain in RAS mm, None where it holds none; ``fold`` of a real scan."""
+
+    name: str
+    image: Volume
+    center: Array | None
+    fold: str = ""
+
+
+def brain_images(data: Path) -> Iterator[BrainImage]:
+    """Real raw scans, whole-uterus scans cut beside the brain, validation newborns in made-up heads, and noise."""
+    for case in scan_cases(data, ("epi", "scans", "stacks")):
+        image = load_volume(case.image)
+        center = moments(load_volume(case.mask)).center if case.mask else case.center
+        yield BrainImage(case.name, image, center, case.fold)
+        if case.part == "epi":
+            assert case.center is not None
+            for kind, piece in brainless(image, case.center):
+                yield BrainImage(f"{case.name} {kind}", piece, None, case.fold)
+    for name, (k, kind), trial in itertools.product(DRESSED, enumerate(DRESSES), range(TRIALS)):
+        subject, _, contrast = name.rpartition("-")
+        image = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_{contrast}.nii.gz")
+        whole, truth = dressed(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])
+        yield BrainImage(f"{name} {kind} {trial}", whole, moments(truth).center)
+    for seed in range(NOISES):
+        yield BrainImage(f"noise {seed}", smooth_noise(seed), None)
+
+
+def chosen(name: str, patterns: tuple[str, ...] | None) -> bool:
+    """Whether an image is asked for by name.
+
+    >>> chosen("sub-E01", ("sub-E0?",)), chosen("sub-E01 axis 0", ("sub-E0?",)), chosen("noise 1", None)
+    (True, False, True)
+    """
+    return not patterns or any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def smooth_noise(seed: int) -> Volume:
+    """Rayleigh noise, the smoother the higher ``seed`` modulo 4."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng([seed, 7])
+    data = rng.rayleigh(100, NOISE_SHAPE)
+    data = ndimage.gaussian_filter(data, (seed % 4) * 1.5) if seed % 4 else data
+    data = (data - data.min()) / (data.max() - data.min()) * 1000
+    return Volume(data.astype(np.float32), np.diag([NOISE_MM, NOISE_MM, NOISE_MM, 1]), f"noise-{seed}")
+
+
+def measure_brains(data: Path, part: PartFile, weights: Path | None = None, folds: Mapping[str, Path] | None = None) -> None:
+    """Add to ``part`` a row for each place that may be a brain: its features, and how far (mm) it is from the brain. Real scans are shown
+    to the network of ``folds`` that did not see theirs."""
+    torch.set_num_threads(1)  # beside other work two threads are slower by far than one
+    done, finders = {r["name"] for r in part.rows}, {}
+    for one in brain_images(data):
+        if one.name in done:
+            continue
+        folder = (folds or {}).get(one.fold, weights)
+        if folder not in finders:
+            finders[folder] = BrainFinder(folder)
+        places = finders[folder].features(one.image)
+        for features, at in places:
+            mm = "" if one.center is None else float(np.linalg.norm(at - one.center))
+            part.add({"name": one.name, "mm": mm, **features})
+        if not places:
+            part.add({"name": one.name, "mm": "", **dict.fromkeys(SIGNS, "")})
+
+
+def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
+    """The model of whether something is a brain; brains and other places weigh the same. And how it was made, in words.
+
+    Nothing is masked below the highest probability at which no brain is refused, halved (in odds), by models that did not see the image.
+    Raises :class:`~posepipe.errors.UsageError` for rows of one kind only.
+    """
+    mine = [r for r in rows if r["sure"] and (not r["mm"] or not NEAR_MM < float(r["mm"]) < FAR_MM)]
+    x = np.array([[float(r[name]) for name in SIGNS] for r in mine])
+    y = np.array([bool(r["mm"]) and float(r["mm"]) <= NEAR_MM for r in mine], dtype=float)
+    if len(set(y)) < 2:
+        msg = f"{len(mine)} places, all of one kind: brains and other places are needed to tell them apart"
+        raise UsageError(msg)
+    images = np.array([r["name"].partition(" ")[0] for r in mine])
+    weights = np.where(y == 1, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
+    signs = np.array(list(SIGNS.values()))
+    held = out_of_fold(x, y, images, weights=weights, folds=10, signs=signs)
+    fitted = fit_logistic(x, y, weights=weights, signs=signs)
+    least = float(held[y == 1].min())
+    fail = min(least / (2 - least), DOUBT / 2)
+    terms = {k: (float(c), float(m), float(s)) for k, c, m, s in zip(SIGNS, fitted.coefficients, fitted.mean, fitted.scale, strict=True)}
+    made = (
+        f"{int(y.sum())} brains, {int((1 - y).sum())} other places of {len(set(images))} images; left out image by image: AUROC "
+        f"{auroc(held, y):.4f}, {int((held[y == 1] < DOUBT).sum())} brains below {DOUBT:g}, {int((held[y == 0] >= DOUBT).sum())} other "
+        f"places above; {int((held[y == 0] < fail).sum())} of them refused"
+    )
+    return ConfidenceModel(terms, fitted.intercept, DOUBT, fail), made

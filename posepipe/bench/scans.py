@@ -1,0 +1,303 @@
+"""Brains and poses found without a mask: against drawn masks, against landmarks, and on brains in made-up heads.
+
+``epi``: whole-uterus stacks with the brain's centre and the eyes marked; ``scans``: raw scans of several kinds with drawn masks;
+``stacks``: the raw stacks of one fetus with drawn masks; ``heads``: brain-extracted images, turned at random, in surroundings of the kind
+that the network was trained in; ``cut``: pieces of the whole-uterus stacks in which the brain is not, of which each should fail.
+
+Real scans train, so that their figures are of cross-validation: each is shown to a network that saw no scan of its fold
+(``posepipe/training/scans.toml``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from ..brainmask.choose import brain_mask
+from ..errors import MaskError, PosepipeError
+from ..geometry import random_rotations, so3
+from ..geometry.so3 import Array
+from ..imaging.mask import BrainMask, given_mask, nonzero_mask
+from ..imaging.moments import moments
+from ..imaging.volume import Volume, load_volume
+from ..registration.aligner import Aligner
+from ..training.scene_files import read_landmarks
+from ..training.split import load_folds, load_scan_poses, load_split
+from ..training.surroundings import Surroundings, scanned, surrounded
+from .rows import PartFile
+
+PARTS = ("epi", "scans", "stacks", "heads", "cut")
+CLEAR_MM = 60.0
+"""A piece without a brain begins so far from the brain's centre, and is as wide at least."""
+DRESSES = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
+"""What is about a dressed brain: shares stripped to a rim, and in air."""
+DRESSED_MM = 1.25
+DRESSED_RADII = 2.3
+NO_POSE: dict[str, object] = {
+    "degrees": None, "seconds_all": None, "qc": "", "confidence": None, "reasons": "", "rotvec": "", "init": "",
+}  # fmt: skip
+FEATURES = ("agree", "spread", "sure", "expected_error", "residual")
+RIGHT_DEGREES = 30.0
+"""Landmarks are good to about 10°, so a pose farther off than this from them is wrong."""
+MANY_MM = 30.0
+"""A centre farther off than this: another place was taken for the brain."""
+
+
+@dataclass(frozen=True)
+class ScanCase:
+    """An image of ``part``; ``fold`` is that of cross-validation, else its part of the split; ``mask`` a drawn one; ``rotation`` (3, 3)
+    from the canonical frame to RAS world and ``center`` (3,) of the brain, where they are known; ``weeks`` None: not known."""
+
+    part: str
+    name: str
+    fold: str
+    image: Path
+    mask: Path | None = None
+    rotation: Array | None = None
+    center: Array | None = None
+    weeks: float | None = None
+
+
+def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
+    """The images of ``parts`` under ``data``."""
+    split, folds, poses, found = load_split(), load_folds(), load_scan_poses(), []
+
+    def fold(name: str) -> str:
+        return next((k for k, names in folds.items() if {name, name.partition("_")[0]} & names), split.part(name))
+
+    marks = read_landmarks(data / "ds-epi")
+    lines = (data / "ds-epi/participants.tsv").read_text().splitlines()[1:]
+    for part, (subject, weeks) in itertools.product(("epi", "cut"), (line.split("\t")[:2] for line in lines)):
+        path, of = data / f"ds-epi/{subject}/anat/{subject}_acq-epi_T2w.nii.gz", marks[subject]
+        found.append(ScanCase(part, subject, fold(subject), path, None, of.canonical(), of.brain, float(weeks)))
+    for part in ("scans", "stacks"):
+        for path in sorted((data / f"ds-{part}").glob("sub-*/anat/*_T2w.nii.gz")):
+            name = path.name.partition("_T2w")[0]
+            (drawn,) = (data / f"ds-{part}/derivatives/manual_masks").glob(f"{path.parts[-3]}/anat/{name}*_desc-brain_mask.nii.gz")
+            found.append(ScanCase(part, name, fold(name), path, drawn, poses.get(name)))
+    fetus = data / "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz"
+    found.append(ScanCase("heads", "sub-f234", split.part("sub-f234"), fetus, weeks=29.0))
+    for subject, kind in itertools.product((f"sub-A{k}" for k in range(11, 17)), ("T2w", "T1w")):
+        path = data / f"ds-neonates/{subject}/anat/{subject}_{kind}.nii.gz"
+        found.append(ScanCase("heads", f"{subject}-{kind}", split.part(subject), path))
+    return [case for case in found if case.part in parts]
+
+
+class ScanBench:
+    """Looks at case after case; networks and templates stay ready. ``data`` holds ``atlases/``; ``folds`` are weights folders by the fold
+    that their network did not see, ``weights`` that for all other images."""
+
+    def __init__(self, data: Path, weights: Path | None = None, folds: Mapping[str, Path] | None = None, *, threads: int = 2) -> None:
+        self._data, self._weights, self._folds, self._threads = data, weights, dict(folds or {}), threads
+        self._ready: dict[Path | None, Aligner] = {}
+
+    def weights_of(self, case: ScanCase) -> Path | None:
+        """The weights folder that a case is shown to."""
+        return self._folds.get(case.fold, self._weights)
+
+    def measure(self, case: ScanCase, part: PartFile, *, trials: int) -> None:
+        """Add the rows of ``case`` to ``part``, unless they are there."""
+        done = {(r["kind"], r["trial"]) for r in part.rows}
+        image = load_volume(case.image)
+        if case.part == "cut":
+            assert case.center is not None
+            for kind, piece in brainless(image, case.center):
+                if (kind, "0") not in done:
+                    part.add(self._row(replace(case, rotation=None, center=None), kind, 0, piece))
+        elif case.part != "heads":
+            if not done:
+                part.add(self._row(case, "as it is", 0, image))
+        else:
+            brain = nonzero_mask(image).volume
+            for (k, kind), trial in itertools.product(enumerate(DRESSES), range(trials)):
+                if (kind, str(trial)) not in done:
+                    whole, truth = dressed(image, brain, kind, seed=[trial, k])
+                    part.add(self._row(case, kind, trial, whole, truth))
+
+    def _row(self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None) -> dict[str, object]:
+        """Mask and pose of ``image`` against ``truth``, the case's drawn mask, or its landmarks."""
+        row: dict[str, object] = {"part": case.part, "name": case.name, "fold": case.fold, "kind": kind, "trial": trial}
+        aligner = self._aligner(case)
+        begun = time.perf_counter()
+        try:
+            mask = brain_mask(image, mode="network", finder=lambda: aligner.finder)
+        except MaskError as error:
+            seconds = time.perf_counter() - begun
+            none = None if case.mask is None and truth is None else 0.0
+            row |= {"seconds": seconds, "dice": none, "ml": 0.0, "true_ml": None, "mm": None, "network": None}
+            return row | dict.fromkeys(FEATURES) | NO_POSE | {"qc": "refused", "reasons": str(error).replace("\n", " ")}
+        row["seconds"] = time.perf_counter() - begun
+        if case.mask is not None:
+            truth = given_mask(load_volume(case.mask), image).volume
+        center, meant = case.center, None if truth is None else moments(truth)
+        if meant is not None:
+            center = meant.center
+        about, found = moments(mask.volume), mask.found
+        assert found is not None
+        row |= {
+            "dice": None if truth is None else overlap(truth.data, mask.volume.data), "ml": about.millilitres,
+            "true_ml": None if meant is None else meant.millilitres,
+            "mm": None if center is None else float(np.linalg.norm(about.center - center)),
+            "network": None if case.rotation is None else _degrees(found.rotation, case.rotation),
+            **{name: found.features[name] for name in FEATURES},
+        }  # fmt: skip
+        return row | self._pose(case, image, mask, aligner)
+
+    def _pose(self, case: ScanCase, image: Volume, mask: BrainMask, aligner: Aligner) -> dict[str, object]:
+        """The final pose against the case's, where that is known; its rotation from the canonical frame."""
+        begun = time.perf_counter()
+        kind = "T1w" if case.name.endswith("T1w") else "T2w"
+        try:
+            found = aligner.align_masked(image, mask, "estimate" if case.weeks is None else case.weeks, contrast=kind)
+        except PosepipeError as error:
+            return NO_POSE | {"qc": "failed", "reasons": str(error).replace("\n", " ")}
+        upright = found.template.to_canonical
+        assert upright is not None
+        rotation = found.pose.rotation @ upright.T
+        return {
+            "degrees": None if case.rotation is None else _degrees(rotation, case.rotation),
+            "seconds_all": time.perf_counter() - begun, "qc": found.quality.qc, "confidence": found.quality.confidence,
+            "reasons": "; ".join(found.quality.reasons), "rotvec": " ".join(f"{x:.6f}" for x in so3.log(rotation)),
+            "init": found.initial.method,
+        }  # fmt: skip
+
+    def _aligner(self, case: ScanCase) -> Aligner:
+        folder = self.weights_of(case)
+        if folder not in self._ready:
+            self._ready[folder] = Aligner(
+                atlas_dirs=[self._data / "atlases"], mask="network", refine="torch", weights=folder, slices="off", threads=self._threads
+            )
+        return self._ready[folder]
+
+
+def _degrees(a: Array, b: Array) -> float:
+    return float(np.degrees(so3.geodesic_distance(a, b)))
+
+
+def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """Dice overlap of two masks on one grid."""
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:
+    """``image`` turned at random on a grid of its own, in surroundings of ``kind``; and its ``brain`` mask there."""
+    rng = np.random.default_rng(seed)
+    about = moments(brain)
+    side = 2 * round(DRESSED_RADII * about.radius / DRESSED_MM)
+    turn = random_rotations(1, rng)[0]
+    shift = rng.normal(0, 0.2, 3) * about.radius
+    affine = np.eye(4)
+    affine[:3, :3] = turn * DRESSED_MM
+    affine[:3, 3] = about.center + shift - affine[:3, :3] @ np.full(3, (side - 1) / 2)
+    top = float(np.quantile(image.data[brain.data][::7], 0.99))
+    seen = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
+    inside = _resampled(brain.data.astype(np.float32), brain, affine, side)
+    outside, within = ndimage.distance_transform_edt(inside < 0.5), ndimage.distance_transform_edt(inside >= 0.5)
+    far = (outside - within) * DRESSED_MM / about.radius
+    index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1)
+    where = np.moveaxis((index @ affine[:3, :3].T + affine[:3, 3] - about.center) / about.radius, -1, 0)
+    stripped, air = DRESSES[kind]
+    how = Surroundings(stripped=stripped, air=air, alone=0.0, fluid=0.0, faded=0.0, thick=0.0, moved=0.0, slab=0.0)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
+    whole, left = surrounded(picture[None], mask[None], far_[None], where_, how, generator)
+    whole, left = scanned(whole, left, how, generator)
+    grid = Volume(whole[0, 0].numpy(), affine, image.source)
+    return grid, grid.with_data(left[0, 0].numpy() > 0.5)
+
+
+def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
+    """Of ``image``, the brain of which lies about ``center`` (3,) mm, the larger piece without it along each of the first two axes, if
+    there is one; and what it is called."""
+    to_voxel = np.linalg.inv(image.affine)
+    at = to_voxel[:3, :3] @ center + to_voxel[:3, 3]
+    for axis in (0, 1):
+        step, n = image.spacing[axis], image.shape[axis]
+        low, high = max(int(at[axis] - CLEAR_MM / step), 0), min(int(at[axis] + CLEAR_MM / step), n)
+        first, last = (0, low) if low >= n - high else (high, n)
+        if (last - first) * step < CLEAR_MM:
+            continue
+        affine = image.affine.copy()
+        affine[:3, 3] += affine[:3, axis] * first
+        data = np.ascontiguousarray(np.take(image.data, range(first, last), axis=axis))
+        yield f"axis {axis} from {first}", Volume(data, affine, image.source)
+
+
+def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
+    to_voxel = np.linalg.inv(volume.affine) @ affine
+    out: Array = ndimage.affine_transform(data, to_voxel[:3, :3], to_voxel[:3, 3], (side,) * 3, np.float32, order=1)
+    return out
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """Markdown: masks and poses by part, kind and fold; what became of images without a brain."""
+    kinds = dict.fromkeys((r["part"], r["kind"], "folds" if r["part"] in {"epi", "scans", "stacks"} else r["fold"])
+                          for r in rows if r["part"] != "cut")  # fmt: skip
+    groups = [(key, [r for r in rows if r["part"] == key[0] and r["kind"] == key[1] and key[2] in {"folds", r["fold"]}]) for key in kinds]
+    titles = [f"{part}{'' if kind == 'as it is' else f', {kind}'} | {fold}" for (part, kind, fold), _ in groups]
+    cut = [r for r in rows if r["part"] == "cut"]
+    parts = [
+        _table(
+            "images | of | n | Dice mean | Dice min | centre, median mm | ≤ 5 mm | ≤ 10 mm | elsewhere | refused | mask, s",
+            [_mask_line(title, mine) for title, (_, mine) in zip(titles, groups, strict=True)],
+        ),
+        _table(
+            "poses | of | n | network: median | ≤ 15° | ≤ 30° | final: median | ≤ 15° | ≤ 30° | right that pass | wrong that pass | all, s",
+            [_pose_line(title, mine) for title, (_, mine) in zip(titles, groups, strict=True) if any(r["degrees"] for r in mine)],
+        ),
+        _table("no brain in them | n | refused | fail | review | pass", [_cut_line(cut)] if cut else []),
+    ]
+    turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
+    if len(turned) > 1:
+        apart = [np.degrees(so3.geodesic_distance(so3.exp(a), so3.exp(b))) for a, b in itertools.combinations(turned, 2)]
+        parts.append(
+            f"Stacks of one fetus, no mask given: {len(turned)} poses, {len(apart)} pairs apart by {np.median(apart):.1f}° (median), "
+            f"{np.max(apart):.1f}° (most).\n"
+        )
+    return "\n".join(p for p in parts if p)
+
+
+def _table(head: str, lines: list[str]) -> str:
+    """A table of ``lines``, if there are any."""
+    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *lines, ""]) if lines else ""
+
+
+def _cut_line(rows: list[dict[str, str]]) -> str:
+    counts = (sum(r["qc"] in kinds for r in rows) for kinds in ({"refused", "failed"}, {"fail"}, {"review"}, {"pass"}))
+    return f"| cut | {len(rows)} | {' | '.join(map(str, counts))} |"
+
+
+def _mask_line(title: str, rows: list[dict[str, str]]) -> str:
+    overlap = [float(r["dice"]) for r in rows if r["dice"]]
+    # no brain seen: nowhere near
+    off = np.array([float(r["mm"]) if r["mm"] else np.inf for r in rows])
+    cells = [f"{np.mean(overlap):.3f}", f"{np.min(overlap):.3f}"] if overlap else ["–", "–"]
+    cells += [f"{np.median(off):.1f}", *(f"{int((off <= mm).sum())}" for mm in (5, 10)), f"{int((off > MANY_MM).sum())}"]
+    cells += [f"{sum(r['qc'] == 'refused' for r in rows)}", f"{np.median([float(r['seconds']) for r in rows]):.2f}"]
+    return f"| {title} | {len(rows)} | {' | '.join(cells)} |"
+
+
+def _pose_line(title: str, rows: list[dict[str, str]]) -> str:
+    mine = [r for r in rows if r["degrees"] or r["qc"] in {"refused", "failed"}]
+    cells = []
+    for name in ("network", "degrees"):
+        angle = np.array([float(r[name]) if r[name] else 180.0 for r in mine])
+        cells += [f"{np.median(angle):.1f}°", *(f"{int((angle <= limit).sum())}" for limit in (15, 30))]
+    right = [r["qc"] == "pass" for r in mine if angle_of(r) <= RIGHT_DEGREES]
+    wrong = [r["qc"] == "pass" for r in mine if angle_of(r) > RIGHT_DEGREES]
+    cells += [f"{sum(right)} of {len(right)}", f"{sum(wrong)} of {len(wrong)}"]
+    cells.append(f"{np.median([float(r['seconds_all']) for r in mine if r['seconds_all']]):.2f}")
+    return f"| {title} | {len(mine)} | {' | '.join(cells)} |"
+
+
+def angle_of(row: dict[str, str]) -> float:
+    """Error of the final pose of a row, degrees; 180 where there is none."""
+    return float(row["degrees"]) if row["degrees"] else 180.0

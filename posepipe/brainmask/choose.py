@@ -1,0 +1,33 @@
+"""Where the brain mask of an image comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import MaskError
+from ..imaging.mask import BrainMask, given_mask, has_empty_background, nonzero_mask
+from ..imaging.volume import Volume
+from ..settings import MASK_CHOICES
+from .finder import BrainFinder
+
+
+def brain_mask(
+    image: Volume, given: Volume | None = None, mode: str = "auto", finder: Callable[[], BrainFinder] | None = None
+) -> BrainMask:
+    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the mask given, else the nonzero voxels
+    where the background is exactly empty, else the network.
+
+    ``finder`` makes the network ready and is called only if it is needed (default: that of the package).
+    Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or nothing that may be a brain.
+    """
+    if mode not in MASK_CHOICES:
+        msg = f"unknown mask mode {mode!r}: choose {', '.join(MASK_CHOICES[:-1])} or {MASK_CHOICES[-1]}"
+        raise ValueError(msg)
+    if given is not None and mode in {"auto", "given"}:
+        return given_mask(given, image)
+    if mode == "given":
+        msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
+        raise MaskError(msg)
+    if mode == "nonzero" or (mode == "auto" and has_empty_background(image)):
+        return nonzero_mask(image)
+    return (finder or BrainFinder)().find(image)

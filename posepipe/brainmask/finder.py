@@ -1,0 +1,216 @@
+"""Brain and pose in a scan without a mask: one overview of the scan, then crops about what was seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..errors import MaskError, WeightsError
+from ..geometry import super_fibonacci
+from ..geometry.so3 import Array, geodesic_distance
+from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
+from ..imaging.moments import Moments, moments
+from ..imaging.volume import Volume
+from ..models.scans import ScanNet
+from ..models.weights import SCAN_NETWORK, load_network
+from ..registration.calibration import load_calibration, uncalibrated
+from .detection import Detection, ScanNetwork
+from .scan import Frame, Scan
+
+OVERVIEW_MM = 5.0
+"""Spacing of the grid on which the whole scan is looked through."""
+CANDIDATES, LEAST_ML = 3, 2.0
+"""So many of the pieces that may be brain are cropped, the largest first, and none that holds less."""
+LEAST_RADIUS_MM, MIDDLE_RADIUS_MM = 28.0, 40.0
+"""A first crop is at least as wide as for a brain of this radius, for at first only a part may have been seen; where nothing was seen, the
+middle of the scan is cropped as for the second."""
+WIDE, TIGHT = 2.0, 1.3
+"""Half the side of a crop, in brain radii: for the pose, with eyes and neck in it, and for the outline."""
+LARGEST_RADIUS_MM = 66.0
+"""No crop is wider than for a brain of this radius: a fifth more than the oldest template's (Serag, 44 weeks: 54 mm)."""
+ROUNDS = 3
+"""A brain is cropped so many times, each time about where and as large as it was seen before."""
+COPIES = 8
+"""Turned crops from which the pose is taken: that nearest to all others."""
+AGREE_DEGREES = 25.0
+"""Poses of turned crops within this of that one agree with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The last crop of a candidate, and how likely it is a brain."""
+
+    detection: Detection
+    likely: float
+
+
+class BrainFinder:
+    """Finds the brain and its pose in any image with the network ``scan``.
+
+    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    """
+
+    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        loaded = load_network(SCAN_NETWORK, weights_dir=weights_dir, device=device)
+        if not isinstance(loaded.module, ScanNet):
+            kind = type(loaded.module).__name__
+            msg = f"{loaded.path}: {SCAN_NETWORK} must be a ScanNet, not a {kind}; give other weights with --weights"
+            raise WeightsError(msg)
+        self._network = ScanNetwork(loaded)
+        self.weights = {loaded.name: loaded.sha256}
+        """Name → SHA-256 of the network."""
+        calibration = load_calibration(weights_dir)
+        self._strange = calibration.others(self.weights)
+        self._model = calibration.brain
+
+    @torch.inference_mode()
+    def find(self, image: Volume) -> BrainMask:
+        """The brain in ``image``: one piece without holes, on its grid, with its pose.
+
+        Raises :class:`~posepipe.errors.MaskError` where nothing is likely to be a brain.
+        """
+        scan = Scan.of(image, self._device)
+        found = sorted(self._candidates(scan), key=lambda one: -one.likely)
+        if not found or found[0].likely < self._model.fail:
+            raise no_brain(image.source)
+        # of several that are likely brains the largest
+        best = max(_brains(found, self._model.review) or found[:1], key=lambda one: one.detection.about.millilitres)
+        mask = self._outlined(image, scan, best.detection)
+        warnings = [uncalibrated(self._strange)] if self._strange else []
+        if best.likely < self._model.review:
+            warnings.append(f"what was masked is a brain with a probability of only {best.likely:.2f}: look at the mask, or give one")
+        warnings += _another([one for one in _brains(found, self._model.review) if one is not best])
+        found_pose = self._posed(image, scan, best.detection)
+        return replace(mask, warnings=(*warnings, *mask.warnings), weights=dict(self.weights), found=found_pose)
+
+    @torch.inference_mode()
+    def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
+        """Mask of the brain in ``image`` that lies about ``center`` (3,), RAS mm, and has about this ``radius``, mm, on the image's grid,
+        from two crops and one for the outline. None where there is none. Quick (docs/tracker.md), and not judged."""
+        scan = Scan.of(image, self._device)
+        at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
+        seen = self._settled(scan, at, radius, rounds=2)
+        try:
+            return None if seen is None else self._outlined(image, scan, seen).volume
+        except MaskError:  # nothing is left of it
+            return None
+
+    @torch.inference_mode()
+    def features(self, image: Volume) -> list[tuple[dict[str, float], Array]]:
+        """What tells whether it is a brain, and the centre (3,) in RAS mm, of all places in ``image`` that may be one: what the
+        calibration is made of."""
+        scan = Scan.of(image, self._device)
+        seen = [self._settled(scan, *place) for place in self._places(scan)]
+        return [(brain_features(one), _world(image, one.about.center)) for one in seen if one is not None]
+
+    def _candidates(self, scan: Scan) -> list[_Found]:
+        found: list[_Found] = []
+        for center, radius in self._places(scan):
+            seen = self._settled(scan, center, radius)
+            if seen is not None and all(_apart(seen.about, one.detection.about) for one in found):
+                found.append(_Found(seen, self._model.probability(brain_features(seen))))
+        return found
+
+    def _places(self, scan: Scan) -> list[tuple[Array, float]]:
+        """Centre and radius, mm, of pieces that may be brain, the largest first; where there is none, the middle of the scan."""
+        frame, likely = self._network.overview(scan, OVERVIEW_MM)
+        p = likely.cpu().numpy()
+        pieces, count = ndimage.label(p > 0.5)
+        mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * OVERVIEW_MM**3 / 1000
+        places = []
+        for i in np.argsort(mass)[::-1][:CANDIDATES]:
+            if mass[i] >= LEAST_ML:
+                about = moments(Volume(np.where(pieces == i + 1, p, 0), frame.affine))
+                places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
+        return places or [(scan.size / 2, MIDDLE_RADIUS_MM)]
+
+    def _settled(self, scan: Scan, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
+        """The last of the crops about ``center``; None: less than any brain holds."""
+        seen: Detection | None = None
+        for _ in range(rounds):
+            found = self._network.detect(scan, [Frame.about(center, WIDE * radius, self._network.size)])[0]
+            if found is None:
+                return None
+            seen, center, radius = found, found.about.center, min(found.about.radius, LARGEST_RADIUS_MM)
+        return seen
+
+    def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
+        """The outline of what was seen."""
+        center, radius = seen.about.center, seen.about.radius
+        tight = self._network.detect(scan, [Frame.about(center, TIGHT * radius, self._network.size)])[0]
+        likely, _ = scan.read_back(seen.likely, seen.frame)
+        if tight is not None:
+            inner, reached = scan.read_back(tight.likely, tight.frame)
+            likely = np.where(reached, inner, likely)
+        return checked_mask(likely > 0.5, image, "network", image.source)
+
+    def _posed(self, image: Volume, scan: Scan, seen: Detection) -> FoundPose:
+        """The pose from turned crops, nearest to all others', with what tells how sure it is."""
+        center, half = seen.about.center, WIDE * seen.about.radius
+        frames = [Frame.about(center, half, self._network.size, axes) for axes in turns(COPIES)]
+        return pose_of(image, [one for one in self._network.detect(scan, frames) if one is not None] or [seen])
+
+
+def brain_features(seen: Detection) -> dict[str, float]:
+    """What tells whether something is a brain, each the better the higher but errors."""
+    f = seen.features
+    return {
+        "sure": f["sure"],
+        "expected_error": float(np.log(f["expected_error"])),
+        "residual": float(np.log(f["residual"])),
+        "size": float(abs(np.log(seen.radius / seen.about.radius))),
+    }
+
+
+def pose_of(image: Volume, seen: Sequence[Detection]) -> FoundPose:
+    """The pose of that of the detections which is nearest to all others, in RAS mm of ``image``."""
+    rotations = np.stack([one.rotation for one in seen])
+    apart = np.degrees(geodesic_distance(rotations[:, None], rotations[None]))
+    k = int(apart.sum(1).argmin())
+    best = seen[k]
+    axes = image.affine[:3, :3] / image.spacing
+    # a crop of a left-handed grid shows a mirrored head, upright in a frame that is mirrored too
+    mirror = np.diag([float(np.sign(np.linalg.det(axes))), 1.0, 1.0])
+    features = {
+        "agree": float((apart[k] < AGREE_DEGREES).mean()),
+        "spread": float(np.median(apart[k])),
+        **{name: float(np.median([one.features[name] for one in seen])) for name in ("sure", "expected_error", "residual")},
+    }
+    return FoundPose(axes @ best.rotation @ mirror, _world(image, best.origin), best.radius, features)
+
+
+def turns(n: int) -> Array:
+    """Rotations (n, 3, 3), as even as can be, the first the identity."""
+    grid = super_fibonacci(n)
+    return grid @ grid[0].T
+
+
+def _world(image: Volume, place: Array) -> Array:
+    """A place in a scan in RAS mm."""
+    out: Array = image.affine[:3, :3] @ (place / image.spacing) + image.affine[:3, 3]
+    return out
+
+
+def _apart(one: Moments, other: Moments) -> bool:
+    """Whether two detections are of two brains."""
+    return float(np.linalg.norm(one.center - other.center)) > max(one.radius, other.radius)
+
+
+def _brains(found: Sequence[_Found], least: float) -> list[_Found]:
+    return [one for one in found if one.likely >= least]
+
+
+def _another(others: Sequence[_Found]) -> list[str]:
+    """That a scan shows a second head, as of twins."""
+    if not others:
+        return []
+    held = " and ".join(f"{one.detection.about.millilitres:.0f} ml" for one in others)
+    return [
+        f"another brain is in this scan ({held}; twins?): the larger was taken; crop the image to the other, or give its mask, to align it"
+    ]

@@ -1,0 +1,57 @@
+"""``posepipe-tools bench scans``: brains and poses found without a mask."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PARTS = ("epi", "scans", "stacks", "heads", "cut")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bench scans``."""
+    parser.add_argument("data", type=Path, help="folder with atlases/, ds-stacks, ds-epi, ds-neonates and ds-fetal")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS),
+        help="epi: whole-uterus stacks with landmarks; scans, stacks: raw scans with drawn masks; heads: brains in made-up heads and "
+        "bodies; cut: pieces of the whole-uterus stacks without the brain",
+    )  # fmt: skip
+    parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
+    parser.add_argument(
+        "--folds", nargs="+", default=[], metavar="FOLD=DIR", help="weights folders of networks that did not see a fold of the real scans"
+    )  # fmt: skip
+    parser.add_argument("--trials", type=int, default=4, help="times each brain is put into each kind of surroundings (default: 4)")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; write ``scans.csv`` and ``scans.md``."""
+    import torch
+    from tqdm import tqdm
+
+    from ..bench import scans as bench
+    from ..bench.methods import networks_key
+    from ..bench.rows import PartFile, read_rows, write_rows
+    from ..errors import UsageError
+    from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
+
+    cases = [c for c in bench.scan_cases(args.data, tuple(args.parts)) if not args.names or c.name.startswith(tuple(args.names))]
+    if not cases:
+        msg = "no image to measure: --parts and --names leave none"
+        raise UsageError(msg)
+    folds = {name: Path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
+    torch.set_num_threads(args.threads)
+    made = bench.ScanBench(args.data, args.weights, folds, threads=args.threads)
+    paths = []
+    for case in tqdm(cases, mininterval=10):
+        key = networks_key(hashes((SCAN_NETWORK, *POSE_NETWORKS), made.weights_of(case)))
+        paths.append(args.output / "parts" / f"{case.part}_{case.name}_{key}.csv")
+        made.measure(case, PartFile(paths[-1]), trials=args.trials)
+    rows = read_rows(paths)
+    write_rows(args.output / "scans.csv", rows)
+    text = bench.report(rows)
+    (args.output / "scans.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0

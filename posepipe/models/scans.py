@@ -1,0 +1,114 @@
+"""The network that finds a brain in whatever surrounds it: of each voxel of an unmasked crop, whether it is brain and which part of it.
+
+Eyes, orbits, skull base, jaw and neck tell how a head lies where the brain itself has hardly any contrast (docs/experiments-scans.md).
+Contrast, pose, age and surroundings are random in training, as in SynthStrip (Hoopes et al. 2022).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .coordinates import HALF_SIDE, CoordinateField, CoordinateNet
+from .layers import Encoder, Layer, doubled
+
+TOP = 0.98
+"""Share of the voxels above 0 that are darker than what counts as 1."""
+BRIGHTEST = 1.5
+_ENOUGH, _GOLDEN = 4096, 0.6180339887498949
+
+
+class ScanField(NamedTuple):
+    """What the network says of a crop of S voxels a side. ``position`` (B, 3, X/2, Y/2, Z/2): canonical coordinates in brain radii, and
+    ``log_error`` (B, 1, …) the logarithm of their expected error (scale of a Laplace density), on half the crop's grid; ``foreground``
+    (B, 1, X, Y, Z): logit of being brain, on the crop's own."""
+
+    position: Tensor
+    log_error: Tensor
+    foreground: Tensor
+
+    @property
+    def coordinates(self) -> CoordinateField:
+        """The same on half the grid, from which the pose follows."""
+        share = F.avg_pool3d(torch.sigmoid(self.foreground), 2).clamp(1e-6, 1 - 1e-6)
+        return CoordinateField(self.position, self.log_error, torch.logit(share))
+
+
+class ScanNet(Encoder):
+    """U-Net on one channel, intensities with all that surrounds the brain: (B, 1, X, Y, Z), multiples of 16 → :class:`ScanField`.
+
+    ``width`` gives the channels from fine to coarse; the finest grid of features is half the input's, whose eight voxels a cell are told
+    apart by the head alone. ``size`` is the side of the crops that it is used with.
+    """
+
+    def __init__(self, size: int = 48, width: tuple[int, int, int, int] = (16, 48, 96, 192)) -> None:
+        super().__init__(1, size, width)
+        a, b, c, d = width
+        self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
+        self.head = nn.Conv3d(a, 12, 1)
+        # start near no opinion: coordinate 0, an error of half a radius; most voxels are not brain
+        nn.init.normal_(self.head.weight, std=0.01)
+        with torch.no_grad():
+            self.head.bias[4:] -= 2.0  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> ScanField:
+        """(B, 1, X, Y, Z) → what is seen."""
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        y = self.up_coarse(torch.cat([doubled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
+        y = self.up_middle(torch.cat([doubled(y), middle], 1))
+        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
+        return ScanField(y[:, :3] + _places(y), y[:, 3:4].clamp(-5, 3) - 0.7, spread(y[:, 4:]))
+
+    @torch.no_grad()
+    def begin_from(self, masked: CoordinateNet) -> None:
+        """Take over what a network of masked brains has learnt, which must be as wide; it knows heads at any angle already."""
+        own = self.state_dict()
+        for name, theirs in masked.state_dict().items():
+            if name == "fine.0.0.weight":
+                own[name].copy_(theirs[:, :1])
+            elif name.startswith("head."):
+                own[name][:4].copy_(theirs[:4])
+                own[name][4:].copy_(theirs[4:5].expand_as(own[name][4:]))
+            else:
+                own[name].copy_(theirs)
+
+
+def _places(y: Tensor) -> Tensor:
+    """Centres (3, X, Y, Z) of the voxels of a crop, in halves of its first side times :data:`HALF_SIDE`."""
+    step = 2 * HALF_SIDE / y.shape[2]
+    axes = [(torch.arange(n, device=y.device, dtype=torch.float32) - (n - 1) / 2) * step for n in y.shape[2:]]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def spread(x: Tensor) -> Tensor:
+    """Eight channels (B, 8, X, Y, Z) laid out as the eight voxels of each cell (B, 1, 2X, 2Y, 2Z).
+
+    >>> spread(torch.arange(8.0).reshape(1, 8, 1, 1, 1))[0, 0, 0]
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
+    n, _, i, j, k = x.shape
+    cells = x.reshape(n, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
+    return cells.reshape(n, 1, 2 * i, 2 * j, 2 * k)
+
+
+def scaled(image: Tensor) -> Tensor:
+    """``image`` (B, 1, X, Y, Z) as the network wants it: 0 to :data:`BRIGHTEST`, where 1 is brighter than 98 % of what is above 0.
+
+    >>> scaled(torch.tensor([-3.0, 0.0, 5.0, 10.0]).reshape(1, 1, 1, 1, 4)).flatten()
+    tensor([0.0000, 0.0000, 0.5000, 1.0000])
+    """
+    flat = image.flatten(1)
+    if flat.shape[1] > _ENOUGH:
+        # by the golden section: evenly over the grid, and in step with none of its axes
+        flat = flat[:, ((torch.arange(_ENOUGH, device=flat.device, dtype=torch.float64) * _GOLDEN) % 1 * flat.shape[1]).long()]
+    some = flat.sort(1).values
+    empty = (some <= 0).sum(1, keepdim=True)
+    rank = empty + (TOP * (some.shape[1] - empty)).long()
+    top = some.gather(1, rank.clamp_max(some.shape[1] - 1)).clamp_min(1e-6)
+    return (image / top[:, :, None, None, None]).clamp(0, BRIGHTEST)

@@ -1,0 +1,276 @@
+"""Learning to find a brain and its pose without a mask: crops of made-up heads, and of real scans whose brain is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..geometry import random_rotations
+from ..geometry.so3 import Array
+from ..geometry.so3_torch import geodesic_distance
+from ..models.coordinates import HALF_SIDE, cube_points
+from ..models.precision import autocast
+from ..models.scans import ScanField, scaled
+from .coordinates import surprise
+from .made_heads import HeadSynthesis, PlacedHead
+from .scan_damage import ScanDamage, epi_like
+from .scenes import Scenes
+from .sources import Sources
+from .surroundings import Surroundings, scanned
+from .synthesis import Recipe
+from .task import in_degrees
+
+REACHES = {"edge": 1.7, "near": 3.0, "far": 7.0}
+"""Pools of made-up heads, by how many brain radii either way they reach."""
+KINDS = {"edge": (1.1, 1.5, 0.1), "near": (1.4, 2.4, 0.25), "far": (2.4, 5.5, 0.0), "beside": (1.4, 2.4, 0.0)}
+"""Crops: half their side, from and to, and the spread of their centre, in brain radii. In those that are ``far`` the brain lies anywhere,
+in those ``beside`` it may be out of sight."""
+
+
+@dataclass(frozen=True)
+class ScanRecipe(Recipe):
+    """How crops of ``size`` voxels a side are made. ``shares``: of each of :data:`KINDS`; ``scenes``: of crops from real scans; ``pool``:
+    how many made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones."""
+
+    head: int = 72
+    pool: int = 300
+    fresh: int = 1
+    labels: float = 0.4
+    stretch: float = 0.08
+    deform: float = 0.06
+    log_scale: float = 0.05
+    scenes: float = 0.5
+    shares: tuple[float, float, float, float] = (0.1, 0.55, 0.15, 0.2)
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings(stripped=0.2, air=0.2, alike=0.3))
+    damage: ScanDamage = field(default_factory=ScanDamage)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanBatch:
+    """``image`` (B, 1, S, S, S) as the network wants it; ``brain`` (alike): the share of each voxel that is brain.
+
+    Of those that are ``posed`` (B,), the map from canonical points x to cube points is ``u = s R x + t``: ``rotation`` (B, 3, 3),
+    ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count.
+    """
+
+    image: Tensor
+    brain: Tensor
+    rotation: Tensor
+    translation: Tensor
+    scale: Tensor
+    posed: Tensor
+    whole: Tensor
+
+    def position(self, side: int) -> Tensor:
+        """Canonical coordinates (B, 3, side, side, side) of the cube's points."""
+        u = cube_points(side, device=self.image.device)
+        x = ((u[None] - self.translation[:, None]) / self.scale[:, None, None]) @ self.rotation
+        return x.mT.reshape(-1, 3, side, side, side)
+
+
+class ScanSynthesis:
+    """An endless, seeded supply of crops with known brains, from ``sources`` and real ``scenes`` by ``recipe``."""
+
+    def __init__(self, sources: Sources, recipe: ScanRecipe, *, scenes: Scenes | None = None, seed: int = 0, **options: Any) -> None:
+        self.recipe = recipe
+        self._heads = HeadSynthesis(sources, replace(recipe, size=recipe.head), recipe.surroundings, seed=seed, **options)
+        self._rng = np.random.default_rng(seed + 1000)
+        self._generator = torch.Generator().manual_seed(seed + 1000)
+        self._real = scenes.placed() if scenes is not None and len(scenes) else {}
+        self._pools: dict[str, list[PlacedHead]] = {kind: [] for kind in REACHES}
+
+    def batch(self, n: int) -> ScanBatch:
+        """``n`` new crops."""
+        self._refresh()
+        r = self.recipe
+        kinds = self._rng.choice(list(KINDS), n, p=r.shares)
+        real = (self._rng.random(n) < r.scenes) if self._real else np.zeros(n, dtype=bool)
+        heads = [self._real_head() if real[i] else self._made_head(kinds[i]) for i in range(n)]
+        rotation = random_rotations(n, self._rng)
+        low, high, spread = (np.array([KINDS[k][j] for k in kinds]) for j in range(3))
+        half = np.exp(self._rng.uniform(np.log(low), np.log(high)))
+        shift = np.clip(self._rng.normal(0, 1, (n, 3)), -3, 3) * spread[:, None]
+        way = self._rng.normal(size=(n, 3))
+        way /= np.linalg.norm(way, axis=1, keepdims=True)
+        shift[kinds == "far"] = (self._rng.uniform(-0.9, 0.9, (n, 3)) * half[:, None])[kinds == "far"]
+        shift[kinds == "beside"] = (way * self._rng.uniform(0.8, 3.2, (n, 1)))[kinds == "beside"]
+        scale = HALF_SIDE / half
+        translation = shift * scale[:, None]
+        points = self._bent(cube_points(r.size).expand(n, -1, -1))
+        crops = torch.stack([
+            self._crop(head, points[i], rotation[i], translation[i], scale[i]) for i, head in enumerate(heads)
+        ])  # fmt: skip
+        image, brain = crops[:, :1].clamp(0, BRIGHT), crops[:, 1:].clamp(0, 1)
+        curve = torch.as_tensor(np.exp(self._rng.normal(0, 0.3, (n, 1, 1, 1, 1))), dtype=torch.float32)
+        image = epi_like(image**curve, brain, r.damage, self._generator)
+        image, brain = scanned(image, brain, r.surroundings, self._generator)
+        posed = torch.tensor([h.posed for h in heads])
+        whole = posed & torch.as_tensor(np.isin(kinds, ["edge", "near"])) & (brain.flatten(1).mean(1) > 0.03)
+        turn, move, size = (torch.as_tensor(x, dtype=torch.float32) for x in (rotation, translation, scale))
+        return ScanBatch(scaled(image), brain, turn, move, size, posed, whole)
+
+    def timed(self, n: int) -> tuple[ScanBatch, float]:
+        """``n`` new crops, and the seconds it took to make them."""
+        start = time.perf_counter()
+        batch = self.batch(n)
+        return batch, time.perf_counter() - start
+
+    def state(self) -> dict[str, Any]:
+        """State of the random generators; the pools are filled anew."""
+        return {"numpy": self._rng.bit_generator.state, "torch": self._generator.get_state(), "heads": self._heads.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to a state of :meth:`state`."""
+        self._rng.bit_generator.state = state["numpy"]
+        self._generator.set_state(state["torch"])
+        self._heads.restore(state["heads"])
+
+    def _refresh(self) -> None:
+        """New heads for one of the pools, by how often it is used."""
+        edge, near, far, beside = self.recipe.shares
+        for _ in range(self.recipe.fresh):
+            kind = str(self._rng.choice(list(REACHES), p=np.array([edge, near + beside, far]) / sum(self.recipe.shares)))
+            self._add(kind, 1)
+
+    def _add(self, kind: str, n: int) -> None:
+        pool = self._pools[kind]
+        for head in self._heads.heads(n, REACHES[kind]):
+            if len(pool) < self.recipe.pool:
+                pool.append(head)
+            else:
+                pool[int(self._rng.integers(len(pool)))] = head
+
+    def _made_head(self, kind: str) -> PlacedHead:
+        kind = "near" if kind == "beside" else kind
+        while len(self._pools[kind]) < min(LEAST, self.recipe.pool):
+            self._add(kind, 4)
+        return self._pools[kind][int(self._rng.integers(len(self._pools[kind])))]
+
+    def _real_head(self) -> PlacedHead:
+        """Data sets have equal chances by the square root of how many scans each has."""
+        groups = sorted(self._real)
+        weight = np.sqrt([len(self._real[g]) for g in groups])
+        mine = self._real[groups[int(self._rng.choice(len(groups), p=weight / weight.sum()))]]
+        return mine[int(self._rng.integers(len(mine)))]
+
+    def _bent(self, points: Tensor) -> Tensor:
+        """Points (B, N, 3), of some crops displaced along one axis, smoothly: the distortion of echo-planar images."""
+        n, side = len(points), self.recipe.size
+        return points + self.recipe.damage.displacement(n, side, self._rng, self._generator)
+
+    def _crop(self, head: PlacedHead, u: Tensor, rotation: Array, translation: Array, scale: float) -> Tensor:
+        """Intensities, 1 where bright, and share of brain (2, S, S, S) at points ``u`` (N, 3) of a cube."""
+        side = self.recipe.size
+        mirror = np.diag(np.exp(self._rng.normal(0, self.recipe.stretch, 3)) * [self._rng.choice([-1.0, 1.0]), 1, 1])
+        if head.endless:  # stretched when it was made
+            mirror = np.diag(np.sign(np.diag(mirror)))
+        # u → x = Rᵀ(u − t)/s → voxel
+        to_voxel = head.matrix @ mirror @ rotation.T / scale
+        offset = head.origin - to_voxel @ translation
+        volume = head.volume
+        step = 2 * HALF_SIDE / side * np.abs(np.linalg.det(to_voxel)) ** (1 / 3)
+        shape = np.array(volume.shape[1:])
+        data = volume[None].float()
+        if step > 1.6 and shape.min() > 8:
+            block = np.minimum(max(round(step), 1), shape)
+            data = F.avg_pool3d(data, tuple(int(b) for b in block))
+            to_voxel, offset = to_voxel / block[:, None], (offset + 0.5) / block - 0.5
+            shape = np.array(data.shape[2:])
+        # to what grid_sample wants: −1 to 1 from border to border, z, y, x
+        matrix = (2 / shape)[:, None] * to_voxel
+        start = (2 * offset + 1) / shape - 1
+        grid = u @ torch.as_tensor(matrix.T[:, ::-1].copy(), dtype=torch.float32) + torch.as_tensor(start[::-1].copy(), dtype=torch.float32)
+        grid = grid.reshape(1, side, side, side, 3)
+        padding = "reflection" if head.endless else "zeros"
+        out = F.grid_sample(data, grid, mode="bilinear", padding_mode=padding, align_corners=False)[0]
+        return out / torch.tensor([170.0, 255.0]).reshape(2, 1, 1, 1)
+
+
+BRIGHT = 1.5
+LEAST = 24
+"""A pool is used from so many heads on."""
+
+
+class ScanTask:
+    """A :class:`~posepipe.models.scans.ScanNet` on crops from ``training``; ``validation`` is a fixed list of batches.
+
+    Loss: where each voxel of a brain with a known pose lies, with its expected error (Laplace likelihood); cross-entropy of each voxel
+    and one minus the soft Dice overlap; in the second stage also the geodesic distance of the pose (the paper's eq. 9).
+    """
+
+    def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
+        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._training, self._validation, self._bf16 = training, validation, bf16
+
+    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        batch, seconds = self._training.timed(n)
+        found = self._forward(self.network, batch)
+        where = coordinate_surprise(found, batch)
+        entropy = F.binary_cross_entropy_with_logits(found.foreground, batch.brain)
+        some = batch.brain.flatten(1).sum(1) > 20
+        overlap = dice(torch.sigmoid(found.foreground), batch.brain)[some]
+        total = where / 3 + entropy + 0.5 * (1 - overlap).mean()
+        figures = {"where": float(where.detach()), "entropy": float(entropy.detach()), "dice": float(overlap.detach().mean())}
+        angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
+        if stage == "geodesic":
+            total = total + angle.clamp_max(1.0).mean() + 0.2 * angle.mean()
+        return total, {**figures, "median": float(torch.rad2deg(angle.detach()).median()), "seconds": seconds}
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Errors of the pose (degrees) of whole brains, mean and 10th percentile of the Dice overlap, and the share of crops without
+        brain in which some is seen."""
+        angles, overlaps, alarms = [], [], []
+        for batch in self._validation:
+            found = self._forward(network, batch)
+            angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
+            seen, some = (found.foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
+            overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
+            alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
+        overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
+        figures = in_degrees(torch.cat(angles)) | {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
+        return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        return self._training.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :class:`~posepipe.training.engine.Task`."""
+        self._training.restore(state)
+
+    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField:
+        x = batch.image.contiguous(memory_format=torch.channels_last_3d)
+        with autocast(x.device, wanted=self._bf16):
+            found: ScanField = network(x)
+        return found
+
+
+def coordinate_surprise(found: ScanField, batch: ScanBatch) -> Tensor:
+    """Mean over the brain voxels of posed crops of e/b + 3 log b, for the distance e from the true coordinate and the expected error b."""
+    side = found.position.shape[-1]
+    brain = F.avg_pool3d(batch.brain, batch.brain.shape[-1] // side) * batch.posed[:, None, None, None, None]
+    here = surprise(found, batch.position(side))  # type: ignore[arg-type]
+    # each crop counts by the root of its brain's voxels, so that near ones do not outweigh all others
+    each = (here * brain).flatten(1).sum(1) / brain.flatten(1).sum(1).clamp_min(1.0)
+    weight = brain.flatten(1).sum(1).sqrt()
+    return (each * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def dice(a: Tensor, b: Tensor) -> Tensor:
+    """Overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; 1 where both are all but empty.
+
+    >>> one = torch.ones(1, 1, 4, 4, 4)
+    >>> dice(one, one), dice(one, 0 * one).round(decimals=2)
+    (tensor([1.]), tensor([0.0200]))
+    """
+    a, b = a.flatten(1), b.flatten(1)
+    return (2 * (a * b).sum(1) + 1) / (a.sum(1) + b.sum(1) + 1)

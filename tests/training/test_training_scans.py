@@ -1,0 +1,316 @@
+"""Crops of made-up heads and of real scans: the brain is where the truth says, and so is each of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posepipe.errors import UsageError
+from posepipe.geometry import random_rotations, so3
+from posepipe.geometry.so3_torch import geodesic_distance
+from posepipe.imaging.volume import Volume
+from posepipe.models.coordinates import cube_points
+from posepipe.models.scans import ScanField, ScanNet
+from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
+from posepipe.training.scan_damage import ScanDamage, epi_like
+from posepipe.training.scans import KINDS, ScanBatch, ScanRecipe, ScanSynthesis, ScanTask, coordinate_surprise, dice
+from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
+from posepipe.training.scenes import Scene, Scenes, scene_of
+from posepipe.training.sources import LEFT, SIDE, Sources
+from posepipe.training.split import load_folds, load_scan_poses
+from posepipe.training.surroundings import Surroundings, scanned
+
+CALM = Surroundings(alone=0, decoys=0, faded=0, thick=0, moved=0, slab=0, bias=0, noise=0)
+PLAIN = ScanRecipe(size=32, head=32, pool=4, scenes=0.0, deform=0, stretch=0, surroundings=CALM, damage=ScanDamage().none())
+
+
+def supply(sources: Sources, real: Scenes | None = None, **options: object) -> ScanSynthesis:
+    return ScanSynthesis(sources, replace(PLAIN, **options), seed=4, scenes=real)  # type: ignore[arg-type]
+
+
+def only(kind: str) -> tuple[float, ...]:
+    return tuple(float(k == kind) for k in KINDS)
+
+
+def scene(turn: np.ndarray | None = None, group: str = "one", flip: bool = False, n: int = 1) -> Scene:
+    """A brain with three axes of its own, bright ahead of its middle, in a scan of 2 × 2 × 4 mm whose head is turned by ``turn``."""
+    affine = np.diag([-2.0 if flip else 2.0, 2.0, 4.0, 1.0])
+    affine[:3, 3] = 100.0 if flip else -30.0, 10, 20
+    index = np.moveaxis(np.indices((50, 48, 26)), 0, -1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    center = affine[:3, :3] @ [25, 24, 13] + affine[:3, 3]
+    x = (world - center) @ (np.eye(3) if turn is None else turn)
+    inside = ((x / [26, 32, 22]) ** 2).sum(-1) < 1
+    image = np.where(inside, 400 + 8 * x[..., 1] + 4 * x[..., 2], 60)
+    return scene_of(f"{group}-{n}", group, Volume(image.astype(np.float32), affine), Volume(inside, affine), turn)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crop_shows_as_much_of_the_brain_as_its_kind_says(sources: Sources, kind: str) -> None:
+    batch = supply(sources, shares=only(kind)).batch(24)
+    assert batch.image.shape == batch.brain.shape == (24, 1, 32, 32, 32)
+    assert bool(batch.image.isfinite().all()) and float(batch.brain.min()) >= 0 and float(batch.brain.max()) <= 1
+    share = batch.brain.flatten(1).mean(1)
+    low, high = {"edge": (0.12, 0.6), "near": (0.02, 0.3), "far": (0, 0.05), "beside": (0, 0.25)}[kind]
+    assert low < float(share.median()) < high
+    assert bool(batch.whole.all()) is (kind in {"edge", "near"}) and (float(share.min()) < 0.01) is (kind in {"far", "beside"})
+
+
+@pytest.mark.parametrize("real", [0.0, 1.0])
+def test_the_truth_is_where_each_part_of_the_brain_lies(sources: Sources, real: float) -> None:
+    """The mean of the coordinates of all brain voxels is the brain's middle, their spread is its size, however the crop is turned."""
+    turn = random_rotations(1, np.random.default_rng(3))[0]
+    scenes = Scenes((scene(turn), scene(turn, flip=True, n=2)))
+    batch = supply(sources, scenes, scenes=real, shares=only("near")).batch(16)
+    weight = batch.brain.flatten(2)
+    position = batch.position(32).flatten(2)
+    middle = (position * weight).sum(2) / weight.sum(2)
+    assert float(middle.norm(dim=1).max()) < (0.12 if real else 0.3)
+    spread = ((position - middle[..., None]) ** 2 * weight).sum(2) / weight.sum(2)
+    assert torch.allclose((5 / 3 * spread.sum(1)).sqrt(), torch.ones(16), atol=0.25)
+    if real:  # which is long ahead, and low
+        assert bool((spread[:, 1] > 1.2 * spread[:, 0]).all()) and bool((spread[:, 0] > 1.2 * spread[:, 2]).all())
+        ahead = batch.image.flatten(2) * weight * position[:, 1:2]
+        assert bool((ahead.sum(2) > 0).all())  # bright ahead of the middle, mirrored or not, on a left-handed grid too
+
+
+def test_what_lies_beyond_a_made_up_head_is_like_it_and_beyond_a_scan_nothing(sources: Sources) -> None:
+    volume = torch.full((2, 8, 8, 8), 170, dtype=torch.uint8)
+    made = supply(sources)
+    u = torch.tensor([[1.5, 0.0, 0.0]]).expand(32**3, 3)
+    for endless, value in ((True, 1.0), (False, 0.0)):
+        head = PlacedHead(volume, 6.0 * np.eye(3), np.full(3, 3.5), endless=endless)
+        assert float(made._crop(head, u, np.eye(3), np.zeros(3), 1.0)[0].mean()) == pytest.approx(value)
+
+
+def test_coarse_crops_are_of_means(sources: Sources) -> None:
+    chequered = (np.indices((64, 64, 64)).sum(0) % 2 * 170).astype(np.uint8)
+    head = PlacedHead(torch.as_tensor(np.stack([chequered, chequered])), 20.0 * np.eye(3), np.full(3, 31.5))
+    made = supply(sources)
+    u = made._bent(cube_points(32).expand(1, -1, -1))[0]
+    crop = made._crop(head, u, np.eye(3), np.zeros(3), 1.05)[0]
+    assert float(crop[8:24, 8:24, 8:24].std()) < 0.1 and float(crop[8:24, 8:24, 8:24].mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_real_heads_of_all_sets_are_drawn_small_sets_more_often_than_their_share(sources: Sources) -> None:
+    scenes = Scenes((*(scene(group="many", n=k) for k in range(9)), scene(np.eye(3), group="one")))
+    made = supply(sources, scenes)
+    drawn = [made._real_head().posed for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(0.25, abs=0.07)  # 1 : √9
+
+
+def test_fluid_about_a_brain_is_that_of_its_contrast_and_a_fetus_s(sources: Sources) -> None:
+    made = heads(sources)
+    of = dict.fromkeys(("labels", "T2w", "T1w"), 0)
+    for picture, voxels, byte in zip(sources.pictures, sources.voxels, made._fluid, strict=True):
+        if picture.age >= 37:
+            assert byte == -1
+            continue
+        of[picture.kind] += 1
+        brain = voxels[voxels > 0]
+        if picture.kind == "labels":  # what lies outermost
+            inside = np.argwhere(voxels > 0)
+            first = inside[np.abs(inside - inside.mean(0)).max(1).argmax()]
+            assert voxels[tuple(first)] % LEFT == byte
+        else:
+            assert byte >= np.quantile(brain, 0.9) if picture.kind == "T2w" else byte <= np.quantile(brain, 0.1)
+    assert of["labels"] and of["T2w"]
+
+
+def heads(sources: Sources, **options: object) -> HeadSynthesis:
+    return HeadSynthesis(sources, PLAIN, replace(CALM, **options), seed=4)  # type: ignore[arg-type]
+
+
+def test_masks_with_fluid_and_without_have_equal_chances(sources: Sources) -> None:
+    made = heads(sources)
+    fluid = np.flatnonzero(made._fluid >= 0)
+    bare = np.flatnonzero(made._fluid < 0)[:1]
+    assert len(fluid) > 2 and len(bare)
+    drawn = made._drawn(np.concatenate([fluid, bare]), 600)
+    assert abs(float(np.isin(drawn, bare).mean()) - 0.5) < 0.1
+    assert set(drawn) == set(fluid) | set(bare)
+    assert set(made._drawn(fluid, 100)) <= set(fluid)
+
+
+def test_of_newborns_single_subjects_come_before_templates(sources: Sources) -> None:
+    made = heads(sources)
+    bare = np.flatnonzero(made._fluid < 0)[:2]
+    made._sources = replace(
+        sources, pictures=tuple(replace(p, name="sub-1" if i == bare[0] else "Atlas+40") for i, p in enumerate(sources.pictures))
+    )
+    assert abs(float((made._drawn(bare, 600) == bare[0]).mean()) - SUBJECTS) < 0.1
+    assert set(made._drawn(bare[1:], 9)) == {bare[1]} and set(made._drawn(bare[:1], 9)) == {bare[0]}
+
+
+def test_some_heads_hold_no_brain(sources: Sources) -> None:
+    (alone,) = heads(sources, alone=1.0).heads(1, 3.0)
+    assert int(alone.volume[1].max()) == 0 and int(alone.volume[0].max()) > 0
+
+
+def test_what_lies_outside_the_field_of_view_is_in_neither() -> None:
+    ones = torch.ones(8, 1, 24, 24, 24)
+    image, mask = scanned(ones.clone(), ones.clone(), replace(CALM, slab=1.0), torch.Generator().manual_seed(0))
+    assert torch.equal(image > 0, mask > 0)
+    assert all(0 < float(m.mean()) < 1 for m in mask)
+
+
+@pytest.mark.parametrize("kind", ["ghosts", "losses", "flat", "coarse"])
+def test_echo_planar_images_lose_what_they_lose(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    brain = torch.zeros(6, 1, 24, 24, 24)
+    brain[:, :, 6:18, 6:18, 6:18] = 1
+    image = brain * (0.5 + 0.3 * (torch.rand(brain.shape, generator=generator) - 0.5)) + 0.1
+    seen = epi_like(image.clone(), brain, replace(ScanDamage().none(), **{kind: 1.0}), generator)
+    inside = brain > 0
+    if kind == "flat":
+        assert all(float(s[i].std()) < 0.85 * float(b[i].std()) for s, b, i in zip(seen, image, inside, strict=True))
+        assert torch.allclose(seen[~inside], image[~inside])
+    elif kind == "losses":
+        assert bool((seen <= image + 1e-6).all()) and float(seen.sum()) < 0.98 * float(image.sum())
+    elif kind == "ghosts":
+        assert bool((seen >= image - 1e-6).all()) and float(seen.sum()) > 1.02 * float(image.sum())
+    else:
+        assert float(seen[inside].std()) < float(image[inside].std())
+    assert torch.equal(epi_like(image.clone(), brain, ScanDamage().none(), generator), image)
+
+
+def test_distortion_is_along_one_axis() -> None:
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    moved = replace(ScanDamage().none(), distorted=1.0, distance=0.06).displacement(5, 12, rng, generator)
+    assert moved.shape == (5, 12**3, 3)
+    assert all(int((one.abs().amax(0) > 0).sum()) == 1 for one in moved) and 0 < float(moved.abs().max()) < 0.3
+    assert float(ScanDamage().none().displacement(5, 12, rng, generator).abs().max()) == 0
+
+
+def test_a_seed_gives_the_same_crops(sources: Sources) -> None:
+    one, other, third = supply(sources), supply(sources), ScanSynthesis(sources, PLAIN, seed=5)
+    first = one.batch(3)
+    assert torch.equal(first.image, other.batch(3).image) and not torch.equal(first.image, third.batch(3).image)
+    state = one.state()  # of the generators; the pools are filled anew
+    following = one._rng.random(), one._heads._rng.random(), float(torch.rand(1, generator=one._generator))
+    one.restore(state)
+    assert (one._rng.random(), one._heads._rng.random(), float(torch.rand(1, generator=one._generator))) == following
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), flip=st.booleans())
+def test_scenes_keep_place_size_and_pose(seed: int, flip: bool) -> None:
+    turn = random_rotations(1, np.random.default_rng(seed))[0]
+    made = scene(turn, flip=flip)
+    assert made.spacing == 2.0 and made.image.shape == (50, 48, 52)
+    # the last axis has its first voxel's middle 1 mm nearer to the edge than before
+    assert made.center == pytest.approx([50, 48, 53], abs=0.7)
+    head = made.placed()
+    assert head.posed and not head.endless and head.origin * 2 == pytest.approx(made.center)
+    axes = np.diag([-1.0 if flip else 1.0, 1, 1])
+    assert head.matrix == pytest.approx(made.radius / 2 * axes @ turn, abs=1e-6)
+
+
+def test_scenes_are_written_and_read(tmp_path: Path) -> None:
+    turn = so3.exp(np.array([0.4, -0.2, 0.9]))
+    joined = Scenes.joined([Scenes((scene(turn),), {"one": "CC0"}), Scenes((scene(group="two"),), {"two": "CC0"})])
+    again = Scenes.load(joined.save(tmp_path / "scenes.npz"))
+    assert [s.name for s in again.scenes] == ["one-1", "two-1"] and again.terms == {"one": "CC0", "two": "CC0"}
+    np.testing.assert_array_equal(again.scenes[0].mask, joined.scenes[0].mask)
+    assert again.scenes[0].rotation == pytest.approx(turn) and again.scenes[1].rotation is None
+    assert not again.scenes[1].placed().posed and set(again.placed()) == {"one", "two"}
+    assert [s.name for s in again.without({"one-1"}).scenes] == ["two-1"]
+
+
+def test_a_subject_s_scenes_are_left_out_together() -> None:
+    runs = tuple(replace(scene(), name=f"sub-01_run-{k}") for k in (1, 2))
+    assert len(Scenes((*runs, scene())).without({"sub-01"}).scenes) == 1
+
+
+def test_what_is_no_file_of_scenes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="not a file of training scenes"):
+        Scenes.load(tmp_path / "a.npz")
+    with pytest.raises(UsageError, match="no scenes"):
+        Scenes.joined([])
+
+
+def test_folds_share_no_subject_and_poses_are_of_their_scans(tmp_path: Path) -> None:
+    folds = list(load_folds().values())
+    assert len(set().union(*folds)) == sum(map(len, folds))
+    for name, rotation in load_scan_poses().items():
+        assert any({name, name.partition("_")[0]} & fold for fold in folds)
+        assert np.linalg.det(rotation) == pytest.approx(1)
+    (tmp_path / "scans.toml").write_text("[folds]\n")
+    with pytest.raises(UsageError, match="not a file of scans"):
+        load_folds(tmp_path / "scans.toml")
+
+
+def test_landmarks_give_the_pose_that_put_them_there(tmp_path: Path) -> None:
+    rotation, at = so3.exp(np.array([0.7, 1.1, -0.4])), np.array([12.0, -30, 8])
+    tilt = np.radians(EYES_TILT_DEGREES)
+    eyes = [np.array([x, 40 * np.cos(tilt), -40 * np.sin(tilt)]) for x in (-20.0, 20.0)]
+    values = [at, *(rotation @ e + at for e in eyes)]
+    names = [f"{of}_{axis}" for of in ("brain", "eyeL", "eyeR") for axis in "xyz"]
+    rows = ["\t".join(["participant_id", *names]), "\t".join(["sub-1", *(f"{v:.6f}" for p in values for v in p)])]
+    (tmp_path / "landmarks.tsv").write_text("\n".join(rows) + "\n")
+    marks = read_landmarks(tmp_path)["sub-1"]
+    assert isinstance(marks, Landmarks) and marks.canonical() == pytest.approx(rotation, abs=1e-5)
+    pose = marks.pose(np.array([1.0, 2, 3]), np.eye(3))
+    assert pose.rotation == pytest.approx(rotation, abs=1e-5)
+    assert pose.apply(np.array([1.0, 2, 3])) == pytest.approx(at, abs=1e-5)
+    box = np.zeros((20, 20, 20), np.float32)
+    box[5:15, 5:15, 5:15] = 1
+    template = Volume(box, np.diag([2.0, 2, 2, 1]))
+    laid = laid_on(template, Volume(np.zeros((40, 40, 40), np.float32), pose.matrix @ np.diag([1.0, 1, 1, 1])), pose)
+    assert laid.data.sum() == pytest.approx(box.sum() * 8, rel=0.15)
+    (tmp_path / "landmarks.tsv").write_text("participant_id\tbrain_x\nsub-1\t3\n")
+    with pytest.raises(UsageError, match="not a table of landmarks"):
+        read_landmarks(tmp_path)
+    assert read_landmarks(tmp_path / "elsewhere") == {}
+
+
+def answer(batch: ScanBatch) -> ScanField:
+    """The truth, as a network would say it."""
+    side = batch.image.shape[-1] // 2
+    return ScanField(batch.position(side), torch.full((len(batch.image), 1, side, side, side), -3.0), 20 * batch.brain - 10)
+
+
+def test_the_truth_solves_to_the_pose_and_only_known_poses_count(sources: Sources) -> None:
+    batch = supply(sources, shares=only("near")).batch(6)
+    found = answer(batch)
+    assert float(geodesic_distance(found.coordinates.solve().rotation, batch.rotation).max()) < 0.02
+    best = float(coordinate_surprise(found, batch))
+    worse = found._replace(position=found.position + 0.2)
+    assert float(coordinate_surprise(worse, batch)) > best
+    posed = torch.tensor([True, False] * 3)
+    half = replace(batch, posed=posed)
+    mixed = found._replace(position=found.position + torch.where(posed, 0.0, 0.5)[:, None, None, None, None])
+    assert float(coordinate_surprise(mixed, half)) == pytest.approx(float(coordinate_surprise(found, half)), abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["mse", "geodesic"])
+def test_every_part_of_the_network_learns(sources: Sources, stage: str) -> None:
+    made = supply(sources)
+    task = ScanTask(ScanNet(32, (2, 2, 2, 2)), made, [made.batch(8)], bf16=False)
+    loss, figures = task.loss(8, stage)
+    loss.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in task.network.parameters())
+    assert float(task.network.head.weight.grad[4:].abs().max()) > 0 and float(task.network.head.weight.grad[:3].abs().max()) > 0
+    assert {"where", "entropy", "dice", "median", "seconds"} <= set(figures)
+    assert {"median", "over15", "dice", "dice10"} <= set(task.validate(task.network.eval()))
+
+
+def test_distances_change_sign_at_the_surface() -> None:
+    mask = np.zeros((SIDE,) * 3, np.uint8)
+    mask[20:60, 20:60, 20:60] = 255
+    far = _distance(mask)
+    assert far.shape == (SIDE // 2,) * 3 and far[20, 20, 20] < 0 < far[4, 20, 20]
+    assert abs(float(far[9, 20, 20] + far[10, 20, 20])) < 0.05
+
+
+def test_dice_counts_shares() -> None:
+    half = torch.zeros(1, 1, 4, 4, 4)
+    half[:, :, :2] = 1
+    assert float(dice(half, torch.ones_like(half))) == pytest.approx(2 / 3, abs=0.01)
