@@ -41,25 +41,26 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
-    """A function that makes a folder with a scan network, set by hand: brain is what is brighter than ``share`` of the bright voxels of a
-    crop (above 1.5 nothing is), and every head is upright."""
+    """A function that makes a folder with the networks for scans, set by hand: brain is what is brighter than ``share`` of the bright
+    voxels of a crop (above 1.5 nothing is), whatever was thought before, and every head is upright."""
     import torch
 
     from posepipe.models import save_network
-    from posepipe.models.scans import ScanNet
+    from posepipe.models.scans import LocatorNet, ScanNet
 
     def make(share: float) -> Path:
         folder, options = tmp_path_factory.mktemp("scan-weights"), {"size": 32, "width": [2, 2, 2, 2]}
-        network = ScanNet(**options)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.zero_()
-            network.fine[0][0].weight[0, 0, 1:, 1:, 1:] = 1 / 8  # means of blocks, handed on to the head
-            network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
-            for layer in (*network.fine, network.up_fine):
-                layer[1].weight[0] = 1
-            network.head.weight[4:, 0], network.head.bias[4:] = 40, -40 * share
-        save_network(network, "scan", folder, architecture="ScanNet", options=options, card="# Test\n", terms="none")
+        for name, network, image in (("locator", LocatorNet(**options), 0), ("scan", ScanNet(**options), 2)):
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.zero_()
+                network.fine[0][0].weight[0, image, 1:, 1:, 1:] = 1 / 8  # means of blocks, handed on to the head
+                network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
+                for layer in (*network.fine, network.up_fine):
+                    layer[1].weight[0] = 1
+                network.head.weight[-8:, 0], network.head.bias[-8:] = 40, -40 * share
+            kind = type(network).__name__
+            save_network(network, name, folder, architecture=kind, options=options, card="# Test\n", terms="none")
         return folder
 
     return make

@@ -1,39 +1,55 @@
-"""One answer of the scan network: where in a crop the brain is, how it lies, and how much speaks for it."""
+"""What the networks for scans say: where in a scan a brain may be, and in a crop its outline, how it lies, and how much speaks for it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import WeightsError
 from ..geometry.so3 import Array
 from ..imaging.mask import MIN_MILLILITRES, largest_piece
 from ..imaging.moments import Moments, moments
+from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
 from ..models.layers import ready
 from ..models.precision import answering
-from ..models.scans import ScanNet, scaled
-from ..models.weights import LoadedNetwork
+from ..models.scans import LocatorNet, ScanNet, scaled
+from ..models.weights import SCAN_NETWORKS, LoadedNetwork, load_network
 from .scan import Frame, Scan
 
 DIVISOR = 16
-"""The network halves a grid four times."""
+"""The networks halve a grid four times."""
+
+
+@dataclass(frozen=True, eq=False)
+class Likely:
+    """Probabilities of brain ``p`` (X, Y, Z) on ``frame``."""
+
+    p: Tensor
+    frame: Frame
+
+    def on(self, frame: Frame) -> Tensor:
+        """The same read on another frame (1, 1, X, Y, Z); 0 outside."""
+        to_voxel = tensor(np.linalg.inv(self.frame.affine), self.p.device)
+        return sample(self.p[None], to_voxel, frame.points(self.p.device))[None]
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """A brain in a crop on ``frame``: ``likely`` (X, Y, Z), probabilities of brain; ``about``, what of it is seen; ``rotation`` (3, 3)
-    from the canonical frame to the grid's axes, ``origin`` (3,) of the canonical frame and its unit, ``radius``, in mm.
+    """A brain in a crop: ``likely``, and ``about``, what of it is seen; ``rotation`` (3, 3) from the canonical frame to the grid's axes,
+    ``origin`` (3,) of the canonical frame and its unit, ``radius``, in mm.
 
     ``features``: ``sure``, the mean probability of what is seen; ``expected_error`` of its coordinates and ``residual`` of their fit, in
     brain radii.
     """
 
-    frame: Frame
-    likely: Tensor
+    likely: Likely
     about: Moments
     rotation: Array
     origin: Array
@@ -41,59 +57,80 @@ class Detection:
     features: dict[str, float] = field(default_factory=dict)
 
 
-class ScanNetwork:
-    """The network ready to be shown crops of a scan."""
+class ScanNetworks:
+    """The locator, which is shown a whole scan, and the network that is shown crops of it.
 
-    def __init__(self, loaded: LoadedNetwork) -> None:
-        self._module: ScanNet = ready(loaded.module)  # type: ignore[assignment]
-        self.name, self.sha256, self.size = loaded.name, loaded.sha256, int(loaded.options["size"])
+    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    """
 
-    def overview(self, scan: Scan, step: float) -> tuple[Frame, Tensor]:
-        """Probabilities of brain (X, Y, Z) on a grid ``step`` mm apart over the whole scan."""
+    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
+        locator, crops = (load_network(name, weights_dir=weights_dir, device=device) for name in SCAN_NETWORKS)
+        self._locator: LocatorNet = ready(_checked(locator, LocatorNet))  # type: ignore[assignment]
+        self._crops: ScanNet = ready(_checked(crops, ScanNet))  # type: ignore[assignment]
+        self.weights = {n.name: n.sha256 for n in (locator, crops)}
+        """Name → SHA-256."""
+        self.size = int(crops.options["size"])
+
+    def overview(self, scan: Scan, step: float) -> Likely:
+        """Where in the whole scan a brain may be, on a grid ``step`` mm apart."""
         counts = np.maximum(np.ceil((scan.size + step) / step / DIVISOR).astype(int) * DIVISOR, 2 * DIVISOR)
-        frame = Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3))
+        return self.located(scan, Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3)))
+
+    def located(self, scan: Scan, frame: Frame) -> Likely:
+        """Where on ``frame`` a brain may be, by the locator."""
         crop = scan.crop(frame)
         with answering(crop.device):
-            return frame, torch.sigmoid(self._module(_last(scaled(crop))).foreground[0, 0])
+            return Likely(torch.sigmoid(self._locator(_last(scaled(crop)))[0, 0]), frame)
 
-    def detect(self, scan: Scan, frames: list[Frame]) -> list[Detection | None]:
-        """What is seen on each of the ``frames``, cubes of one number of voxels; None: less than any brain holds."""
+    def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
+        """What is seen on each of the ``frames``, cubes of one number of voxels, in which ``before`` was thought to be brain; None: less
+        than any brain holds."""
         crops = torch.cat([scan.crop(frame) for frame in frames])
+        guess = torch.cat([before.on(frame) for frame in frames])
         with answering(crops.device):
-            found = self._module(_last(scaled(crops)))
+            found = self._crops(_last(torch.cat([scaled(crops), guess], 1)))
             solved = found.coordinates.solve()
             likely = torch.sigmoid(found.foreground[:, 0])
             share = found.coordinates.foreground.sigmoid().flatten(1)
             error = (found.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
         out: list[Detection | None] = []
         for i, frame in enumerate(frames):
-            about = _seen(likely[i], frame)
+            about = seen(likely[i], frame)
             if about is None:
                 out.append(None)
                 continue
             unit = frame.step * frame.counts[0] / 2 / HALF_SIDE
-            inside = likely[i][likely[i] > 0.5]
             out.append(Detection(
-                frame,
-                likely[i],
+                Likely(likely[i], frame),
                 about,
                 frame.axes @ solved.rotation[i].double().cpu().numpy(),
                 frame.center + unit * frame.axes @ solved.translation[i].double().cpu().numpy(),
                 unit * float(solved.scale[i]),
-                {"sure": float(inside.mean()), "expected_error": float(error[i]), "residual": float(solved.residual[i])},
+                {
+                    "sure": float(likely[i][likely[i] > 0.5].mean()),
+                    "expected_error": float(error[i]), "residual": float(solved.residual[i]),
+                },
             ))  # fmt: skip
         return out
 
 
-def _last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)
-
-
-def _seen(likely: Tensor, frame: Frame) -> Moments | None:
-    """Moments of the largest piece that is likely brain; None where that holds less than any brain."""
+def seen(likely: Tensor, frame: Frame) -> Moments | None:
+    """Moments of the largest piece of ``likely`` (X, Y, Z) that is likely brain; None where that holds less than any brain."""
     p = likely.cpu().numpy()
     piece, count = largest_piece(p > 0.5)
     if not count:
         return None
     about = moments(Volume(np.where(piece, p, 0), frame.affine))
     return None if about.millilitres < MIN_MILLILITRES else about
+
+
+def _checked(loaded: LoadedNetwork, kind: type[torch.nn.Module]) -> torch.nn.Module:
+    if not isinstance(loaded.module, kind):
+        is_a = type(loaded.module).__name__
+        msg = f"{loaded.path}: {loaded.name} must be a {kind.__name__}, not a {is_a}; give other weights with --weights"
+        raise WeightsError(msg)
+    return loaded.module
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)

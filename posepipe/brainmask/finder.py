@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..errors import MaskError, WeightsError
+from ..errors import MaskError
 from ..geometry import super_fibonacci
 from ..geometry.so3 import Array, geodesic_distance
 from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
 from ..imaging.moments import Moments, moments
 from ..imaging.volume import Volume
-from ..models.scans import ScanNet
-from ..models.weights import SCAN_NETWORK, load_network
 from ..registration.calibration import load_calibration, uncalibrated
-from .detection import Detection, ScanNetwork
+from .detection import Detection, Likely, ScanNetworks
+from .detection import seen as seen_in
 from .scan import Frame, Scan
 
 OVERVIEW_MM = 5.0
@@ -29,10 +28,14 @@ CANDIDATES, LEAST_ML = 3, 2.0
 LEAST_RADIUS_MM, MIDDLE_RADIUS_MM = 28.0, 40.0
 """A first crop is at least as wide as for a brain of this radius, for at first only a part may have been seen; where nothing was seen, the
 middle of the scan is cropped as for the second."""
-WIDE, TIGHT = 2.0, 1.3
+WIDE, TIGHT = 1.6, 1.25
 """Half the side of a crop, in brain radii: for the pose, with eyes and neck in it, and for the outline."""
 LARGEST_RADIUS_MM = 66.0
 """No crop is wider than for a brain of this radius: a fifth more than the oldest template's (Serag, 44 weeks: 54 mm)."""
+NEARBY = 2.0
+"""Half the side, in brain radii, of the crop that the locator is shown where the brain's place is known from before."""
+OUTLINE_SIDE = 48
+"""Voxels a side of the crop for the outline: finer than others."""
 ROUNDS = 3
 """A brain is cropped so many times, each time about where and as large as it was seen before."""
 COPIES = 8
@@ -50,21 +53,16 @@ class _Found:
 
 
 class BrainFinder:
-    """Finds the brain and its pose in any image with the network ``scan``.
+    """Finds the brain and its pose in any image with the networks ``locator`` and ``scan``.
 
     ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
     """
 
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        loaded = load_network(SCAN_NETWORK, weights_dir=weights_dir, device=device)
-        if not isinstance(loaded.module, ScanNet):
-            kind = type(loaded.module).__name__
-            msg = f"{loaded.path}: {SCAN_NETWORK} must be a ScanNet, not a {kind}; give other weights with --weights"
-            raise WeightsError(msg)
-        self._network = ScanNetwork(loaded)
-        self.weights = {loaded.name: loaded.sha256}
-        """Name → SHA-256 of the network."""
+        self._networks = ScanNetworks(weights_dir, device)
+        self.weights = self._networks.weights
+        """Name → SHA-256 of the networks."""
         calibration = load_calibration(weights_dir)
         self._strange = calibration.others(self.weights)
         self._model = calibration.brain
@@ -92,10 +90,12 @@ class BrainFinder:
     @torch.inference_mode()
     def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
         """Mask of the brain in ``image`` that lies about ``center`` (3,), RAS mm, and has about this ``radius``, mm, on the image's grid,
-        from two crops and one for the outline. None where there is none. Quick (docs/tracker.md), and not judged."""
+        from three crops and one for the outline. None where there is none. Quick (docs/tracker.md), and not judged."""
         scan = Scan.of(image, self._device)
         at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
-        seen = self._settled(scan, at, radius, rounds=2)
+        before = self._networks.located(scan, Frame.about(at, NEARBY * radius, self._networks.size))
+        about = seen_in(before.p, before.frame)
+        seen = None if about is None else self._settled(scan, before, about.center, radius, rounds=2)
         try:
             return None if seen is None else self._outlined(image, scan, seen).volume
         except MaskError:  # nothing is left of it
@@ -111,50 +111,52 @@ class BrainFinder:
 
     def _candidates(self, scan: Scan) -> list[_Found]:
         found: list[_Found] = []
-        for center, radius in self._places(scan):
-            seen = self._settled(scan, center, radius)
+        for place in self._places(scan):
+            seen = self._settled(scan, *place)
             if seen is not None and all(_apart(seen.about, one.detection.about) for one in found):
                 found.append(_Found(seen, self._model.probability(brain_features(seen))))
         return found
 
-    def _places(self, scan: Scan) -> list[tuple[Array, float]]:
-        """Centre and radius, mm, of pieces that may be brain, the largest first; where there is none, the middle of the scan."""
-        frame, likely = self._network.overview(scan, OVERVIEW_MM)
-        p = likely.cpu().numpy()
+    def _places(self, scan: Scan) -> list[tuple[Likely, Array, float]]:
+        """What the locator sees, and centre and radius (mm) of pieces that may be brain, the largest first; where there is none, the
+        middle of the scan."""
+        seen = self._networks.overview(scan, OVERVIEW_MM)
+        p = seen.p.cpu().numpy()
         pieces, count = ndimage.label(p > 0.5)
         mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * OVERVIEW_MM**3 / 1000
         places = []
         for i in np.argsort(mass)[::-1][:CANDIDATES]:
             if mass[i] >= LEAST_ML:
-                about = moments(Volume(np.where(pieces == i + 1, p, 0), frame.affine))
-                places.append((about.center, max(about.radius, LEAST_RADIUS_MM)))
-        return places or [(scan.size / 2, MIDDLE_RADIUS_MM)]
+                about = moments(Volume(np.where(pieces == i + 1, p, 0), seen.frame.affine))
+                places.append((seen, about.center, max(about.radius, LEAST_RADIUS_MM)))
+        return places or [(seen, scan.size / 2, MIDDLE_RADIUS_MM)]
 
-    def _settled(self, scan: Scan, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
+    def _settled(self, scan: Scan, before: Likely, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
         """The last of the crops about ``center``; None: less than any brain holds."""
         seen: Detection | None = None
         for _ in range(rounds):
-            found = self._network.detect(scan, [Frame.about(center, WIDE * radius, self._network.size)])[0]
+            frame = Frame.about(center, WIDE * min(radius, LARGEST_RADIUS_MM), self._networks.size)
+            found = self._networks.detect(scan, [frame], before)[0]
             if found is None:
                 return None
-            seen, center, radius = found, found.about.center, min(found.about.radius, LARGEST_RADIUS_MM)
+            seen, before, center, radius = found, found.likely, found.about.center, found.about.radius
         return seen
 
     def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
         """The outline of what was seen."""
-        center, radius = seen.about.center, seen.about.radius
-        tight = self._network.detect(scan, [Frame.about(center, TIGHT * radius, self._network.size)])[0]
-        likely, _ = scan.read_back(seen.likely, seen.frame)
+        frame = Frame.about(seen.about.center, TIGHT * seen.about.radius, OUTLINE_SIDE)
+        tight = self._networks.detect(scan, [frame], seen.likely)[0]
+        likely, _ = scan.read_back(seen.likely.p, seen.likely.frame)
         if tight is not None:
-            inner, reached = scan.read_back(tight.likely, tight.frame)
+            inner, reached = scan.read_back(tight.likely.p, frame)
             likely = np.where(reached, inner, likely)
         return checked_mask(likely > 0.5, image, "network", image.source)
 
     def _posed(self, image: Volume, scan: Scan, seen: Detection) -> FoundPose:
         """The pose from turned crops, nearest to all others', with what tells how sure it is."""
         center, half = seen.about.center, WIDE * seen.about.radius
-        frames = [Frame.about(center, half, self._network.size, axes) for axes in turns(COPIES)]
-        return pose_of(image, [one for one in self._network.detect(scan, frames) if one is not None] or [seen])
+        frames = [Frame.about(center, half, self._networks.size, axes) for axes in turns(COPIES)]
+        return pose_of(image, [one for one in self._networks.detect(scan, frames, seen.likely) if one is not None] or [seen])
 
 
 def brain_features(seen: Detection) -> dict[str, float]:

@@ -70,11 +70,11 @@ class AgesOfImages:
 
     def _key(self, image: InputImage) -> str:
         from ..bids import parameters_hash
-        from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
+        from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
         from ..registration.age import PACKAGED
 
         contrast = self._contrast(image)
-        networks = (*POSE_NETWORKS, *((SCAN_NETWORK,) if uses_mask_network(image, self._settings.mask) else ()))
+        networks = (*POSE_NETWORKS, *(SCAN_NETWORKS if uses_mask_network(image, self._settings.mask) else ()))
         depends = {
             "version": __version__,
             "weights": hashes(networks, self._settings.weights),

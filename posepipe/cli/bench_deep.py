@@ -83,7 +83,7 @@ def calibration(args: argparse.Namespace) -> int:
     """Measure, fit, write ``confidence.csv``, ``brains.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
     from ..bench import brains, methods, rows, sureness
     from ..bench import confidence as bench
-    from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
+    from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
     from ..registration.calibration import NAME, PACKAGED, Calibration, load_calibration, write_calibration
 
     cases = named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
@@ -93,8 +93,8 @@ def calibration(args: argparse.Namespace) -> int:
     found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
     rows.write_rows(args.output / "confidence.csv", found)
     folds = {name: Path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
-    of_scans = hashes((SCAN_NETWORK,), args.weights)
-    key = methods.networks_key({**of_scans, **{f: hashes((SCAN_NETWORK,), d)[SCAN_NETWORK] for f, d in folds.items()}})
+    of_scans = hashes(SCAN_NETWORKS, args.weights)
+    key = methods.networks_key({**of_scans, **{f: hashes(SCAN_NETWORKS, d)["scan"] for f, d in folds.items()}})
     places = rows.PartFile(args.output / "parts" / f"brains_{key}.csv")
     brains.measure_brains(args.data, places, args.weights, folds)
     rows.write_rows(args.output / "brains.csv", places.rows)

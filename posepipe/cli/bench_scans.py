@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ..bench.methods import networks_key
     from ..bench.rows import PartFile, read_rows, write_rows
     from ..errors import UsageError
-    from ..models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
+    from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
 
     cases = [c for c in bench.scan_cases(args.data, tuple(args.parts)) if not args.names or c.name.startswith(tuple(args.names))]
     if not cases:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     made = bench.ScanBench(args.data, args.weights, folds, threads=args.threads)
     paths = []
     for case in tqdm(cases, mininterval=10):
-        key = networks_key(hashes((SCAN_NETWORK, *POSE_NETWORKS), made.weights_of(case)))
+        key = networks_key(hashes((*SCAN_NETWORKS, *POSE_NETWORKS), made.weights_of(case)))
         paths.append(args.output / "parts" / f"{case.part}_{case.name}_{key}.csv")
         made.measure(case, PartFile(paths[-1]), trials=args.trials)
     rows = read_rows(paths)

@@ -130,7 +130,7 @@ class _Planner:
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import choose_template
         from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import CONTRAST_NETWORK, POSE_NETWORKS, SCAN_NETWORK, SLICE_NETWORK, hashes
+        from ..models.weights import CONTRAST_NETWORK, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK, hashes
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -150,7 +150,7 @@ class _Planner:
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         networks = (
             *POSE_NETWORKS,
-            *((SCAN_NETWORK,) if uses_mask_network(image, s.mask) else ()),
+            *(SCAN_NETWORKS if uses_mask_network(image, s.mask) else ()),
             *((CONTRAST_NETWORK,) if converted else ()),
             *(() if timing is None else (SLICE_NETWORK,)),
         )

@@ -49,7 +49,10 @@ def add_arguments(subparsers: Any) -> None:
     )
     _add_pictures(slice_pose)
     _add_training(slice_pose)
-    scan = actions.add_parser("scan", help="train the network that finds the brain and its pose in a scan without a mask")
+    scan = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
+    scan.add_argument(
+        "--network", choices=("locator", "scan"), default="scan", help="locator: where in a whole scan; scan: mask and pose in a crop"
+    )
     scan.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
     scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.4)")
     scan.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
@@ -242,7 +245,6 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         "correction": "correction",
         "slice": "slice",
         "slice-pose": "slice-pose",
-        "scan": "scan",
         "contrast": "contrast-unpaired" if getattr(args, "unpaired", False) else "contrast",
     }.get(args.train_action) or args.network
     preset = PRESETS[network]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .coordinates import HALF_SIDE, CoordinateField, CoordinateNet
+from .inputs import standardised
 from .layers import Encoder, Layer, doubled
 
 TOP = 0.98
@@ -37,45 +38,70 @@ class ScanField(NamedTuple):
         return CoordinateField(self.position, self.log_error, torch.logit(share))
 
 
-class ScanNet(Encoder):
-    """U-Net on one channel, intensities with all that surrounds the brain: (B, 1, X, Y, Z), multiples of 16 → :class:`ScanField`.
+class LocatorNet(Encoder):
+    """U-Net (B, 1, X, Y, Z), multiples of 16 → logits of being brain on the same grid: where in a whole scan a brain may be."""
 
-    ``width`` gives the channels from fine to coarse; the finest grid of features is half the input's, whose eight voxels a cell are told
-    apart by the head alone. ``size`` is the side of the crops that it is used with.
-    """
-
-    def __init__(self, size: int = 48, width: tuple[int, int, int, int] = (16, 48, 96, 192)) -> None:
+    def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (8, 24, 48, 96)) -> None:
         super().__init__(1, size, width)
         a, b, c, d = width
         self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
+        self.head = nn.Conv3d(a, 8, 1)
+        # most voxels are not brain
+        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z), :func:`scaled` → logits (B, 1, X, Y, Z)."""
+        return spread(self.head(upwards(self, x)).float())
+
+
+class ScanNet(Encoder):
+    """U-Net on a crop and on what is known of its brain: (B, 2, X, Y, Z), multiples of 16 → :class:`ScanField`.
+
+    The first channel holds intensities with all that surrounds the brain, :func:`scaled`, the second the probability of brain by the look
+    before. ``width`` gives the channels from fine to coarse; the finest grid of features is half the input's, whose eight voxels a cell are
+    told apart by the head alone. ``size`` is the side of the crops that it is used with. As in the network of brains that are masked,
+    :class:`~posepipe.models.coordinates.CoordinateNet`, it says by how much each voxel's coordinate differs from its place in the crop.
+    """
+
+    def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (16, 48, 96, 192)) -> None:
+        super().__init__(3, size, width)
+        a, b, c, d = width
+        self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
         self.head = nn.Conv3d(a, 12, 1)
-        # start near no opinion: coordinate 0, an error of half a radius; most voxels are not brain
+        # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
         nn.init.normal_(self.head.weight, std=0.01)
-        with torch.no_grad():
-            self.head.bias[4:] -= 2.0  # type: ignore[index]
 
     def forward(self, x: Tensor) -> ScanField:
-        """(B, 1, X, Y, Z) → what is seen."""
-        fine = self.fine(x)
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        y = self.up_coarse(torch.cat([doubled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
-        y = self.up_middle(torch.cat([doubled(y), middle], 1))
-        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
+        """(B, 2, X, Y, Z) → what is seen."""
+        image, before = x[:, :1], x[:, 1:]
+        y = self.head(upwards(self, torch.cat([standardised(image, before), image], 1))).float()
         return ScanField(y[:, :3] + _places(y), y[:, 3:4].clamp(-5, 3) - 0.7, spread(y[:, 4:]))
 
     @torch.no_grad()
     def begin_from(self, masked: CoordinateNet) -> None:
-        """Take over what a network of masked brains has learnt, which must be as wide; it knows heads at any angle already."""
+        """Take over what a network of masked brains has learnt, which must be as wide: at first it is that network, and what surrounds the
+        brain counts for nothing."""
         own = self.state_dict()
         for name, theirs in masked.state_dict().items():
             if name == "fine.0.0.weight":
-                own[name].copy_(theirs[:, :1])
+                own[name][:, :2].copy_(theirs)
+                own[name][:, 2:].zero_()
             elif name.startswith("head."):
                 own[name][:4].copy_(theirs[:4])
                 own[name][4:].copy_(theirs[4:5].expand_as(own[name][4:]))
             else:
                 own[name].copy_(theirs)
+
+
+def upwards(network: LocatorNet | ScanNet, x: Tensor) -> Tensor:
+    """The features of a U-Net (B, a, X/2, Y/2, Z/2) before its head."""
+    fine = network.fine(x)
+    middle = network.middle(fine)
+    coarse = network.coarse(middle)
+    y = network.up_coarse(torch.cat([doubled(network.bottom(coarse)).to(coarse.dtype), coarse], 1))
+    y = network.up_middle(torch.cat([doubled(y), middle], 1))
+    out: Tensor = network.up_fine(torch.cat([doubled(y), fine], 1))
+    return out
 
 
 def _places(y: Tensor) -> Tensor:

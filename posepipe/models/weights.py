@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 POSE_NETWORKS = ("pose-coarse", "pose-fine")
 """The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
-SCAN_NETWORK = "scan"
-"""The network that finds the brain and its pose in a scan without a mask."""
+SCAN_NETWORKS = ("locator", "scan")
+"""The networks that find a brain without a mask: where in the whole scan, and its mask and pose in a crop about that place."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""
 SLICE_NETWORK = "slice-coordinates"
@@ -40,6 +40,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "PoseNet": "posenet",
     "CorrectionNet": "correction",
     "CoordinateNet": "coordinates",
+    "LocatorNet": "scans",
     "ScanNet": "scans",
     "ContrastNet": "contrast",
     "SlicePoseNet": "slices",

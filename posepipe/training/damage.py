@@ -62,6 +62,17 @@ def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator)
     return image, observed, mask * (observed > 0.5)
 
 
+def guessed(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
+    """What may be thought to be brain where ``mask`` (B, 1, S, S, S) is: with uneven rims, leaks and cuts, and more or less sharp."""
+    n, axes = len(mask), mask.ndim - 2
+    out = _rim(mask, how, generator)
+    points = grid_points(mask.shape[-1], axes, device=mask.device)
+    out = torch.maximum(out, _ball(points, n, generator) * chance(n, how.leak, generator, axes=axes))
+    out = out * (1 - _beyond_plane(points, n, generator) * chance(n, how.cut, generator, axes=axes))
+    soft = chance(n, 0.5, generator, axes=axes)
+    return torch.where(soft > 0, blurred(out, 1.0), out).clamp(0, 1)
+
+
 def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
     """The mask grown or shrunk, by a smooth random amount."""
     if not how.rim:

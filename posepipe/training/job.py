@@ -29,7 +29,7 @@ from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
-from .scans import LEAST, ScanRecipe, ScanSynthesis, ScanTask
+from .scans import LEAST, LOCATOR, ScanRecipe, ScanSynthesis, ScanTask
 from .scenes import Scenes
 from .slabs import SlabRecipe, Slabs
 from .slices import SLICE_POSENET, SliceCoordinateTask, SlicePoseTask, SliceRecipe, SliceSynthesis
@@ -72,7 +72,8 @@ PRESETS: Mapping[str, Preset] = {
     "slice-pose": Preset(
         "SlicePoseNet", {"width": 0.5}, SLICE_POSENET, Schedule((10000, 5000), batch=64, rate=1e-3), start=30.0, size=64
     ),
-    "scan": Preset("ScanNet", {}, ScanRecipe(), Schedule((6000, 3000), batch=32)),
+    "locator": Preset("LocatorNet", {}, LOCATOR, Schedule((2000, 0), batch=32)),
+    "scan": Preset("ScanNet", {}, ScanRecipe(), Schedule((1500, 1500), batch=32, rate=1e-3)),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }

@@ -17,8 +17,9 @@ from ..geometry.so3 import Array
 from ..geometry.so3_torch import geodesic_distance
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.precision import autocast
-from ..models.scans import ScanField, scaled
+from ..models.scans import LocatorNet, ScanField, scaled
 from .coordinates import surprise
+from .damage import Damage, guessed
 from .made_heads import HeadSynthesis, PlacedHead
 from .scan_damage import ScanDamage, epi_like
 from .scenes import Scenes
@@ -27,17 +28,31 @@ from .surroundings import Surroundings, scanned
 from .synthesis import Recipe
 from .task import in_degrees
 
-REACHES = {"edge": 1.7, "near": 3.0, "far": 7.0}
-"""Pools of made-up heads, by how many brain radii either way they reach."""
-KINDS = {"edge": (1.1, 1.5, 0.1), "near": (1.4, 2.4, 0.25), "far": (2.4, 5.5, 0.0), "beside": (1.4, 2.4, 0.0)}
-"""Crops: half their side, from and to, and the spread of their centre, in brain radii. In those that are ``far`` the brain lies anywhere,
-in those ``beside`` it may be out of sight."""
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of crop, a ``share`` of all: half its side from ``low`` to ``high``, and the ``spread`` of its centre about the brain's, all
+    in brain radii; with a ``spread`` below 0 the brain lies anywhere in it, ``beside`` it may be out of sight. It is cut from heads that
+    ``reach`` so far either way."""
+
+    share: float
+    low: float
+    high: float
+    spread: float
+    reach: float
+    beside: bool = False
+
+
+LOCATING = (Kind(0.5, 1.4, 2.4, 0.3, 3.0), Kind(0.2, 2.4, 5.5, -1.0, 7.0), Kind(0.3, 1.4, 2.4, 0.0, 3.0, beside=True))
+POSING = (Kind(0.8, 1.4, 1.85, 0.1, 3.0), Kind(0.2, 1.05, 1.4, 0.06, 2.2))
+"""Crops of the width that the networks of masked brains know, and narrower ones for the outline."""
 
 
 @dataclass(frozen=True)
 class ScanRecipe(Recipe):
-    """How crops of ``size`` voxels a side are made. ``shares``: of each of :data:`KINDS`; ``scenes``: of crops from real scans; ``pool``:
-    how many made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones."""
+    """How crops of ``size`` voxels a side are made, of which ``kinds``; ``scenes``: share of crops from real scans; ``pool``: how many
+    made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones. ``guess``: how what is thought to
+    be brain before differs from the brain, None where nothing is."""
 
     head: int = 72
     pool: int = 300
@@ -47,14 +62,19 @@ class ScanRecipe(Recipe):
     deform: float = 0.06
     log_scale: float = 0.05
     scenes: float = 0.5
-    shares: tuple[float, float, float, float] = (0.1, 0.55, 0.15, 0.2)
-    surroundings: Surroundings = field(default_factory=lambda: Surroundings(stripped=0.2, air=0.2, alike=0.3))
+    kinds: tuple[Kind, ...] = POSING
+    guess: Damage | None = field(default_factory=lambda: Damage(cut=0.3, leak=0.35, rim=0.9, rim_radii=0.18))
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings(stripped=0.2, air=0.2, alone=0.0, alike=0.3))
     damage: ScanDamage = field(default_factory=ScanDamage)  # type: ignore[assignment]
+
+
+LOCATOR = ScanRecipe(kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3))
 
 
 @dataclass(frozen=True, eq=False)
 class ScanBatch:
-    """``image`` (B, 1, S, S, S) as the network wants it; ``brain`` (alike): the share of each voxel that is brain.
+    """``image`` (B, 1, S, S, S) as the network wants it; ``brain`` (alike): the share of each voxel that is brain; ``guess`` (alike): what
+    is thought to be brain before.
 
     Of those that are ``posed`` (B,), the map from canonical points x to cube points is ``u = s R x + t``: ``rotation`` (B, 3, 3),
     ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count.
@@ -62,6 +82,7 @@ class ScanBatch:
 
     image: Tensor
     brain: Tensor
+    guess: Tensor
     rotation: Tensor
     translation: Tensor
     scale: Tensor
@@ -84,23 +105,18 @@ class ScanSynthesis:
         self._rng = np.random.default_rng(seed + 1000)
         self._generator = torch.Generator().manual_seed(seed + 1000)
         self._real = scenes.placed() if scenes is not None and len(scenes) else {}
-        self._pools: dict[str, list[PlacedHead]] = {kind: [] for kind in REACHES}
+        self._pools: dict[float, list[PlacedHead]] = {kind.reach: [] for kind in recipe.kinds}
 
     def batch(self, n: int) -> ScanBatch:
         """``n`` new crops."""
         self._refresh()
         r = self.recipe
-        kinds = self._rng.choice(list(KINDS), n, p=r.shares)
+        kinds = [r.kinds[k] for k in self._rng.choice(len(r.kinds), n, p=[kind.share for kind in r.kinds])]
         real = (self._rng.random(n) < r.scenes) if self._real else np.zeros(n, dtype=bool)
-        heads = [self._real_head() if real[i] else self._made_head(kinds[i]) for i in range(n)]
+        heads = [self._real_head() if real[i] else self._made_head(kinds[i].reach) for i in range(n)]
         rotation = random_rotations(n, self._rng)
-        low, high, spread = (np.array([KINDS[k][j] for k in kinds]) for j in range(3))
-        half = np.exp(self._rng.uniform(np.log(low), np.log(high)))
-        shift = np.clip(self._rng.normal(0, 1, (n, 3)), -3, 3) * spread[:, None]
-        way = self._rng.normal(size=(n, 3))
-        way /= np.linalg.norm(way, axis=1, keepdims=True)
-        shift[kinds == "far"] = (self._rng.uniform(-0.9, 0.9, (n, 3)) * half[:, None])[kinds == "far"]
-        shift[kinds == "beside"] = (way * self._rng.uniform(0.8, 3.2, (n, 1)))[kinds == "beside"]
+        half = np.exp(self._rng.uniform(*(np.log([getattr(kind, end) for kind in kinds]) for end in ("low", "high"))))
+        shift = np.stack([self._shift(kind, h) for kind, h in zip(kinds, half, strict=True)])
         scale = HALF_SIDE / half
         translation = shift * scale[:, None]
         points = self._bent(cube_points(r.size).expand(n, -1, -1))
@@ -112,9 +128,11 @@ class ScanSynthesis:
         image = epi_like(image**curve, brain, r.damage, self._generator)
         image, brain = scanned(image, brain, r.surroundings, self._generator)
         posed = torch.tensor([h.posed for h in heads])
-        whole = posed & torch.as_tensor(np.isin(kinds, ["edge", "near"])) & (brain.flatten(1).mean(1) > 0.03)
+        near = torch.tensor([kind.spread > 0 for kind in kinds])
+        whole = posed & near & (brain.flatten(1).mean(1) > 0.03)
+        guess = torch.zeros_like(brain) if r.guess is None else guessed(brain, r.guess, self._generator)
         turn, move, size = (torch.as_tensor(x, dtype=torch.float32) for x in (rotation, translation, scale))
-        return ScanBatch(scaled(image), brain, turn, move, size, posed, whole)
+        return ScanBatch(scaled(image), brain, guess, turn, move, size, posed, whole)
 
     def timed(self, n: int) -> tuple[ScanBatch, float]:
         """``n`` new crops, and the seconds it took to make them."""
@@ -132,26 +150,33 @@ class ScanSynthesis:
         self._generator.set_state(state["torch"])
         self._heads.restore(state["heads"])
 
+    def _shift(self, kind: Kind, half: float) -> Array:
+        """Where the brain lies in a crop (3,), brain radii from its centre."""
+        if kind.beside:
+            way = self._rng.normal(size=3)
+            return np.asarray(way / np.linalg.norm(way) * self._rng.uniform(0.8, 3.2))
+        if kind.spread < 0:
+            return np.asarray(self._rng.uniform(-0.9, 0.9, 3) * half)
+        return np.asarray(np.clip(self._rng.normal(0, 1, 3), -3, 3) * kind.spread)
+
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
-        edge, near, far, beside = self.recipe.shares
-        for _ in range(self.recipe.fresh):
-            kind = str(self._rng.choice(list(REACHES), p=np.array([edge, near + beside, far]) / sum(self.recipe.shares)))
-            self._add(kind, 1)
+        kinds = self.recipe.kinds
+        for k in self._rng.choice(len(kinds), self.recipe.fresh, p=[kind.share for kind in kinds]):
+            self._add(kinds[k].reach, 1)
 
-    def _add(self, kind: str, n: int) -> None:
-        pool = self._pools[kind]
-        for head in self._heads.heads(n, REACHES[kind]):
+    def _add(self, reach: float, n: int) -> None:
+        pool = self._pools[reach]
+        for head in self._heads.heads(n, reach):
             if len(pool) < self.recipe.pool:
                 pool.append(head)
             else:
                 pool[int(self._rng.integers(len(pool)))] = head
 
-    def _made_head(self, kind: str) -> PlacedHead:
-        kind = "near" if kind == "beside" else kind
-        while len(self._pools[kind]) < min(LEAST, self.recipe.pool):
-            self._add(kind, 4)
-        return self._pools[kind][int(self._rng.integers(len(self._pools[kind])))]
+    def _made_head(self, reach: float) -> PlacedHead:
+        while len(self._pools[reach]) < min(LEAST, self.recipe.pool):
+            self._add(reach, 4)
+        return self._pools[reach][int(self._rng.integers(len(self._pools[reach])))]
 
     def _real_head(self) -> PlacedHead:
         """Data sets have equal chances by the square root of how many scans each has."""
@@ -199,10 +224,12 @@ LEAST = 24
 
 
 class ScanTask:
-    """A :class:`~posepipe.models.scans.ScanNet` on crops from ``training``; ``validation`` is a fixed list of batches.
+    """A :class:`~posepipe.models.scans.ScanNet`, or a :class:`~posepipe.models.scans.LocatorNet`, on crops from ``training``;
+    ``validation`` is a fixed list of batches.
 
-    Loss: where each voxel of a brain with a known pose lies, with its expected error (Laplace likelihood); cross-entropy of each voxel
-    and one minus the soft Dice overlap; in the second stage also the geodesic distance of the pose (the paper's eq. 9).
+    Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; but for the locator also where each voxel of a brain
+    with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic distance of the pose (the
+    paper's eq. 9).
     """
 
     def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
@@ -213,16 +240,19 @@ class ScanTask:
         """See :class:`~posepipe.training.engine.Task`."""
         batch, seconds = self._training.timed(n)
         found = self._forward(self.network, batch)
-        where = coordinate_surprise(found, batch)
         entropy = F.binary_cross_entropy_with_logits(found.foreground, batch.brain)
         some = batch.brain.flatten(1).sum(1) > 20
         overlap = dice(torch.sigmoid(found.foreground), batch.brain)[some]
-        total = where / 3 + entropy + 0.5 * (1 - overlap).mean()
-        figures = {"where": float(where.detach()), "entropy": float(entropy.detach()), "dice": float(overlap.detach().mean())}
-        angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
-        if stage == "geodesic":
-            total = total + angle.clamp_max(1.0).mean() + 0.2 * angle.mean()
-        return total, {**figures, "median": float(torch.rad2deg(angle.detach()).median()), "seconds": seconds}
+        total = entropy + 0.5 * (1 - overlap).mean()
+        figures = {"entropy": float(entropy.detach()), "dice": float(overlap.detach().mean()), "seconds": seconds}
+        if not isinstance(self.network, LocatorNet):
+            where = coordinate_surprise(found, batch)
+            angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
+            total = total + where / 3
+            if stage == "geodesic":
+                total = total + angle.clamp_max(1.0).mean() + 0.2 * angle.mean()
+            figures |= {"where": float(where.detach()), "median": float(torch.rad2deg(angle.detach()).median())}
+        return total, figures
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -231,12 +261,14 @@ class ScanTask:
         angles, overlaps, alarms = [], [], []
         for batch in self._validation:
             found = self._forward(network, batch)
-            angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
+            if not isinstance(network, LocatorNet):
+                angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
             seen, some = (found.foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
             overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
             alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
         overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
-        figures = in_degrees(torch.cat(angles)) | {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
+        figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
+        figures |= in_degrees(torch.cat(angles)) if angles else {}
         return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
 
     def state(self) -> dict[str, Any]:
@@ -248,10 +280,11 @@ class ScanTask:
         self._training.restore(state)
 
     def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField:
-        x = batch.image.contiguous(memory_format=torch.channels_last_3d)
+        locates = isinstance(network, LocatorNet)
+        x = (batch.image if locates else torch.cat([batch.image, batch.guess], 1)).contiguous(memory_format=torch.channels_last_3d)
         with autocast(x.device, wanted=self._bf16):
-            found: ScanField = network(x)
-        return found
+            found = network(x)
+        return ScanField(found, found, found) if locates else found
 
 
 def coordinate_surprise(found: ScanField, batch: ScanBatch) -> Tensor:

@@ -16,7 +16,7 @@ from posepipe.bench.scans import brainless
 from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
-from posepipe.models.weights import SCAN_NETWORK, hashes
+from posepipe.models.weights import SCAN_NETWORKS, hashes
 from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")
@@ -38,7 +38,7 @@ def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> Non
     weights = scan_weights(0.1)  # head and brain alike are bright enough
     code, told = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
     assert code == 0, told
-    used, stem = hashes((SCAN_NETWORK,), weights), study.out / "sub-04/anat/sub-04_rec-svr"
+    used, stem = hashes(SCAN_NETWORKS, weights), study.out / "sub-04/anat/sub-04_rec-svr"
     sidecar = read_json(Path(f"{stem}_desc-brain_mask.json"))
     assert (sidecar["Type"], sidecar["Mask"], sidecar["Weights"]) == ("Brain", "network", used)
     mask = load_volume(Path(f"{stem}_desc-brain_mask.nii.gz"))

@@ -28,7 +28,7 @@ from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
-from posepipe.models.weights import SCAN_NETWORK, hashes
+from posepipe.models.weights import SCAN_NETWORKS, hashes
 from posepipe.reports.views import read_views
 
 MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
@@ -82,7 +82,7 @@ def test_mask_by_networks_tells_which(case: dict[str, Any], results: dict[str, A
     found = BrainMask(mode="network", weights=str(weights / LISTING), in_mask=given, **files).run(cwd=str(tmp_path)).outputs
     record = read_json(found.out_record)
     assert found.source == record["source"] == "network"
-    assert record["weights"] == hashes((SCAN_NETWORK,), weights) == mask_of(found.out_mask, found.out_record).weights
+    assert record["weights"] == hashes(SCAN_NETWORKS, weights) == mask_of(found.out_mask, found.out_record).weights
     pose = mask_of(found.out_mask, found.out_record).found
     assert pose is not None and pose.rotation.tolist() == record["found"]["rotation"] and pose.features == record["found"]["features"]
     assert record["voxels"] * SPACING**3 / 1000 == pytest.approx(record["millilitres"]) and record["seconds"] > 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from posepipe.models.coordinates import HALF_SIDE, CoordinateNet, cube_points
-from posepipe.models.scans import ScanNet, scaled
+from posepipe.models.inputs import standardised
+from posepipe.models.scans import LocatorNet, ScanNet, scaled
 
 
 def test_a_fresh_network_says_that_every_voxel_is_where_it_is_in_the_crop():
@@ -13,7 +14,7 @@ def test_a_fresh_network_says_that_every_voxel_is_where_it_is_in_the_crop():
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.zero_()
-        found = network(torch.rand(2, 1, 32, 32, 32))
+        found = network(torch.rand(2, 2, 32, 32, 32))
     assert found.foreground.shape == (2, 1, 32, 32, 32) and found.position.shape == (2, 3, 16, 16, 16)
     assert torch.allclose(found.position[1].flatten(1).T, cube_points(16), atol=1e-5)
     pose = found.coordinates.solve()
@@ -21,24 +22,26 @@ def test_a_fresh_network_says_that_every_voxel_is_where_it_is_in_the_crop():
 
 
 def test_any_grid_of_whole_cells_is_taken():
-    found = ScanNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 1, 48, 32, 16))
+    found = ScanNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 2, 48, 32, 16))
     assert found.foreground.shape[2:] == (48, 32, 16) and found.position.shape[2:] == (24, 16, 8)
     assert abs(float(found.position[0, 0].detach().max())) < 2 * HALF_SIDE
 
 
-def test_what_a_network_of_masked_brains_has_learnt_is_taken_over():
+def test_at_first_it_is_the_network_of_masked_brains_that_it_began_from():
     torch.manual_seed(0)
     masked, network = CoordinateNet(32, (2, 3, 4, 5), residual=True).eval(), ScanNet(32, (2, 3, 4, 5)).eval()
-    with torch.no_grad():
-        masked.fine[0][0].weight[:, 1] = 0  # what it makes of the mask is lost
     network.begin_from(masked)
-    image = torch.rand(1, 1, 32, 32, 32)
+    image, before = torch.rand(1, 1, 32, 32, 32), (torch.rand(1, 1, 32, 32, 32) > 0.5).float()
     with torch.no_grad():
-        theirs, own = masked(torch.cat([image, torch.ones_like(image)], 1)), network(image)
+        theirs, own = masked(standardised(image, before)), network(torch.cat([image, before], 1))
     assert torch.allclose(theirs.position, own.position, atol=1e-5)
     assert torch.allclose(theirs.log_error, own.log_error, atol=1e-5)
     cells = own.foreground.reshape(1, 16, 2, 16, 2, 16, 2)
     assert torch.allclose(cells[:, :, 1, :, 0, :, 1], theirs.foreground[:, 0], atol=1e-5)
+
+
+def test_the_locator_answers_on_the_grid_that_it_is_shown():
+    assert LocatorNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 1, 48, 32, 16)).shape == (1, 1, 48, 32, 16)
 
 
 def test_scaling_knows_no_unit():

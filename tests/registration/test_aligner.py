@@ -17,7 +17,7 @@ from posepipe.errors import AgeError, AtlasError, ImageError, MaskError, UsageEr
 from posepipe.geometry import read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
-from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORK, hashes
+from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
 from posepipe.registration import aligner as making
 from posepipe.registration.aligner import Aligner, _timed, align, pick_device
 from posepipe.registration.alignment import Alignment
@@ -131,7 +131,7 @@ def test_networks_find_the_brain_once_they_are_needed(files, warm, head, scan_we
     out = aligner.align(files.image, 29.2, mask=files.mask)
     finder = aligner.finder
     assert out.mask.source == out.sidecar()["Mask"] == "network"
-    assert out.sidecar()["Weights"] == {**hashes((SCAN_NETWORK,), weights), **hashes(POSE_NETWORKS)}
+    assert out.sidecar()["Weights"] == {**hashes(SCAN_NETWORKS, weights), **hashes(POSE_NETWORKS)}
     assert out.pose.is_close(head.pose, degrees=10, mm=5)
     aligner.align(files.image, 29.2)
     assert aligner.finder is finder and "finder" not in vars(warm)

@@ -11,7 +11,7 @@ from posepipe.bench.brains import SIGNS
 from posepipe.bench.moving_stacks import FEATURES
 from posepipe.errors import WeightsError
 from posepipe.models.slices import SliceCoordinateNet
-from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORK, SLICE_NETWORK, hashes, load_network, save_network
+from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK, hashes, load_network, save_network
 from posepipe.registration.calibration import (
     PACKAGED,
     Sureness,
@@ -41,7 +41,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
 
 def test_the_package_is_calibrated_with_its_own_weights():
     calibration = load_calibration()
-    assert calibration.weights == hashes((SCAN_NETWORK, *POSE_NETWORKS, SLICE_NETWORK))
+    assert calibration.weights == hashes((*SCAN_NETWORKS, *POSE_NETWORKS, SLICE_NETWORK))
     assert calibration.slices is not None and set(calibration.slices.terms) == set(FEATURES)
     assert set(calibration.brain.terms) == set(SIGNS) and 0 < calibration.brain.fail < calibration.brain.review
     assert all("by hand" not in made for made in calibration.made.values())

@@ -16,10 +16,21 @@ from posepipe.geometry import random_rotations, so3
 from posepipe.geometry.so3_torch import geodesic_distance
 from posepipe.imaging.volume import Volume
 from posepipe.models.coordinates import cube_points
-from posepipe.models.scans import ScanField, ScanNet
+from posepipe.models.scans import LocatorNet, ScanField, ScanNet
 from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
 from posepipe.training.scan_damage import ScanDamage, epi_like
-from posepipe.training.scans import KINDS, ScanBatch, ScanRecipe, ScanSynthesis, ScanTask, coordinate_surprise, dice
+from posepipe.training.scans import (
+    LOCATING,
+    LOCATOR,
+    POSING,
+    Kind,
+    ScanBatch,
+    ScanRecipe,
+    ScanSynthesis,
+    ScanTask,
+    coordinate_surprise,
+    dice,
+)
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
 from posepipe.training.sources import LEFT, SIDE, Sources
@@ -34,8 +45,11 @@ def supply(sources: Sources, real: Scenes | None = None, **options: object) -> S
     return ScanSynthesis(sources, replace(PLAIN, **options), seed=4, scenes=real)  # type: ignore[arg-type]
 
 
-def only(kind: str) -> tuple[float, ...]:
-    return tuple(float(k == kind) for k in KINDS)
+KINDS = dict(zip(("near", "far", "beside", "wide", "edge"), (*LOCATING, *POSING), strict=True))
+
+
+def only(kind: str) -> tuple[Kind, ...]:
+    return (replace(KINDS[kind], share=1.0),)
 
 
 def scene(turn: np.ndarray | None = None, group: str = "one", flip: bool = False, n: int = 1) -> Scene:
@@ -53,13 +67,13 @@ def scene(turn: np.ndarray | None = None, group: str = "one", flip: bool = False
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crop_shows_as_much_of_the_brain_as_its_kind_says(sources: Sources, kind: str) -> None:
-    batch = supply(sources, shares=only(kind)).batch(24)
+    batch = supply(sources, kinds=only(kind)).batch(24)
     assert batch.image.shape == batch.brain.shape == (24, 1, 32, 32, 32)
     assert bool(batch.image.isfinite().all()) and float(batch.brain.min()) >= 0 and float(batch.brain.max()) <= 1
     share = batch.brain.flatten(1).mean(1)
-    low, high = {"edge": (0.12, 0.6), "near": (0.02, 0.3), "far": (0, 0.05), "beside": (0, 0.25)}[kind]
+    low, high = {"edge": (0.15, 0.6), "wide": (0.08, 0.3), "near": (0.02, 0.3), "far": (0, 0.05), "beside": (0, 0.25)}[kind]
     assert low < float(share.median()) < high
-    assert bool(batch.whole.all()) is (kind in {"edge", "near"}) and (float(share.min()) < 0.01) is (kind in {"far", "beside"})
+    assert bool(batch.whole.any()) is (kind in {"edge", "wide", "near"}) and (float(share.min()) < 0.02) is (kind in {"far", "beside"})
 
 
 @pytest.mark.parametrize("real", [0.0, 1.0])
@@ -67,7 +81,7 @@ def test_the_truth_is_where_each_part_of_the_brain_lies(sources: Sources, real: 
     """The mean of the coordinates of all brain voxels is the brain's middle, their spread is its size, however the crop is turned."""
     turn = random_rotations(1, np.random.default_rng(3))[0]
     scenes = Scenes((scene(turn), scene(turn, flip=True, n=2)))
-    batch = supply(sources, scenes, scenes=real, shares=only("near")).batch(16)
+    batch = supply(sources, scenes, scenes=real, kinds=only("near")).batch(16)
     weight = batch.brain.flatten(2)
     position = batch.position(32).flatten(2)
     middle = (position * weight).sum(2) / weight.sum(2)
@@ -75,9 +89,10 @@ def test_the_truth_is_where_each_part_of_the_brain_lies(sources: Sources, real: 
     spread = ((position - middle[..., None]) ** 2 * weight).sum(2) / weight.sum(2)
     assert torch.allclose((5 / 3 * spread.sum(1)).sqrt(), torch.ones(16), atol=0.25)
     if real:  # which is long ahead, and low
-        assert bool((spread[:, 1] > 1.2 * spread[:, 0]).all()) and bool((spread[:, 0] > 1.2 * spread[:, 2]).all())
+        long_and_low = (spread[:, 1] > 1.3 * spread[:, 0]) & (spread[:, 0] > 1.3 * spread[:, 2])
+        assert int(long_and_low.sum()) >= 15  # one may be cut by its crop
         ahead = batch.image.flatten(2) * weight * position[:, 1:2]
-        assert bool((ahead.sum(2) > 0).all())  # bright ahead of the middle, mirrored or not, on a left-handed grid too
+        assert bool((ahead.sum(2)[long_and_low] > 0).all())  # bright ahead of the middle, mirrored or not, on a left-handed grid too
 
 
 def test_what_lies_beyond_a_made_up_head_is_like_it_and_beyond_a_scan_nothing(sources: Sources) -> None:
@@ -278,7 +293,7 @@ def answer(batch: ScanBatch) -> ScanField:
 
 
 def test_the_truth_solves_to_the_pose_and_only_known_poses_count(sources: Sources) -> None:
-    batch = supply(sources, shares=only("near")).batch(6)
+    batch = supply(sources, kinds=only("near")).batch(6)
     found = answer(batch)
     assert float(geodesic_distance(found.coordinates.solve().rotation, batch.rotation).max()) < 0.02
     best = float(coordinate_surprise(found, batch))
@@ -288,6 +303,23 @@ def test_the_truth_solves_to_the_pose_and_only_known_poses_count(sources: Source
     half = replace(batch, posed=posed)
     mixed = found._replace(position=found.position + torch.where(posed, 0.0, 0.5)[:, None, None, None, None])
     assert float(coordinate_surprise(mixed, half)) == pytest.approx(float(coordinate_surprise(found, half)), abs=1e-5)
+
+
+def test_what_is_thought_to_be_brain_before_is_like_the_brain_and_not_the_brain(sources: Sources) -> None:
+    batch = supply(sources, kinds=only("wide")).batch(24)
+    overlap = dice(batch.guess, batch.brain)
+    assert 0.6 < float(overlap.mean()) < 0.95 and float(overlap.std()) > 0.03 and float(batch.guess.max()) <= 1
+    assert float(supply(sources, guess=None).batch(4).guess.abs().max()) == 0
+
+
+def test_the_locator_learns_and_knows_no_pose(sources: Sources) -> None:
+    recipe = replace(LOCATOR, size=32, head=32, pool=4)
+    made = ScanSynthesis(sources, recipe, seed=4)
+    task = ScanTask(LocatorNet(32, (2, 2, 2, 2)), made, [made.batch(16)], bf16=False)
+    loss, figures = task.loss(8, "mse")
+    loss.backward()
+    assert float(task.network.head.weight.grad.abs().max()) > 0 and "where" not in figures
+    assert set(task.validate(task.network.eval())) <= {"dice", "dice10", "alarms"}
 
 
 @pytest.mark.parametrize("stage", ["mse", "geodesic"])
