@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
+from ..atlas import AtlasLibrary, Choice, Template, VolumeRange, candidates, choose_template, end_templates
 from ..errors import UsageError
 from ..imaging.mask import BrainMask
 from ..imaging.volume import Volume, load_volume
@@ -203,8 +203,9 @@ class Aligner:
         converted = ready.conversion is not None
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(
-            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration
-        )
+            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration,
+            doubt=ready.guess.doubt if ready.guess else None, volumes=self._volumes(ready),
+        )  # fmt: skip
         return Alignment(
             pose=refined.pose,
             template=ready.choice.template,
@@ -223,6 +224,9 @@ class Aligner:
             conversion=ready.conversion,
             slices=stack,
         )
+
+    def _volumes(self, ready: _Ready) -> VolumeRange:
+        return VolumeRange.of((*end_templates(self._library, contrast=ready.contrast, atlas=self.atlas), ready.choice.template))
 
     @cached_property
     def _finder(self) -> BrainFinder:

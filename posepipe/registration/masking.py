@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
-from ..imaging.mask import BrainMask, checked_mask, given_mask, has_empty_background, no_brain, nonzero_mask
+from ..imaging.mask import BrainMask, checked_mask, given_mask, is_extracted, no_brain, nonzero_mask
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
@@ -77,7 +77,7 @@ def brain_mask(
     image: Volume, given: Volume | None = None, mode: str = "auto", finder: Callable[[], BrainFinder] | None = None
 ) -> BrainMask:
     """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the mask given, else the nonzero voxels
-    where the background is exactly empty, else the networks.
+    where the image is brain-extracted, else the networks.
 
     ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
     Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or nothing that may be a brain.
@@ -90,7 +90,7 @@ def brain_mask(
     if mode == "given":
         msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
         raise MaskError(msg)
-    if mode == "nonzero" or (mode == "auto" and has_empty_background(image)):
+    if mode == "nonzero" or (mode == "auto" and is_extracted(image)):
         return nonzero_mask(image)
     return (finder or BrainFinder)().find(image)
 
