@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import PosepipeError
 from .library import Template
+
+logger = logging.getLogger(__name__)
 
 SMALL, LARGE = 0.65, 1.5
 """Volume of a brain mask over the template's, a ratio of millilitres, outside of which it is implausible for the age. Set by judgement.
@@ -34,9 +38,13 @@ def _millilitres(path: Path, is_mask: bool, _changed: int) -> float:
 
 
 def brain_millilitres(template: Template) -> float:
-    """Volume (ml) of a cohort's brain mask, or of what is not 0 in its image where it has none. Read once."""
+    """Volume (ml) of a cohort's brain mask, or of what is not 0 in its image where it has none. Read once.
+
+    Raises :class:`~posepipe.errors.ImageError` or :class:`~posepipe.errors.MaskError` for files that cannot be used.
+    """
     path = template.mask or template.image
-    return _millilitres(path, template.mask is not None, path.stat().st_mtime_ns)
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _millilitres(path, template.mask is not None, changed)
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,18 @@ class VolumeRange:
     oldest: str
 
     @classmethod
-    def of(cls, templates: Iterable[Template]) -> VolumeRange:
-        """Of cohorts, at least one: those at the ends of each series will do, since brains grow."""
-        sizes = {t.space: brain_millilitres(t) for t in templates}
+    def of(cls, template: Template, ends: Iterable[Template] = ()) -> VolumeRange:
+        """Of the ``template`` that is used and the cohorts at the ends of the series at hand, since brains grow
+        (:func:`~posepipe.atlas.candidates.end_templates`); those that cannot be read are left out, which is logged.
+
+        Raises a :class:`~posepipe.errors.PosepipeError` where the template itself cannot be read.
+        """
+        sizes = {template.space: brain_millilitres(template)}
+        for end in ends:
+            try:
+                sizes.setdefault(end.space, brain_millilitres(end))
+            except PosepipeError as error:
+                logger.warning("%s does not count among the sizes of brains: %s", end.space, error)
         small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
         return cls(sizes[small], small, sizes[large], large)
 
@@ -60,13 +77,13 @@ class VolumeRange:
 
         >>> VolumeRange(90, "CRL+21", 518, "Serag+44").outside(631)
         ''
-        >>> VolumeRange(90, "CRL+21", 518, "Serag+44").outside(1516)
-        'the brain mask holds 1516 ml, 2.9 times as much as the largest of the atlas (Serag+44, 518 ml): the brain is older, or it is not all brain'
+        >>> VolumeRange(90, "CRL+21", 518, "Serag+44").outside(1516).split(": ")[1]
+        'the brain is older, or not all is brain'
         """
         if millilitres > TOO_LARGE * self.largest:
             return (
                 f"the brain mask holds {millilitres:.0f} ml, {millilitres / self.largest:.1f} times as much as the largest of the atlas "
-                f"({self.oldest}, {self.largest:.0f} ml): the brain is older, or it is not all brain"
+                f"({self.oldest}, {self.largest:.0f} ml): the brain is older, or not all is brain"
             )
         if millilitres < TOO_SMALL * self.smallest:
             return (
@@ -95,9 +112,8 @@ class GrowthCurve:
     def weeks_of(self, millilitres: float) -> float:
         """Age at which a brain has this volume, within those of the cohorts."""
         k = bisect_left(self._templates, millilitres, key=self._read)
-        near = self._templates[max(k - 1, 0) : k + 1]
-        sizes = [np.log(self._read(t)) for t in near]
-        return float(np.interp(np.log(millilitres), sizes, [t.age for t in near]))
+        near = sorted(self._templates[max(k - 1, 0) : k + 1], key=self._read)  # cohorts of real atlases do not always grow
+        return float(np.interp(np.log(millilitres), [np.log(self._read(t)) for t in near], [t.age for t in near]))
 
     def doubt(self, millilitres: float, weeks: float) -> str:
         """Why a brain of so many ml is not of this age; empty where it may be (:data:`SMALL`, :data:`LARGE`)."""
@@ -112,6 +128,6 @@ class GrowthCurve:
         elif millilitres < SMALL * self._read(first):
             usual = f"so little is not usual even at {first.age:g} weeks, where {first.atlas} begins"
         return (
-            f"the age cannot be told: the image looks like {weeks:g} weeks, but its brain mask holds {millilitres:.0f} ml, {ratio:.2f} times "
-            f"the atlas's at that age; {usual}: check the mask, or give the age"
+            f"the age cannot be told: the image looks like {weeks:g} weeks, but its brain mask holds {millilitres:.0f} ml, {ratio:.2f} "
+            f"times the atlas's at that age; {usual}: check the mask, or give the age"
         )

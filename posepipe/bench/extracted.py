@@ -143,7 +143,8 @@ def zeroed(image: Volume, center: Array, radius: float) -> Iterator[tuple[str, V
         whole = image.with_data(np.where(image.data > floor * top, image.data, 0))
         yield f"scan, zero below {floor:g}", whole
         for wide in CROPS:
-            cut = tuple(slice(max(int(c - wide * radius / s), 0), int(c + wide * radius / s) + 1) for c, s in zip(at, image.spacing, strict=True))
+            half = wide * radius / image.spacing
+            cut = tuple(slice(max(int(c - h), 0), int(c + h) + 1) for c, h in zip(at, half, strict=True))
             yield f"scan cropped to {wide:g} radii, zero below {floor:g}", whole.with_data(whole.data[cut])
 
 
@@ -192,7 +193,8 @@ def report(rows: list[dict[str, str]]) -> str:
         found = [Signs(*(float(r[name]) for name in names)) for r in mine]
         empty = [r["empty"] == "True" for r in mine]
         taken = sum(e and not not_a_brain(f) for e, f in zip(empty, found, strict=True))
-        ranges = [f"{min(v):.{d}f}–{max(v):.{d}f}" for name, d in zip(names, (0, 2, 2, 2), strict=True) if (v := [getattr(f, name) for f in found])]
+        values = [[getattr(f, name) for f in found] for name in names]
+        ranges = [f"{min(v):.{d}f}–{max(v):.{d}f}" for v, d in zip(values, (0, 2, 2, 2), strict=True)]
         lines.append(f"| {part}: {kind} | {len(mine)} | {' | '.join(ranges)} | {sum(empty)} | {taken} |")
     return "\n".join(lines)
 

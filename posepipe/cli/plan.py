@@ -93,6 +93,7 @@ class _Planner:
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
         self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
+        self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
@@ -147,7 +148,9 @@ class _Planner:
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
         template_digest, template_files = self._digest(template)
-        volumes = VolumeRange.of((*end_templates(self._library, contrast=contrast, atlas=s.atlas), template))
+        if contrast not in self._ends:
+            self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
+        volumes = VolumeRange.of(template, self._ends[contrast])
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         networks = (
             *POSE_NETWORKS,

@@ -56,12 +56,17 @@ def _is_labels(data: npt.NDArray, top: float) -> bool:
     return count <= MANY_GRADES or count < DENSE_GRADES * top
 
 
-def as_inside(mask: Volume) -> Volume:
-    """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`; what is to be said is logged."""
+def told_inside(mask: Volume) -> tuple[Volume, str]:
+    """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`, and what is to be said, which is logged."""
     inside, note = inside_of(mask.data)
     if note:
         logger.warning("%s: %s", mask.source, note)
-    return mask.with_data(inside)
+    return mask.with_data(inside), note
+
+
+def as_inside(mask: Volume) -> Volume:
+    """The same without what is to be said."""
+    return told_inside(mask)[0]
 
 
 def load_mask(path: str | Path) -> Volume:

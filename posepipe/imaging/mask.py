@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..errors import MaskError
-from .extracted import not_a_brain, signs
-from .inside import inside_of
+from .extracted import may_be_older, not_a_brain, signs
+from .inside import told_inside
 from .volume import Volume
 
 MIN_MILLILITRES = 5.0
@@ -57,6 +57,10 @@ class BrainMask:
         """Volume inside the mask, ml."""
         return self.voxels * self.volume.voxel_volume / 1000
 
+    def warned(self, text: str) -> BrainMask:
+        """The same with one more warning, what else may be the brain too."""
+        return replace(self, warnings=(text, *self.warnings), others=tuple(one.warned(text) for one in self.others))
+
 
 def no_brain(source: str, why: str = "") -> MaskError:
     """The error for an image ``source`` in which no brain was found, and ``why`` if that is not plain."""
@@ -78,9 +82,9 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
             "or other affines); resample it to the image with nearest neighbours"
         )
         raise MaskError(msg)
-    data, note = inside_of(mask.data)
-    found = checked_mask(data, image, "given", mask.source)
-    return replace(found, warnings=(note, *found.warnings)) if note else found
+    inside, note = told_inside(mask)
+    found = checked_mask(inside.data, image, "given", mask.source)
+    return found.warned(note) if note else found
 
 
 def has_empty_background(image: Volume) -> bool:
@@ -95,6 +99,19 @@ def is_extracted(image: Volume) -> bool:
     """Whether nothing but a brain of a fetus or newborn is left in an image: its background is exactly empty, and what is not 0 can be a
     brain by its size, shape and rim (:mod:`~posepipe.imaging.extracted`)."""
     return has_empty_background(image) and not not_a_brain(signs(image))
+
+
+def maybe_older(image: Volume) -> str:
+    """A warning for an image from which all but the brain of an older child may have been cut away, in which networks will still find a
+    brain; empty for others."""
+    found = signs(image) if has_empty_background(image) else None
+    if not may_be_older(found):
+        return ""
+    assert found is not None
+    return (
+        f"the background is exactly 0 and what is left is like a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: if it "
+        "is the brain of an older child, no atlas here is for it; if it is a whole head, look at the mask"
+    )
 
 
 def nonzero_mask(image: Volume) -> BrainMask:
@@ -115,13 +132,14 @@ def nonzero_mask(image: Volume) -> BrainMask:
     mask = checked_mask(data, image, "nonzero", image.source)
     if mask.millilitres > IMPOSSIBLE_ML:
         msg = (
-            f"{image.source}: what is not 0 holds {mask.millilitres:.0f} ml, which no brain does: the image is not brain-extracted; let the "
-            "network find the brain (--mask network), or give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: --mask-file)"
+            f"{image.source}: what is not 0 holds {mask.millilitres:.0f} ml, which no brain does: the image is not brain-extracted; let "
+            "the network find the brain (--mask network), or give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: "
+            "--mask-file)"
         )
         raise MaskError(msg)
     why = not_a_brain(signs(image))
     warning = f"the image does not look brain-extracted: {why}; if it is not, have the networks find the brain (--mask network)"
-    return replace(mask, warnings=(warning, *mask.warnings)) if why else mask
+    return mask.warned(warning) if why else mask
 
 
 def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:

@@ -92,6 +92,7 @@ class Aligner:
     _calibration: Calibration = field(init=False, repr=False)
     _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
+    _ends: dict[str, tuple[Template, ...]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         options = (
@@ -226,7 +227,9 @@ class Aligner:
         )
 
     def _volumes(self, ready: _Ready) -> VolumeRange:
-        return VolumeRange.of((*end_templates(self._library, contrast=ready.contrast, atlas=self.atlas), ready.choice.template))
+        if ready.contrast not in self._ends:
+            self._ends[ready.contrast] = end_templates(self._library, contrast=ready.contrast, atlas=self.atlas)
+        return VolumeRange.of(ready.choice.template, self._ends[ready.contrast])
 
     @cached_property
     def _finder(self) -> BrainFinder:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
-from ..imaging.mask import BrainMask, checked_mask, given_mask, is_extracted, no_brain, nonzero_mask
+from ..imaging.mask import BrainMask, checked_mask, given_mask, is_extracted, maybe_older, no_brain, nonzero_mask
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
@@ -92,7 +92,9 @@ def brain_mask(
         raise MaskError(msg)
     if mode == "nonzero" or (mode == "auto" and is_extracted(image)):
         return nonzero_mask(image)
-    return (finder or BrainFinder)().find(image)
+    found = (finder or BrainFinder)().find(image)
+    older = maybe_older(image) if mode == "auto" else ""
+    return found.warned(older) if older else found
 
 
 class _Network:

@@ -64,12 +64,14 @@ def test_volumes_are_read_from_masks_and_from_images_without_one(tmp_path):
     ball = np.linalg.norm(np.moveaxis(np.indices((40, 40, 40)), 0, -1) - 20, axis=-1) < 15
     grid = Volume(ball.astype(np.float32), np.diag([2.0, 2, 2, 1]))
     image = save_volume(grid.with_data(grid.data * 77), tmp_path / "image.nii.gz")
-    percent = save_volume(grid.with_data((ball * 60 + (np.indices(ball.shape).sum(0) % 41) * ball).astype(np.uint8)), tmp_path / "mask.nii.gz")
+    percent = save_volume(grid.with_data(np.uint8(100) * ball), tmp_path / "mask.nii.gz")
     held = ball.sum() * 8 / 1000
     small = Template("Made", "30", 30.0, "T2w", image)
     large = Template("Made", "31", 31.0, "T2w", image, percent)
     assert brain_millilitres(small) == pytest.approx(held) and brain_millilitres(large) == pytest.approx(held)
-    assert VolumeRange.of([small, large]).largest == pytest.approx(held)
+    assert VolumeRange.of(small, [large]).largest == pytest.approx(held)
+    gone = Template("Made", "40", 40.0, "T2w", tmp_path / "gone.nii.gz")
+    assert VolumeRange.of(small, [gone]) == VolumeRange.of(small)
 
 
 def test_of_the_real_atlases(data_dir):
@@ -77,7 +79,7 @@ def test_of_the_real_atlases(data_dir):
     library = AtlasLibrary([data_dir / "atlases"])
     ends = end_templates(library, contrast="T2w")
     assert {t.space for t in ends} == {"CRL+21", "CRL+38", "Serag+28", "Serag+44"}
-    known = VolumeRange.of(ends)
+    known = VolumeRange.of(ends[0], ends)
     assert (known.youngest, known.oldest) == ("CRL+21", "Serag+44")
     inside = [t for name in ("CRL", "CHN", "FidonSBA", "Serag") for t in library.templates(name, "T2w")]
     assert all(known.outside(brain_millilitres(t)) == "" for t in inside)

@@ -20,7 +20,7 @@ def ball(radius: float = 14) -> np.ndarray:
 
 
 SOFT = ndimage.gaussian_filter(ball().astype(float), 1.5)
-HALF = SOFT >= SOFT.max() / 2
+HALF = SOFT.max() / 2 <= SOFT
 NOT_BINARY = {
     "probability": SOFT,
     "spline": np.where(SOFT > 1e-3, SOFT * 1.02, 0),
