@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from ..geometry.so3 import Array
@@ -96,7 +97,7 @@ def coarser(image: Volume, mask: Volume) -> tuple[Volume, Volume]:
     return Volume(data, affine, image.source), Volume(inside, affine, image.source)
 
 
-def damaged(image: Volume, mask: Volume, unwanted: Array | None) -> Iterator[tuple[str, Volume]]:
+def damaged(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, Volume]]:
     """What is left of an extracted brain, or added to it; ``unwanted`` (bool) is its cerebellum."""
     small, inside = coarser(image, mask)
     if unwanted is not None:

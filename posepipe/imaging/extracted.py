@@ -67,7 +67,8 @@ def filled(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         return np.zeros(inside.shape, dtype=bool)
     largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
     outside, _ = ndimage.label(np.pad(pieces != largest, 1, constant_values=True))
-    return (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    whole: npt.NDArray[np.bool_] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return whole
 
 
 def _levels(data: npt.NDArray, inside: npt.NDArray[np.bool_], spacing: list[float]) -> list[float]:
