@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
 
 from nipype.interfaces.utility import IdentityInterface
@@ -76,7 +77,11 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
-    quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **networks, **template), name="quality", mem_gb=0.5)
+    sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
+    if plan.age.error is not None:
+        sizes["age_doubt"] = plan.age.doubt
+    judging = PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **sizes, **networks, **template)
+    quality = pe.Node(judging, name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)

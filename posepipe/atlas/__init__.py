@@ -6,11 +6,12 @@ Nothing here downloads except :func:`fetch`, and nothing happens at import.
 from __future__ import annotations
 
 from .add import add, add_folder
-from .candidates import CohortSeries, candidates
+from .candidates import CohortSeries, candidates, end_templates
 from .choose import Choice, choose_template
 from .fetch import fetch
 from .library import AtlasLibrary, AtlasStatus, Template
 from .manifest import Cohort, Manifest, SourceFile, load_canonical, load_manifests
+from .volumes import GrowthCurve, VolumeRange
 
 __all__ = [
     "AtlasLibrary",
@@ -18,13 +19,16 @@ __all__ = [
     "Choice",
     "Cohort",
     "CohortSeries",
+    "GrowthCurve",
     "Manifest",
     "SourceFile",
     "Template",
+    "VolumeRange",
     "add",
     "add_folder",
     "candidates",
     "choose_template",
+    "end_templates",
     "fetch",
     "load_canonical",
     "load_manifests",

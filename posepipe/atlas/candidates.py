@@ -56,6 +56,11 @@ def candidates(library: AtlasLibrary, *, contrast: str, atlas: str = "auto") -> 
     return some
 
 
+def end_templates(library: AtlasLibrary, *, contrast: str, atlas: str = "auto") -> tuple[Template, ...]:
+    """The youngest and the oldest cohort of each of the :func:`candidates`."""
+    return tuple(t for series in candidates(library, contrast=contrast, atlas=atlas) for t in (series.templates[0], series.templates[-1]))
+
+
 def _joined(library: AtlasLibrary, names: tuple[str, ...], contrast: str) -> tuple[Template, ...]:
     joined: list[Template] = []
     for name in names:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AtlasError, UsageError
+from ..imaging.inside import as_inside
 from ..imaging.volume import Volume, load_volume, save_volume
 from .download import download
 from .files import file_name
@@ -130,10 +131,10 @@ def _convert(manifest: Manifest, originals: dict[str, Path], targets: dict[str, 
         from scipy import ndimage
 
         labels["desc-brain_mask"] = grid.with_data(ndimage.binary_fill_holes(labels["desc-tissues_dseg"].data > 0))
-    brain = labels["desc-brain_mask"].data > 0 if "desc-brain_mask" in labels else None
+    labels |= {file: as_inside(volume) for file, volume in labels.items() if file.endswith("mask")}
+    brain = labels["desc-brain_mask"].data if "desc-brain_mask" in labels else None
     for file, volume in labels.items():
-        data = volume.data > 0 if file.endswith("mask") else volume.data
-        save_volume(volume.with_data(data), targets[file], _label_type(file))
+        save_volume(volume, targets[file], _label_type(file))
     for file in ("T1w", "T2w"):
         if file in volumes:
             data = volumes[file].data if brain is None else np.where(brain, volumes[file].data, 0)

@@ -1,7 +1,8 @@
 """What becomes of images that hold no fetal or newborn brain, by every initial pose: none may pass.
 
 Noise without a background, balls of noise in exact zero as if they were extracted brains, whole-uterus scans cut beside their
-brain, and brain-extracted heads of a child of six years and of an adult.
+brain, and brains of a child of six years, of an adult, and the average ones of newborns and of infants of three months (BCP): with an age
+of 40 weeks, and with one that is estimated. The newborns' may pass.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 from ..errors import MaskError
 from ..imaging.volume import Volume, load_volume
 from ..registration.aligner import Aligner
+from ..settings import ESTIMATE
 from .brains import brain_images, chosen, smooth_noise
 from .rows import PartFile
 
 BALLS = 4
-WEEKS = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0}
+WEEKS: dict[str, float | str] = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0, "older, age estimated": ESTIMATE}
 
 
 def images(data: Path) -> Iterator[tuple[str, str, Volume]]:
@@ -32,8 +34,10 @@ def images(data: Path) -> Iterator[tuple[str, str, Volume]]:
         # ellipsoids of the size and shape of a brain at 30 weeks, 240 ml
         inside = np.linalg.norm(offset * noise.spacing / [34.0, 42.0, 40.0], axis=-1) < 1
         yield "ball", f"ball {seed}", noise.with_data(noise.data * inside)
-    for path in sorted((data / "ds-negative").rglob("*_T1w.nii.gz")):
+    older = [*sorted((data / "ds-negative").rglob("*_T1w.nii.gz")), *sorted((data / "atlases/tpl-BCP").rglob("*_T?w.nii.gz"))]
+    for path in older:
         yield "older", path.name, load_volume(path)
+        yield "older, age estimated", f"{path.name}, age estimated", load_volume(path)
 
 
 def measure(data: Path, part: PartFile, inits: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import MaskError
-from ..imaging.mask import BrainMask, given_mask, has_empty_background, nonzero_mask
+from ..imaging.mask import BrainMask, given_mask, is_extracted, maybe_older, nonzero_mask
 from ..imaging.volume import Volume
 from ..settings import MASK_CHOICES
 from .finder import BrainFinder
@@ -15,9 +15,9 @@ def brain_mask(
     image: Volume, given: Volume | None = None, mode: str = "auto", finder: Callable[[], BrainFinder] | None = None
 ) -> BrainMask:
     """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the mask given, else the nonzero voxels
-    where the background is exactly empty, else the network.
+    where the image is brain-extracted, else the networks.
 
-    ``finder`` makes the network ready and is called only if it is needed (default: that of the package).
+    ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
     Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or nothing that may be a brain.
     """
     if mode not in MASK_CHOICES:
@@ -28,6 +28,8 @@ def brain_mask(
     if mode == "given":
         msg = f"{image.source}: --mask given, but no brain mask was found; point -d at the derivatives that hold it"
         raise MaskError(msg)
-    if mode == "nonzero" or (mode == "auto" and has_empty_background(image)):
+    if mode == "nonzero" or (mode == "auto" and is_extracted(image)):
         return nonzero_mask(image)
-    return (finder or BrainFinder)().find(image)
+    found = (finder or BrainFinder)().find(image)
+    older = maybe_older(image) if mode == "auto" else ""
+    return found.warned(older) if older else found

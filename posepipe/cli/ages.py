@@ -43,7 +43,7 @@ class AgesOfImages:
             found = self._estimate(image)
             if not self._settings.dry_run:
                 write_json(path, {"image": str(image.path), **asdict(found)})
-        return Age(found.weeks, ESTIMATED, found.warnings, found.error)
+        return Age(found.weeks, ESTIMATED, found.warnings, found.error, found.doubt)
 
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch
@@ -129,6 +129,6 @@ def _read(path: Path) -> AgeEstimate | None:
         return None
     try:
         stored = read_json(path)
-        return AgeEstimate(float(stored["weeks"]), float(stored["error"]), tuple(stored["warnings"]))
+        return AgeEstimate(float(stored["weeks"]), float(stored["error"]), tuple(stored["warnings"]), str(stored["doubt"]))
     except (BidsError, KeyError, TypeError, ValueError):
         return None

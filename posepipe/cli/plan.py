@@ -93,6 +93,7 @@ class _Planner:
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
         self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
+        self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
@@ -128,7 +129,7 @@ class _Planner:
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
-        from ..atlas import choose_template
+        from ..atlas import VolumeRange, choose_template, end_templates
         from ..bids import OutputNames, is_done, parameters_hash
         from ..models.weights import CONTRAST_NETWORK, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK, hashes
 
@@ -147,6 +148,9 @@ class _Planner:
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
         template_digest, template_files = self._digest(template)
+        if contrast not in self._ends:
+            self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
+        volumes = VolumeRange.of(template, self._ends[contrast])
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         networks = (
             *POSE_NETWORKS,
@@ -158,6 +162,7 @@ class _Planner:
             "version": __version__,
             "weights": hashes(networks, s.weights),
             "template": [template.space, template.contrast, template_digest],
+            "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
             **({} if age.error is None else {"age_error": age.error}),
@@ -173,7 +178,9 @@ class _Planner:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
         sources = self._sources(image)
-        return ImagePlan(image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing)
+        return ImagePlan(
+            image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing, volumes
+        )
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
@@ -268,5 +275,5 @@ def _mask(image: InputImage, mode: str) -> str:
         "given": f"given: {image.mask}",
         "nonzero": "the image's nonzero voxels (its background must be exactly 0)",
         "network": "network: found in the image",
-        "auto": "the image's nonzero voxels if its background is exactly 0, else network: found in the image",
+        "auto": "the image's nonzero voxels if it is brain-extracted, else network: found in the image",
     }[planned_mask(image, mode)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +12,8 @@ from scipy import ndimage
 
 from ..errors import MaskError
 from ..geometry.so3 import Array
+from .extracted import may_be_older, not_a_brain, signs
+from .inside import told_inside
 from .volume import Volume
 
 MIN_MILLILITRES = 5.0
@@ -20,6 +22,8 @@ EMPTY_FRACTION = 0.05
 """A background counts as exactly empty when at least this share of the voxels is 0."""
 FULL_FACES = 0.35
 """And no more than this share of the voxels on the faces of the grid is not 0."""
+IMPOSSIBLE_ML = 2000.0
+"""No brain, of whatever age, holds as much; the adult's of ds-negative has 1516 ml with all fluid inside the skull."""
 CUT_MM2 = 400.0
 """A mask whose section on a face of the grid is larger may be cut by it; a whole brain in a tight box touches a face with less."""
 STOPS_SHORT_MM = 3.0
@@ -64,6 +68,10 @@ class BrainMask:
         """Volume inside the mask, ml."""
         return self.voxels * self.volume.voxel_volume / 1000
 
+    def warned(self, text: str) -> BrainMask:
+        """The same with one more warning, what else may be the brain too."""
+        return replace(self, warnings=(text, *self.warnings), others=tuple(one.warned(text) for one in self.others))
+
 
 def no_brain(source: str, why: str = "") -> MaskError:
     """The error for an image ``source`` in which no brain was found, and ``why`` if that is not plain."""
@@ -76,8 +84,8 @@ def no_brain(source: str, why: str = "") -> MaskError:
 def given_mask(mask: Volume, image: Volume) -> BrainMask:
     """A mask drawn or made elsewhere, on the image's grid.
 
-    Inside are voxels > 0.5 of binary and probability masks, and > 0 of label maps. Raises
-    :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
+    What is inside of it :func:`~posepipe.imaging.inside.inside_of` tells; a warning says so where it is neither binary nor of labels.
+    Raises :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
     """
     if not mask.same_grid(image, tolerance=0.05):
         msg = (
@@ -85,8 +93,9 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
             "or other affines); resample it to the image with nearest neighbours"
         )
         raise MaskError(msg)
-    data = mask.data > (0.5 if float(mask.data.max()) <= 1 else 0)
-    return checked_mask(data, image, "given", mask.source)
+    inside, note = told_inside(mask)
+    found = checked_mask(inside.data, image, "given", mask.source)
+    return found.warned(note) if note else found
 
 
 def has_empty_background(image: Volume) -> bool:
@@ -97,10 +106,31 @@ def has_empty_background(image: Volume) -> bool:
     return 1 - float(data.mean()) >= EMPTY_FRACTION and float(faces.mean()) <= FULL_FACES
 
 
+def is_extracted(image: Volume) -> bool:
+    """Whether nothing but a brain of a fetus or newborn is left in an image: its background is exactly empty, and what is not 0 can be a
+    brain by its size, shape and rim (:mod:`~posepipe.imaging.extracted`)."""
+    return has_empty_background(image) and not not_a_brain(signs(image))
+
+
+def maybe_older(image: Volume) -> str:
+    """A warning for an image from which all but the brain of an older child may have been cut away, in which networks will still find a
+    brain; empty for others."""
+    found = signs(image) if has_empty_background(image) else None
+    if not may_be_older(found):
+        return ""
+    assert found is not None
+    return (
+        f"the background is exactly 0 and what is left is like a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: if it "
+        "is the brain of an older child, no atlas here is for it; if it is a whole head, look at the mask"
+    )
+
+
 def nonzero_mask(image: Volume) -> BrainMask:
     """The voxels that are not exactly 0, holes filled: for images that were brain-extracted before.
 
-    Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`).
+    Where that cannot be the brain of a fetus or newborn (:mod:`~posepipe.imaging.extracted`), a warning says why: the voxels were asked
+    for. Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`), and for more
+    than :data:`IMPOSSIBLE_ML`.
     """
     data = image.data != 0
     if not has_empty_background(image):
@@ -110,7 +140,17 @@ def nonzero_mask(image: Volume) -> BrainMask:
             "desc-brain_mask; one image: --mask-file) or a brain-extracted image"
         )
         raise MaskError(msg)
-    return checked_mask(data, image, "nonzero", image.source)
+    mask = checked_mask(data, image, "nonzero", image.source)
+    if mask.millilitres > IMPOSSIBLE_ML:
+        msg = (
+            f"{image.source}: what is not 0 holds {mask.millilitres:.0f} ml, which no brain does: the image is not brain-extracted; let "
+            "the network find the brain (--mask network), or give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: "
+            "--mask-file)"
+        )
+        raise MaskError(msg)
+    why = not_a_brain(signs(image))
+    warning = f"the image does not look brain-extracted: {why}; if it is not, have the networks find the brain (--mask network)"
+    return mask.warned(warning) if why else mask
 
 
 def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:

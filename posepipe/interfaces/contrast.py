@@ -34,6 +34,7 @@ class ContrastConvert(SimpleInterface):
         import numpy as np
         import torch
 
+        from ..imaging.inside import load_mask
         from ..imaging.volume import load_volume, save_volume
         from ..models.weights import CONTRAST_NETWORK
         from ..registration.aligner import pick_device
@@ -42,9 +43,8 @@ class ContrastConvert(SimpleInterface):
         torch.set_num_threads(self.inputs.torch_threads)
         record: dict[str, Any] = {"network": CONTRAST_NETWORK}
         with stopwatch(record):
-            mask = load_volume(self.inputs.in_mask, np.uint8)
             converter = Converter(weights_folder(self.inputs), pick_device(self.inputs.device))
-            converted = converter.convert(load_volume(self.inputs.in_file), mask.with_data(mask.data > 0))
+            converted = converter.convert(load_volume(self.inputs.in_file), load_mask(self.inputs.in_mask))
             path = save_volume(converted.volume, Path(runtime.cwd) / "converted.nii.gz", np.int16)
         self._results = {
             "out_file": str(path),

@@ -16,7 +16,7 @@ class _BrainMaskInputSpec(VersionedInputSpec):
     in_mask = File(exists=True, desc="a brain mask made elsewhere, on the image's grid")
     mode = traits.Enum(
         "auto", "given", "nonzero", "network", usedefault=True,
-        desc="where the mask comes from; auto: given, else the nonzero voxels if the background is exactly 0, else the network",
+        desc="where the mask comes from; auto: given, else the nonzero voxels if the image is brain-extracted, else the networks",
     )  # fmt: skip
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")

@@ -25,16 +25,15 @@ class ComputeInputSpec(TemplateInputSpec):
 
 def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
     """Image, mask, target and device of an interface, with torch held to its number of threads."""
-    import numpy as np
     import torch
 
+    from ..imaging.inside import load_mask
     from ..imaging.volume import load_volume
     from ..registration.aligner import pick_device
 
     torch.set_num_threads(inputs.torch_threads)
     device = pick_device(inputs.device)
-    mask = load_volume(inputs.in_mask, np.uint8)
-    return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device
+    return load_volume(inputs.in_file), load_mask(inputs.in_mask), target_of(inputs, device), device
 
 
 class _InitialPoseInputSpec(ComputeInputSpec):
@@ -134,6 +133,8 @@ class _PoseQualityInputSpec(TemplateInputSpec):
     refined_pose = File(exists=True, mandatory=True, desc="pose of RefinePose (ITK)")
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
     age = traits.Float(desc="age of the brain, weeks")
+    age_doubt = traits.Str(desc="of an age that was estimated: why the mask's volume speaks against it, empty where it does not")
+    volumes = traits.Dict(desc="volumes of brains in the atlases at hand: smallest and largest (ml), and the names of youngest and oldest")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's, and of its calibration")
 
 
@@ -149,6 +150,7 @@ class PoseQuality(SimpleInterface):
     output_spec = _PoseQualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from ..atlas import VolumeRange
         from ..registration.calibration import load_calibration
         from ..registration.quality import judge_pose
 
@@ -167,6 +169,8 @@ class PoseQuality(SimpleInterface):
                 scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
                 calibration=load_calibration(weights_folder(self.inputs)),
+                doubt=self.inputs.age_doubt if isdefined(self.inputs.age_doubt) else None,
+                volumes=VolumeRange(**self.inputs.volumes) if isdefined(self.inputs.volumes) else None,
             )
         record |= {
             "qc": quality.qc,

@@ -133,16 +133,13 @@ def _found_to_record(found: FoundPose) -> dict[str, Any]:
 
 def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
     """The brain mask that :class:`~posepipe.interfaces.mask.BrainMask` wrote."""
-    import numpy as np
-
     from ..bids import read_json
+    from ..imaging.inside import load_mask
     from ..imaging.mask import BrainMask
-    from ..imaging.volume import load_volume
 
     record = read_json(record_file)
-    volume = load_volume(mask_file, np.uint8)
     return BrainMask(
-        volume.with_data(volume.data > 0),
+        load_mask(mask_file),
         record["source"],
         tuple(record["warnings"]),
         record["weights"],

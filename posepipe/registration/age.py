@@ -66,11 +66,19 @@ class AgeModel:
 
 @dataclass(frozen=True)
 class AgeEstimate:
-    """Estimated ``weeks`` and their standard ``error``, and what the reader should know."""
+    """Estimated ``weeks`` and their standard ``error``, and what the reader should know; ``doubt``: why the volume of the brain mask speaks
+    against them, empty where it does not (:meth:`~posepipe.atlas.volumes.GrowthCurve.doubt`). The error then reaches as far as the age that
+    the volume means."""
 
     weeks: float
     error: float
     warnings: tuple[str, ...] = ()
+    doubt: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the volume of the brain mask is usual at this age."""
+        return not self.doubt
 
 
 def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False) -> float:

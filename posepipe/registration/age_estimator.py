@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..atlas.volumes import GrowthCurve
 from ..errors import AtlasError
 from ..geometry.so3 import Array
 from ..imaging.volume import Volume
@@ -97,17 +98,23 @@ class AgeEstimator:
         self._radius = lru_cache(maxsize=None)(self._read_radius)
 
     def estimate(self, image: Volume, mask: Volume) -> AgeEstimate:
-        """The age of the brain in ``image`` inside ``mask`` (same grid).
+        """The age of the brain in ``image`` inside ``mask`` (same grid), and whether the mask's volume is usual at that age.
 
         Raises :class:`~posepipe.errors.MaskError` for an empty mask.
         """
         series, curve = self.look(image, mask)
         constants = self._model.of(series.stage, float(curve.weeks.mean()))
         weeks = round(most_likely_age(curve, constants.similarity), 1)
+        growth, millilitres = GrowthCurve(series.templates), mask.data.sum() * mask.voxel_volume / 1000
+        doubt, error = growth.doubt(millilitres, weeks), constants.error
+        if doubt:
+            error = max(error, round(abs(growth.weeks_of(millilitres) - weeks), 1))
         warnings = [
-            f"the age was estimated from the image: {weeks:g} weeks, standard error {constants.error:.1f}, by the cohorts of "
+            f"the age was estimated from the image: {weeks:g} weeks, standard error {error:.1f}, by the cohorts of "
             f"{series.name}; where it is known, give --age WEEKS or write it in a table"
         ]
+        if doubt:
+            warnings.append(doubt)
         known = [t.age for t in series.templates]
         for end, word in ((known[0], "younger"), (known[-1], "older")):
             if abs(weeks - end) < 0.25:
@@ -116,7 +123,7 @@ class AgeEstimator:
             warnings.append(f"only {len(curve.weeks)} cohorts of {series.name} could be compared: the age is a rough guess")
         if curve.score.max() < POOR_FIT:
             warnings.append(f"no cohort fits well (criterion {curve.score.max():.2f}): the estimated age may be far off")
-        return AgeEstimate(weeks, constants.error, tuple(warnings))
+        return AgeEstimate(weeks, error, tuple(warnings), doubt)
 
     def look(self, image: Volume, mask: Volume) -> tuple[CohortSeries, AgeCurve]:
         """The series that matches best, and what its cohorts say."""
@@ -175,14 +182,13 @@ class AgeEstimator:
 
     def _read_radius(self, template: Template) -> float:
         """Radius of a cohort's mask, mm, without making it ready."""
+        from ..imaging.inside import load_mask
         from ..imaging.mask import nonzero_mask
         from ..imaging.moments import moments
         from ..imaging.volume import load_volume
 
-        if template.mask is None:
-            return moments(nonzero_mask(load_volume(template.image)).volume).radius
-        mask = load_volume(template.mask)
-        return moments(mask.with_data(mask.data > (0.5 if float(mask.data.max()) <= 1 else 0))).radius
+        mask = nonzero_mask(load_volume(template.image)).volume if template.mask is None else load_mask(template.mask)
+        return moments(mask).radius
 
 
 def _spread(templates: Sequence[Template], center: Template) -> list[Template]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
+from ..atlas import AtlasLibrary, Choice, Template, VolumeRange, candidates, choose_template, end_templates
 from ..brainmask.choose import brain_mask
 from ..brainmask.finder import BrainFinder
 from ..errors import UsageError
@@ -85,6 +85,7 @@ class Aligner:
     _calibration: Calibration = field(init=False, repr=False)
     _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
+    _ends: dict[str, tuple[Template, ...]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         options = (
@@ -184,8 +185,9 @@ class Aligner:
         converted = ready.conversion is not None
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(
-            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration
-        )
+            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration,
+            doubt=ready.guess.doubt if ready.guess else None, volumes=self._volumes(ready),
+        )  # fmt: skip
         return Alignment(
             pose=refined.pose,
             template=ready.choice.template,
@@ -204,6 +206,11 @@ class Aligner:
             conversion=ready.conversion,
             slices=stack,
         )
+
+    def _volumes(self, ready: _Ready) -> VolumeRange:
+        if ready.contrast not in self._ends:
+            self._ends[ready.contrast] = end_templates(self._library, contrast=ready.contrast, atlas=self.atlas)
+        return VolumeRange.of(ready.choice.template, self._ends[ready.contrast])
 
     @cached_property
     def finder(self) -> BrainFinder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..atlas.volumes import LARGE, SMALL, VolumeRange
 from ..imaging.mask import BrainMask
 from .brain import Brain
 from .calibration import Calibration, load_calibration, uncalibrated
@@ -14,10 +15,6 @@ from .looks import contrast_seen
 from .refine import Refined
 from .target import Target
 
-SMALL, LARGE = 0.65, 1.5
-"""Mask volume over the template's, a ratio of millilitres, outside of which it is implausible for the age. Set by judgement. Sound brains
-of the data set: newborns A01–A16 on Serag 0.68–1.22, the fetus on CRL 1.11, CHN on CRL 0.93–1.17; with spina bifida, FidonSBA on CRL,
-0.53–1.05."""
 LOW_DICE, BAD_DICE = 0.85, 0.70
 LOW_LEAD = 0.02
 """Lead in criterion over the best rival below which either may be right."""
@@ -43,10 +40,17 @@ def judge_pose(
     calibration: Calibration | None = None,
     scanned: Brain | None = None,
     contrast: str | None = None,
+    doubt: str | None = None,
+    volumes: VolumeRange | None = None,
 ) -> Quality:
     """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``calibration`` (default: the
     package's), where it was made with the networks' weights; where it was not, the verdict is ``review`` at best.
     Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have.
+
+    ``doubt``: of an age that was estimated, why the mask's volume speaks against it, empty where it does not (None: the age is known);
+    such a pose is for review. ``volumes``: the sizes of the atlases at hand. A mask that is too large or too small for the age and for any
+    age of theirs fails, and is given no more confidence than a pose that fails; so does one that is only the latter where the age was
+    estimated.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
@@ -57,7 +61,11 @@ def judge_pose(
     known = None if strange else confidence(initial, refined, model)
     reasons = [uncalibrated(strange)] if strange else []
     size = mask.millilitres / target.millilitres
-    if not SMALL <= size <= LARGE:
+    usual = SMALL <= size <= LARGE
+    outside = volumes.outside(mask.millilitres) if volumes and not (usual and doubt is None) else ""
+    if outside or doubt:
+        reasons.append(outside or str(doubt))
+    elif not usual:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
     reasons.extend(_misfit(initial, refined))
@@ -73,7 +81,9 @@ def judge_pose(
     if scanned is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
         reasons.extend(_looks_like_another(scanned, contrast, target, refined))
     reasons.extend((*mask.warnings, *refined.warnings))
-    verdict = "fail" if failed else "review" if reasons else "pass"
+    if outside and known is not None:
+        known = min(known, model.fail)  # it was set on brains of these ages, and tells nothing of others
+    verdict = "fail" if failed or outside else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import ImageError
 from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
+from ..imaging.inside import as_inside
 from ..imaging.volume import Volume
 
 SHEAR = 0.01
@@ -157,7 +158,7 @@ def slices_of(volume: Volume, mask: Volume | None = None, *, axis: int | None = 
     axis = slice_axis(volume) if axis is None else axis
     order = [(axis + 1) % 3, (axis + 2) % 3, axis]
     data = volume.data.transpose(order)
-    inside = (volume.data != 0 if mask is None else mask.data > 0).transpose(order)
+    inside = (volume.data != 0 if mask is None else as_inside(mask).data).transpose(order)
     affine = volume.affine[:, [*order, 3]]
     thick = float(volume.spacing[axis]) if thickness is None else thickness
     out = []

@@ -17,6 +17,7 @@ from ..atlas import AtlasLibrary, Choice, choose_template
 from ..errors import ImageError, UsageError
 from ..geometry import Rigid
 from ..geometry.so3 import Array
+from ..imaging.inside import inside_of
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..registration.aligner import pick_device, threads_of_torch
@@ -304,5 +305,5 @@ def _piece(image: npt.ArrayLike, affine: npt.ArrayLike, thickness: float | None,
     if thickness is None and matrix.shape == (4, 4):
         thickness = float(np.linalg.norm(matrix[:3, 2]))
     grid = SliceGrid((data.shape[0], data.shape[1]), matrix, thickness or 0.0)
-    inside = np.ones(data.shape, dtype=bool) if mask is None else np.asarray(mask) > 0
+    inside = np.ones(data.shape, dtype=bool) if mask is None else inside_of(np.asarray(mask))[0]
     return Slice(grid, data, inside)

@@ -14,6 +14,7 @@ from ..bids import AgeReader, InputImage, find_images, read_json
 from ..errors import PosepipeError, UsageError
 from ..geometry import Rigid
 from ..geometry.so3 import Array, exp
+from ..imaging.inside import load_mask
 from ..imaging.mask import given_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
@@ -107,15 +108,15 @@ def _scene(
     if template.mask is None or template.to_canonical is None:
         msg = f"{template.image}: no brain mask beside it; take another --reference"
         raise UsageError(msg)
-    mask = load_volume(template.mask)
-    pose = marks.pose(moments(mask.with_data(mask.data > 0)).center, template.to_canonical)
+    mask = load_mask(template.mask)
+    pose = marks.pose(moments(mask).center, template.to_canonical)
     return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical())
 
 
 def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:
-    """``mask`` of a template on the grid of ``image`` at ``pose`` (template → image), bool."""
+    """``mask`` (bool) of a template on the grid of ``image`` at ``pose`` (template → image), bool."""
     to_voxel = np.linalg.inv(mask.affine) @ (~pose).matrix @ image.affine
-    inside = ndimage.affine_transform((mask.data > 0).astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], image.shape, order=1)
+    inside = ndimage.affine_transform(mask.data.astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], image.shape, order=1)
     return image.with_data(inside > 0.5)
 
 

@@ -86,6 +86,16 @@ def test_the_network_where_wanted_or_needed(image, given, mode, finder):
     assert overlap(mask.volume.data, ball()) > 0.9
 
 
+def test_a_head_in_exact_zero_goes_to_the_networks(finder):
+    """A bright brain, dark bone and skin, and air that is exactly 0."""
+    head = volume(np.select([ball(12), ball(15), ball(17)], [IMAGE.data, 5.0, 45.0], 0.0))
+    mask = brain_mask(head, None, "auto", lambda: finder)
+    assert mask.source == "network" and overlap(mask.volume.data, ball(12)) > 0.9
+    wanted = brain_mask(head, None, "nonzero", not_needed)
+    np.testing.assert_array_equal(wanted.volume.data, ball(17))
+    assert "does not look brain-extracted" in wanted.warnings[0]
+
+
 def test_what_cannot_be_had_is_refused():
     assert "--mask given" in refusal(EXTRACTED, None, "given", not_needed)
     assert "not exactly empty" in refusal(IMAGE, MASK, "nonzero", not_needed)

@@ -82,7 +82,7 @@ def test_dry_run_prints_and_writes_nothing(raw_study: Any, tmp_path: Path) -> No
     assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in told
     assert "Phantom+24: asked for by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
     assert f"given: {study.demo.masks_dir}/sub-04" in told and "nonzero voxels" in told
-    assert "mask      the image's nonzero voxels if its background is exactly 0, else network" in told
+    assert "mask      the image's nonzero voxels if it is brain-extracted, else network" in told
     assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in told
     assert "CANNOT BE PROCESSED (age)" in told
     assert told.splitlines()[-1] == "7 to do, 0 done already, 2 that cannot be processed"

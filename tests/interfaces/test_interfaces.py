@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nipype.pipeline import engine as pe
 from posepipe.workflows.engine import execution_config
 
 from posepipe._version import __version__
-from posepipe.atlas import Template
+from posepipe.atlas import Template, VolumeRange
 from posepipe.bids import read_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
@@ -25,6 +26,7 @@ from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
+from posepipe.interfaces.pose import PoseQuality
 from posepipe.interfaces.records import initial_of, initial_to_record, mask_of, refined_of
 from posepipe.interfaces.template import template_inputs, template_of
 from posepipe.models.listing import LISTING
@@ -184,6 +186,24 @@ def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
     record = read_json(results["quality"].out_record)
     assert record["qc"] == results["quality"].qc in {"pass", "review", "fail"}
     assert isinstance(record["reasons"], list)
+
+
+@pytest.mark.parametrize(
+    ("options", "qc", "word"),
+    [
+        ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "age_doubt": ""}, "fail", "largest of the atlas (A+21"),
+        ({"age_doubt": "the age cannot be told"}, "review", "the age cannot be told"),
+    ],
+)  # fmt: skip
+def test_the_verdict_knows_sizes_and_doubts_of_age(
+    results: dict[str, Any], case: dict[str, Any], tmp_path: Path, options: dict[str, Any], qc: str, word: str
+) -> None:
+    mask, initial, refined = (results[name] for name in ("mask", "initial", "refined"))
+    judged = PoseQuality(
+        in_mask=mask.out_mask, mask_record=mask.out_record, initial_pose=initial.out_pose, initial_record=initial.out_record,
+        refined_pose=refined.out_pose, refined_record=refined.out_record, age=28.0, **options, **template_inputs(case["template"]),
+    ).run(cwd=str(tmp_path))  # fmt: skip
+    assert judged.outputs.qc in {qc, "fail"} and any(word in reason for reason in read_json(judged.outputs.out_record)["reasons"])
 
 
 def test_applied_pose_lands_on_the_template(results: dict[str, Any], case: dict[str, Any]) -> None:

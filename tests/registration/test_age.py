@@ -13,7 +13,8 @@ from posepipe.atlas import AtlasLibrary, CohortSeries, Template, candidates
 from posepipe.brainmask.choose import brain_mask
 from posepipe.errors import AtlasError, WeightsError
 from posepipe.imaging import phantom
-from posepipe.imaging.volume import load_volume, save_volume
+from posepipe.imaging.volume import Volume, load_volume, save_volume
+from posepipe.registration import age_estimator
 from posepipe.registration.age import (
     STAGES,
     AgeCurve,
@@ -112,6 +113,30 @@ def test_a_brain_older_than_all_cohorts_is_said_to_be(series, make_head):
     head = make_head(3, (20.0, 150.0), 33.0)
     found = AgeEstimator([few], PoseNetworks()).estimate(head.image, head.mask)
     assert found.weeks == 27 and any("may be older" in w for w in found.warnings)
+
+
+def test_an_estimate_that_the_volume_speaks_against_is_doubted(estimator, series, make_head):
+    """A brain of 26 weeks, and the same twice as large, where all that is known is how large one of 25 weeks is."""
+    head = make_head(3, (20.0, 150.0), 26.0)
+    sound = estimator.estimate(head.image, head.mask)
+    assert sound.agrees and sound.doubt == ""
+    one = AgeEstimator([CohortSeries("fetal", series.templates[1:2])], PoseNetworks())
+    found = one.estimate(head.image, head.mask)
+    assert found.agrees and found.weeks == 25
+    side = 2 ** (1 / 3)
+    image, mask = (Volume(v.data, np.diag([side, side, side, 1]) @ v.affine, v.source) for v in (head.image, head.mask))
+    found = one.estimate(image, mask)
+    assert not found.agrees and found.doubt in found.warnings and "where Phantom ends" in found.doubt
+    assert f"standard error {found.error:.1f}" in found.warnings[0]
+
+
+def test_the_error_reaches_as_far_as_the_age_that_the_volume_means(series, make_head, monkeypatch):
+    """The similarity alone would have it that a brain of 31 weeks is one of 23."""
+    head = make_head(3, (20.0, 150.0), 31.0)
+    monkeypatch.setattr(age_estimator, "most_likely_age", lambda *_: 23.0)
+    found = AgeEstimator([series], PoseNetworks()).estimate(head.image, head.mask)
+    assert found.weeks == 23 and not found.agrees and "the age cannot be told" in found.doubt
+    assert 23 + found.error == pytest.approx(31, abs=2.5)
 
 
 def test_one_cohort_makes_a_rough_guess(series, make_head):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from posepipe.atlas import VolumeRange
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration.calibration import load_calibration
@@ -101,6 +102,14 @@ def test_verdict_by_confidence(mask, target, apart, qc):
     assert verdict.qc == qc
     assert (qc == "pass") == (verdict.reasons == ())
     assert qc == "pass" or f"probability of only {verdict.confidence:.2f}" in verdict.reasons[0]
+
+
+def test_a_brain_of_no_age_of_the_atlas_is_given_no_confidence(mask, target):
+    sizes = VolumeRange(10.0, "Phantom+20", target.millilitres / 2, "Phantom+24")
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, calibration=CALIBRATION, doubt="", volumes=sizes)
+    assert (verdict.qc, verdict.confidence) == ("fail", MODEL.fail)
+    known = judge_pose(initial(), refined(), mask, target, 29.0, calibration=CALIBRATION, volumes=sizes)
+    assert known.qc == "pass" and known.confidence > MODEL.review
 
 
 def test_a_sure_pose_is_not_flagged_for_a_near_rival(mask, target):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from posepipe.atlas import VolumeRange
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration.hypothesis import Hypothesis, Ranked
@@ -63,6 +64,27 @@ def test_a_mask_of_a_size_beyond_the_age(mask, target, factor, qc):
 def test_size_without_an_age(mask, target):
     (reason,) = judge_pose(initial(), refined(), grown(mask, 2), target, None).reasons
     assert "times the template's: check" in reason
+
+
+@pytest.mark.parametrize(
+    ("factor", "doubt", "qc"),
+    [(3.0, None, "fail"), (3.0, "", "fail"), (0.3, None, "fail"), (1.4, None, "pass"), (1.4, "", "fail"), (1.6, None, "fail"),
+     (1.3, "", "pass"), (0.6, None, "review")],
+)  # fmt: skip
+def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, doubt, qc):
+    """Beyond 1.35 times the largest and half of the smallest; where the age is known only if the mask does not suit that either."""
+    known = VolumeRange(target.millilitres, "Phantom+29", target.millilitres, "Phantom+29")
+    verdict = judge_pose(initial(), refined(), grown(mask, factor), target, 29.0, doubt=doubt, volumes=known)
+    assert verdict.qc == qc
+    if qc == "fail":
+        (reason,) = verdict.reasons
+        assert ("largest" if factor > 1 else "smallest") + " of the atlas (Phantom+29" in reason
+
+
+def test_an_estimated_age_that_is_doubted_is_for_review_at_best(mask, target):
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, doubt="the age cannot be told")
+    assert verdict == Quality("review", ("the age cannot be told",), None)
+    assert judge_pose(initial(), refined(), mask, target, 29.0, doubt="") == Quality("pass", (), None)
 
 
 @pytest.mark.parametrize(("dice", "qc"), [(0.9, "pass"), (0.8, "review"), (0.6, "fail")])

@@ -15,7 +15,7 @@ from posepipe.workflows.engine import execution_config
 from posepipe.workflows.image import image_wf_name, init_image_wf
 from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, quiet_nipype
 
-from posepipe.atlas import Choice, Template
+from posepipe.atlas import Choice, Template, VolumeRange
 from posepipe.bids import Age, InputImage, OutputNames
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
@@ -61,6 +61,16 @@ def test_image_workflow_is_one_chain(tmp_path: Path, settings: Settings) -> None
     assert workflow.get_node("inputnode").inputs.mask == str(tmp_path / "mask.nii.gz")
     assert workflow.get_node("refinement").n_procs == workflow.get_node("initial_pose").n_procs == 1
     assert workflow.get_node("outputs").inputs.known["Age"] == 29.1
+
+
+def test_the_verdict_knows_the_sizes_of_brains_and_the_doubt_of_an_age(tmp_path: Path, settings: Settings) -> None:
+    sizes = VolumeRange(90.0, "CRL+21", 518.0, "Serag+44")
+    known = replace(make_image(tmp_path, "01"), volumes=sizes)
+    inputs = init_image_wf(plan=known, settings=settings).get_node("quality").inputs
+    assert VolumeRange(**inputs.volumes) == sizes and not isdefined(inputs.age_doubt)
+    for doubt in ("", "the age cannot be told"):
+        guessed = replace(known, age=Age(29.1, "estimated", error=1.0, doubt=doubt))
+        assert init_image_wf(plan=guessed, settings=settings).get_node("quality").inputs.age_doubt == doubt
 
 
 @pytest.mark.parametrize("converted", [False, True])
