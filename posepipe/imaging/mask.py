@@ -69,8 +69,8 @@ class BrainMask:
         return self.voxels * self.volume.voxel_volume / 1000
 
     def warned(self, text: str) -> BrainMask:
-        """The same with one more warning, what else may be the brain too."""
-        return replace(self, warnings=(text, *self.warnings), others=tuple(one.warned(text) for one in self.others))
+        """The same with one more warning."""
+        return replace(self, warnings=(text, *self.warnings))
 
 
 def no_brain(source: str, why: str = "") -> MaskError:
