@@ -74,7 +74,7 @@ class ImagePlan:
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
     that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
-    each slice is wanted, else None.
+    each slice is wanted, else None. ``doubts`` are what of its header and its age is reason enough for ``review``.
     """
 
     image: InputImage
@@ -89,6 +89,7 @@ class ImagePlan:
     template_files: Mapping[str, str] = field(default_factory=dict, hash=False)
     converted: bool = False
     timing: Mapping[str, Any] | None = field(default=None, hash=False)
+    doubts: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -58,13 +58,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 class Age:
     """An age in ``weeks`` since the last menstrual period, where it was read (file and column, ``--age``, or ``estimated``), notes.
 
-    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known.
+    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known. ``doubts`` are reasons to think that
+    it is not the age of this image.
     """
 
     weeks: float
     source: str
     warnings: tuple[str, ...] = ()
     error: float | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

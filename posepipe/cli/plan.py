@@ -99,20 +99,24 @@ class _Planner:
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
         """The plan of ``image``, or what stands against one."""
+        from ..imaging.header import check_header
+
         stage = "image"
         try:
-            spacing = check_header(image.path)
+            spacing, doubts = check_header(image.path)
             timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
             stage = "mask"
             self._check_mask(image)
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            return self._plan(image, age, timing)
+            return replace(self._plan(image, age, timing), doubts=(*doubts, *age.doubts))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 
     def _check_mask(self, image: InputImage) -> None:
+        from ..imaging.header import check_header
+
         if self._settings.mask == "given" and image.mask is None:
             msg = (
                 f"{image.path}: --mask given, but no brain mask was found for it; point -d at the derivative dataset "
@@ -161,6 +165,7 @@ class _Planner:
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
             **({} if age.error is None else {"age_error": age.error}),
+            **({"age_doubts": age.doubts} if age.doubts else {}),
             "contrast": contrast,
             **({"converted": True} if converted else {}),
             **({} if timing is None else {"slices": timing}),
@@ -214,29 +219,6 @@ def _is_turned_by(names: OutputNames) -> bool:
     return turned.endswith(f"/{names.forward.name}")
 
 
-def check_header(path: Path) -> tuple[float, ...]:
-    """Read the header of an image, as far as it tells whether the image is usable, and give its voxel edges, mm.
-
-    Raises :class:`~posepipe.errors.ImageError` for a file that is no image, a series, and an affine that is singular.
-    """
-    import nibabel as nib
-    import numpy as np
-
-    try:
-        header = nib.load(path)
-        shape, affine = header.shape, np.asarray(header.affine, dtype=float)
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
-        msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
-        raise ImageError(msg) from error
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
-        raise ImageError(msg)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        msg = f"{path}: the header's affine is not usable (singular or not finite); repair the header"
-        raise ImageError(msg)
-    return tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
-
-
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
     """The plan in lines of text: for each image its age, template, mask and outputs."""
     for session in plan.sessions:
@@ -255,6 +237,7 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)
+            yield from (f"    review    {doubt}" for doubt in image.doubts)
         for failure in session.failures:
             yield f"  {failure.image.relative}"
             yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"

@@ -15,7 +15,7 @@ import torch
 from ..atlas import AtlasLibrary, Choice, Template, candidates, choose_template
 from ..errors import UsageError
 from ..imaging.mask import BrainMask
-from ..imaging.volume import Volume, load_volume
+from ..imaging.volume import Volume, checked, load_volume
 from ..plan import converts, template_contrast, wants_slices
 from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES, SLICES_CHOICES
 from .age import AgeEstimate
@@ -133,8 +133,8 @@ class Aligner:
         seconds: dict[str, float] = {}
         with threads_of_torch(self.threads):
             with _timed(seconds, "read"):
-                volume = image if isinstance(image, Volume) else load_volume(image)
-                given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
+                volume = checked(image) if isinstance(image, Volume) else load_volume(image)
+                given = checked(mask) if isinstance(mask, Volume) else None if mask is None else load_volume(mask)
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
                 brain = brain_mask(volume, given, self.mask, lambda: self._finder)
@@ -203,8 +203,9 @@ class Aligner:
         converted = ready.conversion is not None
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(
-            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration
-        )
+            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration,
+            doubts=ready.image.doubts,
+        )  # fmt: skip
         return Alignment(
             pose=refined.pose,
             template=ready.choice.template,
@@ -218,7 +219,7 @@ class Aligner:
             refined=refined,
             quality=quality,
             seconds=seconds,
-            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings),
+            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings, *ready.image.notes),
             guess=ready.guess,
             conversion=ready.conversion,
             slices=stack,

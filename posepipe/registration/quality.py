@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..imaging.mask import BrainMask
@@ -43,10 +44,12 @@ def judge_pose(
     calibration: Calibration | None = None,
     scanned: Brain | None = None,
     contrast: str | None = None,
+    doubts: Sequence[str] = (),
 ) -> Quality:
     """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``calibration`` (default: the
     package's), where it was made with the networks' weights; where it was not, the verdict is ``review`` at best.
-    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have.
+    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have. ``doubts`` about the
+    image itself, its header and voxels, or about its age, are reasons of their own.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
@@ -72,7 +75,7 @@ def judge_pose(
         reasons.append(_overlap(refined))
     if scanned is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
         reasons.extend(_looks_like_another(scanned, contrast, target, refined))
-    reasons.extend((*mask.warnings, *refined.warnings))
+    reasons.extend((*mask.warnings, *refined.warnings, *doubts))
     verdict = "fail" if failed else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
 

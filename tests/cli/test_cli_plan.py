@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from posepipe.cli.parser import parse_settings
-from posepipe.cli.plan import check_header, make_plan
+from posepipe.cli.plan import make_plan
 from posepipe.errors import AtlasError, ImageError
+from posepipe.imaging.header import UNKNOWN, check_header
 
 
 def plan_of(study: Any, *options: str) -> Any:
@@ -162,6 +163,36 @@ def test_headers_that_are_unusable(tmp_path: Path, shape: tuple[int, ...], affin
     nib.save(image, path)
     with pytest.raises(ImageError, match=words):
         check_header(path)
+
+
+def test_images_that_no_run_could_use_are_seen_by_the_plan(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    good = study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
+    image = nib.load(good)
+    data = np.asanyarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.stack([data] * 2, -1), image.affine), study.bids / "sub-01/anat/sub-01_acq-4d_T2w.nii.gz")
+    nib.save(nib.Nifti1Image(data[:, :, 9:10], image.affine), study.bids / "sub-01/anat/sub-01_acq-slice_T2w.nii.gz")
+    (study.bids / "sub-01/anat/sub-01_acq-cut_T2w.nii.gz").write_bytes(good.read_bytes()[:-5000])
+    code, told = study.main("--dry-run", "--participant-label", "01")
+    assert code == 1 and told.count("CANNOT BE PROCESSED (image)") == 3
+    assert told.splitlines()[-1] == "1 to do, 0 done already, 3 that cannot be processed"
+
+
+def test_doubts_about_a_header_are_told_beforehand_and_handed_to_the_verdict(raw_study: Any, tmp_path: Path) -> None:
+    from posepipe.workflows.image import init_image_wf
+
+    study = raw_study.copy(tmp_path)
+    path = study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
+    image = nib.load(path)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
+    _, told = study.main("--dry-run", "--participant-label", "01")
+    assert f"    review    {UNKNOWN}" in told
+    settings = parse_settings(study.command("--participant-label", "01", "04"))
+    first, second = make_plan(settings).images
+    assert (first.doubts, second.doubts) == ((UNKNOWN,), ())
+    assert init_image_wf(plan=first, settings=settings).get_node("quality").inputs.doubts == [UNKNOWN]
 
 
 def test_header_of_a_4d_file_with_one_volume_is_fine(tmp_path: Path) -> None:
