@@ -90,7 +90,7 @@ class Aligner:
     _library: AtlasLibrary = field(init=False, repr=False)
     _networks: PoseNetworks = field(init=False, repr=False)
     _calibration: Calibration = field(init=False, repr=False)
-    _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
+    _targets: dict[tuple[Path, Path | None, str], Target] = field(init=False, repr=False, default_factory=dict)
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Aligner:
 
     def target(self, template: Template) -> Target:
         """``template`` made ready; kept for the next image."""
-        key = (template.atlas, template.cohort, template.contrast)
+        key = (template.image, template.mask, template.contrast)  # not its name, which another may have
         if key not in self._targets:
             self._targets[key] = Target.load(template, cache_dir=self.cache_dir, device=self.device)
         return self._targets[key]
