@@ -143,9 +143,14 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All sessions of a run, in the order of the dataset."""
+    """All sessions of a run, in the order of the dataset.
+
+    ``left_out`` are image-like files that are no inputs, with the reasons; ``lacking`` is what was asked for and has no image.
+    """
 
     sessions: tuple[SessionPlan, ...]
+    left_out: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     @property
     def images(self) -> Iterator[ImagePlan]:

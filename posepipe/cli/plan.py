@@ -37,24 +37,25 @@ def make_plan(settings: Settings) -> Plan:
     output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import check_collisions, find_images, read_filter_file
+    from ..bids import check_collisions, read_filter_file, survey_images
 
     library = AtlasLibrary.default(settings.atlas_dir)
     _check_atlas(library, settings.atlas)
-    images = find_images(
+    survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
         sessions=settings.session_label,
         filters=read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None,
         derivatives=settings.derivatives,
         validate=not settings.skip_bids_validation,
+        everywhere=settings.dry_run or settings.verbose > 0,
     )
     planner = _Planner(settings, library)
     found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
-    for image in images:
+    for image in survey.images:
         found[image.subject, image.session].append(planner.plan(image))
     sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
-    plan = Plan(sessions)
+    plan = Plan(sessions, survey.left_out, survey.lacking)
     check_collisions((image.image, image.files) for image in plan.images)
     return plan
 
@@ -241,6 +242,10 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
         for failure in session.failures:
             yield f"  {failure.image.relative}"
             yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
+    if plan.left_out:
+        yield f"left out, {len(plan.left_out)} files that look like images:"
+        yield from (f"  {line}" for line in plan.left_out)
+    yield from (f"LACKING: {line}" for line in plan.lacking)
     pending, failed = len(plan.pending), len(plan.failures)
     done = sum(image.done for image in plan.images)
     yield f"{pending} to do, {done} done already, {failed} that cannot be processed"

@@ -119,7 +119,8 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        msg = f"{path}: no such file"
+        link = " (a link to what is not there; fetch it: datalad get, git annex get)" if path.is_symlink() and not path.exists() else ""
+        msg = f"{path}: no such file{link}"
         raise ImageError(msg)
     try:
         image: Any = nib.load(path)

@@ -195,6 +195,34 @@ def test_doubts_about_a_header_are_told_beforehand_and_handed_to_the_verdict(raw
     assert init_image_wf(plan=first, settings=settings).get_node("quality").inputs.doubts == [UNKNOWN]
 
 
+def test_who_was_asked_for_and_has_no_usable_image_is_told_and_never_a_success(first_run: Any, tmp_path: Path) -> None:
+    study = first_run.study.copy(tmp_path)
+    lost = study.bids / "sub-08/anat/sub-08_T2w.NII.GZ"
+    lost.parent.mkdir(parents=True)
+    shutil.copy(study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", lost)
+    listed = "  sub-08/anat/sub-08_T2w.NII.GZ: its extension is .NII.GZ"
+    code, told = study.main("--dry-run", "--participant-label", "01", "08")
+    assert code == 1 and listed in told and "LACKING: sub-08 was asked for" in told
+    code, told = study.main("--participant-label", "01", "08")  # 01 is done already
+    assert code == 1 and "LACKING: sub-08 was asked for" in told
+    code, told = study.main("--dry-run", "--participant-label", "01")
+    assert code == 0 and "LACKING" not in told
+
+
+def test_one_age_for_two_sessions_is_for_review(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    (study.bids / "sub-02/sub-02_sessions.tsv").unlink()
+    with (study.bids / "participants.tsv").open("a") as table:
+        table.write("sub-02\t27.1\n")
+    text = (study.bids / "participants.tsv").read_text().splitlines()
+    kept = [line for line in text if not line.startswith("sub-02\t") or line.endswith("\t27.1")]
+    (study.bids / "participants.tsv").write_text("\n".join(kept) + "\n")
+    plans = list(plan_of(study, "--participant-label", "02").images)
+    assert len(plans) == 2 and all("taken for all its sessions (1, 2)" in image.doubts[0] for image in plans)
+    _, told = study.main("--dry-run", "--participant-label", "02")
+    assert told.count("    review    the one age of sub-02") == 2
+
+
 def test_header_of_a_4d_file_with_one_volume_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "image.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 1), np.int16), np.eye(4)), path)
