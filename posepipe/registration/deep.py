@@ -178,7 +178,7 @@ class PoseNetworks:
         key = hashlib.sha256(" ".join((target.fingerprint, *self.sha256.values())).encode()).hexdigest()[:24]
         if key not in self._own:
             path = None if target.cache_dir is None else target.cache_dir / f"canonical-{key}.json"
-            kept = path and _kept_rotation(path)
+            kept = _kept_rotation(path) if path else None
             if kept is None:
                 kept = self.place(target.brain)[0].rotation.T
                 logger.info("%s: its rotation to the canonical frame is not known; the networks estimated it", target.name)

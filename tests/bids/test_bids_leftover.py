@@ -127,7 +127,7 @@ def test_so_is_the_sidecar_of_a_table(make_dataset, sidecar):
 
 def test_so_are_the_description_and_what_belongs_to_masks(make_dataset):
     root = make_dataset("sub-01_T2w.nii.gz")
-    masks = make_dataset("sub-01_desc-brain_mask.nii.gz", folder="masks")
+    masks = make_dataset("sub-01_desc-brain_mask.nii.gz", "sub-02_desc-brain_mask.nii.gz", folder="masks")
     (image,) = survey_images(root, derivatives=[str(masks)]).images
     assert image.mask is not None
     (masks / "sub-01/anat/sub-01_desc-brain_mask.json").symlink_to(NOWHERE)
