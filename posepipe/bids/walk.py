@@ -111,6 +111,7 @@ class _Walk:
         return [f"{path.relative_to(self._root)}: {why}" for path, why in self._reasons.items()]
 
     def images(self, derivatives: Sequence[str | Path], *, validate: bool, left_out: list[str]) -> list[InputImage]:
+        """The images, with their masks; ``left_out`` is told where there are none."""
         if validate:
             _check_names(self._root, self._description, self._present)
         _check_sessions(self._root, self._subjects, self._sessions, self._present)
@@ -127,7 +128,8 @@ class _Walk:
         is a link to nothing."""
         refused = "the filter does not let it through"
         used = {image.path: None if matches(image, self._wanted) else refused for image in self._present}
-        left_out, absent = [], []
+        left_out: list[str] = []
+        absent: list[str] = []
         for path, why, meant in left_out_files(self._root, self._subjects, self._sessions, used | self._reasons, everywhere=everywhere):
             line = f"{path.relative_to(self._root)}: {why}"
             if meant:
