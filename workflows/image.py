@@ -78,10 +78,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
     sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
-    if plan.age.error is not None:
-        sizes["age_doubt"] = plan.age.doubt
-    judging = PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **sizes, **networks, **template)
-    quality = pe.Node(judging, name="quality", mem_gb=0.5)
+    about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
+    quality = pe.Node(PoseQuality(**about, **sizes, **networks, **template), name="quality", mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)

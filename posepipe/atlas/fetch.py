@@ -16,9 +16,9 @@ from ..imaging.inside import as_inside
 from ..imaging.volume import Volume, load_volume, save_volume
 from .download import download
 from .files import file_name
-from .library import atlas_cache
+from .library import CONTRASTS, atlas_cache
 from .manifest import Manifest, SourceFile, load_manifests
-from .sidecars import DESCRIPTION, write_text
+from .sidecars import DESCRIPTION, file_sha256, read_fetched, write_fetched, write_text
 
 Advance = Callable[[int], object]
 TEMPLATEFLOW_FILES = (("T2w", None), ("T1w", None), ("mask", "brain"), ("dseg", "tissues"))
@@ -114,8 +114,11 @@ def _fetch_cohort(
         originals[row.file] = target
     wanted = {*originals, *(["desc-brain_mask"] if manifest.mask_from_tissues else [])}
     targets = {file: dest / file_name(manifest.name, label, file) for file in wanted}
-    if changed or not all(t.is_file() and t.stat().st_size for t in targets.values()):
+    images = [path for file, path in targets.items() if file in CONTRASTS]
+    noted = read_fetched(images[0].parent)
+    if changed or not all(t.is_file() and t.stat().st_size for t in targets.values()) or not {*map(file_sha256, images)} <= noted:
         _convert(manifest, originals, targets)
+        write_fetched(images)
     return targets["T2w"] if "T2w" in targets else targets["T1w"]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ else:
 
 ATLAS_TOML = "atlas.toml"
 DESCRIPTION = "template_description.json"
+FETCHED = "fetched.json"
+"""Beside images that :func:`~posepipe.atlas.fetch.fetch` made of originals with the right checksums: name of the file → its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,30 @@ def read_description(folder: Path) -> Description | None:
     if (folder / DESCRIPTION).is_file() and (folder / DESCRIPTION).stat().st_size:
         return _from_json(folder / DESCRIPTION)
     return None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content; an empty string for one that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def write_fetched(images: Iterable[Path]) -> Path:
+    """Note the hashes of the ``images`` of one cohort, in one folder, that were made of originals with the right checksums."""
+    images = list(images)
+    hashes = {path.name: file_sha256(path) for path in images}
+    return write_text(images[0].parent / FETCHED, json.dumps(hashes, indent=2) + "\n")
+
+
+def read_fetched(folder: Path) -> frozenset[str]:
+    """The hashes that :func:`write_fetched` noted in ``folder``; none where it did not, or where they cannot be read."""
+    try:
+        content = json.loads((folder / FETCHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(map(str, content.values())) if isinstance(content, dict) else frozenset()
 
 
 def write_atlas_toml(folder: Path, description: Description) -> Path:

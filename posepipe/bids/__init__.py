@@ -10,7 +10,7 @@ from .image import InputImage
 from .masks import parse_derivative
 from .names import OutputNames, check_collisions, subject_page
 from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json, write_text
-from .walk import find_images, list_subjects
+from .walk import Survey, find_images, list_subjects, survey_images
 
 __all__ = [
     "HASH_KEY",
@@ -20,6 +20,7 @@ __all__ = [
     "InputImage",
     "Metadata",
     "OutputNames",
+    "Survey",
     "check_collisions",
     "find_images",
     "is_done",
@@ -31,6 +32,7 @@ __all__ = [
     "read_json",
     "record_hashes",
     "subject_page",
+    "survey_images",
     "write_bidsignore",
     "write_dataset_description",
     "write_json",

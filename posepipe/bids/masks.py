@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import BidsError, UsageError
 from .entities import split_name
 from .image import InputImage
+from .links import not_fetched
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,8 @@ def _keys(image: InputImage) -> Iterator[Key]:
 def _masks_in(folder: Path, subject: str, session: str | None) -> Iterator[_Mask]:
     anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
     if not anat.is_dir():
+        if problem := not_fetched(anat):
+            raise BidsError(problem)
         return
     with os.scandir(anat) as entries:
         names = sorted(e.name for e in entries if _MASK_FILE.fullmatch(e.name))
@@ -187,7 +190,9 @@ def _one_source(path: Path) -> str | None:
     sidecar = path.with_name(path.name.partition(".")[0] + ".json")
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if problem := not_fetched(sidecar):
+            raise BidsError(problem) from error
         return None
     except (OSError, ValueError) as error:
         logger.warning("%s: cannot be read as JSON (%s); the mask is matched by its name", sidecar, error)

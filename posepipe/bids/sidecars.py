@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import BidsError
 from .entities import split_name
 from .image import InputImage
+from .links import not_fetched
 from .names import OutputNames
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def write_text(path: str | Path, text: str) -> Path:
     # unique across the nodes of a cluster, where process ids are not
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # of a file name that is not UTF-8 the bytes that are none come as escapes
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,7 +49,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as JSON ({error})"
+        msg = not_fetched(Path(path)) or f"{path}: cannot be read as JSON ({error})"
         raise BidsError(msg) from error
     if not isinstance(content, dict):
         msg = f"{path}: expected a JSON object, found {type(content).__name__}"

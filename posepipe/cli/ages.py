@@ -44,7 +44,7 @@ class AgesOfImages:
             found = self._estimate(image)
             if not self._settings.dry_run:
                 write_json(path, {"image": str(image.path), **asdict(found)})
-        return Age(found.weeks, ESTIMATED, found.warnings, found.error, found.doubt)
+        return Age(found.weeks, ESTIMATED, found.warnings, found.error, (found.doubt,) if found.doubt else ())
 
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch

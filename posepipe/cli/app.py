@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..errors import AtlasError, BidsError, PosepipeError, UsageError
     from .parser import parse_settings
 
+    show_all_signs()
     try:
         settings = parse_settings(sys.argv[1:] if argv is None else argv)
         set_up_logging(settings.verbose)
@@ -34,6 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("posepipe: stopped; images that are finished are kept, the next run goes on from there", file=sys.stderr)
         return 130
+
+
+def show_all_signs() -> None:
+    """Have standard output and error write a sign that their encoding lacks as an escape, ``\\xfc`` for ü: a name that a terminal cannot
+    show must not stop a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging(verbose: int) -> None:

@@ -37,24 +37,25 @@ def make_plan(settings: Settings) -> Plan:
     output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import check_collisions, find_images, read_filter_file
+    from ..bids import check_collisions, read_filter_file, survey_images
 
     library = AtlasLibrary.default(settings.atlas_dir)
     _check_atlas(library, settings.atlas)
-    images = find_images(
+    survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
         sessions=settings.session_label,
         filters=read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None,
         derivatives=settings.derivatives,
         validate=not settings.skip_bids_validation,
+        everywhere=settings.dry_run or settings.verbose > 0,
     )
     planner = _Planner(settings, library)
     found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
-    for image in images:
+    for image in survey.images:
         found[image.subject, image.session].append(planner.plan(image))
     sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
-    plan = Plan(sessions)
+    plan = Plan(sessions, survey.left_out, survey.lacking)
     check_collisions((image.image, image.files) for image in plan.images)
     return plan
 
@@ -100,20 +101,24 @@ class _Planner:
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
         """The plan of ``image``, or what stands against one."""
+        from ..imaging.header import check_header
+
         stage = "image"
         try:
-            spacing = check_header(image.path)
+            spacing, doubts = check_header(image.path)
             timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
             stage = "mask"
             self._check_mask(image)
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            return self._plan(image, age, timing)
+            return replace(self._plan(image, age, timing), doubts=(*doubts, *age.doubts))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 
     def _check_mask(self, image: InputImage) -> None:
+        from ..imaging.header import check_header
+
         if self._settings.mask == "given" and image.mask is None:
             msg = (
                 f"{image.path}: --mask given, but no brain mask was found for it; point -d at the derivative dataset "
@@ -166,6 +171,7 @@ class _Planner:
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
             **({} if age.error is None else {"age_error": age.error}),
+            **({"age_doubts": age.doubts} if age.doubts else {}),
             "contrast": contrast,
             **({"converted": True} if converted else {}),
             **({} if timing is None else {"slices": timing}),
@@ -221,29 +227,6 @@ def _is_turned_by(names: OutputNames) -> bool:
     return turned.endswith(f"/{names.forward.name}")
 
 
-def check_header(path: Path) -> tuple[float, ...]:
-    """Read the header of an image, as far as it tells whether the image is usable, and give its voxel edges, mm.
-
-    Raises :class:`~posepipe.errors.ImageError` for a file that is no image, a series, and an affine that is singular.
-    """
-    import nibabel as nib
-    import numpy as np
-
-    try:
-        header = nib.load(path)
-        shape, affine = header.shape, np.asarray(header.affine, dtype=float)
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
-        msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
-        raise ImageError(msg) from error
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
-        raise ImageError(msg)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        msg = f"{path}: the header's affine is not usable (singular or not finite); repair the header"
-        raise ImageError(msg)
-    return tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
-
-
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
     """The plan in lines of text: for each image its age, template, mask and outputs."""
     for session in plan.sessions:
@@ -262,9 +245,14 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)
+            yield from (f"    review    {doubt}" for doubt in image.doubts)
         for failure in session.failures:
             yield f"  {failure.image.relative}"
             yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
+    if plan.left_out:
+        yield f"left out, {len(plan.left_out)} files that look like images:"
+        yield from (f"  {line}" for line in plan.left_out)
+    yield from (f"LACKING: {line}" for line in plan.lacking)
     pending, failed = len(plan.pending), len(plan.failures)
     done = sum(image.done for image in plan.images)
     yield f"{pending} to do, {done} done already, {failed} that cannot be processed"

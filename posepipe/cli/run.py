@@ -32,7 +32,7 @@ def run_app(settings: Settings) -> int:
     plan = make_plan(settings)
     if settings.dry_run:
         print("\n".join(describe(plan, settings)))
-        return 1 if plan.failures else 0
+        return 1 if plan.failures or plan.lacking else 0
     _prepare_output(settings)
     if settings.boilerplate_only:
         print(_plan_citation(_build(plan, settings), settings, replace=True))
@@ -192,7 +192,9 @@ def _summary(plan: Plan, settings: Settings, monitor: Monitor) -> int:
         print(f"failures: {settings.out_dir / 'failures.tsv'} (run the same command again to do only these)")
     for page in monitor.pages:
         print(f"report: {page}")
-    return 1 if monitor.failed or lost or monitor.page_errors else 0
+    for line in plan.lacking:
+        print(f"LACKING: {line}")
+    return 1 if monitor.failed or lost or monitor.page_errors or plan.lacking else 0
 
 
 def _write_reports(settings: Settings) -> int:

@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command with the arguments ``argv`` (default: the command line); the exit code, 2 for a usage error."""
     from ..errors import AtlasError, PosepipeError, UsageError
+    from .app import show_all_signs
 
+    show_all_signs()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     args.argv = argv  # for the record that a page keeps

@@ -39,7 +39,7 @@ class FinishedImage:
     def warnings(self) -> list[str]:
         """What was noted on the way, and which outputs are gone."""
         gone = [f"{self._shown(path)} is gone: run posepipe again for this image" for path in self.missing()]
-        return [*gone, *(str(warning) for warning in self.resampled.get("Warnings") or [])]
+        return [*gone, *(str(w) for known in (self.sidecar, self.resampled) for w in known.get("Warnings") or [])]
 
     @property
     def synth(self) -> Path | None:

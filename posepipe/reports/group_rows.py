@@ -91,7 +91,7 @@ class GroupRow:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was noted on the way."""
-        return texts(self.resampled_sidecar.get("Warnings"))
+        return (*texts(self.sidecar.get("Warnings")), *texts(self.resampled_sidecar.get("Warnings")))
 
     @property
     def seconds(self) -> float | None:

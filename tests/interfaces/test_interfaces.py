@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from nipype.interfaces.base import BaseInterface
@@ -22,6 +23,7 @@ from posepipe.atlas import Template, VolumeRange
 from posepipe.bids import read_json, write_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
+from posepipe.imaging.header import UNKNOWN
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
@@ -36,6 +38,7 @@ from posepipe.registration.conversion import Converter
 from posepipe.registration.masking import BrainFinder
 from posepipe.reports.views import read_views
 
+WEEK = 28.0
 MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
 SPACING = 2.0
 
@@ -264,8 +267,8 @@ def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "qc", "word"),
     [
-        ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "age_doubt": ""}, "fail", "largest of the atlas (A+21"),
-        ({"age_doubt": "the age cannot be told"}, "review", "the age cannot be told"),
+        ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "estimated": True}, "fail", "largest of the atlas (A+21"),
+        ({"doubts": ["the age cannot be told"], "estimated": True}, "review", "the age cannot be told"),
     ],
 )  # fmt: skip
 def test_the_verdict_knows_sizes_and_doubts_of_age(
@@ -277,6 +280,26 @@ def test_the_verdict_knows_sizes_and_doubts_of_age(
         refined_pose=refined.out_pose, refined_record=refined.out_record, age=28.0, **options, **template_inputs(case["template"]),
     ).run(cwd=str(tmp_path))  # fmt: skip
     assert judged.outputs.qc in {qc, "fail"} and any(word in reason for reason in read_json(judged.outputs.out_record)["reasons"])
+def test_doubts_about_image_and_age_are_reasons_for_review(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
+    volume = load_volume(case["folder"] / "image.nii.gz")
+    data = volume.data.copy()
+    data[:3, :5, :7] = np.nan
+    image = nib.Nifti1Image(data, volume.affine)
+    image.set_sform(volume.affine, code=0)
+    image.set_qform(volume.affine, code=0)
+    nib.save(image, tmp_path / "image.nii.gz")
+    done = {name: results[name] for name in ("mask", "initial", "refined")}
+    inputs = {
+        "in_mask": done["mask"].out_mask, "mask_record": done["mask"].out_record, "initial_pose": done["initial"].out_pose,
+        "initial_record": done["initial"].out_record, "refined_pose": done["refined"].out_pose,
+        "refined_record": done["refined"].out_record, "age": WEEK, **template_inputs(case["template"]),
+    }  # fmt: skip
+    found = PoseQuality(in_file=str(tmp_path / "image.nii.gz"), doubts=["its age is odd", UNKNOWN], **inputs).run(cwd=str(tmp_path)).outputs
+    record = read_json(found.out_record)
+    assert found.qc in {"review", "fail"}
+    assert record["reasons"][-2:] == ["its age is odd", UNKNOWN]
+    (note,) = record["notes"]
+    assert note.startswith("105 of ")
 
 
 def test_applied_pose_lands_on_the_template(results: dict[str, Any], case: dict[str, Any]) -> None:

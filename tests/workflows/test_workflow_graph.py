@@ -67,10 +67,10 @@ def test_the_verdict_knows_the_sizes_of_brains_and_the_doubt_of_an_age(tmp_path:
     sizes = VolumeRange(90.0, "CRL+21", 518.0, "Serag+44")
     known = replace(make_image(tmp_path, "01"), volumes=sizes)
     inputs = init_image_wf(plan=known, settings=settings).get_node("quality").inputs
-    assert VolumeRange(**inputs.volumes) == sizes and not isdefined(inputs.age_doubt)
-    for doubt in ("", "the age cannot be told"):
-        guessed = replace(known, age=Age(29.1, "estimated", error=1.0, doubt=doubt))
-        assert init_image_wf(plan=guessed, settings=settings).get_node("quality").inputs.age_doubt == doubt
+    assert VolumeRange(**inputs.volumes) == sizes and not inputs.estimated and list(inputs.doubts) == []
+    guessed = replace(known, age=Age(29.1, "estimated", error=1.0), doubts=("the age cannot be told",))
+    inputs = init_image_wf(plan=guessed, settings=settings).get_node("quality").inputs
+    assert inputs.estimated and list(inputs.doubts) == ["the age cannot be told"]
 
 
 @pytest.mark.parametrize("converted", [False, True])
