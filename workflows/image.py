@@ -9,6 +9,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.base import DigestInputSpec
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
@@ -72,7 +73,6 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         inputnode.inputs.mask = str(plan.image.mask)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
-    # named even if they are the package's own, so that Nipype sees when they have changed
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
@@ -142,6 +142,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         (figure, derivatives, [("out_figure", "figure")]),
         (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
     ])  # fmt: skip
+    for node in workflow._get_all_nodes():
+        if isinstance(node.inputs, DigestInputSpec):
+            node.inputs.digest = plan.parameters_hash
     return workflow
 
 

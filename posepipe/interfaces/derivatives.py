@@ -9,11 +9,11 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 from .sidecars import forward_sidecar, other_sidecars
 
 
-class _DerivativesInputSpec(VersionedInputSpec):
+class _DerivativesInputSpec(DigestInputSpec):
     in_pose = File(exists=True, mandatory=True, desc="final pose, atlas points to image points (ITK)")
     in_mask = File(exists=True, mandatory=True, desc="brain mask")
     resampled = File(exists=True, mandatory=True, desc="the image on the template's grid")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import File, isdefined, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import Template
     from ..registration.target import Target
 
 
-class TemplateInputSpec(VersionedInputSpec):
+class TemplateInputSpec(DigestInputSpec):
     """Inputs of every interface that needs the template."""
 
     template = File(exists=True, mandatory=True, desc="image of the template")

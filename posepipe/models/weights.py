@@ -31,6 +31,8 @@ MASK_NETWORKS = ("mask-coarse", "mask-fine", "mask-edge")
 """The networks that find the brain: in the whole image, in the neighbourhood of what the first found, and its outline."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""
+PAPER_NETWORKS = ("pose-net", "correction-net")
+"""The paper's pair, for ``--init posenet``."""
 SLICE_NETWORK = "slice-coordinates"
 """The network that finds the pose of one slice."""
 PACKAGED = Path(__file__).with_name("data")

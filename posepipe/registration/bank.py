@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._version import __version__
 from ..geometry import super_fibonacci
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
@@ -25,7 +26,6 @@ STEP = 0.185
 REACH = 1.45
 """Points fill a ball of this many radii, this many radii apart."""
 CLASSES = 6
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def _classes(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def _fingerprint(template: Brain) -> str:
-    h = hashlib.sha256(f"{FORMAT} {ROTATIONS} {STEP} {REACH} {template.spacing} {template.radius:.4f}".encode())
+    h = hashlib.sha256(f"{__version__} {ROTATIONS} {STEP} {REACH} {template.spacing} {template.radius:.4f}".encode())
     h.update(template.image.cpu().numpy().tobytes())
     h.update(template.mask.cpu().numpy().tobytes())
     return h.hexdigest()[:24]

@@ -85,10 +85,15 @@ def uncalibrated(names: Iterable[str]) -> str:
     )
 
 
+def calibration_file(weights_dir: str | Path | None = None) -> Path:
+    """The file of the calibration in ``weights_dir`` if it holds one, else the package's."""
+    path = PACKAGED if weights_dir is None else Path(weights_dir) / NAME
+    return path if path.exists() else PACKAGED
+
+
 def load_calibration(weights_dir: str | Path | None = None) -> Calibration:
     """The calibration in ``weights_dir`` if it holds one, else the package's. Raises :class:`~posepipe.errors.WeightsError`."""
-    path = PACKAGED if weights_dir is None else Path(weights_dir) / NAME
-    return read_calibration(path if path.exists() else PACKAGED)
+    return read_calibration(calibration_file(weights_dir))
 
 
 def read_calibration(path: str | Path) -> Calibration:

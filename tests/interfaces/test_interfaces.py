@@ -48,7 +48,7 @@ def test_every_trait_says_what_it_is(module: str) -> None:
     assert own
     for interface in own:
         assert interface.__doc__
-        assert interface.input_spec().version == __version__  # a new one makes all anew
+        assert __version__ in interface.input_spec().digest  # a new one makes all anew
         for spec in (interface.input_spec, interface.output_spec):
             for name, trait in spec().traits(transient=None).items():
                 assert trait.desc, f"{interface.__name__}.{name}"
