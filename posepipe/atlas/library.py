@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtlasError, UsageError
+from ..paths import absolute_path
 from .files import Found, scan_template
 from .manifest import Manifest, load_canonical, load_manifests
 from .sidecars import ATLAS_TOML, Description, read_description
@@ -73,7 +74,7 @@ class AtlasLibrary:
     """
 
     def __init__(self, dirs: Iterable[str | Path]) -> None:
-        self.dirs = tuple(dict.fromkeys(Path(d).expanduser() for d in dirs))
+        self.dirs = tuple(dict.fromkeys(map(absolute_path, dirs)))
         self.manifests: Mapping[str, Manifest] = load_manifests()
         self._canonical = load_canonical()
         self._scanned: dict[str, dict[tuple[str, str], Template]] = {}
@@ -84,9 +85,9 @@ class AtlasLibrary:
 
         Raises :class:`~posepipe.errors.UsageError` for one of ``extra_dirs`` that holds no ``tpl-NAME`` folder.
         """
-        for extra in map(Path, extra_dirs):
-            if not any(extra.expanduser().glob("tpl-*")):
-                wrong = "no tpl-NAME folder in it" if extra.expanduser().is_dir() else "no such folder"
+        for extra in map(absolute_path, extra_dirs):
+            if not any(extra.glob("tpl-*")):
+                wrong = "no tpl-NAME folder in it" if extra.is_dir() else "no such folder"
                 hint = f"; did you mean {extra.parent}?" if extra.name.startswith("tpl-") else ""
                 msg = f"{extra}: {wrong}; --atlas-dir takes a folder that holds tpl-NAME folders{hint}"
                 raise UsageError(msg)
@@ -224,7 +225,7 @@ class AtlasLibrary:
 
 def templateflow_home() -> Path:
     """TemplateFlow's home, as that package finds it, without importing it (importing may fill the folder)."""
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
+    return absolute_path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
 
 
 def atlas_cache() -> Path:
@@ -234,7 +235,7 @@ def atlas_cache() -> Path:
 
 def cache_home() -> Path:
     """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return absolute_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _home(image: Path) -> Path:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..paths import absolute_path
+
 VOLUME_GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CONFIDENCE_GROUPS = ("validation", "train")
 
@@ -38,10 +40,14 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options that tables with networks share."""
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-fetal and ds-neonates")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-fetal and ds-neonates")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV, tables and plots; rows in it are not made again"
+    )
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--seed", type=int, default=0)
 
