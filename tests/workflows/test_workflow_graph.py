@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,19 @@ def test_workers_are_other_processes(tmp_path: Path) -> None:
     from nipype.utils.filemanip import loadpkl
 
     assert loadpkl(result).outputs.pid != os.getpid()
+
+
+def test_workers_start_whatever_the_temporary_folder_is_called(tmp_path: Path) -> None:
+    """A path of 107 characters and more is too long for a socket."""
+    long = tmp_path / "job.1234567890" / ("x" * 120)
+    long.mkdir(parents=True)
+    code = "import sys; from pathlib import Path; from test_workflow_graph import run_tasks; print(run_tasks(Path(sys.argv[1]), set()))"
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "TMPDIR": str(long), "PYTHONPATH": paths},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.count("'end'") == 3, done.stdout + done.stderr
 
 
 def ended_in_order(folder: Path, plugin: Any) -> list[str]:
