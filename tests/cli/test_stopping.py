@@ -26,7 +26,7 @@ def wait_for(condition: Any, seconds: float = 60.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda one: one.name)
 def test_workers_end_with_the_run(raw_study: Any, tmp_path: Path, number: signal.Signals) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     run = start(study, "--nprocs", "2", "--participant-label", "01", "03")
