@@ -94,8 +94,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         if image.done:
             print(f"{image.image.path.name}: done already with these settings, left as it is")
             failures.clear(image.image)
-    _forget_removed(failures, settings.bids_dir)
-    failures.merge()
+    failures.forget_removed(settings.bids_dir)
     for failure in plan.failures:
         monitor.refuse(failure)
     try:
@@ -111,17 +110,6 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
             _summary(plan, settings, monitor, left)
         raise
     return _summary(plan, settings, monitor, left)
-
-
-def _forget_removed(failures: Failures, bids_dir: Path) -> None:
-    """Forget the failures of images that are no longer in the dataset."""
-    from ..bids import InputImage
-    from ..bids.entities import split_name
-
-    for name in failures.failed_images():
-        split = split_name(Path(name).name)
-        if split is not None and not (bids_dir / name).exists():
-            failures.clear(InputImage(bids_dir / name, Path(name), split.entities, split.suffix))
 
 
 def _build(plan: Plan, settings: Settings) -> Any:
