@@ -9,6 +9,7 @@ from .filters import read_filter_file
 from .image import InputImage
 from .masks import parse_derivative
 from .names import OutputNames, check_collisions, subject_page
+from .results import current, is_turned_by, remove_superseded, results_in
 from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json, write_text
 from .walk import find_images, list_subjects
 
@@ -21,8 +22,10 @@ __all__ = [
     "Metadata",
     "OutputNames",
     "check_collisions",
+    "current",
     "find_images",
     "is_done",
+    "is_turned_by",
     "list_subjects",
     "parameters_hash",
     "parse_age",
@@ -30,6 +33,8 @@ __all__ = [
     "read_filter_file",
     "read_json",
     "record_hashes",
+    "remove_superseded",
+    "results_in",
     "subject_page",
     "write_bidsignore",
     "write_dataset_description",

@@ -26,7 +26,7 @@ from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary
-    from ..bids import InputImage, OutputNames
+    from ..bids import InputImage
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -128,7 +128,7 @@ class _Planner:
 
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import choose_template
-        from ..bids import OutputNames, is_done, parameters_hash
+        from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
         from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, PAPER_NETWORKS, POSE_NETWORKS, SLICE_NETWORK
 
         s = self._settings
@@ -167,7 +167,7 @@ class _Planner:
                 networks=networks, weights_dir=s.weights, templates=[template], settings=chosen, files=self._files
             )
             template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
-            done = is_done(names, parameters, synth=converted, slices=timing is not None) and _is_turned_by(names)
+            done = is_done(names, parameters, synth=converted, slices=timing is not None) and is_turned_by(names)
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
@@ -192,14 +192,6 @@ class _Planner:
             if image.mask.is_relative_to(folder):
                 return (image.source_uri, f"bids:{name}:{image.mask.relative_to(folder).as_posix()}")
         return (image.source_uri, image.mask.as_uri())
-
-
-def _is_turned_by(names: OutputNames) -> bool:
-    """Whether the reoriented image is of this template: the name does not say, and one may have come since."""
-    from ..bids import read_json
-
-    turned = str(read_json(names.sidecar(names.reoriented)).get("Transform", ""))
-    return turned.endswith(f"/{names.forward.name}")
 
 
 def check_header(path: Path) -> tuple[float, ...]:

@@ -60,6 +60,7 @@ class Monitor:
     def __post_init__(self) -> None:
         self._failures = Failures(self.settings.out_dir)
         self._crashes: list[_Crash] = []
+        self._superseded: set[Path] = set()
         self._figures: dict[str, str] = {}
         self._left = {session.label: len(session.pending) for session in self.plan.sessions}
         self._ready: list[SessionPlan] = []
@@ -97,9 +98,28 @@ class Monitor:
         for session in self.plan.sessions:
             self._write_page(session)
 
+    def supersede(self, image: ImagePlan) -> None:
+        """Remove the results that the one of now of ``image`` supersedes: its own at another cohort of the atlas, and that at another
+        atlas unless this one was asked for by name and both are by the same age and contrast."""
+        from ..bids import remove_superseded
+
+        def is_superseded(atlas: str, sidecar: Mapping[str, Any]) -> bool:
+            same = (sidecar.get("Age"), sidecar.get("Contrast")) == (image.age.weeks, image.contrast)
+            return self.settings.atlas == "auto" or atlas == image.choice.template.atlas or not same
+
+        try:
+            gone = remove_superseded(image.names, image.files, is_superseded)
+        except OSError as error:
+            logger.warning("%s: what a newer result supersedes was not removed (%s); remove it", error.filename, error.strerror)
+            return
+        for space in gone:
+            self.say(f"{image.image.path.name}: its earlier result at {space} is superseded by that at {image.space}, and removed")
+            self._superseded.add(image.image.path)
+
     def _succeed(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
         self.finished.add(image.image.path)
         self._failures.clear(image.image)
+        self.supersede(image)
         self._figures[image.names.forward.name] = node.result.outputs.figure
         sidecar = read_json(image.names.sidecar(image.names.forward))
         seconds = sum(sidecar["Seconds"].values())
@@ -143,7 +163,8 @@ class Monitor:
         page = _page(self.settings.out_dir, session)
         if page in self.pages:
             return
-        if not session.pending and not session.failures and _shows_all(page, session):
+        as_shown = not session.pending and not session.failures and _shows_all(page, session)
+        if as_shown and not any(image.image.path in self._superseded for image in session.images):
             self.pages.append(page)  # as an earlier run left it
             return
         shown = [image.image.path for image in session.images if image.done or image.image.path in self.finished]

@@ -94,6 +94,8 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         if image.done:
             print(f"{image.image.path.name}: done already with these settings, left as it is")
             failures.clear(image.image)
+            if claims.take(image.image):
+                monitor.supersede(image)
     failures.forget_removed(settings.bids_dir)
     for failure in plan.failures:
         monitor.refuse(failure)
