@@ -63,9 +63,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """
     workflow = Workflow(name=image_wf_name(plan))
     workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
-    template = template_inputs(plan.choice.template)
     of_torch = settings.omp_nthreads or 1
-    compute = {**template, "device": settings.device, "torch_threads": of_torch}
+    template = {**template_inputs(plan.choice.template), "torch_threads": of_torch}
+    compute = {**template, "device": settings.device}
 
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
     inputnode.inputs.image = str(plan.image.path)
@@ -76,7 +76,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
-    quality = pe.Node(PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **networks, **template), name="quality", mem_gb=0.5)
+    judged = PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **networks, **template)
+    quality = pe.Node(judged, name="quality", n_procs=of_torch, mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)

@@ -23,21 +23,15 @@ class ComputeInputSpec(TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
-    torch_threads = traits.Range(
-        low=1, value=1, usedefault=True, nohash=True,
-        desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
-    )  # fmt: skip
 
 
 def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
-    """Image, mask, target and device of an interface, with torch held to its number of threads."""
+    """Image, mask, target and device of an interface, with torch held to its number of threads (by :func:`target_of`)."""
     import numpy as np
-    import torch
 
     from ..imaging.volume import load_volume
     from ..registration.aligner import pick_device
 
-    torch.set_num_threads(inputs.torch_threads)
     device = pick_device(inputs.device)
     mask = load_volume(inputs.in_mask, np.uint8)
     return load_volume(inputs.in_file), mask.with_data(mask.data > 0), target_of(inputs, device), device

@@ -123,6 +123,9 @@ def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path,
     for name in ("torch_threads", "template", "device"):
         assert getattr(brain.inputs, name) == getattr(initial.inputs, name)
     assert brain.inputs.torch_threads == 2
+    for node in workflow._get_all_nodes():  # all that have torch, the verdict and the picture too
+        assert "torch_threads" not in node.inputs.traits() or node.inputs.torch_threads == 2
+    assert {quality.n_procs, initial.n_procs} == {2} and "torch_threads" in quality.inputs.traits()
     plain = init_image_wf(plan=make_image(tmp_path, "02", masked=True), settings=settings)
     assert plain.get_node("mask") is not None and plain.get_node("brain") is None
 
