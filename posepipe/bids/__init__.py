@@ -10,7 +10,7 @@ from .image import InputImage
 from .masks import parse_derivative
 from .names import OutputNames, check_collisions, subject_page
 from .results import current, is_turned_by, remove_superseded, results_in
-from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json, write_text
+from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json
 from .walk import find_images, list_subjects
 
 __all__ = [
@@ -39,5 +39,4 @@ __all__ = [
     "write_bidsignore",
     "write_dataset_description",
     "write_json",
-    "write_text",
 ]

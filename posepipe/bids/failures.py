@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 
 from ..errors import BidsError
+from ..files import write_text
 from .image import InputImage
-from .sidecars import read_json, write_json, write_text
+from .sidecars import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

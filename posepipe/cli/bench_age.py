@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..files import write_text
 from ..paths import absolute_path
+from .bench_deep import add_install
 
 PARTS = ("calibration", "test", "stacks")
 
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
     )
-    parser.add_argument("--install", action="store_true", help="also write the constants into the package")
+    add_install(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if left_out:
         save_age_model(model, args.output / "age.toml")
     if args.install and left_out:
-        save_age_model(model, PACKAGED)
+        save_age_model(model, args.install / PACKAGED.name)
     text = bench.report(known, model, left_out)
-    (args.output / "age.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "age.md", text)
     print(text)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..files import write_text
 from ..paths import absolute_path
 from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_masks, bench_slice
 
@@ -88,7 +89,7 @@ def _classical(args: argparse.Namespace) -> int:
     stacks = [c for c in cases if c.group == "stacks"]
     if stacks:
         text += "\n\n" + classical.stack_disagreement(stacks)
-    (args.output / "classical.md").write_text(text + "\n")
+    write_text(args.output / "classical.md", text + "\n")
     print(text)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..files import write_text
 from ..paths import absolute_path
 
 WAYS = ("T1w", "GAN", "cycleGAN", "T2w", "T1w on T1w")
@@ -67,6 +68,6 @@ def run(args: argparse.Namespace) -> int:
     measured = [r for way in ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
     volume_plots.plot_all(measured, args.output)
     text = "\n".join([bench.likeness_table(images), volume_tables.table_by_bin(measured, missing), ""])
-    (args.output / "contrast.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "contrast.md", text)
     print(text)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..files import write_text
 from ..paths import absolute_path
 
 
@@ -47,6 +48,6 @@ def negative(args: argparse.Namespace) -> int:
 
 
 def _told(text: str, output: Path) -> int:
-    output.write_text(text.strip() + "\n", encoding="utf-8")
+    write_text(output, text.strip() + "\n")
     print(text)
     return 0

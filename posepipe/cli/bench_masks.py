@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..files import write_text
 from ..paths import absolute_path
 
 PARTS = ("stacks", "epi", "dressed", "brainless")
@@ -53,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     rows = read_rows(paths)
     write_rows(args.output / "masks.csv", rows)
     text = bench.report(rows)
-    (args.output / "masks.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "masks.md", text)
     print(text)
     return 0

@@ -131,7 +131,7 @@ def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) 
     """The methods text of the plan, written where there is none yet: at the end of a run, what ran is told."""
     from posepipe.workflows.base import citation_text
 
-    from ..bids import write_text
+    from ..files import write_text
 
     text: str = citation_text(workflow)
     path = settings.out_dir / "logs" / "CITATION.md"
@@ -151,7 +151,7 @@ def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:
 
 def _write_records(plan: Plan, settings: Settings) -> None:
     """``posepipe.toml`` for each session that is worked on."""
-    from ..bids import write_text
+    from ..files import write_text
     from ..interfaces.sidecars import software_versions
 
     text = settings.to_toml(software_versions())

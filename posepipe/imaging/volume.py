@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ..files import replacing
 from ..geometry import Rigid
 
 Float = npt.NDArray[np.float32]
@@ -132,12 +132,6 @@ def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = 
     image.set_sform(volume.affine, code=2)
     image.set_qform(volume.affine, code=0)
     image.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
+from ..files import replacing
 from ..geometry import super_fibonacci
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
@@ -142,13 +141,8 @@ def _fingerprint(template: Brain) -> str:
 
 
 def _save(path: Path, mask: np.ndarray, value: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, mask=mask, value=value)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            np.savez(temporary, mask=mask, value=value)
     except OSError as error:
         LOGGER.warning("%s: the rotation bank could not be kept (%s); it is made anew each time", path, error)
-    finally:
-        with suppress(OSError):  # a folder that cannot be made holds no half file either
-            temporary.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..files import write_text
 from .confidence import ConfidenceModel
 
 if sys.version_info >= (3, 11):
@@ -148,9 +149,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
         *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
         *([] if slices is None else _model_lines("slices", calibration.made["slices"], slices)),
     ]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    return temporary.replace(path)
+    return write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _numbers(of: object, names: Iterable[str]) -> dict[str, float]:
