@@ -14,7 +14,7 @@ from .image import InputImage
 from .names import OutputNames
 from .sidecars import read_json
 
-_OF_TRANSFORMS = ("from", "to", "mode")
+_OF_TRANSFORMS = {"from", "to", "mode"}
 _CONTRASTS = ("T1w", "T2w")
 
 
@@ -39,10 +39,10 @@ class Result:
 def results_in(out_dir: Path, anat: Path) -> list[Result]:
     """Every result in the folder ``anat`` of the output dataset ``out_dir``, sorted by name; the files are not opened."""
     found = []
-    for path in sorted(anat.glob("*_mode-image_xfm.json")):
+    for path in sorted(anat.glob("sub-*_xfm.json")):
         split = split_name(path.name)
         # the inverse comes from a template's space, never from T1w or T2w
-        if split is None or split.stray or split.entities.get("from") not in _CONTRASTS or "to" not in split.entities:
+        if split is None or split.stray or not split.entities.keys() >= _OF_TRANSFORMS or split.entities["from"] not in _CONTRASTS:
             continue
         entities = {key: label for key, label in split.entities.items() if key not in _OF_TRANSFORMS}
         image = anat / join_name(entities, split.entities["from"], ".nii.gz")
