@@ -14,7 +14,7 @@ from ..plan import Plan, SessionPlan
 from ..settings import Settings
 from .parser import cores
 from .provenance import write_provenance
-from .stopping import end_children
+from .stopping import children, end_children
 
 if TYPE_CHECKING:
     from .claims import Claims
@@ -179,6 +179,7 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
         if settings.mem_gb is not None:
             limits["memory_gb"] = settings.mem_gb
         plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
+    others = children()
     try:
         workflow.run(plugin=plugin, plugin_args=args)
     except Exception as error:  # raised by the engine when any node failed
@@ -186,7 +187,7 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
             raise
         logger.debug("the workflow ended with %s", error)
     finally:
-        end_children()  # first of all: what is stopped may have little time left, and what goes on must not meet a worker that does too
+        end_children(others)  # at once: little time may be left, and what follows must not meet a worker
 
 
 def _write_graph(workflow: Any) -> None:

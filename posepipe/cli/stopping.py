@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; the end of the time on a cluster, ``scancel`` and ``docker stop``; the end of a terminal."""
@@ -43,35 +47,43 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Within, the first of :data:`SIGNALS` raises :class:`Stopped`, and those after it are passed over; at the end, however it is
-    reached, every child process is ended. A signal that was ignored before (``nohup``) still is. Outside the main thread signals stay as
-    they are."""
+    reached, every child process started within is ended.
+
+    A signal that was ignored before (``nohup``) still is. Outside the main thread signals stay as they are.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
         raise Stopped(number)
 
-    mine = threading.current_thread() is threading.main_thread()
-    before = {one: signal.getsignal(one) for one in SIGNALS} if mine else {}
+    others = children()
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in SIGNALS} if in_main else {}
     for one, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(one, stop)
     try:
         yield
     finally:
-        end_children()
+        end_children(others)
         for one, handler in before.items():
             signal.signal(one, handler if handler is not None else signal.SIG_DFL)
 
 
-def end_children() -> None:
-    """Kill what :mod:`multiprocessing` has started in this process and is still there."""
+def children() -> list[BaseProcess]:
+    """What :mod:`multiprocessing` has started in this process and is still there."""
     if "multiprocessing" not in sys.modules:
-        return
+        return []
     import multiprocessing
 
-    children = multiprocessing.active_children()
-    for child in children:
+    return list(multiprocessing.active_children())
+
+
+def end_children(others: Sequence[BaseProcess] = ()) -> None:
+    """Kill the child processes of this one, but for ``others``, which whoever called has started."""
+    mine = [child for child in children() if child not in others]
+    for child in mine:
         child.kill()
-    for child in children:
+    for child in mine:
         child.join(_JOIN_SECONDS)
