@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,15 @@ class Plan:
     def pending(self) -> tuple[ImagePlan, ...]:
         """Every image that is not done yet."""
         return tuple(image for session in self.sessions for image in session.pending)
+
+    def without(self, images: Iterable[ImagePlan]) -> Plan:
+        """The plan less these images."""
+        left_out = {image.image.path for image in images}
+        parts = (
+            replace(session, images=tuple(image for image in session.images if image.image.path not in left_out))
+            for session in self.sessions
+        )
+        return Plan(tuple(session for session in parts if session.images or session.failures))
 
     @property
     def failures(self) -> tuple[PlanFailure, ...]:

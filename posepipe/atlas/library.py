@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtlasError, UsageError
+from ..paths import absolute_path
 from .files import Found, scan_template
 from .manifest import Manifest, load_canonical, load_manifests
 from .sidecars import ATLAS_TOML, Description, file_sha256, read_description, read_fetched
@@ -80,7 +81,7 @@ class AtlasLibrary:
     """
 
     def __init__(self, dirs: Iterable[str | Path]) -> None:
-        self.dirs = tuple(dict.fromkeys(map(_expanded, dirs)))
+        self.dirs = tuple(dict.fromkeys(map(absolute_path, dirs)))
         self.manifests: Mapping[str, Manifest] = load_manifests()
         self._canonical = load_canonical()
         self._scanned: dict[str, dict[tuple[str, str], Template]] = {}
@@ -91,9 +92,9 @@ class AtlasLibrary:
 
         Raises :class:`~posepipe.errors.UsageError` for one of ``extra_dirs`` that holds no ``tpl-NAME`` folder.
         """
-        for extra in map(Path, extra_dirs):
-            if not any(_expanded(extra).glob("tpl-*")):
-                wrong = "no tpl-NAME folder in it" if _expanded(extra).is_dir() else "no such folder"
+        for extra in map(absolute_path, extra_dirs):
+            if not any(extra.glob("tpl-*")):
+                wrong = "no tpl-NAME folder in it" if extra.is_dir() else "no such folder"
                 hint = f"; did you mean {extra.parent}?" if extra.name.startswith("tpl-") else ""
                 msg = f"{extra}: {wrong}; --atlas-dir takes a folder that holds tpl-NAME folders{hint}"
                 raise UsageError(msg)
@@ -241,17 +242,9 @@ class AtlasLibrary:
         return ", ".join(str(f) for f in self._folders(atlas))
 
 
-def _expanded(folder: str | Path) -> Path:
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
-        msg = f"{folder}: nothing is known of a home folder that ~ may stand for; give the whole path"
-        raise UsageError(msg) from error
-
-
 def templateflow_home() -> Path:
     """TemplateFlow's home, as that package finds it, without importing it (importing may fill the folder)."""
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
+    return absolute_path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
 
 
 def atlas_cache() -> Path:
@@ -264,9 +257,9 @@ def cache_home() -> Path:
     that no user has, a folder of that number among the temporary files."""
     named = os.environ.get("XDG_CACHE_HOME")
     if named:
-        return Path(named)
+        return absolute_path(named)
     try:
-        return Path.home() / ".cache"
+        return absolute_path(Path.home() / ".cache")
     except RuntimeError:  # HOME is not set, and nobody has this user id
         return _cache_without_home(os.getuid())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtlasError
+from ..files import write_text
 from .manifest import Cohort, weeks_from_months
 
 if sys.version_info >= (3, 11):
@@ -81,14 +82,6 @@ def write_atlas_toml(folder: Path, description: Description) -> Path:
     for cohort in sorted(description.cohorts.values(), key=lambda c: c.age):
         lines += ["", f"[cohorts.{cohort.label}]", f"age = {float(cohort.age)!r}"]
     return write_text(folder / ATLAS_TOML, "\n".join(lines) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path`` by way of a temporary name beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(path)
 
 
 def _from_toml(path: Path) -> Description:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError, UsageError
+from ..paths import split_derivative
 from .entities import split_name
 from .image import InputImage
 from .links import not_fetched
@@ -47,10 +48,7 @@ def parse_derivative(spec: str | Path) -> tuple[str, Path]:
 
     Raises :class:`~posepipe.errors.UsageError` for a folder that is not there or that holds no ``sub-*``.
     """
-    name, equals, rest = str(spec).partition("=")
-    if not equals or "/" in name or Path(spec).is_dir():
-        name, rest = "", str(spec)
-    path = Path(rest).absolute()
+    name, path = split_derivative(spec)
     if not path.is_dir():
         msg = f"-d {spec}: no such folder: {path}"
         raise UsageError(msg)

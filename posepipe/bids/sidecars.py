@@ -7,13 +7,13 @@ import json
 import logging
 import math
 import os
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
+from ..files import write_text
 from .entities import split_name
 from .image import InputImage
 from .links import not_fetched
@@ -22,21 +22,6 @@ from .names import OutputNames
 logger = logging.getLogger(__name__)
 
 HASH_KEY = "ParametersHash"
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` by way of a temporary name in the same folder: readers see the old file or the new, never half."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # unique across the nodes of a cluster, where process ids are not
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        # of a file name that is not UTF-8 the bytes that are none come as escapes
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_json(path: str | Path, obj: Any) -> Path:

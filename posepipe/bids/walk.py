@@ -140,7 +140,7 @@ class _Walk:
     def lacking(self, images: list[InputImage], left_out: list[str], absent: list[str]) -> Iterator[str]:
         """A line for each participant, and session of it, that was asked for and has no image."""
         have = {(image.subject, session) for image in images for session in (None, image.session)}
-        asked = [(s, n) for s in self._asked for n in self._sessions or [None]]
+        asked = [(s, n) for s in self._asked for n in (self._sessions or (None,))]
         for subject, session in asked:
             if (subject, session) not in have:
                 name = f"sub-{subject}" + (f", ses-{session}" if session else "")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from ..files import write_text
+from ..paths import absolute_path
 
 PARTS = ("stacks", "epi", "dressed", "brainless")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench masks``."""
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-stacks, ds-epi, ds-neonates and ds-fetal")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-stacks, ds-epi, ds-neonates and ds-fetal")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV and tables; rows in it are not made again"
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
         help="stacks: raw stacks with drawn masks; epi: whole-uterus stacks with landmarks; dressed: brains in made-up heads and "
@@ -20,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     parser.add_argument("--kept", choices=("train", "test"), help="only images that trained, or that are kept for testing")
     parser.add_argument("--trials", type=int, default=4, help="times each brain is dressed, in each kind of surroundings (default: 4)")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
 
 
@@ -48,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     rows = read_rows(paths)
     write_rows(args.output / "masks.csv", rows)
     text = bench.report(rows)
-    (args.output / "masks.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "masks.md", text)
     print(text)
     return 0

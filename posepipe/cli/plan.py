@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import (
     SLICE_KEYS,
@@ -24,10 +22,11 @@ from ..plan import (
     wants_slices,
 )
 from ..settings import ESTIMATE, Settings
+from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Template
-    from ..bids import InputImage, OutputNames
+    from ..bids import InputImage
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -79,7 +78,7 @@ def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
 
 
 class _Planner:
-    """Plans one image after another; tables of ages and template digests are read once."""
+    """Plans one image after another; tables of ages and files of templates are read once."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
@@ -87,13 +86,13 @@ class _Planner:
 
         self._settings = settings
         self._library = library
+        self._files = FileDigests()
         try:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
-            estimate = AgesOfImages(settings, library) if settings.age == ESTIMATE else None
+            estimate = AgesOfImages(settings, library, self._files) if settings.age == ESTIMATE else None
             self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
-        self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
         self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
@@ -135,8 +134,8 @@ class _Planner:
 
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import VolumeRange, choose_template, end_templates
-        from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, POSE_NETWORKS, SLICE_NETWORK, hashes
+        from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
+        from ..models.weights import CONTRAST_NETWORK, MASK_NETWORKS, PAPER_NETWORKS, POSE_NETWORKS, SLICE_NETWORK
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -152,7 +151,6 @@ class _Planner:
         converted = converts(contrast, template.contrast, s.convert)
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
-        template_digest, template_files = self._digest(template)
         if contrast not in self._ends:
             self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
         volumes = VolumeRange.of(template, self._ends[contrast])
@@ -160,13 +158,11 @@ class _Planner:
         networks = (
             *POSE_NETWORKS,
             *(MASK_NETWORKS if uses_mask_networks(image, s.mask) else ()),
+            *(PAPER_NETWORKS if s.init == "posenet" else ()),
             *((CONTRAST_NETWORK,) if converted else ()),
             *(() if timing is None else (SLICE_NETWORK,)),
         )
-        parameters = {
-            "version": __version__,
-            "weights": hashes(networks, s.weights),
-            "template": [template.space, template.contrast, template_digest],
+        chosen = {
             "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
@@ -178,7 +174,11 @@ class _Planner:
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
         }
         try:
-            done = is_done(names, parameters, synth=converted, slices=timing is not None) and _is_turned_by(names)
+            parameters = parameters_of(
+                networks=networks, weights_dir=s.weights, templates=[template], settings=chosen, files=self._files
+            )
+            template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
+            done = is_done(names, parameters, synth=converted, slices=timing is not None) and is_turned_by(names)
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
@@ -205,26 +205,6 @@ class _Planner:
             if image.mask.is_relative_to(folder):
                 return (image.source_uri, f"bids:{name}:{image.mask.relative_to(folder).as_posix()}")
         return (image.source_uri, image.mask.as_uri())
-
-    def _digest(self, template: Template) -> tuple[str, dict[str, str]]:
-        """SHA-256 of the template's files, together and by name: another edition under the same name is another template."""
-        if template.image not in self._digests:
-            together, by_name = hashlib.sha256(), {}
-            for path in (template.image, template.mask):
-                content = path.read_bytes() if path else b""
-                together.update(content)
-                if path:
-                    by_name[path.name] = hashlib.sha256(content).hexdigest()
-            self._digests[template.image] = together.hexdigest(), by_name
-        return self._digests[template.image]
-
-
-def _is_turned_by(names: OutputNames) -> bool:
-    """Whether the reoriented image is of this template: the name does not say, and one may have come since."""
-    from ..bids import read_json
-
-    turned = str(read_json(names.sidecar(names.reoriented)).get("Transform", ""))
-    return turned.endswith(f"/{names.forward.name}")
 
 
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
 
 from ..errors import ImageError
 from ..geometry.so3 import Array, project
@@ -76,7 +77,7 @@ def header_doubts(image: Any) -> tuple[str, ...]:
         return ()
     try:
         by_q, by_s = header.get_qform(), header.get_sform()
-    except (nib.spatialimages.HeaderDataError, ValueError) as error:
+    except (HeaderDataError, ValueError) as error:
         return (f"the qform of the header is not usable ({error}); the sform was used: check that it is right",)
     return _disagreement(by_q, right_angled(by_s), image.shape)
 

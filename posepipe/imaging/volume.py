@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ..files import replacing
 from ..geometry import Rigid
 from .header import check_affine, header_doubts, open_image, right_angled, shear_doubts, unreadable
 
@@ -137,12 +137,6 @@ def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = 
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -23,21 +23,15 @@ class ComputeInputSpec(TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
-    torch_threads = traits.Range(
-        low=1, value=1, usedefault=True, nohash=True,
-        desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
-    )  # fmt: skip
 
 
 def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
-    """Image, mask, target and device of an interface, with torch held to its number of threads."""
-    import torch
+    """Image, mask, target and device of an interface, with torch held to its number of threads (by :func:`target_of`)."""
 
     from ..imaging.inside import load_mask
     from ..imaging.volume import load_volume
     from ..registration.aligner import pick_device
 
-    torch.set_num_threads(inputs.torch_threads)
     device = pick_device(inputs.device)
     return load_volume(inputs.in_file), load_mask(inputs.in_mask), target_of(inputs, device), device
 

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 from posepipe.workflows.engine import execution_config
@@ -51,7 +52,7 @@ def test_every_trait_says_what_it_is(module: str) -> None:
     assert own
     for interface in own:
         assert interface.__doc__
-        assert interface.input_spec().version == __version__  # a new one makes all anew
+        assert __version__ in interface.input_spec().digest  # a new one makes all anew
         for spec in (interface.input_spec, interface.output_spec):
             for name, trait in spec().traits(transient=None).items():
                 assert trait.desc, f"{interface.__name__}.{name}"
@@ -65,6 +66,25 @@ def test_template_survives_the_traits(case: dict[str, Any]) -> None:
     bare = Template("A", "1", 1.0, "T1w", case["template"].image)
     again = template_of(PoseFigure(**template_inputs(bare)).inputs)
     assert again == bare and again.to_canonical is None
+
+
+def test_torch_is_held_to_its_threads_by_all_that_use_it(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
+    template, before = template_inputs(case["template"]), torch.get_num_threads()
+    mask, initial, refined = (results[stage] for stage in ("mask", "initial", "refined"))
+    judged = PoseQuality(
+        in_mask=mask.out_mask, mask_record=mask.out_record, initial_pose=initial.out_pose, initial_record=initial.out_record,
+        refined_pose=refined.out_pose, refined_record=refined.out_record, age=28.0, torch_threads=1, **template,
+    )  # fmt: skip
+    pictured = PoseFigure(
+        in_file=str(case["folder"] / "image.nii.gz"), in_mask=mask.out_mask, in_pose=refined.out_pose, torch_threads=1, **template
+    )
+    try:
+        for interface in (judged, pictured):
+            torch.set_num_threads(3)
+            interface.run(cwd=str(tmp_path))
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_given_mask(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,8 +133,9 @@ def test_what_networks_mask_is_aligned_by_what_fits_the_template(tmp_path: Path,
     for name in ("torch_threads", "template", "device"):
         assert getattr(brain.inputs, name) == getattr(initial.inputs, name)
     assert brain.inputs.torch_threads == 2
-    other = init_image_wf(plan=plan, settings=replace(chosen, init="center", refine="none")).get_node("brain")
-    assert other.inputs.get_hashval()[1] == brain.inputs.get_hashval()[1]  # what is the brain does not depend on how its pose is found
+    for node in workflow._get_all_nodes():  # all that have torch, the verdict and the picture too
+        assert "torch_threads" not in node.inputs.traits() or node.inputs.torch_threads == 2
+    assert {quality.n_procs, initial.n_procs} == {2} and "torch_threads" in quality.inputs.traits()
     plain = init_image_wf(plan=make_image(tmp_path, "02", masked=True), settings=settings)
     assert plain.get_node("mask") is not None and plain.get_node("brain") is None
 
@@ -170,6 +173,20 @@ def test_networks_for_masks_are_named_where_they_may_be_asked(
     assert any("SynthStrip" in reference for reference in workflow.references) is asked
     of_package = init_image_wf(plan=plan, settings=replace(settings, mask=mode)).get_node("initial_pose")
     assert of_package.inputs.weights == str(PACKAGED / LISTING)
+
+
+def test_nipype_takes_for_outdated_what_posepipe_does(tmp_path: Path, settings: Settings) -> None:
+    """Every node that computes something has the digest that the image is recorded as done with, and no other is taken from the cache."""
+    plan = replace(make_image(tmp_path, "01", suffix="T1w"), converted=True, timing={"SliceTiming": [0.0, 1.0]}, parameters_hash="one")
+    stages = {"mask", "brain", "conversion", "initial_pose", "refinement", "slices", "quality", "resampling", "figure", "outputs"}
+    hashes = []
+    for digest in ("one", "other"):
+        workflow = init_image_wf(plan=replace(plan, parameters_hash=digest), settings=settings)
+        nodes = {node.name: node for node in workflow._get_all_nodes()}
+        assert nodes.keys() == stages | {"inputnode", "outputnode"}
+        assert {nodes[name].inputs.digest for name in stages} == {digest}
+        hashes.append({name: nodes[name].inputs.get_hashval()[1] for name in stages})
+    assert all(hashes[0][name] != hashes[1][name] for name in stages)
 
 
 def test_names_of_image_workflows_differ(tmp_path: Path) -> None:
@@ -264,6 +281,19 @@ def test_workers_are_other_processes(tmp_path: Path) -> None:
     from nipype.utils.filemanip import loadpkl
 
     assert loadpkl(result).outputs.pid != os.getpid()
+
+
+def test_workers_start_whatever_the_temporary_folder_is_called(tmp_path: Path) -> None:
+    """A path of 107 characters and more is too long for a socket."""
+    long = tmp_path / "job.1234567890" / ("x" * 120)
+    long.mkdir(parents=True)
+    code = "import sys; from pathlib import Path; from test_workflow_graph import run_tasks; print(run_tasks(Path(sys.argv[1]), set()))"
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "TMPDIR": str(long), "PYTHONPATH": paths},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.count("'end'") == 3, done.stdout + done.stderr
 
 
 def ended_in_order(folder: Path, plugin: Any) -> list[str]:
