@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,8 @@ class ImagePlan:
     ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
     that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
-    each slice is wanted, else None. ``volumes`` are the sizes of brains in the atlases that it may be compared with.
+    each slice is wanted, else None. ``volumes`` are the sizes of brains in the atlases that it may be compared with; ``doubts`` are what of
+    its header and its age is reason enough for ``review``.
     """
 
     image: InputImage
@@ -90,6 +91,7 @@ class ImagePlan:
     converted: bool = False
     timing: Mapping[str, Any] | None = field(default=None, hash=False)
     volumes: VolumeRange | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -143,9 +145,14 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All sessions of a run, in the order of the dataset."""
+    """All sessions of a run, in the order of the dataset.
+
+    ``left_out`` are image-like files that are no inputs, with the reasons; ``lacking`` is what was asked for and has no image.
+    """
 
     sessions: tuple[SessionPlan, ...]
+    left_out: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     @property
     def images(self) -> Iterator[ImagePlan]:
@@ -156,6 +163,15 @@ class Plan:
     def pending(self) -> tuple[ImagePlan, ...]:
         """Every image that is not done yet."""
         return tuple(image for session in self.sessions for image in session.pending)
+
+    def without(self, images: Iterable[ImagePlan]) -> Plan:
+        """The plan less these images."""
+        left_out = {image.image.path for image in images}
+        parts = (
+            replace(session, images=tuple(image for image in session.images if image.image.path not in left_out))
+            for session in self.sessions
+        )
+        return Plan(tuple(session for session in parts if session.images or session.failures))
 
     @property
     def failures(self) -> tuple[PlanFailure, ...]:

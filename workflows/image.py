@@ -10,6 +10,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from posepipe.interfaces.apply import ApplyPose
+from posepipe.interfaces.base import DigestInputSpec
 from posepipe.interfaces.contrast import ContrastConvert
 from posepipe.interfaces.derivatives import Derivatives
 from posepipe.interfaces.figure import PoseFigure
@@ -63,9 +64,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """
     workflow = Workflow(name=image_wf_name(plan))
     workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
-    template = template_inputs(plan.choice.template)
     of_torch = settings.omp_nthreads or 1
-    compute = {**template, "device": settings.device, "torch_threads": of_torch}
+    template = {**template_inputs(plan.choice.template), "torch_threads": of_torch}
+    compute = {**template, "device": settings.device}
 
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
     inputnode.inputs.image = str(plan.image.path)
@@ -73,15 +74,12 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         inputnode.inputs.mask = str(plan.image.mask)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
-    # named even if they are the package's own, so that Nipype sees when they have changed
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
     initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
     refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
     sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
-    if plan.age.error is not None:
-        sizes["age_doubt"] = plan.age.doubt
-    judging = PoseQuality(age=plan.age.weeks, contrast=plan.contrast, **sizes, **networks, **template)
-    quality = pe.Node(judging, name="quality", mem_gb=0.5)
+    about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
+    quality = pe.Node(PoseQuality(**about, **sizes, **networks, **template), name="quality", n_procs=of_torch, mem_gb=0.5)
     apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
     figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
     derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
@@ -139,6 +137,9 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         (figure, derivatives, [("out_figure", "figure")]),
         (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
     ])  # fmt: skip
+    for node in workflow._get_all_nodes():
+        if isinstance(node.inputs, DigestInputSpec):
+            node.inputs.digest = plan.parameters_hash
     return workflow
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -13,15 +15,29 @@ from nipype.pipeline.plugins.linear import LinearPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.utils.misc import str2bool
 
-START_METHOD = "forkserver"
-"""How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever."""
+START_METHOD = "spawn"
+"""How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever. Not by ``forkserver``: it
+needs a socket in the temporary folder, whose path may be longer (over 107 characters) than sockets can have."""
 
 
 def start_worker(cwd: str, nipype_level: str) -> None:
-    """Prepare a worker: quiet as the main process is, and no look for newer versions."""
+    """Prepare a worker: quiet as the main process is, and no look for newer versions.
+
+    Its end is the main process's to decide, which gets Ctrl-C and the end of the terminal too; it ends when that process is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(cwd)
     os.environ["NIPYPE_NO_ET"] = "1"
     quiet_nipype(nipype_level)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def quiet_nipype(level: str) -> None:

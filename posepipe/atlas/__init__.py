@@ -10,12 +10,13 @@ from .candidates import CohortSeries, candidates, end_templates
 from .choose import Choice, choose_template
 from .fetch import fetch
 from .library import AtlasLibrary, AtlasStatus, Template
-from .manifest import Cohort, Manifest, SourceFile, load_canonical, load_manifests
+from .manifest import CanonicalRotation, Cohort, Manifest, SourceFile, load_canonical, load_manifests
 from .volumes import GrowthCurve, VolumeRange
 
 __all__ = [
     "AtlasLibrary",
     "AtlasStatus",
+    "CanonicalRotation",
     "Choice",
     "Cohort",
     "CohortSeries",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import AtlasError, ImageError, UsageError
+from ..files import copy_file, replacing
 from ..imaging.volume import Volume, load_volume, save_volume
 from .files import EXTENSIONS, file_name, scan_template
 from .library import CONTRASTS, AtlasLibrary, Template, atlas_cache
@@ -145,22 +145,21 @@ def _check_images(sources: dict[str, Path], contrast: str) -> None:
 
 def _compress(source: Path, target: Path) -> None:
     """``source`` as ``.nii.gz`` at ``target``, which appears only when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     extension = next((e for e in EXTENSIONS if source.name.endswith(e)), None)
     if extension is None:
         volume: Volume = load_volume(source)
         save_volume(volume, target)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        if extension == ".nii.gz":
-            shutil.copyfile(source, temporary)
-        else:
-            with source.open("rb") as plain, gzip.open(temporary, "wb") as packed:
-                shutil.copyfileobj(plain, packed)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if extension == ".nii.gz":
+        copy_file(source, target)
+        return
+    with (
+        replacing(target) as temporary,
+        source.open("rb") as plain,
+        temporary.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,  # the same bytes every time
+    ):
+        shutil.copyfileobj(plain, packed)
 
 
 def _note(folder: Path, name: str, cohort: Cohort, stage: str | None, title: str | None) -> None:

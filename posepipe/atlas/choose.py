@@ -175,7 +175,7 @@ def _choice(library: AtlasLibrary, fit: _Fit, age: float, contrast: str, why: st
     elif abs(template.age - age) > FAR_WEEKS:
         away = abs(template.age - age)
         warnings.append(f"the nearest cohort of {template.atlas}, {template.cohort}, is {away:.1f} weeks away")
-    return Choice(template, template.contrast, reason, tuple(warnings))
+    return Choice(template, template.contrast, reason, (*warnings, *template.notes))
 
 
 def _fit(library: AtlasLibrary, atlas: str, age: float, contrast: str) -> _Fit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AtlasError, UsageError
+from ..files import copy_file, write_text
 from ..imaging.inside import as_inside
 from ..imaging.volume import Volume, load_volume, save_volume
 from .download import download
 from .files import file_name
-from .library import atlas_cache
+from .library import CONTRASTS, atlas_cache
 from .manifest import Manifest, SourceFile, load_manifests
-from .sidecars import DESCRIPTION, write_text
+from .sidecars import DESCRIPTION, file_sha256, read_fetched, write_fetched
 
 Advance = Callable[[int], object]
 TEMPLATEFLOW_FILES = (("T2w", None), ("T1w", None), ("mask", "brain"), ("dseg", "tissues"))
@@ -114,8 +114,11 @@ def _fetch_cohort(
         originals[row.file] = target
     wanted = {*originals, *(["desc-brain_mask"] if manifest.mask_from_tissues else [])}
     targets = {file: dest / file_name(manifest.name, label, file) for file in wanted}
-    if changed or not all(t.is_file() and t.stat().st_size for t in targets.values()):
+    images = [path for file, path in targets.items() if file in CONTRASTS]
+    noted = read_fetched(images[0].parent)
+    if changed or not all(t.is_file() and t.stat().st_size for t in targets.values()) or not {*map(file_sha256, images)} <= noted:
         _convert(manifest, originals, targets)
+        write_fetched(images)
     return targets["T2w"] if "T2w" in targets else targets["T1w"]
 
 
@@ -205,19 +208,12 @@ def _fetch_templateflow(manifest: Manifest, labels: list[str], dest: Path | None
             path = Path(got[0] if isinstance(got, list) else got)
             if dest is not None:
                 file = suffix if desc is None else f"desc-{desc}_{suffix}"
-                path = _copy(path, dest / file_name(manifest.name, label, file))
+                path = copy_file(path, dest / file_name(manifest.name, label, file))
             if suffix == "T2w":
                 images.append(path)
     if dest is not None:
         write_text(dest / f"tpl-{manifest.name}" / DESCRIPTION, _description(manifest))
     return images
-
-
-def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    return temporary.replace(target)
 
 
 @contextmanager

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtlasError, UsageError
+from ..paths import absolute_path
 from .files import Found, scan_template
 from .manifest import Manifest, load_canonical, load_manifests
-from .sidecars import ATLAS_TOML, Description, read_description
+from .sidecars import ATLAS_TOML, Description, file_sha256, read_description, read_fetched
+
+logger = logging.getLogger(__name__)
 
 CONTRASTS = ("T1w", "T2w")
 
@@ -25,7 +32,7 @@ class Template:
 
     ``age`` is in weeks; ``image`` the NIfTI file in ``contrast``; ``mask`` and ``tissues`` are on its grid.
     ``to_canonical`` (3, 3) turns directions of this template's RAS world into the canonical frame, ``x_canonical = R
-    x_template``; None where it is not known.
+    x_template``; None where it is not known. ``notes`` are what is to be known of this template, in words.
     """
 
     atlas: str
@@ -36,6 +43,7 @@ class Template:
     mask: Path | None = None
     tissues: Path | None = None
     to_canonical: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def space(self) -> str:
@@ -73,7 +81,7 @@ class AtlasLibrary:
     """
 
     def __init__(self, dirs: Iterable[str | Path]) -> None:
-        self.dirs = tuple(dict.fromkeys(Path(d).expanduser() for d in dirs))
+        self.dirs = tuple(dict.fromkeys(map(absolute_path, dirs)))
         self.manifests: Mapping[str, Manifest] = load_manifests()
         self._canonical = load_canonical()
         self._scanned: dict[str, dict[tuple[str, str], Template]] = {}
@@ -84,9 +92,9 @@ class AtlasLibrary:
 
         Raises :class:`~posepipe.errors.UsageError` for one of ``extra_dirs`` that holds no ``tpl-NAME`` folder.
         """
-        for extra in map(Path, extra_dirs):
-            if not any(extra.expanduser().glob("tpl-*")):
-                wrong = "no tpl-NAME folder in it" if extra.expanduser().is_dir() else "no such folder"
+        for extra in map(absolute_path, extra_dirs):
+            if not any(extra.glob("tpl-*")):
+                wrong = "no tpl-NAME folder in it" if extra.is_dir() else "no such folder"
                 hint = f"; did you mean {extra.parent}?" if extra.name.startswith("tpl-") else ""
                 msg = f"{extra}: {wrong}; --atlas-dir takes a folder that holds tpl-NAME folders{hint}"
                 raise UsageError(msg)
@@ -203,8 +211,20 @@ class AtlasLibrary:
         return self._scanned[atlas]
 
     def _template(self, atlas: str, label: str, age: float, found: Found) -> Template:
-        canonical = self._canonical.get((atlas, label))
-        return Template(atlas, label, age, found.contrast, found.image, found.mask, found.tissues, canonical)
+        known = self._canonical.get((atlas, label))
+        template = Template(atlas, label, age, found.contrast, found.image, found.mask, found.tissues)
+        if known is None:
+            return template
+        digest = file_sha256(found.image)
+        if digest in known.images or digest in read_fetched(found.image.parent):
+            return replace(template, to_canonical=known.rotation)
+        manifest = self.manifests.get(atlas)
+        get = f"; {manifest.how_to_get} makes the known one" if manifest and manifest.source == "files" else ""
+        note = (
+            f"{found.image.name} is not the image of {atlas}, cohort {label}, whose rotation to the canonical frame is known (its SHA-256 "
+            f"is another): the pose networks estimate its rotation{get}"
+        )
+        return replace(template, notes=(note,))
 
     def _folders(self, atlas: str) -> Iterator[Path]:
         for folder in self.dirs:
@@ -224,7 +244,7 @@ class AtlasLibrary:
 
 def templateflow_home() -> Path:
     """TemplateFlow's home, as that package finds it, without importing it (importing may fill the folder)."""
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
+    return absolute_path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
 
 
 def atlas_cache() -> Path:
@@ -233,8 +253,24 @@ def atlas_cache() -> Path:
 
 
 def cache_home() -> Path:
-    """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``; where there is no home, as in a container that runs under a number
+    that no user has, a folder of that number among the temporary files."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return absolute_path(named)
+    try:
+        return absolute_path(Path.home() / ".cache")
+    except RuntimeError:  # HOME is not set, and nobody has this user id
+        return _cache_without_home(os.getuid())
+
+
+@lru_cache(maxsize=1)
+def _cache_without_home(uid: int) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"posepipe-cache-{uid}"
+    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != uid):
+        folder = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")  # what another user put there is not to be trusted
+    logger.warning("there is no home folder (HOME is not set, no user has the id %d): XDG_CACHE_HOME is taken to be %s", uid, folder)
+    return folder
 
 
 def _home(image: Path) -> Path:

@@ -120,33 +120,43 @@ def load_manifests() -> dict[str, Manifest]:
     return {m.name: m for m in (_load(folder, name.removesuffix(".toml")) for name in names)}
 
 
-def load_canonical() -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-    """Rotation (3, 3) of each template to the canonical frame, by (atlas, cohort label).
+@dataclass(frozen=True, eq=False)
+class CanonicalRotation:
+    """``rotation`` (3, 3) of a template's RAS world to the canonical frame, **x_canonical = R x_template**, and the SHA-256 of the image
+    files (T2w, T1w) that it was measured on: another image under the same name may lie in another pose."""
 
-    **x_canonical = R x_template**, for directions in RAS world coordinates. Raises
-    :class:`~posepipe.errors.AtlasError` for a table that does not hold three finite numbers.
+    rotation: npt.NDArray[np.float64]
+    images: frozenset[str]
+
+
+def load_canonical() -> dict[tuple[str, str], CanonicalRotation]:
+    """Rotation of each template to the canonical frame, by (atlas, cohort label).
+
+    Raises :class:`~posepipe.errors.AtlasError` for an entry without three finite numbers or without the hashes of its images.
     """
     text = resources.files("posepipe.atlases").joinpath("canonical.toml").read_text(encoding="utf-8")
     return parse_canonical(text)
 
 
-def parse_canonical(text: str) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+def parse_canonical(text: str) -> dict[tuple[str, str], CanonicalRotation]:
     """As :func:`load_canonical`, from the text of such a file.
 
-    >>> turn = parse_canonical("[CRL.21]\\nrotvec_degrees = [0, 0, 90]")["CRL", "21"]
-    >>> (turn @ [1, 0, 0]).round(6) + 0
-    array([0., 1., 0.])
+    >>> known = parse_canonical("[CRL.21]\\nrotvec_degrees = [0, 0, 90]\\nimages = ['0a1b']")["CRL", "21"]
+    >>> (known.rotation @ [1, 0, 0]).round(6) + 0, sorted(known.images)
+    (array([0., 1., 0.]), ['0a1b'])
     """
     rotations = {}
     for atlas, cohorts in tomllib.loads(text).items():
         for label, entry in cohorts.items():
             rotvec = np.asarray(entry.get("rotvec_degrees", ()), dtype=float)
-            if rotvec.shape != (3,) or not np.isfinite(rotvec).all():
-                msg = f"canonical.toml: [{atlas}.{label}] needs rotvec_degrees = [x, y, z]; generate the file again"
+            images = entry.get("images", ())
+            if rotvec.shape != (3,) or not np.isfinite(rotvec).all() or not images:
+                needs = "rotvec_degrees = [x, y, z] and images = [SHA-256, …]"
+                msg = f"canonical.toml: [{atlas}.{label}] needs {needs}; generate the file again"
                 raise AtlasError(msg)
             rotation = np.asarray(exp(np.radians(rotvec)), dtype=float)
             rotation.setflags(write=False)
-            rotations[atlas, label] = rotation
+            rotations[atlas, label] = CanonicalRotation(rotation, frozenset(images))
     return rotations
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtlasError
+from ..files import write_text
 from .manifest import Cohort, weeks_from_months
 
 if sys.version_info >= (3, 11):
@@ -18,6 +21,8 @@ else:
 
 ATLAS_TOML = "atlas.toml"
 DESCRIPTION = "template_description.json"
+FETCHED = "fetched.json"
+"""Beside images that :func:`~posepipe.atlas.fetch.fetch` made of originals with the right checksums: name of the file → its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,30 @@ def read_description(folder: Path) -> Description | None:
     return None
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content; an empty string for one that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def write_fetched(images: Iterable[Path]) -> Path:
+    """Note the hashes of the ``images`` of one cohort, in one folder, that were made of originals with the right checksums."""
+    images = list(images)
+    hashes = {path.name: file_sha256(path) for path in images}
+    return write_text(images[0].parent / FETCHED, json.dumps(hashes, indent=2) + "\n")
+
+
+def read_fetched(folder: Path) -> frozenset[str]:
+    """The hashes that :func:`write_fetched` noted in ``folder``; none where it did not, or where they cannot be read."""
+    try:
+        content = json.loads((folder / FETCHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(map(str, content.values())) if isinstance(content, dict) else frozenset()
+
+
 def write_atlas_toml(folder: Path, description: Description) -> Path:
     """Write ``atlas.toml`` into ``folder`` by atomic replace."""
     lines = [
@@ -53,14 +82,6 @@ def write_atlas_toml(folder: Path, description: Description) -> Path:
     for cohort in sorted(description.cohorts.values(), key=lambda c: c.age):
         lines += ["", f"[cohorts.{cohort.label}]", f"age = {float(cohort.age)!r}"]
     return write_text(folder / ATLAS_TOML, "\n".join(lines) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path`` by way of a temporary name beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(path)
 
 
 def _from_toml(path: Path) -> Description:

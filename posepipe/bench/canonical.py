@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..atlas import AtlasLibrary, Template
+from ..atlas.sidecars import file_sha256
 from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, smooth, tensor
@@ -138,10 +139,18 @@ def average(n: int, edges: list[Edge], fixed: list[int], rounds: int = 60) -> tu
     return rotations, np.array(residual)
 
 
+def image_hashes(library: AtlasLibrary, template: Template) -> list[str]:
+    """SHA-256 of the images of a template's cohort, in each contrast: all lie in one pose."""
+    contrasts = library.contrasts(template.atlas)
+    same = [t for contrast in contrasts for t in library.templates(template.atlas, contrast) if t.cohort == template.cohort]
+    return [file_sha256(t.image) for t in same]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print ``atlases/canonical.toml`` for the atlases in the folder given."""
     folder = Path((argv or sys.argv[1:])[0])
-    nodes = load_nodes(AtlasLibrary([folder]))
+    library = AtlasLibrary([folder])
+    nodes = load_nodes(library)
     edges: list[Edge] = []
     for i, a in enumerate(nodes):
         for j in range(i + 1, len(nodes)):
@@ -152,10 +161,12 @@ def main(argv: list[str] | None = None) -> int:
     rotations, residual = average(len(nodes), edges, fixed)
     print("# Each cohort's rotation to the canonical frame (mean pose of CRL weeks 30-37): x_canonical = R x_template, RAS.")
     print("# Made by `python -m posepipe.bench.canonical ATLAS_DIR`; do not edit.")
+    print("# images: SHA-256 of the image files that it was measured on (contrasts of a cohort lie in one pose); others do not take it.")
     print(f"# residual_degrees: median disagreement with the registrations ({len(edges)} in all) that touch the cohort.")
     for node, rotation, r in zip(nodes, rotations, residual, strict=True):
         vector = ", ".join(f"{v:.3f}" for v in np.degrees(so3.log(rotation)))
         print(f'\n[{node.template.atlas}.{node.template.cohort}]\nrotvec_degrees = [{vector}]')
+        print("images = [" + ", ".join(f'"{digest}"' for digest in image_hashes(library, node.template)) + "]")
         print(f'method = "{METHOD}"\nresidual_degrees = {r:.2f}')
     return 0
 

@@ -20,6 +20,7 @@ import torch
 from ..atlas import AtlasLibrary, Template
 from ..brainmask.choose import brain_mask
 from ..errors import PosepipeError
+from ..files import replacing
 from ..geometry import Rigid, rotations_in_bin
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume, load_volume
@@ -201,7 +202,7 @@ def stack_disagreement(found: list[Case]) -> str:
 
 def write_rows(path: Path, rows: list[Row]) -> None:
     """All rows as CSV."""
-    with path.open("w", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [f.name for f in fields(Row)])
         writer.writeheader()
         for row in rows:

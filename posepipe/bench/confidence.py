@@ -14,6 +14,7 @@ import numpy as np
 
 from ..atlas import AtlasLibrary
 from ..errors import UsageError
+from ..files import replacing
 from ..geometry import Rigid, rotations_in_bin
 from ..geometry.so3 import Array
 from ..registration.comparison import Comparison
@@ -229,5 +230,6 @@ def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
     axes.set_xlabel("confidence (dashed: review below; dotted: fail below)")
     axes.set_ylabel("poses")
     axes.legend(frameon=False)
-    figure.savefig(output, dpi=110, format="png")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     return output

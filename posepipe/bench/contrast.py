@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..atlas import AtlasLibrary
+from ..files import replacing
 from ..geometry.so3 import Array
 from ..imaging.mask import nonzero_mask
 from ..imaging.volume import Volume, load_volume
@@ -194,6 +195,6 @@ def montage(images: dict[str, Volume], output: Path) -> Path:
             axes.imshow(np.take(volume.data, volume.shape[axis] // 2, axis=axis).T, cmap="gray", vmin=0, vmax=1, origin="lower")
             axes.axis("off")
         row[0].set_title(way, color="white", loc="left")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=80, format="png")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")
     return output

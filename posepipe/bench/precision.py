@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MaskError
+from ..files import replacing
 from ..geometry import so3
 from ..models.precision import VARIABLE
 from ..registration.aligner import Aligner
@@ -65,7 +66,8 @@ def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> N
             masked = time.perf_counter() - begun
             verdict, mask, poses = "refused", np.zeros(image.shape, bool), [np.full(3, np.nan)] * len(INITS)
         seconds = (masked, time.perf_counter() - begun)
-        np.savez_compressed(path, name=name, verdict=verdict, mask=mask, poses=np.stack(poses), seconds=seconds)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, name=name, verdict=verdict, mask=mask, poses=np.stack(poses), seconds=seconds)
 
 
 def run_all(data: Path, output: Path, names: tuple[str, ...] | None = None) -> dict[str, dict[str, Answer]]:
@@ -118,7 +120,7 @@ def _degrees(a: np.ndarray, b: np.ndarray) -> float:
 
 def write_csv(found: Mapping[str, Mapping[str, Answer]], path: Path) -> None:
     """A row an image and setting."""
-    with path.open("w", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "setting", "verdict", "voxels", "seconds_mask", "seconds_all"])
         for setting, images in found.items():

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..files import replacing
+
 T = TypeVar("T")
 _KINDS: dict[str, Callable[[str], object]] = {
     "str": str, "int": int, "float": float, "float | None": lambda text: float(text) if text else None
@@ -50,12 +52,10 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def typed(cls: type[T], row: dict[str, str]) -> T:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import replacing
 from .slice_tables import BINS, SINGLE, TARGETS, TITLES, SliceRow, angles_of, bin_edges, bin_heads
 from .volume_tables import unique
 
@@ -31,7 +32,8 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _saved(figure: Any, output: Path) -> Path:
-    figure.savefig(output, dpi=110, format="png")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     return output
 
 

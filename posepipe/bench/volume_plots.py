@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import replacing
 from .problems import LAST_BINS
 from .volume_tables import LOST_DEGREES, Row
 
@@ -36,7 +37,8 @@ def _plot(rows: list[Row], draw: Callable[[Any, list[Row], list[str]], None], ou
     handles, labels = panels[0].get_legend_handles_labels()
     if labels:
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(output, dpi=110, format="png")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     return output
 
 

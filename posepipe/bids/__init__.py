@@ -9,8 +9,9 @@ from .filters import read_filter_file
 from .image import InputImage
 from .masks import parse_derivative
 from .names import OutputNames, check_collisions, subject_page
-from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json, write_text
-from .walk import find_images, list_subjects
+from .results import current, is_turned_by, remove_superseded, results_in
+from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json
+from .walk import Survey, find_images, list_subjects, survey_images
 
 __all__ = [
     "HASH_KEY",
@@ -20,9 +21,12 @@ __all__ = [
     "InputImage",
     "Metadata",
     "OutputNames",
+    "Survey",
     "check_collisions",
+    "current",
     "find_images",
     "is_done",
+    "is_turned_by",
     "list_subjects",
     "parameters_hash",
     "parse_age",
@@ -30,9 +34,11 @@ __all__ = [
     "read_filter_file",
     "read_json",
     "record_hashes",
+    "remove_superseded",
+    "results_in",
     "subject_page",
+    "survey_images",
     "write_bidsignore",
     "write_dataset_description",
     "write_json",
-    "write_text",
 ]

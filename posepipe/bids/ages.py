@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from ..errors import AgeError
 from .image import InputImage
 from .tables import Row, Table, read_table
+
+logger = logging.getLogger(__name__)
 
 # the first of these with a value is used; all but the last say by their name what they count from
 COLUMNS = (
@@ -58,15 +61,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 class Age:
     """An age in ``weeks`` since the last menstrual period, where it was read (file and column, ``--age``, or ``estimated``), notes.
 
-    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known. ``doubt``: why the volume of the
-    brain mask speaks against an estimated age, empty where it does not.
+    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known. ``doubts`` are reasons to think that
+    it is not the age of this image.
     """
 
     weeks: float
     source: str
     warnings: tuple[str, ...] = ()
     error: float | None = None
-    doubt: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class AgeReader:
         self._column = column
         self._estimate = estimate
         self._tables: dict[Path, Table | None] = {}
+        self._warned: set[str] = set()
 
     def age_of(self, image: InputImage) -> Age:
         """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv, else an estimate.
@@ -140,7 +144,7 @@ class AgeReader:
                 problems.append(_NoAge(f"{where} has no row for it"))
             elif found := self._from_rows(image, table, rows, where, problems):
                 passed_over = [problem.reason for problem in problems if problem.notable]
-                return Age(found.weeks, found.source, (*passed_over, *found.warnings))
+                return Age(found.weeks, found.source, (*passed_over, *found.warnings), doubts=self._shared(image, table, where))
         if self._estimate is not None:
             found = self._estimate(image)
             unusable = (f"{problem.reason}; the age was estimated instead" for problem in problems if problem.notable)
@@ -172,6 +176,27 @@ class AgeReader:
             # one row per participant and session, as some longitudinal datasets write it
             rows = [row for row in rows if row.get("session_id", "").removeprefix("ses-") == image.session]
         return table, rows, "participants.tsv"
+
+    def _shared(self, image: InputImage, table: Table, where: str) -> tuple[str, ...]:
+        """That the age of one row is taken for several sessions, of which one may be before and one after birth."""
+        if not image.session or where != "participants.tsv" or "session_id" in table.columns:
+            return ()
+        sessions = self._sessions_of(image.subject)
+        if len(sessions) < 2:
+            return ()
+        unit = f"sub-{image.subject}"
+        doubt = (
+            f"the one age of {unit} in participants.tsv is taken for all its sessions ({', '.join(sessions)}), though they may be of "
+            f"different ages: give each its own in {unit}/{unit}_sessions.tsv"
+        )
+        if unit not in self._warned:
+            self._warned.add(unit)
+            logger.warning("%s", doubt)
+        return (doubt,)
+
+    def _sessions_of(self, subject: str) -> list[str]:
+        """Labels of the sessions of a participant that have anatomical images."""
+        return sorted(path.parent.name.removeprefix("ses-") for path in (self._root / f"sub-{subject}").glob("ses-*/anat"))
 
     def _read(self, path: Path, key: str, inherited: str | None = None) -> Table | None:
         if path not in self._tables:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
+from ..files import write_text
 from .masks import parse_derivative
-from .sidecars import read_json, write_json, write_text
+from .sidecars import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

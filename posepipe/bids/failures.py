@@ -7,17 +7,20 @@ network file systems.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
 
 from ..errors import BidsError
+from ..files import write_text
 from .image import InputImage
-from .sidecars import read_json, write_json, write_text
+from .sidecars import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("subject", "session", "image", "stage", "error", "log")
+"""Of the table; the records also tell the ``dataset`` of the image, as several may share one output folder."""
 
 
 class Failures:
@@ -38,6 +41,7 @@ class Failures:
             "stage": stage,
             "error": text,
             "log": self._shown(log),
+            "dataset": str(image.root.resolve()),
         }
         write_json(self._record_of(image), row)
         self.merge()
@@ -49,9 +53,15 @@ class Failures:
             record.unlink(missing_ok=True)
             self.merge()
 
-    def failed_images(self) -> list[str]:
-        """Paths of the failed images, relative to their dataset, sorted."""
-        return [row["image"] for row in self.rows()]
+    def forget_removed(self, dataset: str | Path) -> None:
+        """Forget the failures of images that are no longer in ``dataset``, and write the table; those of other datasets stay."""
+        root = Path(dataset).resolve()
+        for name in self._listing():
+            with contextlib.suppress(BidsError):
+                row = read_json(self._records / name)
+                if row.get("dataset") == str(root) and not (root / str(row.get("image"))).exists():
+                    (self._records / name).unlink(missing_ok=True)
+        self.merge()
 
     def rows(self) -> list[dict[str, str]]:
         """One row per failed image, with the columns of the table, sorted by image."""

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError, UsageError
+from ..paths import split_derivative
 from .entities import split_name
 from .image import InputImage
+from .links import not_fetched
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,7 @@ def parse_derivative(spec: str | Path) -> tuple[str, Path]:
 
     Raises :class:`~posepipe.errors.UsageError` for a folder that is not there or that holds no ``sub-*``.
     """
-    name, equals, rest = str(spec).partition("=")
-    if not equals or "/" in name or Path(spec).is_dir():
-        name, rest = "", str(spec)
-    path = Path(rest).absolute()
+    name, path = split_derivative(spec)
     if not path.is_dir():
         msg = f"-d {spec}: no such folder: {path}"
         raise UsageError(msg)
@@ -151,6 +150,8 @@ def _keys(image: InputImage) -> Iterator[Key]:
 def _masks_in(folder: Path, subject: str, session: str | None) -> Iterator[_Mask]:
     anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
     if not anat.is_dir():
+        if problem := not_fetched(anat):
+            raise BidsError(problem)
         return
     with os.scandir(anat) as entries:
         names = sorted(e.name for e in entries if _MASK_FILE.fullmatch(e.name))
@@ -187,7 +188,9 @@ def _one_source(path: Path) -> str | None:
     sidecar = path.with_name(path.name.partition(".")[0] + ".json")
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if problem := not_fetched(sidecar):
+            raise BidsError(problem) from error
         return None
     except (OSError, ValueError) as error:
         logger.warning("%s: cannot be read as JSON (%s); the mask is matched by its name", sidecar, error)

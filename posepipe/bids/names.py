@@ -113,8 +113,8 @@ class OutputNames:
         """Every file that a finished image has, sidecars included (``synth``: the converted contrast too; ``slices``: the poses of its
         slices too)."""
         made = [self.forward, self.resampled, self.reoriented, self.mask]
-        made += [*([self.synth] if synth else []), *([self.slices] if slices else [])]
-        return (*made, self.backward, *(self.sidecar(path) for path in made))
+        made += [*([self.synth] if synth else []), *([self.slices] if slices else []), self.backward]
+        return (*made, *(self.sidecar(path) for path in made))
 
     @property
     def _contrast(self) -> dict[str, str]:

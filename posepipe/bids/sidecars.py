@@ -7,34 +7,21 @@ import json
 import logging
 import math
 import os
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
+from ..files import write_text
 from .entities import split_name
 from .image import InputImage
+from .links import not_fetched
 from .names import OutputNames
 
 logger = logging.getLogger(__name__)
 
 HASH_KEY = "ParametersHash"
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` by way of a temporary name in the same folder: readers see the old file or the new, never half."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # unique across the nodes of a cluster, where process ids are not
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_json(path: str | Path, obj: Any) -> Path:
@@ -47,7 +34,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as JSON ({error})"
+        msg = not_fetched(Path(path)) or f"{path}: cannot be read as JSON ({error})"
         raise BidsError(msg) from error
     if not isinstance(content, dict):
         msg = f"{path}: expected a JSON object, found {type(content).__name__}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import AgeError
 from .entities import bare_label
+from .links import not_fetched
 
 Row = dict[str, str]
 
@@ -33,7 +34,8 @@ class Table:
 
 
 def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
-    """Read the table at ``path`` with rows by its column ``key``; None if there is no such file.
+    """Read the table at ``path`` with rows by its column ``key``; None if there is no such file (a link to
+    one that is not there is an error).
 
     ``inherited`` are sidecars further up, the most general first; the one beside the table overrides them. Labels are
     keyed without ``sub-``/``ses-``, file names as POSIX paths. Raises :class:`~posepipe.errors.AgeError` for a broken
@@ -41,7 +43,9 @@ def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if problem := not_fetched(path):
+            raise AgeError(f"{problem}, or give --age WEEKS") from error
         return None
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path}: cannot be read as UTF-8 text ({error})"
@@ -71,7 +75,9 @@ def _row_key(value: str, key: str) -> str:
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if problem := not_fetched(path):
+            raise AgeError(f"{problem}, or give --age WEEKS") from error
         return {}
     except (OSError, ValueError) as error:
         msg = f"{path}: not valid JSON ({error}); ages need the units it gives. Repair it, or use --age"

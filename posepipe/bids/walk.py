@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ..errors import BidsError, UsageError
 from .entities import bare_label, split_name
 from .filters import matches, parse_filters
 from .image import InputImage
+from .leftover import IMAGE_FILE, left_out_files
+from .links import not_fetched
 from .masks import attach_masks
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,20 @@ SUFFIXES = ("T1w", "T2w")
 _OWN_DESC = re.compile(r"(?:.+\+)?(?:reoriented|synth)")
 _DERIVED = {"space", "cohort", "res", "den", "label", "seg", "atlas", "desc"}
 
-__all__ = ["InputImage", "find_images", "list_subjects"]
+__all__ = ["InputImage", "Survey", "find_images", "list_subjects", "survey_images"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found of what was asked for: the ``images``, sorted by path.
+
+    ``left_out`` is a line for each file that looks like an image and is no input, with the reason; ``lacking`` one for each participant or
+    session that was asked for by name, or is a link to what is not there, and has no image.
+    """
+
+    images: list[InputImage]
+    left_out: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def find_images(
@@ -52,24 +68,97 @@ def find_images(
     there, and :class:`~posepipe.errors.BidsError` for a folder that is no dataset, when nothing is found, or for two
     equal masks.
     """
-    root = _dataset(bids_dir)
-    wanted = parse_filters(filters)
-    asked = _unique(participants, "sub")
-    chosen_sessions = _unique(sessions, "ses")
-    subjects = _choose(root, list_subjects(root), asked)
-    description = _description(root)
-    names = _index(root, subjects if asked else None, chosen_sessions)
-    present, left_out = _inputs(root, names)
-    if validate:
-        _check_names(root, description, present)
-    _check_sessions(root, subjects, chosen_sessions, present)
-    images = [image for image in present if matches(image, wanted)]
-    if not images:
-        raise BidsError(_nothing(root, subjects, chosen_sessions, filters, present, left_out))
-    for message in left_out:
-        logger.info("%s", message)
-    masks = attach_masks(images, present, derivatives)
-    return [replace(image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+    walk = _Walk(bids_dir, participants, sessions, filters)
+    return walk.images(derivatives, validate=validate, left_out=walk.passed_over)
+
+
+def survey_images(
+    bids_dir: str | Path,
+    *,
+    participants: Iterable[str] = (),
+    sessions: Iterable[str] = (),
+    filters: Mapping[str, Any] | None = None,
+    derivatives: Sequence[str | Path] = (),
+    validate: bool = False,
+    everywhere: bool = False,
+) -> Survey:
+    """As :func:`find_images`, with all that was left out and what is lacking; ``everywhere``: other folders than ``anat`` are read too."""
+    walk = _Walk(bids_dir, participants, sessions, filters)
+    left_out, absent = walk.leftovers(everywhere=everywhere)
+    images = walk.images(derivatives, validate=validate, left_out=[*absent, *left_out])
+    return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)))
+
+
+class _Walk:
+    """One look at a dataset: what is there of what was asked for."""
+
+    def __init__(
+        self, bids_dir: str | Path, participants: Iterable[str], sessions: Iterable[str], filters: Mapping[str, Any] | None
+    ) -> None:
+        self._root = _dataset(bids_dir)
+        self._filters, self._wanted = filters, parse_filters(filters)
+        self._asked, self._sessions = _unique(participants, "sub"), _unique(sessions, "ses")
+        self._lost = _broken_participants(self._root)
+        self._subjects = _choose(self._root, list_subjects(self._root), self._asked, self._lost)
+        self._description = _description(self._root)
+        there = [s for s in self._asked if s not in self._lost]
+        names = _index(self._root, there if self._asked else None, self._sessions) if there or not self._asked else []
+        self._present, self._reasons = _inputs(self._root, names)
+
+    @property
+    def passed_over(self) -> list[str]:
+        """A line for each T1w or T2w file of the index that is no input."""
+        return [f"{path.relative_to(self._root)}: {why}" for path, why in self._reasons.items()]
+
+    def images(self, derivatives: Sequence[str | Path], *, validate: bool, left_out: list[str]) -> list[InputImage]:
+        """The images, with their masks; ``left_out`` is told where there are none."""
+        if validate:
+            _check_names(self._root, self._description, self._present)
+        _check_sessions(self._root, self._subjects, self._sessions, self._present)
+        images = [image for image in self._present if matches(image, self._wanted)]
+        if not images:
+            raise BidsError(_nothing(self._root, self._subjects, self._sessions, self._filters, self._present, left_out))
+        for message in left_out:
+            logger.info("left out: %s", message)
+        masks = attach_masks(images, self._present, derivatives)
+        return [replace(image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+
+    def leftovers(self, *, everywhere: bool) -> tuple[list[str], list[str]]:
+        """A line for each image-like file that is no input, warned about where it may have been meant for one; and one for each folder that
+        is a link to nothing."""
+        refused = "the filter does not let it through"
+        used = {image.path: None if matches(image, self._wanted) else refused for image in self._present}
+        left_out: list[str] = []
+        absent: list[str] = []
+        for path, why, meant in left_out_files(self._root, self._subjects, self._sessions, used | self._reasons, everywhere=everywhere):
+            line = f"{path.relative_to(self._root)}: {why}"
+            if meant:
+                logger.warning("%s: left out, %s", path, why)
+            (left_out if IMAGE_FILE.fullmatch(path.name) else absent).append(line)
+        return left_out, absent
+
+    def lacking(self, images: list[InputImage], left_out: list[str], absent: list[str]) -> Iterator[str]:
+        """A line for each participant, and session of it, that was asked for and has no image."""
+        have = {(image.subject, session) for image in images for session in (None, image.session)}
+        asked = [(s, n) for s in self._asked for n in (self._sessions or (None,))]
+        for subject, session in asked:
+            if (subject, session) not in have:
+                name = f"sub-{subject}" + (f", ses-{session}" if session else "")
+                folder = f"sub-{subject}/" + (f"ses-{session}/" if session else "")
+                found = [line for line in (*absent, *left_out) if f"{line.partition(':')[0]}/".startswith(folder)]
+                why = f": left out {'; '.join(found[:3])}{' …' * (len(found) > 3)}" if found else ""
+                yield f"{name} was asked for, but has no T1w or T2w image that can be used{why}"
+        if not asked:
+            yield from absent
+            nobody = [s for s in self._sessions if s not in {image.session for image in images}]
+            yield from (f"ses-{s} was asked for, but nobody has a T1w or T2w image of it that can be used" for s in nobody)
+
+
+def _broken_participants(root: Path) -> list[str]:
+    """Labels of participants whose folder is a link to what is not there."""
+    with os.scandir(root) as entries:
+        links = [e.name for e in entries if e.name.startswith("sub-") and "." not in e.name and e.is_symlink() and not e.is_dir()]
+    return sorted(name[4:] for name in links if not (root / name).exists())
 
 
 def list_subjects(bids_dir: str | Path) -> list[str]:
@@ -92,7 +181,8 @@ def _unique(labels: Iterable[str], prefix: str) -> list[str]:
     return list(dict.fromkeys(bare_label(label, prefix) for label in labels))
 
 
-def _choose(root: Path, there: list[str], asked: list[str]) -> list[str]:
+def _choose(root: Path, there: list[str], asked: list[str], lost: list[str]) -> list[str]:
+    there = sorted({*there, *lost})
     if not there:
         msg = f"{root}: no sub-* folders; give the root of a BIDS dataset"
         raise BidsError(msg)
@@ -114,7 +204,9 @@ def _description(root: Path) -> dict[str, Any] | None:
     path = root / "dataset_description.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if problem := not_fetched(path):
+            raise BidsError(problem) from error
         logger.warning("%s: no dataset_description.json; BIDS asks for one. Going on without", root)
         return None
     except (OSError, ValueError) as error:
@@ -125,7 +217,8 @@ def _description(root: Path) -> dict[str, Any] | None:
 
 def _index(root: Path, subjects: list[str] | None, sessions: list[str]) -> list[Path]:
     """Anatomical T1w and T2w files, by a pybids index that enters the asked ``sub-*/[ses-*/]anat`` folders only."""
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    with _some_home():
+        from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     sub = "(?:" + "|".join(map(re.escape, subjects)) + ")" if subjects else "[^/]+"
     ses = "(?:" + "|".join(map(re.escape, sessions)) + ")" if sessions else "[^/]+"
@@ -142,9 +235,24 @@ def _index(root: Path, subjects: list[str] | None, sessions: list[str]) -> list[
     return sorted(Path(name) for name in found)
 
 
-def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], list[str]]:
-    """The files that are inputs, and for each of the others one line that says why it is not."""
-    images, left_out = [], []
+@contextmanager
+def _some_home() -> Iterator[None]:
+    """A context in which there is a home folder, if only one that holds nothing: pybids looks for settings in it when it is imported, and
+    in a container that runs under a number that no user has there may be none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        if os.environ.get("HOME") == os.devnull:
+            del os.environ["HOME"]
+
+
+def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path, str]]:
+    """The files that are inputs, and for each of the others why it is not."""
+    images, left_out = [], {}
     for path in files:
         relative = path.relative_to(root)
         split = split_name(path.name)
@@ -152,9 +260,9 @@ def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], list[str]]
         if split is None or split.stray or tuple(folders) != relative.parts[:-2]:
             why = "the name is not BIDS, or does not agree with its folders"
             logger.warning("%s: left out, %s; rename it", path, why)
-            left_out.append(f"{relative}: {why}")
+            left_out[path] = why
         elif reason := _not_an_input(split.entities):
-            left_out.append(f"{relative}: {reason}")
+            left_out[path] = reason
         else:
             images.append(InputImage(path, relative, split.entities, split.suffix))
     return images, left_out
@@ -208,6 +316,8 @@ def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images
 
 
 def _session_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
     with os.scandir(folder) as entries:
         return [e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir()]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
 from ..errors import AgeError, BidsError, PosepipeError
 from ..plan import planned_mask, uses_mask_network
 from ..settings import ESTIMATED, Settings
+from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, CohortSeries
@@ -27,10 +26,10 @@ class AgesOfImages:
     """Estimates the age of one image after another, each once: the result lies in the work folder under a name made of all that it
     depends on (image, mask, candidate templates, networks, model). A dry run reads it, but writes nothing."""
 
-    def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
-        self._settings, self._library = settings, library
+    def __init__(self, settings: Settings, library: AtlasLibrary, files: FileDigests) -> None:
+        self._settings, self._library, self._files = settings, library, files
         self._estimators: dict[str, AgeEstimator] = {}
-        self._candidates: dict[str, tuple[tuple[CohortSeries, ...], str]] = {}
+        self._candidates: dict[str, tuple[CohortSeries, ...]] = {}
 
     def __call__(self, image: InputImage) -> Age:
         """The estimated age of ``image``; raises :class:`~posepipe.errors.PosepipeError` where none can be had."""
@@ -43,7 +42,7 @@ class AgesOfImages:
             found = self._estimate(image)
             if not self._settings.dry_run:
                 write_json(path, {"image": str(image.path), **asdict(found)})
-        return Age(found.weeks, ESTIMATED, found.warnings, found.error, found.doubt)
+        return Age(found.weeks, ESTIMATED, found.warnings, found.error, (found.doubt,) if found.doubt else ())
 
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch
@@ -56,7 +55,7 @@ class AgesOfImages:
         torch.set_num_threads(self._settings.omp_nthreads or 1)
         try:
             if contrast not in self._estimators:
-                self._estimators[contrast] = AgeEstimator(self._of(contrast)[0], self._networks, device=self._device)
+                self._estimators[contrast] = AgeEstimator(self._of(contrast), self._networks, device=self._device)
             volume = load_volume(image.path)
             mode = self._settings.mask
             given = load_volume(image.mask) if image.mask is not None and planned_mask(image, mode) == "given" else None
@@ -70,35 +69,29 @@ class AgesOfImages:
 
     def _key(self, image: InputImage) -> str:
         from ..bids import parameters_hash
-        from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
+        from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS
         from ..registration.age import PACKAGED
 
         contrast = self._contrast(image)
-        networks = (*POSE_NETWORKS, *(SCAN_NETWORKS if uses_mask_network(image, self._settings.mask) else ()))
-        depends = {
-            "version": __version__,
-            "weights": hashes(networks, self._settings.weights),
-            "model": hashlib.sha256(PACKAGED.read_bytes()).hexdigest(),
-            "templates": self._of(contrast)[1],
-            "mask": self._settings.mask,
-        }
+        masked = uses_mask_network(image, self._settings.mask)
+        depends = parameters_of(
+            networks=(*POSE_NETWORKS, *(SCAN_NETWORKS if masked else ())),
+            weights_dir=self._settings.weights,
+            templates=[template for series in self._of(contrast) for template in series.templates],
+            settings={"estimate": self._files.of(PACKAGED), "atlas": self._settings.atlas, "mask": self._settings.mask},
+            files=self._files,
+        )
         return parameters_hash(depends, image)[:32]
 
     def _contrast(self, image: InputImage) -> str:
         return image.suffix if self._settings.contrast == "auto" else self._settings.contrast
 
-    def _of(self, contrast: str) -> tuple[tuple[CohortSeries, ...], str]:
-        """The candidate cohorts of images in ``contrast``, and a digest of their names and files."""
+    def _of(self, contrast: str) -> tuple[CohortSeries, ...]:
+        """The candidate cohorts of images in ``contrast``."""
         from ..atlas import candidates
 
         if contrast not in self._candidates:
-            series = candidates(self._library, contrast=contrast, atlas=self._settings.atlas)
-            digest = hashlib.sha256()
-            for template in (t for one in series for t in one.templates):
-                digest.update(f"{template.space} {template.age}".encode())
-                for path in filter(None, (template.image, template.mask)):
-                    digest.update(hashlib.sha256(path.read_bytes()).digest())
-            self._candidates[contrast] = series, digest.hexdigest()
+            self._candidates[contrast] = candidates(self._library, contrast=contrast, atlas=self._settings.atlas)
         return self._candidates[contrast]
 
     @cached_property

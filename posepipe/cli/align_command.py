@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import absolute_path
 from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
 from .parser import add_alignment, age_option, command_line
@@ -25,13 +26,13 @@ def add_arguments(subparsers: Any) -> None:
         description="Align one image, named as you like; transforms, images, mask and a page go to one folder.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI or MGH file")
+    parser.add_argument("image", type=absolute_path, metavar="IMAGE", help="NIfTI or MGH file")
     parser.add_argument(
         "--age", type=age_option, metavar="WEEKS", required=True,
         help="gestational (postmenstrual) weeks at the scan, or estimate: from the image",
     )  # fmt: skip
-    parser.add_argument("-o", "--out-dir", type=Path, metavar="DIR", required=True, help="where the outputs go")
-    parser.add_argument("--mask-file", type=Path, metavar="FILE", help="brain mask on the image's grid")
+    parser.add_argument("-o", "--out-dir", type=absolute_path, metavar="DIR", required=True, help="where the outputs go")
+    parser.add_argument("--mask-file", type=absolute_path, metavar="FILE", help="brain mask on the image's grid")
     parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: 1)")
     add_alignment(parser)
 

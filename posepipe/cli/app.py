@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App with the arguments ``argv`` (default: the command line); the exit code.
 
     0 if every image that was asked for was processed (group level: every file was read), 1 if any failed, 2 for a
-    usage error.
+    usage error, 128 + its number for a signal that ended the run.
     """
     from ..errors import AtlasError, BidsError, PosepipeError, UsageError
     from .parser import parse_settings
+    from .stopping import Stopped, stoppable
 
+    show_all_signs()
     try:
-        settings = parse_settings(sys.argv[1:] if argv is None else argv)
-        set_up_logging(settings.verbose)
-        if settings.analysis_level == "group":
-            from .group_run import run_group
+        with stoppable():
+            settings = parse_settings(sys.argv[1:] if argv is None else argv)
+            set_up_logging(settings.verbose)
+            if settings.analysis_level == "group":
+                from .group_run import run_group
 
-            return run_group(settings)
-        from .run import run_app
+                return run_group(settings)
+            from .run import run_app
 
-        return run_app(settings)
+            return run_app(settings)
     except (UsageError, BidsError, AtlasError) as error:
         print(f"posepipe: error: {error}", file=sys.stderr)
         return 2
     except PosepipeError as error:
         print(f"posepipe: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("posepipe: stopped; images that are finished are kept, the next run goes on from there", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        stop = Stopped.of(interrupt)
+        with suppress(OSError):  # the terminal may be what has gone
+            print(f"posepipe: stopped by {stop}; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return stop.code
+
+
+def show_all_signs() -> None:
+    """Have standard output and error write a sign that their encoding lacks as an escape, ``\\xfc`` for ü: a name that a terminal cannot
+    show must not stop a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging(verbose: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..paths import absolute_path
 
 if TYPE_CHECKING:
     from ..atlas import AtlasStatus
@@ -26,7 +27,7 @@ def add_arguments(subparsers: Any) -> None:
 def _add_list(actions: Any) -> None:
     parser = actions.add_parser("list", help="show every atlas: ages, contrasts, where it is, licence")
     parser.add_argument(
-        "--atlas-dir", action="append", default=[], type=Path, metavar="DIR", help="look here first (repeatable)"
+        "--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="look here first (repeatable)"
     )
 
 
@@ -37,7 +38,7 @@ def _add_fetch(actions: Any) -> None:
         "--accept-license", action="store_true", help="I have read the terms of this atlas and agree to them"
     )
     parser.add_argument("--cohorts", nargs="+", metavar="LABEL", help="only these cohorts (default: all)")
-    parser.add_argument("--atlas-dir", type=Path, metavar="DEST", help="put it here (default: posepipe's cache)")
+    parser.add_argument("--atlas-dir", type=absolute_path, metavar="DEST", help="put it here (default: posepipe's cache)")
     parser.add_argument(
         "--base-url", metavar="URL", help="download from a mirror that serves /<repository>/<commit>/<path>"
     )
@@ -48,20 +49,20 @@ def _add_add(actions: Any) -> None:
     parser = actions.add_parser("add", help="add your own template: one cohort, or a folder in TemplateFlow layout")
     parser.add_argument("name", metavar="NAME", help="name of the atlas, letters and digits")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--image", type=Path, metavar="FILE", help="the template image of one cohort (needs --age)")
-    source.add_argument("--folder", type=Path, metavar="DIR", help="a folder that holds tpl-NAME/cohort-X/…")
+    source.add_argument("--image", type=absolute_path, metavar="FILE", help="the template image of one cohort (needs --age)")
+    source.add_argument("--folder", type=absolute_path, metavar="DIR", help="a folder that holds tpl-NAME/cohort-X/…")
     parser.add_argument(
         "--age", type=float, metavar="WEEKS", help="age of the cohort, postmenstrual (gestational) weeks"
     )
-    parser.add_argument("--mask", type=Path, metavar="FILE", help="brain mask on the image's grid")
-    parser.add_argument("--tissues", type=Path, metavar="FILE", help="tissue labels on the image's grid")
+    parser.add_argument("--mask", type=absolute_path, metavar="FILE", help="brain mask on the image's grid")
+    parser.add_argument("--tissues", type=absolute_path, metavar="FILE", help="tissue labels on the image's grid")
     parser.add_argument(
         "--contrast", choices=("T1w", "T2w"), default="T2w", help="contrast of the image (default: T2w)"
     )
     parser.add_argument("--stage", choices=("fetal", "neonatal"), help="default: fetal up to 38 weeks")
     parser.add_argument("--cohort", metavar="LABEL", help="label of the cohort (default: from the age)")
     parser.add_argument("--title", help="a line about the atlas for `atlas list`")
-    parser.add_argument("--atlas-dir", type=Path, metavar="DEST", help="put it here (default: posepipe's cache)")
+    parser.add_argument("--atlas-dir", type=absolute_path, metavar="DEST", help="put it here (default: posepipe's cache)")
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
 
 

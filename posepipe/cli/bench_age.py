@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from ..files import write_text
+from ..paths import absolute_path
+from .bench_deep import add_install
 
 PARTS = ("calibration", "test", "stacks")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench age``."""
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-neonates, ds-fetal and ds-stacks")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-neonates, ds-fetal and ds-stacks")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV and tables; rows in it are not made again"
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=["calibration"],
         help="calibration: cohorts on other atlases, and newborns not kept for testing; test: brains that are; stacks: six of one "
         "fetus of unknown age (default: calibration)",
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
-    parser.add_argument("--install", action="store_true", help="also write the constants into the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
+    add_install(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if left_out:
         save_age_model(model, args.output / "age.toml")
     if args.install and left_out:
-        save_age_model(model, PACKAGED)
+        save_age_model(model, args.install / PACKAGED.name)
     text = bench.report(known, model, left_out)
-    (args.output / "age.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "age.md", text)
     print(text)
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from ..files import write_text
+from ..paths import absolute_path
 from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_scans, bench_slice
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
@@ -28,8 +29,8 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def _add_classical(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder with atlases/ and ds-fetal, ds-neonates, ds-stacks")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the CSV and the tables")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/ and ds-fetal, ds-neonates, ds-stacks")
+    parser.add_argument("-o", "--output", type=absolute_path, required=True, help="folder for the CSV and the tables")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     parser.add_argument("--init", nargs="+", default=["center", "axes", "search"], choices=["center", "axes", "search"])
@@ -88,7 +89,7 @@ def _classical(args: argparse.Namespace) -> int:
     stacks = [c for c in cases if c.group == "stacks"]
     if stacks:
         text += "\n\n" + classical.stack_disagreement(stacks)
-    (args.output / "classical.md").write_text(text + "\n")
+    write_text(args.output / "classical.md", text + "\n")
     print(text)
     return 0
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from ..files import write_text
+from ..paths import absolute_path
 
 WAYS = ("T1w", "GAN", "cycleGAN", "T2w", "T1w on T1w")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench contrast``."""
-    parser.add_argument("data", type=Path, help="folder with atlases/ and ds-neonates")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/ and ds-neonates")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV, tables and plots; rows in it are not made again"
+    )
     parser.add_argument("--names", nargs="+", help="subjects whose name starts with one of these (default: those kept for testing)")
     parser.add_argument("--methods", nargs="+", help="methods of `bench volume` (default: those of the paper's Figure 8 and posepipe's)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="how the brains are placed (default: all)")
     parser.add_argument("--trials", type=int, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and ITK (default: 2)")
 
 
@@ -62,6 +68,6 @@ def run(args: argparse.Namespace) -> int:
     measured = [r for way in ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
     volume_plots.plot_all(measured, args.output)
     text = "\n".join([bench.likeness_table(images), volume_tables.table_by_bin(measured, missing), ""])
-    (args.output / "contrast.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "contrast.md", text)
     print(text)
     return 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..files import write_text
+from ..paths import absolute_path
+
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench precision``."""
@@ -20,8 +23,8 @@ def add_negative(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-epi, ds-stacks, ds-neonates and ds-negative")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for tables; what is in it is not measured again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-epi, ds-stacks, ds-neonates and ds-negative")
+    parser.add_argument("-o", "--output", type=absolute_path, required=True, help="folder for tables; what is in it is not measured again")
     parser.add_argument("--names", nargs="+", help="only images of these names, * and ? stand for any signs")
 
 
@@ -45,6 +48,6 @@ def negative(args: argparse.Namespace) -> int:
 
 
 def _told(text: str, output: Path) -> int:
-    output.write_text(text.strip() + "\n", encoding="utf-8")
+    write_text(output, text.strip() + "\n")
     print(text)
     return 0

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text
+from ..paths import absolute_path
+
 VOLUME_GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CONFIDENCE_GROUPS = ("validation", "train")
 
@@ -32,15 +35,27 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
-    parser.add_argument("--install", action="store_true", help="also write it into the package, or beside --weights")
+    add_install(parser)
+
+
+def add_install(parser: argparse.ArgumentParser) -> None:
+    """The option for a folder that what was fitted is written to."""
+    parser.add_argument(
+        "--install", type=absolute_path, metavar="DIR",
+        help="also write what was fitted into this folder: of weights of your own, or posepipe/registration in a checkout of the source",
+    )  # fmt: skip
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options that tables with networks share."""
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-fetal and ds-neonates")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV, tables and plots; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-fetal and ds-neonates")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV, tables and plots; rows in it are not made again"
+    )
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -84,7 +99,7 @@ def calibration(args: argparse.Namespace) -> int:
     from ..bench import brains, methods, rows, sureness
     from ..bench import confidence as bench
     from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
-    from ..registration.calibration import NAME, PACKAGED, Calibration, load_calibration, write_calibration
+    from ..registration.calibration import NAME, Calibration, load_calibration, write_calibration
 
     cases = named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
     tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]
@@ -110,7 +125,7 @@ def calibration(args: argparse.Namespace) -> int:
     write_calibration(after, args.output / NAME)
     bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
-        write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
+        write_calibration(after, args.install / NAME)
     parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.", fit.report())
     return told("\n\n".join(parts), args.output / "calibration.md")
 
@@ -143,7 +158,6 @@ def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
 
 def told(text: str, output: Path) -> int:
     """Print ``text``, write it to ``output``, and end well."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text.strip() + "\n", encoding="utf-8")
+    write_text(output, text.strip() + "\n")
     print(text)
     return 0

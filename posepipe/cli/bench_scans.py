@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..files import write_text
+from ..paths import absolute_path
+
 PARTS = ("epi", "scans", "stacks", "heads", "cut")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bench scans``."""
-    parser.add_argument("data", type=Path, help="folder with atlases/, ds-stacks, ds-epi, ds-neonates and ds-fetal")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for CSV and tables; rows in it are not made again")
+    parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-stacks, ds-epi, ds-neonates and ds-fetal")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, help="folder for CSV and tables; rows in it are not made again"
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
         help="epi: whole-uterus stacks with landmarks; scans, stacks: raw scans with drawn masks; heads: brains in made-up heads and "
@@ -22,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds", nargs="+", default=[], metavar="FOLD=DIR", help="weights folders of networks that did not see a fold of the real scans"
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=4, help="times each brain is put into each kind of surroundings (default: 4)")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    parser.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
 
 
@@ -52,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
     rows = read_rows(paths)
     write_rows(args.output / "scans.csv", rows)
     text = bench.report(rows)
-    (args.output / "scans.md").write_text(text, encoding="utf-8")
+    write_text(args.output / "scans.md", text)
     print(text)
     return 0

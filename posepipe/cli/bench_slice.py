@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from .bench_deep import add_common, named, run_all, told
+from .bench_deep import add_common, add_install, named, run_all, told
 
 SLICE_GROUPS = ("fetus", "newborn-T2w", "CHN", "development")
 
@@ -36,17 +36,18 @@ def add_stacks(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=4, help="stacks of each brain at each level of motion (default 4)")
     parser.add_argument(
-        "--fit", action="store_true", help="fit the confidence of slices to the rows (of validation) and install it beside the weights"
+        "--fit", action="store_true", help="fit the confidence of slices to the rows (of validation), write calibration.toml with it"
     )
+    add_install(parser)
 
 
 def stacks(args: argparse.Namespace) -> int:
-    """Measure; write ``stacks.csv`` and ``stacks.md``; with ``--fit`` also the model of confidence."""
+    """Measure; write ``stacks.csv`` and ``stacks.md``; with ``--fit`` also ``calibration.toml``."""
     from ..bench import moving_stacks, real_stacks, rows
     from ..bench.slices import slice_cases
     from ..errors import UsageError
     from ..models.weights import SLICE_NETWORK, hashes
-    from ..registration.calibration import NAME, PACKAGED, load_calibration, write_calibration
+    from ..registration.calibration import NAME, load_calibration, write_calibration
 
     simulated = [g for g in args.groups if g != "real"]
     parts = []
@@ -66,7 +67,8 @@ def stacks(args: argparse.Namespace) -> int:
             fit = moving_stacks.fit_slices(found)
             model, made = fit.model, {**before.made, "slices": fit.made}
             after = replace(before, slices=model, made=made, weights={**before.weights, **weights})
-            write_calibration(after, args.weights / NAME if args.weights else PACKAGED)
+            for folder in filter(None, (args.output, args.install)):
+                write_calibration(after, folder / NAME)
             parts.append(f"Confidence: {fit.made}.")
         parts += [moving_stacks.report(found, model), moving_stacks.limits(found)]
     if "real" in args.groups:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import absolute_path
 from ..settings import INIT_CHOICES, REFINE_CHOICES
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..imaging.demo_data import DemoDataset
 
 LOST_DEGREES = 15.0
+_STOPPED = 128
+"""Exit codes above this are of a run that a signal has ended."""
 """A pose further off than this would not be found by the usual registration either."""
 
 
@@ -42,7 +45,7 @@ def add_arguments(subparsers: Any) -> None:
         "the BIDS App (both levels), and compared with the true poses.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder for all of it, made if it is not there")
+    parser.add_argument("out_dir", type=absolute_path, metavar="OUT_DIR", help="folder for all of it, made if it is not there")
     parser.add_argument("--n-subjects", type=int, default=4, metavar="N", help="participants, 1 to 99 (default: 4)")
     parser.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: 1.0)")
     parser.add_argument("--random-seed", type=int, default=0, metavar="N", help="seed of the phantoms (default: 0)")
@@ -58,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..imaging.demo_data import write_demo
 
-    out = Path(args.out_dir).absolute()
+    out = args.out_dir
     print(f"writing phantoms to {out}", flush=True)
     demo = write_demo(
         out, n_subjects=args.n_subjects, seed=args.random_seed, spacing=args.spacing, progress=lambda t: print(f"  {t}")
     )
     code = _run_app(demo, out, vars(args))
+    if code > _STOPPED:
+        return code
     errors = pose_errors(demo, out / "posepipe")
     print("\n" + table(errors))
     print(f"\nreport: {out / 'posepipe' / 'group_pose.html'}")
@@ -85,6 +90,8 @@ def _run_app(demo: DemoDataset, out: Path, given: dict[str, Any]) -> int:
     for command in ([*folders, "participant", *options], [*folders, "group"]):
         print("\nposepipe " + " ".join(command) + "\n", flush=True)
         codes.append(main(command))
+        if codes[-1] > _STOPPED:
+            break
     return max(codes)
 
 

@@ -9,11 +9,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from .._version import __version__
 from ..errors import UsageError
+from ..paths import absolute_derivative, absolute_path
 from ..settings import (
     AGE_POLICIES,
     CONTRAST_CHOICES,
@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         epilog="Exit code: 0 if every image was processed, 1 if any failed (see failures.tsv), 2 for a usage error.",
     )
-    parser.add_argument("bids_dir", type=Path, help="root of a BIDS dataset, raw or derivative")
-    parser.add_argument("out_dir", type=Path, help="output folder, such as BIDS_DIR/derivatives/posepipe")
+    parser.add_argument("bids_dir", type=absolute_path, help="root of a BIDS dataset, raw or derivative")
+    parser.add_argument("out_dir", type=absolute_path, help="output folder, such as BIDS_DIR/derivatives/posepipe")
     parser.add_argument(
         "analysis_level", choices=LEVELS,
         help="participant: align the images; group: tables and a page of all that is in OUT_DIR",
@@ -60,9 +60,9 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which images")
     group.add_argument("--participant-label", nargs="+", metavar="LABEL", help="only these (with or without sub-)")
     group.add_argument("--session-label", nargs="+", metavar="LABEL", help="only these (with or without ses-)")
-    group.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="choice by entities, as for fMRIPrep")
+    group.add_argument("--bids-filter-file", type=absolute_path, metavar="FILE", help="choice by entities, as for fMRIPrep")
     group.add_argument(
-        "-d", "--derivatives", nargs="+", action="extend", metavar="[NAME=]PATH",
+        "-d", "--derivatives", type=absolute_derivative, nargs="+", action="extend", metavar="[NAME=]PATH",
         help="derivative datasets that hold brain masks (desc-brain_mask)",
     )  # fmt: skip
     group.add_argument("--skip-bids-validation", action="store_true", help="do not check file names against BIDS")
@@ -73,7 +73,7 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("alignment")
     group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
     group.add_argument(
-        "--atlas-dir", type=Path, action="append", metavar="DIR",
+        "--atlas-dir", type=absolute_path, action="append", metavar="DIR",
         help="folder of tpl-NAME folders, looked in first (repeatable); then POSEPIPE_ATLAS_PATH, TemplateFlow's home "
         "and what `posepipe-tools atlas fetch` got",
     )  # fmt: skip
@@ -101,7 +101,9 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
             "pixels are wide"
         ),
     )  # fmt: skip
-    group.add_argument("--weights", type=Path, metavar="DIR", help="folder of network weights that come before those of the package")
+    group.add_argument(
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+    )
     group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
 
@@ -117,7 +119,7 @@ def _add_age(parser: argparse.ArgumentParser) -> None:
 
 def _add_group(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("group level")
-    group.add_argument("--ratings", type=Path, metavar="DIR", help="folder of ratings exported from the pages (*.json)")
+    group.add_argument("--ratings", type=absolute_path, metavar="DIR", help="folder of ratings exported from the pages (*.json)")
     group.add_argument(
         "--blind", nargs="+", type=_rater, metavar="RATER",
         help="write for each of these raters an order of their own in which to read the pages, verdicts hidden",
@@ -129,10 +131,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--nprocs", type=_positive, metavar="N", help="cores to use (default: all)")
     group.add_argument("--omp-nthreads", type=_positive, metavar="N", help="threads of torch for each image (default: 1); ANTs has one")
     group.add_argument("--mem-gb", type=gigabytes, metavar="GB", help="memory to use; 6, 7.5, 7.5GB or 800MB")
-    group.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="intermediate files (default: ./work)")
+    group.add_argument("-w", "--work-dir", type=absolute_path, metavar="DIR", help="intermediate files (default: ./work)")
     group.add_argument("--nipype-plugin", metavar="NAME", help="Nipype plugin, such as Linear, MultiProc or SLURM")
-    group.add_argument("--plugin-args", type=Path, metavar="FILE", help="TOML or JSON file with the plugin's arguments")
-    group.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of options; the command line wins")
+    group.add_argument("--plugin-args", type=absolute_path, metavar="FILE", help="TOML or JSON file with the plugin's arguments")
+    group.add_argument(
+        "--config-file", type=absolute_path, metavar="FILE",
+        help="TOML file of options, paths as from the current folder; the command line wins",
+    )  # fmt: skip
     group.add_argument("--stop-on-first-crash", action="store_true", help="stop as soon as one image fails")
     group.add_argument("--write-graph", action="store_true", help="draw the workflow in the work folder (Graphviz)")
     group.add_argument("-v", "--verbose", action="count", help="say more; -vv says everything")
@@ -156,8 +161,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         from .config_file import read_config
 
         given = read_config(given["config_file"], parser) | given
-    given["bids_dir"], given["out_dir"] = given["bids_dir"].absolute(), given["out_dir"].absolute()
-    given["work_dir"] = given.get("work_dir", Path("work")).absolute()
+    given.setdefault("work_dir", absolute_path("work"))
     given["command"] = command_line("posepipe", list(argv))
     return make_settings(given)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
 from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import (
     SLICE_KEYS,
@@ -24,10 +22,11 @@ from ..plan import (
     wants_slices,
 )
 from ..settings import ESTIMATE, Settings
+from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Template
-    from ..bids import InputImage, OutputNames
+    from ..bids import InputImage
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -37,24 +36,25 @@ def make_plan(settings: Settings) -> Plan:
     output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import check_collisions, find_images, read_filter_file
+    from ..bids import check_collisions, read_filter_file, survey_images
 
     library = AtlasLibrary.default(settings.atlas_dir)
     _check_atlas(library, settings.atlas)
-    images = find_images(
+    survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
         sessions=settings.session_label,
         filters=read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None,
         derivatives=settings.derivatives,
         validate=not settings.skip_bids_validation,
+        everywhere=settings.dry_run or settings.verbose > 0,
     )
     planner = _Planner(settings, library)
     found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
-    for image in images:
+    for image in survey.images:
         found[image.subject, image.session].append(planner.plan(image))
     sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
-    plan = Plan(sessions)
+    plan = Plan(sessions, survey.left_out, survey.lacking)
     check_collisions((image.image, image.files) for image in plan.images)
     return plan
 
@@ -78,7 +78,7 @@ def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
 
 
 class _Planner:
-    """Plans one image after another; tables of ages and template digests are read once."""
+    """Plans one image after another; tables of ages and files of templates are read once."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
@@ -86,13 +86,13 @@ class _Planner:
 
         self._settings = settings
         self._library = library
+        self._files = FileDigests()
         try:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
-            estimate = AgesOfImages(settings, library) if settings.age == ESTIMATE else None
+            estimate = AgesOfImages(settings, library, self._files) if settings.age == ESTIMATE else None
             self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
         except AgeError as error:  # an --age that nobody has
             raise UsageError(str(error)) from error
-        self._digests: dict[Path, tuple[str, dict[str, str]]] = {}
         self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
@@ -100,20 +100,24 @@ class _Planner:
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
         """The plan of ``image``, or what stands against one."""
+        from ..imaging.header import check_header
+
         stage = "image"
         try:
-            spacing = check_header(image.path)
+            spacing, doubts = check_header(image.path)
             timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
             stage = "mask"
             self._check_mask(image)
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            return self._plan(image, age, timing)
+            return replace(self._plan(image, age, timing), doubts=(*doubts, *age.doubts))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 
     def _check_mask(self, image: InputImage) -> None:
+        from ..imaging.header import check_header
+
         if self._settings.mask == "given" and image.mask is None:
             msg = (
                 f"{image.path}: --mask given, but no brain mask was found for it; point -d at the derivative dataset "
@@ -130,8 +134,8 @@ class _Planner:
 
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import VolumeRange, choose_template, end_templates
-        from ..bids import OutputNames, is_done, parameters_hash
-        from ..models.weights import CONTRAST_NETWORK, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK, hashes
+        from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
+        from ..models.weights import CONTRAST_NETWORK, PAPER_NETWORKS, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
@@ -147,7 +151,6 @@ class _Planner:
         converted = converts(contrast, template.contrast, s.convert)
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
-        template_digest, template_files = self._digest(template)
         if contrast not in self._ends:
             self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
         volumes = VolumeRange.of(template, self._ends[contrast])
@@ -155,24 +158,27 @@ class _Planner:
         networks = (
             *POSE_NETWORKS,
             *(SCAN_NETWORKS if uses_mask_network(image, s.mask) else ()),
+            *(PAPER_NETWORKS if s.init == "posenet" else ()),
             *((CONTRAST_NETWORK,) if converted else ()),
             *(() if timing is None else (SLICE_NETWORK,)),
         )
-        parameters = {
-            "version": __version__,
-            "weights": hashes(networks, s.weights),
-            "template": [template.space, template.contrast, template_digest],
+        chosen = {
             "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
             # an age that turns out to be known is another, though the weeks be the same
             **({} if age.error is None else {"age_error": age.error}),
+            **({"age_doubts": age.doubts} if age.doubts else {}),
             "contrast": contrast,
             **({"converted": True} if converted else {}),
             **({} if timing is None else {"slices": timing}),
             **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
         }
         try:
-            done = is_done(names, parameters, synth=converted, slices=timing is not None) and _is_turned_by(names)
+            parameters = parameters_of(
+                networks=networks, weights_dir=s.weights, templates=[template], settings=chosen, files=self._files
+            )
+            template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
+            done = is_done(names, parameters, synth=converted, slices=timing is not None) and is_turned_by(names)
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
@@ -200,49 +206,6 @@ class _Planner:
                 return (image.source_uri, f"bids:{name}:{image.mask.relative_to(folder).as_posix()}")
         return (image.source_uri, image.mask.as_uri())
 
-    def _digest(self, template: Template) -> tuple[str, dict[str, str]]:
-        """SHA-256 of the template's files, together and by name: another edition under the same name is another template."""
-        if template.image not in self._digests:
-            together, by_name = hashlib.sha256(), {}
-            for path in (template.image, template.mask):
-                content = path.read_bytes() if path else b""
-                together.update(content)
-                if path:
-                    by_name[path.name] = hashlib.sha256(content).hexdigest()
-            self._digests[template.image] = together.hexdigest(), by_name
-        return self._digests[template.image]
-
-
-def _is_turned_by(names: OutputNames) -> bool:
-    """Whether the reoriented image is of this template: the name does not say, and one may have come since."""
-    from ..bids import read_json
-
-    turned = str(read_json(names.sidecar(names.reoriented)).get("Transform", ""))
-    return turned.endswith(f"/{names.forward.name}")
-
-
-def check_header(path: Path) -> tuple[float, ...]:
-    """Read the header of an image, as far as it tells whether the image is usable, and give its voxel edges, mm.
-
-    Raises :class:`~posepipe.errors.ImageError` for a file that is no image, a series, and an affine that is singular.
-    """
-    import nibabel as nib
-    import numpy as np
-
-    try:
-        header = nib.load(path)
-        shape, affine = header.shape, np.asarray(header.affine, dtype=float)
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
-        msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
-        raise ImageError(msg) from error
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
-        raise ImageError(msg)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        msg = f"{path}: the header's affine is not usable (singular or not finite); repair the header"
-        raise ImageError(msg)
-    return tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
-
 
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
     """The plan in lines of text: for each image its age, template, mask and outputs."""
@@ -262,9 +225,14 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)
+            yield from (f"    review    {doubt}" for doubt in image.doubts)
         for failure in session.failures:
             yield f"  {failure.image.relative}"
             yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
+    if plan.left_out:
+        yield f"left out, {len(plan.left_out)} files that look like images:"
+        yield from (f"  {line}" for line in plan.left_out)
+    yield from (f"LACKING: {line}" for line in plan.lacking)
     pending, failed = len(plan.pending), len(plan.failures)
     done = sum(image.done for image in plan.images)
     yield f"{pending} to do, {done} done already, {failed} that cannot be processed"

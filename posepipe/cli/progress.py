@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from ..bids import Failures, read_json
 from ..errors import PosepipeError
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
 from ..settings import Settings
+from .stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_NODE = "outputs"
+_OF_CRASH_FILE = re.compile(r"^(?:When creating|During the creation of) this crashfile", re.MULTILINE)
+NO_MESSAGE = "RuntimeError: stopped without a message; see the crash file"
 
 
 @dataclass
@@ -54,6 +60,7 @@ class Monitor:
     def __post_init__(self) -> None:
         self._failures = Failures(self.settings.out_dir)
         self._crashes: list[_Crash] = []
+        self._superseded: set[Path] = set()
         self._figures: dict[str, str] = {}
         self._left = {session.label: len(session.pending) for session in self.plan.sessions}
         self._ready: list[SessionPlan] = []
@@ -61,6 +68,8 @@ class Monitor:
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of ``status`` of ``node``."""
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            return  # the run is being stopped: what Nipype's Linear plugin calls ended was only left
         try:
             self._settle()
             session, image = self.image_of[node.fullname.split(".")[2]]
@@ -79,15 +88,38 @@ class Monitor:
         self._failures.record(failure.image, failure.stage, failure.error)
         self.say(f"{failure.image.path.name}: FAILED ({failure.stage}): {failure.error}")
 
+    def stop(self) -> None:
+        """Record the failures that are left; the next run writes the pages."""
+        self._settle(pages=False)
+
     def finish(self) -> None:
         """Record what is left, and write the pages that are still to be written."""
         self._settle()
         for session in self.plan.sessions:
             self._write_page(session)
 
+    def supersede(self, image: ImagePlan) -> None:
+        """Remove the results that the one of now of ``image`` supersedes: its own at another cohort of the atlas, and that at another
+        atlas unless this one was asked for by name and both are by the same age and contrast."""
+        from ..bids import remove_superseded
+
+        def is_superseded(atlas: str, sidecar: Mapping[str, Any]) -> bool:
+            same = (sidecar.get("Age"), sidecar.get("Contrast")) == (image.age.weeks, image.contrast)
+            return self.settings.atlas == "auto" or atlas == image.choice.template.atlas or not same
+
+        try:
+            gone = remove_superseded(image.names, image.files, is_superseded)
+        except OSError as error:
+            logger.warning("%s: what a newer result supersedes was not removed (%s); remove it", error.filename, error.strerror)
+            return
+        for space in gone:
+            self.say(f"{image.image.path.name}: its earlier result at {space} is superseded by that at {image.space}, and removed")
+            self._superseded.add(image.image.path)
+
     def _succeed(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
         self.finished.add(image.image.path)
         self._failures.clear(image.image)
+        self.supersede(image)
         self._figures[image.names.forward.name] = node.result.outputs.figure
         sidecar = read_json(image.names.sidecar(image.names.forward))
         seconds = sum(sidecar["Seconds"].values())
@@ -98,24 +130,29 @@ class Monitor:
         self._done_with(session)
 
     def _fail(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
-        text = error_text(node)
+        text = error_text(node, self._log_of(session, node.fullname))
         if text.startswith("KeyboardInterrupt"):  # Nipype takes it for an error of the image, and would go on
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         self.failed[image.image.path] = text
         self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
         first = text.strip().splitlines()[0]
         self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}): {first}")
 
-    def _settle(self) -> None:
+    def _settle(self, *, pages: bool = True) -> None:
         """Record the failures whose crash files are there by now; write the pages that are ready."""
         crashes, self._crashes = self._crashes, []
         for crash in crashes:
-            log = crash_file(crash.session.log_dir(self.settings.out_dir, self.settings.run_id), crash.node)
+            log = self._log_of(crash.session, crash.node)
+            if crash.text == NO_MESSAGE:  # other plugins tell nothing but in the crash file
+                crash.text = _cause(_trace_in(log))
             self._failures.record(crash.image.image, crash.stage, crash.text, log)
             self._done_with(crash.session)
         ready, self._ready = self._ready, []
-        for session in ready:
+        for session in ready if pages else ():
             self._write_page(session)
+
+    def _log_of(self, session: SessionPlan, node: str) -> Path | None:
+        return crash_file(session.log_dir(self.settings.out_dir, self.settings.run_id), node)
 
     def _done_with(self, session: SessionPlan) -> None:
         self._left[session.label] -= 1
@@ -126,7 +163,8 @@ class Monitor:
         page = _page(self.settings.out_dir, session)
         if page in self.pages:
             return
-        if page.is_file() and not session.pending and not session.failures:
+        as_shown = not session.pending and not session.failures and _shows_all(page, session)
+        if as_shown and not any(image.image.path in self._superseded for image in session.images):
             self.pages.append(page)  # as an earlier run left it
             return
         shown = [image.image.path for image in session.images if image.done or image.image.path in self.finished]
@@ -171,15 +209,29 @@ def write_page(
     return Path(page.run().outputs.out_file)
 
 
-def error_text(node: Any) -> str:
-    """Why a node failed: type and message of the error; of one that posepipe did not foresee, its last lines."""
+def error_text(node: Any, log: Path | None = None) -> str:
+    """Why a node failed: type and message of the error; of one that posepipe did not foresee, its last lines.
+
+    ``log`` is its crash file, which alone tells of a node that could not even start.
+    """
     trace = getattr(node, "_traceback", None) or ""
     with contextlib.suppress(OSError, AttributeError):  # no result: the worker died, or the node could not start
         trace = node.result.runtime.traceback or trace
-    lines = [line for line in ("".join(trace)).splitlines() if line.strip()]
+    return _cause("".join(trace) or _trace_in(log))
+
+
+def _trace_in(log: Path | None) -> str:
+    """The trace that a crash file holds; empty where there is none."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log is not None and log.is_file() else ""
+    start = text.find("Traceback (most recent call last)")
+    return "" if start < 0 else _OF_CRASH_FILE.split(text[start:])[0]
+
+
+def _cause(trace: str) -> str:
+    lines = [line for line in trace.splitlines() if line.strip()]
     starts = [n for n, line in enumerate(lines) if not line.startswith((" ", "\t", "Traceback"))]
     if not starts:
-        return "RuntimeError: stopped without a message; see the crash file"
+        return NO_MESSAGE
     # the error's own words may run over several lines, but the last frame of the trace comes before them
     frames = [n for n, line in enumerate(lines) if line.startswith('  File "')]
     first = next((n for n in starts if not frames or n > frames[-1]), starts[-1])
@@ -194,6 +246,12 @@ def crash_file(folder: Path, node: str) -> Path | None:
             if stream.readline().strip() == f"Node: {node}":
                 return path
     return folder if folder.is_dir() else None
+
+
+def _shows_all(page: Path, session: SessionPlan) -> bool:
+    """Whether a page was written after all images of its session; a run may have been stopped in between."""
+    sidecars = (image.names.sidecar(image.names.forward) for image in session.images)
+    return page.is_file() and all(page.stat().st_mtime_ns >= sidecar.stat().st_mtime_ns for sidecar in sidecars)
 
 
 def _page(out_dir: Path, session: SessionPlan) -> Path:

@@ -23,7 +23,8 @@ def write_provenance(out_dir: Path, rows: Iterable[GroupRow] | None = None) -> s
     """
     from posepipe.workflows.methods import Methods, citation_of  # type: ignore[import-not-found]
 
-    from ..bids import record_hashes, write_text
+    from ..bids import record_hashes
+    from ..files import write_text
     from ..reports.group_rows import collect
 
     done = [row for row in (collect(out_dir).rows if rows is None else rows) if row.has_pose]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PosepipeError
+from ..paths import check_writable
 from ..plan import Plan, SessionPlan
 from ..settings import Settings
 from .parser import cores
 from .provenance import write_provenance
+from .stopping import children, end_children
 
 if TYPE_CHECKING:
-    from ..bids import Failures
+    from .claims import Claims
     from .progress import Monitor
 
 logger = logging.getLogger(__name__)
+
+_OTHER_WORK = "name another folder for intermediate files with -w"
 
 
 def run_app(settings: Settings) -> int:
@@ -25,37 +30,50 @@ def run_app(settings: Settings) -> int:
 
     Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
     """
+    from .claims import Claims
     from .plan import describe, make_plan
 
     if settings.reports_only:
         return _write_reports(settings)
+    if not settings.dry_run:
+        _check_writable(settings.out_dir, "give another output folder")
+        _check_writable(settings.out_dir / "logs")
+        _check_writable(settings.work_dir, _OTHER_WORK)
     plan = make_plan(settings)
     if settings.dry_run:
         print("\n".join(describe(plan, settings)))
-        return 1 if plan.failures else 0
+        return 1 if plan.failures or plan.lacking else 0
     _prepare_output(settings)
     if settings.boilerplate_only:
         print(_plan_citation(_build(plan, settings), settings, replace=True))
         return 0
-    return _run(plan, settings)
+    with Claims(settings.out_dir) as claims:
+        taken = [image for image in plan.pending if not claims.take(image.image)]
+        for image in taken:
+            print(f"{image.image.path.name}: another run is working on it, left to that")
+        return _run(plan.without(taken), settings, claims, left=len(taken))
+
+
+def _check_writable(folder: Path, remedy: str = "make it writable") -> None:
+    """Make sure before the work that what comes of it can be written. Raises :class:`~posepipe.errors.PosepipeError`."""
+    try:
+        check_writable(folder)
+    except OSError as error:
+        msg = f"{folder}: cannot be written to ({error.strerror}); {remedy}"
+        raise PosepipeError(msg) from error
 
 
 def _prepare_output(settings: Settings) -> None:
     from .._version import __version__
     from ..bids import write_bidsignore, write_dataset_description
 
-    try:
-        settings.out_dir.mkdir(parents=True, exist_ok=True)
-        write_dataset_description(
-            settings.out_dir, version=__version__, source=settings.bids_dir, derivatives=settings.derivatives
-        )
-        write_bidsignore(settings.out_dir)
-    except OSError as error:
-        msg = f"{settings.out_dir}: cannot be written to ({error.strerror}); give another output folder"
-        raise PosepipeError(msg) from error
+    settings.out_dir.mkdir(parents=True, exist_ok=True)
+    write_dataset_description(settings.out_dir, version=__version__, source=settings.bids_dir, derivatives=settings.derivatives)
+    write_bidsignore(settings.out_dir)
 
 
-def _run(plan: Plan, settings: Settings) -> int:
+def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
+    """Align the pending images of ``plan``; ``left`` are left to another run, beside those."""
     from ..bids import Failures
 
     if settings.device == "cuda":  # better told once than for every image
@@ -67,34 +85,33 @@ def _run(plan: Plan, settings: Settings) -> int:
     nprocs = settings.nprocs or cores()
     threads = settings.omp_nthreads or 1
     workflow = _build(plan, settings)
+    _check_writable(settings.work_dir / workflow.name, _OTHER_WORK)
+    for folder in {image.names.folder for image in pending}:
+        _check_writable(folder)
     text = _plan_citation(workflow, settings)
     monitor = _monitor(plan, settings, text)
     for image in plan.images:
         if image.done:
             print(f"{image.image.path.name}: done already with these settings, left as it is")
             failures.clear(image.image)
-    _forget_removed(failures, settings.bids_dir)
-    failures.merge()
+            if claims.take(image.image):
+                monitor.supersede(image)
+    failures.forget_removed(settings.bids_dir)
     for failure in plan.failures:
         monitor.refuse(failure)
-    if pending and not (settings.stop_on_first_crash and plan.failures):
-        print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
-        _write_records(plan, settings)
-        _execute(workflow, settings, monitor, nprocs, len(pending))
-    monitor.finish()
-    write_provenance(settings.out_dir)
-    return _summary(plan, settings, monitor)
-
-
-def _forget_removed(failures: Failures, bids_dir: Path) -> None:
-    """Forget the failures of images that are no longer in the dataset."""
-    from ..bids import InputImage
-    from ..bids.entities import split_name
-
-    for name in failures.failed_images():
-        split = split_name(Path(name).name)
-        if split is not None and not (bids_dir / name).exists():
-            failures.clear(InputImage(bids_dir / name, Path(name), split.entities, split.suffix))
+    try:
+        if pending and not (settings.stop_on_first_crash and plan.failures):
+            print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
+            _write_records(plan, settings)
+            _execute(workflow, settings, monitor, nprocs, len(pending))
+        monitor.finish()
+        write_provenance(settings.out_dir)
+    except KeyboardInterrupt:
+        monitor.stop()
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            _summary(plan, settings, monitor, left)
+        raise
+    return _summary(plan, settings, monitor, left)
 
 
 def _build(plan: Plan, settings: Settings) -> Any:
@@ -114,7 +131,7 @@ def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) 
     """The methods text of the plan, written where there is none yet: at the end of a run, what ran is told."""
     from posepipe.workflows.base import citation_text
 
-    from ..bids import write_text
+    from ..files import write_text
 
     text: str = citation_text(workflow)
     path = settings.out_dir / "logs" / "CITATION.md"
@@ -134,7 +151,7 @@ def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:
 
 def _write_records(plan: Plan, settings: Settings) -> None:
     """``posepipe.toml`` for each session that is worked on."""
-    from ..bids import write_text
+    from ..files import write_text
     from ..interfaces.sidecars import software_versions
 
     text = settings.to_toml(software_versions())
@@ -162,14 +179,15 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
         if settings.mem_gb is not None:
             limits["memory_gb"] = settings.mem_gb
         plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
+    others = children()
     try:
         workflow.run(plugin=plugin, plugin_args=args)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # raised by the engine when any node failed
         if not monitor.failed:
             raise
         logger.debug("the workflow ended with %s", error)
+    finally:
+        end_children(others)  # at once: little time may be left, and what follows must not meet a worker
 
 
 def _write_graph(workflow: Any) -> None:
@@ -179,7 +197,7 @@ def _write_graph(workflow: Any) -> None:
         logger.warning("--write-graph: only graph.dot was written, in %s (%s)", workflow.base_dir, error)
 
 
-def _summary(plan: Plan, settings: Settings, monitor: Monitor) -> int:
+def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int:
     """Say how it went; the exit code."""
     asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
     done = [image.image.path for image in plan.images if image.done]
@@ -187,12 +205,17 @@ def _summary(plan: Plan, settings: Settings, monitor: Monitor) -> int:
     print(
         f"\n{len(monitor.finished)} aligned, {len(done)} done before, {len(monitor.failed)} failed"
         + (f", {len(lost)} not reached" if lost else "")
+        + (f", {left} left to another run; see what it says" if left else "")
     )
+    for path in lost:
+        print(f"not reached: {path}")
     if monitor.failed:
         print(f"failures: {settings.out_dir / 'failures.tsv'} (run the same command again to do only these)")
     for page in monitor.pages:
         print(f"report: {page}")
-    return 1 if monitor.failed or lost or monitor.page_errors else 0
+    for line in plan.lacking:
+        print(f"LACKING: {line}")
+    return 1 if monitor.failed or lost or left or monitor.page_errors or plan.lacking else 0
 
 
 def _write_reports(settings: Settings) -> int:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 COMMANDS = ("align", "demo", "atlas", "train", "bench")
 """Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
@@ -26,21 +27,30 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command with the arguments ``argv`` (default: the command line); the exit code, 2 for a usage error."""
-    from ..errors import AtlasError, PosepipeError, UsageError
+    """Run one command with the arguments ``argv`` (default: the command line); the exit code.
 
+    2 for a usage error, 128 + its number for a signal that ended it.
+    """
+    from ..errors import AtlasError, PosepipeError, UsageError
+    from .app import show_all_signs
+    from .stopping import Stopped, stoppable
+
+    show_all_signs()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     args.argv = argv  # for the record that a page keeps
     try:
-        code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)
+        with stoppable():
+            code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)
     except (UsageError, AtlasError) as error:
         print(f"posepipe-tools {args.command}: error: {error}", file=sys.stderr)
         return 2
     except PosepipeError as error:
         print(f"posepipe-tools {args.command}: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("posepipe-tools: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        stop = Stopped.of(interrupt)
+        with suppress(OSError):
+            print(f"posepipe-tools: stopped by {stop}", file=sys.stderr)
+        return stop.code
     return code

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..paths import absolute_derivative, absolute_path
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary
@@ -53,8 +54,8 @@ def add_arguments(subparsers: Any) -> None:
     scan.add_argument(
         "--network", choices=("locator", "scan"), default="scan", help="locator: where in a whole scan; scan: mask and pose in a crop"
     )
-    scan.add_argument("--scenes", type=Path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
-    scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.4)")
+    scan.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
+    scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")
     scan.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
     _add_training(scan)
     contrast = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
@@ -81,24 +82,28 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
 
 def _add_sources(actions: Any) -> None:
     parser = actions.add_parser("sources", help="gather atlases, subjects and label maps, upright, into one file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+    parser.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE.npz", help="the file to write")
     parser.add_argument(
-        "--atlas-dir", action="append", default=[], type=Path, metavar="DIR", help="look for atlases here first (repeatable)"
+        "--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="look for atlases here first (repeatable)"
     )
     parser.add_argument("--atlases", nargs="+", metavar="NAME", help="atlases to use (default: every atlas on this machine)")
     parser.add_argument(
-        "--subjects", action="append", default=[], type=Path, metavar="BIDS", help="a dataset of T2w and T1w images (repeatable)"
+        "--subjects", action="append", default=[], type=absolute_path, metavar="BIDS", help="a dataset of T2w and T1w images (repeatable)"
     )
     parser.add_argument(
-        "-d", "--derivatives", action="append", default=[], metavar="[NAME=]PATH", help="brain masks of these subjects (repeatable)"
-    )
+        "-d", "--derivatives", type=absolute_derivative, action="append", default=[], metavar="[NAME=]PATH",
+        help="brain masks of these subjects (repeatable)",
+    )  # fmt: skip
     parser.add_argument(
-        "--labels", action="append", default=[], type=Path, metavar="BIDS", help="a dataset of *_desc-tissues_dseg maps (repeatable)"
-    )
+        "--labels", action="append", default=[], type=absolute_path, metavar="BIDS",
+        help="a dataset of *_desc-tissues_dseg maps (repeatable)",
+    )  # fmt: skip
     parser.add_argument(
         "--reference", metavar="NAME", help="atlas that subjects, label maps and atlases of unknown pose are registered to"
     )
-    parser.add_argument("--split", type=Path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)")
+    parser.add_argument(
+        "--split", type=absolute_path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)"
+    )
     parser.add_argument("--voxels", type=_count, metavar="N", help="edge of the pictures (default: 80; for `train contrast`: 160)")
     parser.add_argument(
         "--terms", action="append", default=[], metavar="GROUP=TEXT", help="terms of use of a dataset that states none (repeatable)"
@@ -107,19 +112,24 @@ def _add_sources(actions: Any) -> None:
 
 def _add_scenes(actions: Any) -> None:
     parser = actions.add_parser("scenes", help="gather raw scans whose brain is known, with all that surrounds it, into one file")
-    parser.add_argument("datasets", nargs="+", type=Path, metavar="BIDS", help="raw scans; brains by masks (-d) or a landmarks.tsv")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write")
     parser.add_argument(
-        "-d", "--derivatives", action="append", default=[], metavar="[NAME=]PATH", help="brain masks of these scans (repeatable)"
+        "datasets", nargs="+", type=absolute_path, metavar="BIDS", help="raw scans; brains by masks (-d) or a landmarks.tsv"
     )
-    parser.add_argument("--atlas-dir", action="append", default=[], type=Path, metavar="DIR", help="look here first (repeatable)")
+    parser.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE.npz", help="the file to write")
+    parser.add_argument(
+        "-d", "--derivatives", type=absolute_derivative, action="append", default=[], metavar="[NAME=]PATH",
+        help="brain masks of these scans (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="look here first (repeatable)")
     parser.add_argument("--reference", metavar="NAME", help="atlas whose mask is laid on the landmarks of scans without a mask")
-    parser.add_argument("--split", type=Path, metavar="FILE", help="which scans validate and test (default: posepipe's own split)")
+    parser.add_argument("--split", type=absolute_path, metavar="FILE", help="which scans validate and test (default: posepipe's own split)")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sources", type=Path, required=True, metavar="FILE.npz", help="what `train sources` wrote")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed by itself")
+    parser.add_argument("--sources", type=absolute_path, required=True, metavar="FILE.npz", help="what `train sources` wrote")
+    parser.add_argument(
+        "-o", "--output", type=absolute_path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed by itself"
+    )
     parser.add_argument(
         "--loss-stages", choices=("both", "mse"), default="both",
         help="both: mean squared error (dense networks: likelihood), then geodesic; mse: the first alone, for as many steps",
@@ -133,7 +143,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
-    parser.add_argument("--start", type=Path, metavar="DIR", help="train the network of that name in this weights folder further")
+    parser.add_argument("--start", type=absolute_path, metavar="DIR", help="train the network of that name in this weights folder further")
     parser.add_argument("--start-name", default="", metavar="NAME", help="the network of this name there (default: that of --name)")
     parser.add_argument("--name", help="name of the weights (default: that of the network)")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import TransformError
+from ..files import replacing
 from .rigid import Rigid
 
 _TEXT = """#Insight Transform File V1.0
@@ -25,8 +25,7 @@ def write_itk(pose: Rigid, path: str | Path) -> Path:
     at all.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         if path.suffix == ".mat":
             from nitransforms.io.itk import ITKLinearTransform
 
@@ -36,9 +35,6 @@ def write_itk(pose: Rigid, path: str | Path) -> Path:
             rotation, translation = pose.to_lps()
             parameters = " ".join(repr(float(v)) for v in (*rotation.ravel(), *translation))
             temporary.write_text(_TEXT.format(parameters=parameters))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files import write_text
 from ..geometry import Rigid, random_rotations
 from .phantom import brain_labels, brain_mask, render, subject
 from .volume import save_volume
@@ -145,7 +146,7 @@ def _write_atlas(folder: Path, cohorts: list[int], spacing: float, tell: Progres
     ]
     for week in cohorts:
         lines += ["", f"[cohorts.{week}]", f"age = {float(week)}"]
-    _write_text(folder / "atlas.toml", "\n".join(lines) + "\n")
+    write_text(folder / "atlas.toml", "\n".join(lines) + "\n")
 
 
 def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacing: float) -> list[list[str]]:
@@ -184,7 +185,7 @@ def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacin
 def _write_tables(bids: Path, scans: tuple[Scan, ...]) -> None:
     """Everything of the dataset but images."""
     _write_json(bids / "dataset_description.json", _description("Phantom heads in unknown poses", "raw"))
-    _write_text(
+    write_text(
         bids / "README",
         "Synthetic fetal and newborn brain images, drawn from formulas: no person was scanned.\n\n"
         "Every head is turned at random; the true poses are in truth.tsv beside this dataset.\n",
@@ -199,9 +200,9 @@ def _write_tables(bids: Path, scans: tuple[Scan, ...]) -> None:
         if sessions:
             base = bids / f"sub-{participant}" / f"sub-{participant}_sessions"
             table = ["session_id\tpma_weeks", *[f"ses-{v.session}\t{v.age:g}" for v in sessions]]
-            _write_text(base.with_suffix(".tsv"), "\n".join(table) + "\n")
+            write_text(base.with_suffix(".tsv"), "\n".join(table) + "\n")
             _write_json(base.with_suffix(".json"), {"pma_weeks": _AGE})
-    _write_text(bids / "participants.tsv", "\n".join(lines) + "\n")
+    write_text(bids / "participants.tsv", "\n".join(lines) + "\n")
     _write_json(bids / "participants.json", {"ga_weeks": _AGE})
 
 
@@ -211,7 +212,7 @@ _AGE = {"Description": "Age at the scan, counted from the last menstrual period"
 def _write_truth(path: Path, rows: list[list[str]]) -> Path:
     """One row an image: the pose, x_image = R x_atlas + t, as a rotation vector (rad) and a translation (mm), RAS."""
     head = ["file", "age_weeks", "angle_degrees", "rx", "ry", "rz", "tx", "ty", "tz"]
-    return _write_text(path, "\n".join("\t".join(row) for row in [head, *rows]) + "\n")
+    return write_text(path, "\n".join("\t".join(row) for row in [head, *rows]) + "\n")
 
 
 def _description(name: str, kind: str) -> dict[str, Any]:
@@ -222,12 +223,4 @@ def _description(name: str, kind: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:
-    return _write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> Path:
-    """By way of a temporary name beside it, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(path)
+    return write_text(path, json.dumps(content, indent=2) + "\n")

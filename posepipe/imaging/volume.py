@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ..files import replacing
 from ..geometry import Rigid
+from .header import check_affine, header_doubts, open_image, right_angled, shear_doubts, unreadable
 
+NOT_FINITE = 0.05
+"""Share of NaN or infinite voxels above which an image is for ``review``: the rule of the project. What is not finite becomes 0, and up to
+here that may be a rim or a few spoilt voxels."""
 Float = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A 3D image: ``data`` (X, Y, Z), and ``affine`` (4, 4) from voxel indices to RAS mm. Treat both as read-only.
+
+    ``doubts`` are what of its header and voxels is a reason to look at it, in words; ``notes`` what is only to be known.
 
     >>> v = Volume(np.zeros((4, 5, 6), np.float32), np.diag([2., 2., 2., 1.]))
     >>> v.center
@@ -28,15 +33,15 @@ class Volume:
     data: npt.NDArray
     affine: npt.NDArray[np.float64]
     source: str = "array"
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "affine", np.asarray(self.affine, dtype=float))
         if self.data.ndim != 3:
             msg = f"{self.source}: expected a 3D image, found {self.data.ndim} dimensions {self.data.shape}"
             raise ImageError(msg)
-        if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all() or self.voxel_volume < 1e-6:
-            msg = f"{self.source}: the header's affine is not usable (singular or not finite); repair the header"
-            raise ImageError(msg)
+        check_affine(self.affine, self.source)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,49 +82,48 @@ class Volume:
 
 
 def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
-    """Read a NIfTI (or MGH) file as a :class:`Volume` with ``data`` in ``dtype``; not-finite voxels become 0.
+    """Read a NIfTI (or MGH) file as a :class:`Volume` with ``data`` in ``dtype`` (None: as it is stored), :func:`checked`.
 
-    A trailing axis of length 1 is dropped. Raises :class:`~posepipe.errors.ImageError` for a missing, unreadable, empty
-    or 4D file, and for a header whose affine is unusable.
+    A trailing axis of length 1 is dropped. Where it lies is what the sform says, else the qform, as nibabel has it.
+    Raises :class:`~posepipe.errors.ImageError` for a missing, unreadable, empty or 4D file, and for a header whose affine is unusable.
     """
-    import nibabel as nib
-
     path = Path(path)
-    if not path.is_file():
-        msg = f"{path}: no such file"
-        raise ImageError(msg)
+    image = open_image(path, whole=True)
     try:
-        image = nib.load(path)
-        if path.name.endswith((".nii.gz", ".mgz")):
-            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
-            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
-        msg = f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?"
-        raise ImageError(msg) from error
-    while data.ndim > 3 and data.shape[-1] == 1:
+    except Exception as error:  # nibabel raises many kinds for a broken file
+        raise unreadable(path, error) from error
+    while data.ndim > 3:
         data = data[..., 0]
-    if data.ndim != 3:
-        msg = f"{path}: expected one 3D image, found shape {data.shape}; split a series into single volumes"
+    if dtype is not None and np.issubdtype(dtype, np.floating):
+        with np.errstate(over="ignore"):  # too large a number is not finite then
+            data = np.asarray(data, dtype=dtype)
+    volume = checked(Volume(data, image.affine, str(path), header_doubts(image)))
+    volume = volume if dtype is None else replace(volume, data=np.asarray(volume.data, dtype=dtype))
+    if float(volume.data.max()) == float(volume.data.min()):
+        msg = f"{path}: every voxel has the value {float(volume.data.max()):g}; there is no image in this file"
         raise ImageError(msg)
-    if min(data.shape) < 2 or data.dtype.fields is not None or np.iscomplexobj(data):
-        msg = f"{path}: expected a 3D image of real numbers, found {data.dtype} {data.shape}"
-        raise ImageError(msg)
-    data = np.asarray(data, dtype=dtype)
-    if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
+    return volume
+
+
+def checked(volume: Volume) -> Volume:
+    """``volume`` with axes at right angles and 0 for voxels that are not finite; its doubts and notes say what was wrong, in numbers."""
+    doubts, notes = [*volume.doubts, *shear_doubts(volume.affine, volume.shape)], [*volume.notes]
+    data = volume.data
+    if np.issubdtype(data.dtype, np.floating) and (bad := int(data.size - np.isfinite(data).sum())):
         data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
-    if float(data.max()) == float(data.min()):
-        msg = f"{path}: every voxel has the value {float(data.max()):g}; there is no image in this file"
-        raise ImageError(msg)
-    return Volume(data, image.affine, str(path))
+        share = bad / data.size
+        told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+        (doubts if share > NOT_FINITE else notes).append(told)
+    return replace(volume, data=data, affine=right_angled(volume.affine), doubts=tuple(dict.fromkeys(doubts)), notes=tuple(notes))
 
 
 def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = None) -> Path:
     """Write ``volume`` as NIfTI by way of a temporary name in the same folder, so that no half file is ever seen.
 
-    The affine goes into the sform, with code 2 (aligned). The qform says the same but is marked unknown, code 0: ITK
-    reads a valid qform first, and its float32 quaternion is off by up to 0.03° for axes turned by nearly 180°, as
-    those of a slightly oblique LAS image are.
+    Sform and qform say the same, with axes at right angles, both with code 1: whoever reads either finds the image in one place. With
+    another code ITK would go by the qform, whose float32 quaternion is off by up to 0.04° for axes turned by nearly 180°, as those of a
+    slightly oblique LAS image are.
     """
     import nibabel as nib
 
@@ -127,17 +131,12 @@ def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = 
     data = volume.data if dtype is None else volume.data.astype(dtype)
     if data.dtype == bool:
         data = data.astype(np.uint8)
-    image = nib.Nifti1Image(data, volume.affine)
+    affine = right_angled(volume.affine)
+    image = nib.Nifti1Image(data, affine)
     image.set_data_dtype(data.dtype)
-    image.set_sform(volume.affine, code=2)
-    image.set_qform(volume.affine, code=0)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

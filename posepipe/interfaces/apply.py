@@ -7,13 +7,13 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 from .records import stopwatch, write_record
 
 _STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
 
 
-class _ApplyPoseInputSpec(VersionedInputSpec):
+class _ApplyPoseInputSpec(DigestInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     template = File(exists=True, mandatory=True, desc="image whose grid is used")
     in_pose = File(exists=True, mandatory=True, desc="pose, atlas points to image points (ITK)")

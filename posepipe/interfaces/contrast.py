@@ -7,11 +7,11 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 from .records import stopwatch, weights_folder, write_record
 
 
-class _ContrastConvertInputSpec(VersionedInputSpec):
+class _ContrastConvertInputSpec(DigestInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image (T1w)")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .base import VersionedInputSpec
+from ..files import copy_file, remove_leftovers
+from .base import DigestInputSpec
 from .sidecars import forward_sidecar, other_sidecars
 
 
-class _DerivativesInputSpec(VersionedInputSpec):
+class _DerivativesInputSpec(DigestInputSpec):
     in_pose = File(exists=True, mandatory=True, desc="final pose, atlas points to image points (ITK)")
     in_mask = File(exists=True, mandatory=True, desc="brain mask")
     resampled = File(exists=True, mandatory=True, desc="the image on the template's grid")
@@ -59,7 +58,7 @@ class Derivatives(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..bids import OutputNames, read_json, write_json
-        from ..geometry import read_itk
+        from ..geometry import read_itk, write_itk
 
         files = {name: Path(path) for name, path in self.inputs.out_files.items()}
         converted = isdefined(self.inputs.in_synth)
@@ -70,15 +69,18 @@ class Derivatives(SimpleInterface):
         pose = read_itk(self.inputs.in_pose)
         marker = OutputNames.sidecar(files["forward"])
         marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
-        _copy(Path(self.inputs.in_mask), files["mask"])
+        for path in files.values():
+            for one in (path, OutputNames.sidecar(path)):
+                remove_leftovers(one)
+        copy_file(self.inputs.in_mask, files["mask"])
         if converted:
-            _copy(Path(self.inputs.in_synth), files["synth"])
+            copy_file(self.inputs.in_synth, files["synth"])
         if by_slices:
-            _copy(Path(self.inputs.slices), files["slices"])
-        _copy(Path(self.inputs.resampled), files["resampled"])
-        _copy(Path(self.inputs.reoriented), files["reoriented"])
-        _write_pose(pose, files["forward"])
-        _write_pose(~pose, files["backward"])
+            copy_file(self.inputs.slices, files["slices"])
+        copy_file(self.inputs.resampled, files["resampled"])
+        copy_file(self.inputs.reoriented, files["reoriented"])
+        write_itk(pose, files["forward"])
+        write_itk(~pose, files["backward"])
         written = [*files.values()]
         forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
         expected = records["quality"]["expected_millilitres"]
@@ -90,25 +92,3 @@ class Derivatives(SimpleInterface):
         if isdefined(self.inputs.figure):
             self._results["figure"] = self.inputs.figure
         return runtime
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_pose(pose: Any, target: Path) -> None:
-    from ..geometry import write_itk
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")  # ITK goes by the extension
-    try:
-        write_itk(pose, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class FinishedImage:
     def warnings(self) -> list[str]:
         """What was noted on the way, and which outputs are gone."""
         gone = [f"{self._shown(path)} is gone: run posepipe again for this image" for path in self.missing()]
-        return [*gone, *(str(warning) for warning in self.resampled.get("Warnings") or [])]
+        return [*gone, *(str(w) for known in (self.sidecar, self.resampled) for w in known.get("Warnings") or [])]
 
     @property
     def synth(self) -> Path | None:
@@ -98,16 +98,18 @@ class FinishedImage:
 
 
 def finished_images(out_dir: Path, bids_dir: Path, subject: str, session: str | None) -> list[FinishedImage]:
-    """The images of a participant and session that have a pose in the output dataset ``out_dir``, sorted by name."""
-    from ..bids import read_json
+    """The images of a participant and session that have a pose in the output dataset ``out_dir``, sorted by name;
+    what a newer result supersedes is left out."""
+    from ..bids import current, read_json, results_in
 
     unit = out_dir / f"sub-{subject}"
     folder = (unit / f"ses-{session}" if session else unit) / "anat"
     found = []
-    for path in sorted(folder.glob("*_mode-image_xfm.json")):
+    for result in current(results_in(out_dir, folder))[0]:
+        path = result.sidecar
         try:
             sidecar = read_json(path)
-            if "RotationMatrix" in sidecar:  # else that of the inverse
+            if "RotationMatrix" in sidecar:
                 found.append(_finished(path, sidecar, out_dir, bids_dir))
         except (PosepipeError, KeyError, IndexError) as error:
             logger.warning("%s: left out of the page (%s)", path, error)

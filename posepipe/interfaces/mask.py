@@ -7,11 +7,11 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 from .records import mask_to_record, stopwatch, weights_folder, write_record
 
 
-class _BrainMaskInputSpec(VersionedInputSpec):
+class _BrainMaskInputSpec(DigestInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, desc="a brain mask made elsewhere, on the image's grid")
     mode = traits.Enum(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _SubjectPageInputSpec(VersionedInputSpec):
+class _SubjectPageInputSpec(DigestInputSpec):
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     bids_dir = traits.Str(mandatory=True, desc="root of the input dataset")
     subject = traits.Str(mandatory=True, desc="participant label without sub-")

@@ -17,21 +17,15 @@ class ComputeInputSpec(TemplateInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
     in_mask = File(exists=True, mandatory=True, desc="its brain mask")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True, desc="what torch computes on")
-    torch_threads = traits.Range(
-        low=1, value=1, usedefault=True, nohash=True,
-        desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
-    )  # fmt: skip
 
 
 def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
-    """Image, mask, target and device of an interface, with torch held to its number of threads."""
-    import torch
+    """Image, mask, target and device of an interface, with torch held to its number of threads (by :func:`target_of`)."""
 
     from ..imaging.inside import load_mask
     from ..imaging.volume import load_volume
     from ..registration.aligner import pick_device
 
-    torch.set_num_threads(inputs.torch_threads)
     device = pick_device(inputs.device)
     return load_volume(inputs.in_file), load_mask(inputs.in_mask), target_of(inputs, device), device
 
@@ -133,13 +127,14 @@ class _PoseQualityInputSpec(TemplateInputSpec):
     refined_pose = File(exists=True, mandatory=True, desc="pose of RefinePose (ITK)")
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
     age = traits.Float(desc="age of the brain, weeks")
-    age_doubt = traits.Str(desc="of an age that was estimated: why the mask's volume speaks against it, empty where it does not")
+    estimated = traits.Bool(False, usedefault=True, desc="whether the age was estimated")
     volumes = traits.Dict(desc="volumes of brains in the atlases at hand: smallest and largest (ml), and the names of youngest and oldest")
+    doubts = traits.List(traits.Str, desc="what is known of the image and its age that is reason enough for review")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's, and of its calibration")
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, confidence, expected_millilitres (volume of the template's mask), seconds")
+    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template's mask), seconds")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 
@@ -151,8 +146,11 @@ class PoseQuality(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..atlas import VolumeRange
+        from ..imaging.volume import load_volume
+        from ..registration.brain import Brain
         from ..registration.calibration import load_calibration
         from ..registration.quality import judge_pose
+        from ..registration.target import SPACING
 
         record: dict[str, Any] = {}
         with stopwatch(record):
@@ -160,30 +158,27 @@ class PoseQuality(SimpleInterface):
             mask = mask_of(self.inputs.in_mask, self.inputs.mask_record)
             initial = initial_of(self.inputs.initial_record, self.inputs.initial_pose)
             refined = refined_of(self.inputs.refined_record, self.inputs.refined_pose)
+            scanned = load_volume(self.inputs.in_file) if isdefined(self.inputs.in_file) else None
+            doubts = (*(self.inputs.doubts or ()), *(scanned.doubts if scanned else ()))
             quality = judge_pose(
                 initial,
                 refined,
                 mask,
                 target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
-                scanned=self._scanned(mask.volume) if isdefined(self.inputs.in_file) else None,
+                scanned=Brain.prepare(scanned, mask.volume, SPACING) if scanned else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
                 calibration=load_calibration(weights_folder(self.inputs)),
-                doubt=self.inputs.age_doubt if isdefined(self.inputs.age_doubt) else None,
+                estimated=self.inputs.estimated,
                 volumes=VolumeRange(**self.inputs.volumes) if isdefined(self.inputs.volumes) else None,
+                doubts=tuple(dict.fromkeys(doubts)),
             )
         record |= {
             "qc": quality.qc,
             "reasons": list(quality.reasons),
+            "notes": list(scanned.notes) if scanned else [],
             "confidence": quality.confidence,
             "expected_millilitres": target.millilitres,
         }
         self._results = {"out_record": write_record(runtime.cwd, "quality", record), "qc": quality.qc}
         return runtime
-
-    def _scanned(self, mask: Any) -> Any:
-        from ..imaging.volume import load_volume
-        from ..registration.brain import Brain
-        from ..registration.target import SPACING
-
-        return Brain.prepare(load_volume(self.inputs.in_file), mask, SPACING)

@@ -70,6 +70,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "Confidence": quality["confidence"],
         "QC": quality["qc"],
         "QCReasons": quality["reasons"],
+        **({"Warnings": quality["notes"]} if quality.get("notes") else {}),
         "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items() if stage in records},
         "Weights": {
             **records["mask"]["weights"],

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import File, isdefined, traits
 
-from .base import VersionedInputSpec
+from .base import DigestInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import Template
     from ..registration.target import Target
 
 
-class TemplateInputSpec(VersionedInputSpec):
+class TemplateInputSpec(DigestInputSpec):
     """Inputs of every interface that needs the template."""
 
     template = File(exists=True, mandatory=True, desc="image of the template")
@@ -27,6 +27,10 @@ class TemplateInputSpec(VersionedInputSpec):
     to_canonical = traits.List(
         traits.Float, minlen=9, maxlen=9, desc="rotation of the template to the canonical frame (3, 3), by rows"
     )
+    torch_threads = traits.Range(
+        low=1, value=1, usedefault=True, nohash=True,
+        desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
+    )  # fmt: skip
 
 
 def template_inputs(template: Template) -> dict[str, Any]:
@@ -65,7 +69,13 @@ def template_of(inputs: Any) -> Template:
 
 
 def target_of(inputs: Any, device: str = "cpu") -> Target:
-    """The template made ready; kept in memory, so that the stages of an image and the images of an age share it."""
+    """The template made ready, and torch held to its number of threads from here on.
+
+    Kept in memory, so that the stages of an image and the images of an age share it.
+    """
+    import torch
+
+    torch.set_num_threads(inputs.torch_threads)
     template = template_of(inputs)
     changed = template.image.stat().st_mtime_ns
     return _target(template, changed, device)

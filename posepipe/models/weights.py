@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
+from ..files import write_bytes
 from .listing import LISTING, Entry, check_name, listing_text, read_listing
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ SCAN_NETWORKS = ("locator", "scan")
 """The networks that find a brain without a mask: where in the whole scan, and its mask and pose in a crop about that place."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""
+PAPER_NETWORKS = ("pose-net", "correction-net")
+"""The paper's pair, for ``--init posenet``."""
 SLICE_NETWORK = "slice-coordinates"
 """The network that finds the pose of one slice."""
 PACKAGED = Path(__file__).with_name("data")
@@ -140,9 +141,9 @@ def save_network(
     entry = Entry(name, architecture, dict(options), f"{name}.safetensors", hashlib.sha256(blob).hexdigest(), f"{name}.md", terms)
     text = listing_text({**before, name: entry})
     folder.mkdir(parents=True, exist_ok=True)
-    path = _replace(folder / entry.file, blob)
-    _replace(folder / entry.card, (card.rstrip() + "\n").encode())
-    _replace(folder / LISTING, text.encode())
+    path = write_bytes(folder / entry.file, blob)
+    write_bytes(folder / entry.card, (card.rstrip() + "\n").encode())
+    write_bytes(folder / LISTING, text.encode())
     return path
 
 
@@ -234,13 +235,3 @@ def _stored_state(module: nn.Module, name: str) -> dict[str, Tensor]:
             raise WeightsError(msg)
         state[key] = half
     return state
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Write ``content`` by way of a temporary name in the same folder: readers see the old file or the new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_bytes(content)
-        return temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

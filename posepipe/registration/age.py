@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import WeightsError
+from ..files import write_text
 from ..geometry.so3 import Array
 
 if sys.version_info >= (3, 11):
@@ -127,6 +128,4 @@ def save_age_model(model: AgeModel, path: str | Path) -> Path:
     ]
     for name, stage in model.stages.items():
         lines += ["", f"[{name}]", f"similarity = {stage.similarity:.6g}", f"error = {stage.error:.3g}"]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return temporary.replace(path)
+    return write_text(path, "\n".join(lines) + "\n")

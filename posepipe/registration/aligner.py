@@ -17,7 +17,7 @@ from ..brainmask.choose import brain_mask
 from ..brainmask.finder import BrainFinder
 from ..errors import UsageError
 from ..imaging.mask import BrainMask
-from ..imaging.volume import Volume, load_volume
+from ..imaging.volume import Volume, checked, load_volume
 from ..plan import converts, template_contrast, wants_slices
 from ..settings import CONVERT_CHOICES, ESTIMATE, MASK_CHOICES, SLICES_CHOICES
 from .age import AgeEstimate
@@ -83,7 +83,7 @@ class Aligner:
     _library: AtlasLibrary = field(init=False, repr=False)
     _networks: PoseNetworks = field(init=False, repr=False)
     _calibration: Calibration = field(init=False, repr=False)
-    _targets: dict[tuple[str, str, str], Target] = field(init=False, repr=False, default_factory=dict)
+    _targets: dict[tuple[Path, Path | None, str], Target] = field(init=False, repr=False, default_factory=dict)
     _ages: dict[str, AgeEstimator] = field(init=False, repr=False, default_factory=dict)
     _ends: dict[str, tuple[Template, ...]] = field(init=False, repr=False, default_factory=dict)
 
@@ -103,7 +103,7 @@ class Aligner:
 
     def target(self, template: Template) -> Target:
         """``template`` made ready; kept for the next image."""
-        key = (template.atlas, template.cohort, template.contrast)
+        key = (template.image, template.mask, template.contrast)  # not its name, which another may have
         if key not in self._targets:
             self._targets[key] = Target.load(template, cache_dir=self.cache_dir, device=self.device)
         return self._targets[key]
@@ -127,8 +127,8 @@ class Aligner:
         seconds: dict[str, float] = {}
         with threads_of_torch(self.threads):
             with _timed(seconds, "read"):
-                volume = image if isinstance(image, Volume) else load_volume(image)
-                given = mask if isinstance(mask, Volume) or mask is None else load_volume(mask)
+                volume = checked(image) if isinstance(image, Volume) else load_volume(image)
+                given = checked(mask) if isinstance(mask, Volume) else None if mask is None else load_volume(mask)
             kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
             with _timed(seconds, "mask"):
                 brain = brain_mask(volume, given, self.mask, lambda: self.finder)
@@ -186,7 +186,8 @@ class Aligner:
         scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
         quality = judge_pose(
             initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration,
-            doubt=ready.guess.doubt if ready.guess else None, volumes=self._volumes(ready),
+            estimated=ready.guess is not None, volumes=self._volumes(ready),
+            doubts=(*ready.image.doubts, *((ready.guess.doubt,) if ready.guess and ready.guess.doubt else ())),
         )  # fmt: skip
         return Alignment(
             pose=refined.pose,
@@ -201,7 +202,7 @@ class Aligner:
             refined=refined,
             quality=quality,
             seconds=seconds,
-            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings),
+            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings, *ready.image.notes),
             guess=ready.guess,
             conversion=ready.conversion,
             slices=stack,

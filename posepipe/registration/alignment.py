@@ -94,6 +94,7 @@ class Alignment:
             "Confidence": self.quality.confidence,
             "QC": self.quality.qc,
             "QCReasons": list(self.quality.reasons),
+            **({"Warnings": list(self.image.notes)} if self.image.notes else {}),
             "Seconds": self.seconds,
             "Weights": {
                 **self.mask.weights,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._version import __version__
+from ..files import replacing
 from ..geometry import super_fibonacci
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, tensor
@@ -25,7 +25,6 @@ STEP = 0.185
 REACH = 1.45
 """Points fill a ball of this many radii, this many radii apart."""
 CLASSES = 6
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,20 +134,15 @@ def _classes(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def _fingerprint(template: Brain) -> str:
-    h = hashlib.sha256(f"{FORMAT} {ROTATIONS} {STEP} {REACH} {template.spacing} {template.radius:.4f}".encode())
+    h = hashlib.sha256(f"{__version__} {ROTATIONS} {STEP} {REACH} {template.spacing} {template.radius:.4f}".encode())
     h.update(template.image.cpu().numpy().tobytes())
     h.update(template.mask.cpu().numpy().tobytes())
     return h.hexdigest()[:24]
 
 
 def _save(path: Path, mask: np.ndarray, value: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, mask=mask, value=value)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            np.savez(temporary, mask=mask, value=value)
     except OSError as error:
         LOGGER.warning("%s: the rotation bank could not be kept (%s); it is made anew each time", path, error)
-    finally:
-        with suppress(OSError):  # a folder that cannot be made holds no half file either
-            temporary.unlink()

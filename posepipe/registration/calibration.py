@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..files import write_text
 from .confidence import ConfidenceModel
 
 if sys.version_info >= (3, 11):
@@ -70,10 +71,15 @@ def uncalibrated(names: Iterable[str]) -> str:
     )
 
 
+def calibration_file(weights_dir: str | Path | None = None) -> Path:
+    """The file of the calibration in ``weights_dir`` if it holds one, else the package's."""
+    path = PACKAGED if weights_dir is None else Path(weights_dir) / NAME
+    return path if path.exists() else PACKAGED
+
+
 def load_calibration(weights_dir: str | Path | None = None) -> Calibration:
     """The calibration in ``weights_dir`` if it holds one, else the package's. Raises :class:`~posepipe.errors.WeightsError`."""
-    path = PACKAGED if weights_dir is None else Path(weights_dir) / NAME
-    return read_calibration(path if path.exists() else PACKAGED)
+    return read_calibration(calibration_file(weights_dir))
 
 
 def read_calibration(path: str | Path) -> Calibration:
@@ -124,9 +130,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
         *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
         *([] if slices is None else _model_lines("slices", calibration.made["slices"], slices)),
     ]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    return temporary.replace(path)
+    return write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _numbers(of: object, names: Iterable[str]) -> dict[str, float]:

@@ -6,6 +6,9 @@ Nothing here looks at the template's intensities: the networks know the canonica
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..atlas.sidecars import write_text
 from ..errors import WeightsError
 from ..geometry import Rigid, super_fibonacci
 from ..geometry.so3 import Array
@@ -34,6 +38,8 @@ from .paper import PaperNetworks
 
 if TYPE_CHECKING:
     from .target import Target
+
+logger = logging.getLogger(__name__)
 
 GLANCE_MM = 2.0
 COPIES = 4
@@ -174,12 +180,21 @@ class PoseNetworks:
         )
 
     def canonical(self, target: Target) -> Array:
-        """Rotation (3, 3) of the template's RAS world to the canonical frame: as known, else as the networks see it."""
+        """Rotation (3, 3) of the template's RAS world to the canonical frame: as known, else as the networks see it, which is kept in the
+        target's ``cache_dir`` by the template's voxels and the networks."""
         if target.to_canonical is not None:
             return target.to_canonical
-        if target.name not in self._own:
-            self._own[target.name] = self.place(target.brain)[0].rotation.T
-        return self._own[target.name]
+        key = hashlib.sha256(" ".join((target.fingerprint, *self.sha256.values())).encode()).hexdigest()[:24]
+        if key not in self._own:
+            path = None if target.cache_dir is None else target.cache_dir / f"canonical-{key}.json"
+            kept = _kept_rotation(path) if path else None
+            if kept is None:
+                kept = self.place(target.brain)[0].rotation.T
+                logger.info("%s: its rotation to the canonical frame is not known; the networks estimated it", target.name)
+                if path:
+                    _keep_rotation(path, kept)
+            self._own[key] = kept
+        return self._own[key]
 
     def _step(self, loaded: LoadedNetwork, brain: Seen, stack: Tensor, rotation: Tensor, shift: Tensor, scale: Tensor) -> _Votes:
         """Show the network the brain in the frames ``u = scale · rotation · v + shift`` and carry its answers back."""
@@ -310,3 +325,20 @@ def _start(found: FoundPose, brain: Seen, device: torch.device) -> tuple[Tensor,
 
 def _degrees(a: Tensor, b: Tensor) -> float:
     return float(np.degrees(np.arccos(np.clip((float((a * b).sum()) - 1) / 2, -1, 1))))
+
+
+def _kept_rotation(path: Path) -> Array | None:
+    """A rotation (3, 3) that :func:`_keep_rotation` wrote; None where there is none, or no whole one."""
+    try:
+        rotation = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=float)
+    except (OSError, ValueError, TypeError):
+        return None
+    whole = rotation.shape == (3, 3) and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
+    return rotation if whole else None
+
+
+def _keep_rotation(path: Path, rotation: Array) -> None:
+    try:
+        write_text(path, json.dumps(rotation.tolist()))
+    except OSError as error:
+        logger.warning("%s: the rotation of the template could not be kept (%s); it is estimated anew each time", path, error)

@@ -18,7 +18,7 @@ from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.inputs import PEDESTAL, outlined, sampled
 from ..models.layers import ready
 from ..models.precision import answering
-from ..models.weights import load_network
+from ..models.weights import PAPER_NETWORKS, load_network
 from .brain import Brain
 from .comparison import Comparison
 
@@ -26,7 +26,7 @@ from .comparison import Comparison
 class PoseNetwork:
     """The :class:`~posepipe.models.posenet.PoseNet` called ``name``. Raises :class:`~posepipe.errors.WeightsError`."""
 
-    def __init__(self, name: str = "pose-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, name: str = PAPER_NETWORKS[0], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
@@ -43,7 +43,7 @@ class PoseNetwork:
 class CorrectionNetwork:
     """The :class:`~posepipe.models.correction.CorrectionNet` called ``name``. Raises :class:`~posepipe.errors.WeightsError`."""
 
-    def __init__(self, name: str = "correction-net", weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, name: str = PAPER_NETWORKS[1], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
@@ -86,7 +86,7 @@ class PaperNetworks:
     @property
     def sha256(self) -> dict[str, str]:
         """Name → hash of the weights."""
-        return {"pose-net": self._first.sha256, "correction-net": self._second.sha256}
+        return dict(zip(PAPER_NETWORKS, (self._first.sha256, self._second.sha256), strict=True))
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image. ``to_canonical`` (3, 3) is the template's."""

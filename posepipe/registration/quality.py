@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..atlas.volumes import LARGE, SMALL, VolumeRange
@@ -40,17 +41,17 @@ def judge_pose(
     calibration: Calibration | None = None,
     scanned: Brain | None = None,
     contrast: str | None = None,
-    doubt: str | None = None,
+    estimated: bool = False,
     volumes: VolumeRange | None = None,
+    doubts: Sequence[str] = (),
 ) -> Quality:
     """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``calibration`` (default: the
     package's), where it was made with the networks' weights; where it was not, the verdict is ``review`` at best.
-    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have.
+    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have. ``doubts`` about the
+    image itself, its header and voxels, or about its age, are reasons of their own.
 
-    ``doubt``: of an age that was estimated, why the mask's volume speaks against it, empty where it does not (None: the age is known);
-    such a pose is for review. ``volumes``: the sizes of the atlases at hand. A mask that is too large or too small for the age and for any
-    age of theirs fails, and is given no more confidence than a pose that fails; so does one that is only the latter where the age was
-    estimated.
+    ``volumes``: the sizes of the atlases at hand. A mask that is too large or too small for the age and for any age of theirs fails, and is
+    given no more confidence than a pose that fails; so does one that is only the latter where the age was ``estimated``.
 
     Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
     hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
@@ -62,9 +63,9 @@ def judge_pose(
     reasons = [uncalibrated(strange)] if strange else []
     size = mask.millilitres / target.millilitres
     usual = SMALL <= size <= LARGE
-    outside = volumes.outside(mask.millilitres) if volumes and not (usual and doubt is None) else ""
-    if outside or doubt:
-        reasons.append(outside or str(doubt))
+    outside = volumes.outside(mask.millilitres) if volumes and (estimated or not usual) else ""
+    if outside:
+        reasons.append(outside)
     elif not usual:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
@@ -80,7 +81,7 @@ def judge_pose(
         reasons.append(_overlap(refined))
     if scanned is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
         reasons.extend(_looks_like_another(scanned, contrast, target, refined))
-    reasons.extend((*mask.warnings, *refined.warnings))
+    reasons.extend((*mask.warnings, *refined.warnings, *doubts))
     if outside and known is not None:
         known = min(known, model.fail)  # it was set on brains of these ages, and tells nothing of others
     verdict = "fail" if failed or outside else "review" if reasons else "pass"

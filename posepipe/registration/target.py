@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ class Target:
     """A template's image and mask, and what the registration needs of them, made once when first asked for.
 
     ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``); ``contrast`` is T2w or T1w. ``to_canonical`` (3, 3)
-    turns its RAS world upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank is kept in ``cache_dir`` (None: in memory
-    only).
+    turns its RAS world upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank, and a rotation that the networks estimate,
+    are kept in ``cache_dir`` (None: in memory only).
     """
 
     def __init__(
@@ -71,6 +72,20 @@ class Target:
             volume, mask, template.space,
             to_canonical=template.to_canonical, cache_dir=folder, device=device, contrast=template.contrast,
         )  # fmt: skip
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where what is made of it is kept; None: nowhere."""
+        return self._cache_dir
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of voxels and affines of image and mask: what tells it from another template of the same name."""
+        digest = hashlib.sha256()
+        for part in (self.volume.data, self.volume.affine, self.mask.data > 0, self.mask.affine):
+            digest.update(f"{part.shape} {part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def brain(self) -> Brain:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..bids import Failures, InputImage, OutputNames, read_json, subject_page
-from ..bids.entities import join_name, split_name
+from ..bids import Failures, InputImage, OutputNames, current, read_json, results_in, subject_page
+from ..bids.entities import split_name
+from ..bids.results import Result
 from ..errors import BidsError, TransformError
 from .facts import pose_of
 from .verdict import FAILED, Verdict, verdict_of
@@ -91,7 +92,7 @@ class GroupRow:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was noted on the way."""
-        return texts(self.resampled_sidecar.get("Warnings"))
+        return (*texts(self.sidecar.get("Warnings")), *texts(self.resampled_sidecar.get("Warnings")))
 
     @property
     def seconds(self) -> float | None:
@@ -156,7 +157,8 @@ def collect(
     problems += [str(error) for error in failures.broken()]
     failed = [_failed(row) for row in failures.rows()]
     latest = {row.image for row in failed}  # an image that failed last is shown as failed, not as it was before
-    rows = [row for row in _poses(out_dir, problems) if row.image not in latest]
+    notes: list[str] = []
+    rows = [row for row in _poses(out_dir, problems, notes) if row.image not in latest]
     known = {_stem(row.image) for row in (*rows, *failed)}
     missing = [
         GroupRow(i.subject, i.session, i.relative.as_posix(), i.suffix, MISSING, error="no outputs yet")
@@ -169,7 +171,7 @@ def collect(
         if (not wanted or row.subject in wanted) and (not visits or row.session in visits)
     ]
     found.sort(key=lambda row: (row.subject, row.session or "", row.image, row.space))
-    return Collected(tuple(found), tuple(problems))
+    return Collected(tuple(found), tuple(problems), tuple(notes))
 
 
 def _stem(image: str) -> str:
@@ -193,19 +195,21 @@ def _failed(row: Mapping[str, str]) -> GroupRow:
     )
 
 
-def _poses(out_dir: Path, problems: list[str]) -> Iterator[GroupRow]:
+def _poses(out_dir: Path, problems: list[str], notes: list[str]) -> Iterator[GroupRow]:
     for anat in sorted([*out_dir.glob("sub-*/anat"), *out_dir.glob("sub-*/ses-*/anat")]):
-        for path in sorted(anat.glob("*_mode-image_xfm.json")):
-            split = split_name(path.name)
-            # the inverse comes from a template's space, never from T1w or T2w
-            if split is None or split.entities.get("from") not in ("T1w", "T2w"):
-                continue
+        kept, older = current(results_in(out_dir, anat))
+        notes += [
+            f"{result.sidecar.relative_to(out_dir)}: not counted, as {result.stem} has a newer result; the next run for it removes this one"
+            for result in older
+        ]
+        for result in kept:
+            path = result.sidecar
             try:
                 yield _pose(out_dir, path)
             except (BidsError, TransformError) as error:
                 named = str(error) if str(error).startswith(str(out_dir)) else f"{path}: {error}"
                 problems.append(named)
-                yield _unreadable(out_dir, path, named)
+                yield _unreadable(result, named)
 
 
 def _pose(out_dir: Path, path: Path) -> GroupRow:
@@ -237,14 +241,10 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
     )
 
 
-def _unreadable(out_dir: Path, path: Path, error: str) -> GroupRow:
+def _unreadable(result: Result, error: str) -> GroupRow:
     """The row of a sidecar that is damaged: what its name and folder tell."""
-    split = split_name(path.name)
-    assert split is not None  # as _poses has seen
-    entities = {key: label for key, label in split.entities.items() if key not in ("from", "to", "mode")}
-    contrast = split.entities["from"]
-    image = path.parent.relative_to(out_dir) / join_name(entities, contrast, ".nii.gz")
-    forward = path.with_suffix(".txt").relative_to(out_dir).as_posix()
+    names, image = result.names, result.names.image
+    forward = names.forward.relative_to(names.out_dir).as_posix()
     return GroupRow(
-        entities["sub"], entities.get("ses"), image.as_posix(), contrast, UNREADABLE, forward=forward, error=error
+        image.subject, image.session, image.relative.as_posix(), image.suffix, UNREADABLE, forward=forward, error=error
     )  # fmt: skip

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bids import write_json, write_text
+from ..bids import write_json
+from ..files import write_text
 from .group_order import Turn
 from .group_outliers import LIMIT, outlying
 from .group_ratings import PairAgreement, Ratings

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import ImageError
+from ..files import write_bytes
 
 _KINDS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"RIFF", "image/webp"))
 
@@ -59,15 +60,7 @@ def json_block(content: Any) -> str:
 
 def write_page(path: str | Path, html: str) -> Path:
     """Write ``html`` to ``path`` by way of a temporary name in the same folder, made if it is not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(html.encode("utf-8", "backslashreplace"))  # file names may hold bytes that are no text
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, html.encode("utf-8", "backslashreplace"))  # file names may hold bytes that are no text
 
 
 def data_uri(picture: bytes) -> str:

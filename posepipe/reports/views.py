@@ -128,7 +128,7 @@ def lighter(views: Views) -> Views:
 
 def write_views(views: Views, path: str | Path) -> Path:
     """Write ``views`` to a JSON file, for another process to read."""
-    from ..bids import write_text
+    from ..files import write_text
 
     content = {
         "planes": [plane.__dict__ for plane in views.planes],

@@ -17,6 +17,7 @@ from ..imaging.volume import Volume
 from ..registration.calibration import load_calibration
 from ..registration.comparison import Comparison
 from ..registration.confidence import ConfidenceModel
+from ..registration.deep import PoseNetworks
 from ..registration.refine import Refined, refine_pose
 from ..registration.target import Target
 from ..settings import BY_SLICES
@@ -193,6 +194,7 @@ class StackAligner:
     """Aligns the slices of image after image with one network, loaded once: ``weights`` come before those of the package."""
 
     def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
+        self._weights, self._device = weights, device
         self._network = SliceNetwork(weights, device=device)
         calibration = load_calibration(weights)
         self._model = None if calibration.others(self._network.sha256) else calibration.slices
@@ -200,7 +202,9 @@ class StackAligner:
     def align(
         self, volume: Volume, mask: Volume, target: Target, by_volume: Rigid, sidecar: Mapping[str, Any] | None = None
     ) -> StackAlignment:
-        """As :func:`align_stack`."""
+        """As :func:`align_stack`. A template whose rotation to the canonical frame is not known is shown to the pose networks first."""
+        if target.to_canonical is None:
+            target.to_canonical = PoseNetworks(self._weights, device=self._device).canonical(target)
         return align_stack(volume, mask, target, by_volume, self._network, sidecar=sidecar, model=self._model)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
+from ..files import write_text
 from ..geometry import Rigid
 
 COLUMNS: Mapping[str, Mapping[str, Any]] = {
@@ -68,13 +68,7 @@ def table_text(rows: Sequence[SliceRow]) -> str:
 
 def write_table(rows: Sequence[SliceRow], path: str | Path) -> Path:
     """Write the table to ``path``, by atomic replace."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(table_text(rows), encoding="utf-8")
-        return temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return write_text(path, table_text(rows))
 
 
 def read_table(text: str, source: str = "slice poses") -> list[SliceRow]:

@@ -20,7 +20,7 @@ from atlas_helpers import (
     write_template,
 )
 
-from posepipe.atlas import AtlasLibrary, fetch
+from posepipe.atlas import AtlasLibrary, CanonicalRotation, fetch
 from posepipe.atlas.download import download
 from posepipe.atlas.fetch import _convert
 from posepipe.errors import AtlasError, UsageError
@@ -54,6 +54,20 @@ def test_fetch_lays_the_atlas_out(server, tmp_path):
     assert (tmp_path / "lib" / "tpl-Tiny" / "LICENSE").read_text() == manifest.terms
     described = json.loads((tmp_path / "lib" / "tpl-Tiny" / "template_description.json").read_text())
     assert described["cohort"]["25"] == {"age": [25.0], "units": "weeks"}
+
+
+def test_what_was_fetched_has_the_known_rotation_until_it_is_replaced(server, tmp_path, monkeypatch):
+    manifest = served_manifest(server.root)
+    get(manifest, server, tmp_path)
+    known = {("Tiny", cohort): CanonicalRotation(np.eye(3)[[1, 2, 0]], frozenset({"0a"})) for cohort in ("25", "26")}
+    monkeypatch.setattr("posepipe.atlas.library.load_canonical", lambda: known)
+    first, second = AtlasLibrary([tmp_path]).templates("Tiny", "T2w")
+    assert first.to_canonical is not None and second.to_canonical is not None
+    write_image(second.image, seed=9)
+    first, second = AtlasLibrary([tmp_path]).templates("Tiny", "T2w")
+    assert first.to_canonical is not None and second.to_canonical is None
+    get(manifest, server, tmp_path)  # makes it again of the original
+    assert AtlasLibrary([tmp_path]).templates("Tiny", "T2w")[1].to_canonical is not None
 
 
 def test_what_is_there_is_not_downloaded_again(server, tmp_path):

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from atlas_helpers import own_caches, write_image, write_template  # noqa: F401 - own_caches acts by being here
 
-from posepipe.atlas import AtlasLibrary, load_manifests
+from posepipe.atlas import AtlasLibrary, CanonicalRotation, choose_template, load_manifests
+from posepipe.atlas import library as lookup
+from posepipe.atlas.library import cache_home
+from posepipe.atlas.sidecars import file_sha256
 from posepipe.errors import AtlasError, UsageError
+from posepipe.geometry import so3
 from posepipe.imaging.volume import Volume, save_volume
 
 
@@ -22,6 +26,55 @@ def test_a_template_with_its_mask_and_labels(tmp_path):
     assert template.mask.name == "tpl-CRL_cohort-29_desc-brain_mask.nii.gz"
     assert template.tissues is not None
     assert (template.age, template.space, template.contrast) == (29.0, "CRL+29", "T2w")
+
+
+def known_as(monkeypatch, *images, atlas="CRL", cohort="29"):
+    """Have the rotation of a cohort known by the hashes of these images; the rotation."""
+    rotation = so3.exp([0.1, -0.2, 0.3])
+    known = {(atlas, cohort): CanonicalRotation(rotation, frozenset(map(file_sha256, images)))}
+    monkeypatch.setattr("posepipe.atlas.library.load_canonical", lambda: known)
+    return rotation
+
+
+def test_a_known_rotation_is_that_of_the_image_it_was_measured_on(tmp_path, monkeypatch):
+    image = write_template(tmp_path / "a", "CRL", "29")
+    rotation = known_as(monkeypatch, image)
+    template = AtlasLibrary([tmp_path / "a"]).template("CRL", "29", "T2w")
+    np.testing.assert_array_equal(template.to_canonical, rotation)
+    assert template.notes == ()
+    other = write_template(tmp_path / "b", "CRL", "29")
+    write_image(other, seed=5)
+    template = AtlasLibrary([tmp_path / "b"]).template("CRL", "29", "T2w")
+    assert template.to_canonical is None
+    choice = choose_template(AtlasLibrary([tmp_path / "b"]), age=29, contrast="T2w", atlas="CRL")
+    assert choice.warnings == template.notes
+    assert "rotation to the canonical frame" in choice.warnings[0] and "atlas fetch CRL" in choice.warnings[0]
+
+
+def test_the_atlases_at_hand_are_those_whose_rotations_are_known(data_dir):
+    here = AtlasLibrary([data_dir / "atlases"])
+    templates = [t for name in ("CRL", "CHN", "FidonSBA", "Serag", "BCP") for c in here.contrasts(name) for t in here.templates(name, c)]
+    assert len(templates) > 67
+    assert all(t.to_canonical is not None for t in templates)
+
+
+def test_without_a_home_the_cache_is_a_folder_of_ones_own(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # no such user
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    lookup._cache_without_home.cache_clear()
+    with caplog.at_level("WARNING"):
+        assert cache_home() == cache_home() == tmp_path / "posepipe-cache-4711"
+    (record,) = caplog.records
+    assert "no home folder" in record.message and "XDG_CACHE_HOME" in record.message
+    AtlasLibrary.default()
+    assert list(tmp_path.iterdir()) == []  # looking makes nothing
+    (tmp_path / "posepipe-cache-4711").mkdir()  # by another user: this process is not 4711
+    lookup._cache_without_home.cache_clear()
+    assert cache_home().name.startswith("posepipe-cache-4711-")
+    lookup._cache_without_home.cache_clear()
 
 
 def test_lookup_order(tmp_path, monkeypatch):

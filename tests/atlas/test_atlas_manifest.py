@@ -88,15 +88,19 @@ def test_sources_agree_with_the_upstream_list(data_dir):
 
 
 def test_canonical_rotations_are_rotations():
-    for (atlas, cohort), rotation in load_canonical().items():
+    for (atlas, cohort), known in load_canonical().items():
+        rotation = known.rotation
         assert cohort in load_manifests()[atlas].ages
+        assert known.images and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in known.images)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
         assert np.linalg.det(rotation) > 0
 
 
 def test_canonical_file_with_a_bad_entry_is_refused():
     with pytest.raises(AtlasError, match=r"\[CRL.21\]"):
-        parse_canonical("[CRL.21]\nrotvec_degrees = [1, 2]")
+        parse_canonical("[CRL.21]\nrotvec_degrees = [1, 2]\nimages = ['0a']")
+    with pytest.raises(AtlasError, match=r"\[CRL.21\].*images"):  # of which image it is the rotation
+        parse_canonical("[CRL.21]\nrotvec_degrees = [1, 2, 3]")
 
 
 def test_manifests_match_templateflows_own_list_of_dhcpvol():

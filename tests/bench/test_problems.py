@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posepipe.atlas import AtlasLibrary, Template
+from posepipe.atlas import AtlasLibrary, CanonicalRotation, Template
+from posepipe.atlas.sidecars import file_sha256
 from posepipe.bench.classical import Case, canonical_pose
 from posepipe.bench.methods import Problem
 from posepipe.bench.perturb import COMBINED, STRENGTHS
@@ -32,7 +33,9 @@ def problems(one_thread_no_cache: None, tmp_path_factory: pytest.TempPathFactory
     """A phantom's template of week 30, turned, as a subject; the template of week 27 is turned on disk."""
     folder = tmp_path_factory.mktemp("demo")
     demo = write_demo(folder, n_subjects=1, weeks=(27, 30), spacing=2.5, seed=3)
-    canonical = {("Phantom", "27"): YOUNGER.T, ("Phantom", "30"): np.eye(3)}
+    turns = {"27": YOUNGER.T, "30": np.eye(3)}
+    images = frozenset(file_sha256(path) for path in demo.atlas_dir.rglob("*_T?w.nii.gz"))
+    canonical = {("Phantom", cohort): CanonicalRotation(turn, images) for cohort, turn in turns.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("posepipe.atlas.library.load_canonical", lambda: canonical)
         younger, own = AtlasLibrary([demo.atlas_dir]).templates("Phantom", "T2w")

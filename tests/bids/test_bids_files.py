@@ -258,13 +258,32 @@ def test_failures_are_recorded_and_cleared(tmp_path, image_of):
         ["sub-02", "n/a", "sub-02/anat/sub-02_T2w.nii.gz", "refine", "BidsError: a b c", "sub-02/log/crash-1.txt"],
     ]
     again = Failures(out)
-    assert again.failed_images() == [one.relative.as_posix(), two.relative.as_posix()]
+    assert [row["image"] for row in again.rows()] == [one.relative.as_posix(), two.relative.as_posix()]
     again.clear(one)
     again.clear(one)
-    assert again.failed_images() == [two.relative.as_posix()]
+    assert [row["image"] for row in again.rows()] == [two.relative.as_posix()]
     assert len(table(out)) == 2
     again.clear(two)
     assert table(out) == [["subject", "session", "image", "stage", "error", "log"]]
+
+
+def test_failures_of_another_dataset_stay(tmp_path, image_of):
+    """Two sites, one output folder: what is no longer in the one dataset is no matter of the other's failures."""
+    out = tmp_path / "out"
+    failures = Failures(out)
+    here, gone, there = (
+        image_of(tmp_path / site, f"sub-{label}/anat/sub-{label}_T2w.nii.gz") for site, label in (("A", "01"), ("A", "02"), ("B", "03"))
+    )
+    for image in (here, gone, there):
+        image.path.parent.mkdir(parents=True, exist_ok=True)
+        image.path.touch()
+        failures.record(image, "age", "no age")
+    gone.path.unlink()
+    failures.forget_removed(tmp_path / "B")
+    assert [row[0] for row in table(out)[1:]] == ["sub-01", "sub-02", "sub-03"]
+    (tmp_path / "link").symlink_to(tmp_path / "A")
+    failures.forget_removed(tmp_path / "link")
+    assert [row[0] for row in table(out)[1:]] == ["sub-01", "sub-03"]
 
 
 def test_a_broken_record_is_said_and_left_out(tmp_path, image_of, caplog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -78,14 +77,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def raw_study(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Study:
-    """The study before anything ran: 01–04 in order, 05 without an age, 06 cut short, 07 no image at all."""
+    """The study before anything ran: 01–04 in order, 05 without an age, 06 damaged (a wrong checksum), 07 no image at all."""
     folder = tmp_path_factory.mktemp("study")
     demo = write_demo(folder, spacing=1.5)
     good = demo.bids_dir / "sub-01" / "anat" / "sub-01_rec-svr_T2w.nii.gz"
-    voxels = gzip.decompress(good.read_bytes())
+    packed = good.read_bytes()
     for label, content in {
         "05": good.read_bytes(),
-        "06": gzip.compress(voxels[: len(voxels) // 2]),
+        "06": packed[:-8] + bytes(4) + packed[-4:],
         "07": b"no image at all",
     }.items():
         anat = demo.bids_dir / f"sub-{label}" / "anat"

@@ -111,7 +111,7 @@ def test_sidecars_and_page_say_that_the_age_was_estimated(estimated: Any) -> Non
 
 def test_an_image_that_cannot_be_estimated_is_a_failure_of_its_own(raw_study: Any, tmp_path: Path) -> None:
     study = raw_study.copy(tmp_path)
-    shutil.copy(study.bids / "sub-06/anat/sub-06_T2w.nii.gz", study.bids / "sub-05/anat/sub-05_T2w.nii.gz")  # cut short
+    shutil.copy(study.bids / "sub-06/anat/sub-06_T2w.nii.gz", study.bids / "sub-05/anat/sub-05_T2w.nii.gz")  # damaged
     plan = plan_of(study, "--participant-label", "01", "05")
     assert len(list(plan.images)) == 1
     (failure,) = plan.failures

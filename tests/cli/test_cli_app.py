@@ -337,7 +337,7 @@ def test_two_runs_at_once_share_an_output_folder(raw_study: Any, tmp_path: Path)
     assert [run.returncode for run in runs] == [1, 1], told
     assert {row["subject"] for row in table(study.out / "failures.tsv")} == {"sub-05", "sub-06"}
     assert len(forward_of(study.out)) == 3
-    assert not list(study.out.rglob(".*.tmp"))
+    assert not list(study.out.rglob(".*.tmp*"))
 
 
 _APP = "import sys; from posepipe.cli.app import main; sys.exit(main())"

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from posepipe.cli.parser import parse_settings
-from posepipe.cli.plan import check_header, make_plan
+from posepipe.cli.plan import make_plan
 from posepipe.errors import AtlasError, ImageError
+from posepipe.imaging.header import UNKNOWN, check_header
 
 
 def plan_of(study: Any, *options: str) -> Any:
@@ -162,6 +163,64 @@ def test_headers_that_are_unusable(tmp_path: Path, shape: tuple[int, ...], affin
     nib.save(image, path)
     with pytest.raises(ImageError, match=words):
         check_header(path)
+
+
+def test_images_that_no_run_could_use_are_seen_by_the_plan(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    good = study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
+    image = nib.load(good)
+    data = np.asanyarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.stack([data] * 2, -1), image.affine), study.bids / "sub-01/anat/sub-01_acq-4d_T2w.nii.gz")
+    nib.save(nib.Nifti1Image(data[:, :, 9:10], image.affine), study.bids / "sub-01/anat/sub-01_acq-slice_T2w.nii.gz")
+    (study.bids / "sub-01/anat/sub-01_acq-cut_T2w.nii.gz").write_bytes(good.read_bytes()[:-5000])
+    code, told = study.main("--dry-run", "--participant-label", "01")
+    assert code == 1 and told.count("CANNOT BE PROCESSED (image)") == 3
+    assert told.splitlines()[-1] == "1 to do, 0 done already, 3 that cannot be processed"
+
+
+def test_doubts_about_a_header_are_told_beforehand_and_handed_to_the_verdict(raw_study: Any, tmp_path: Path) -> None:
+    from posepipe.workflows.image import init_image_wf
+
+    study = raw_study.copy(tmp_path)
+    path = study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
+    image = nib.load(path)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
+    _, told = study.main("--dry-run", "--participant-label", "01")
+    assert f"    review    {UNKNOWN}" in told
+    settings = parse_settings(study.command("--participant-label", "01", "04"))
+    first, second = make_plan(settings).images
+    assert (first.doubts, second.doubts) == ((UNKNOWN,), ())
+    assert init_image_wf(plan=first, settings=settings).get_node("quality").inputs.doubts == [UNKNOWN]
+
+
+def test_who_was_asked_for_and_has_no_usable_image_is_told_and_never_a_success(first_run: Any, tmp_path: Path) -> None:
+    study = first_run.study.copy(tmp_path)
+    lost = study.bids / "sub-08/anat/sub-08_T2w.NII.GZ"
+    lost.parent.mkdir(parents=True)
+    shutil.copy(study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", lost)
+    listed = "  sub-08/anat/sub-08_T2w.NII.GZ: its extension is .NII.GZ"
+    code, told = study.main("--dry-run", "--participant-label", "01", "08")
+    assert code == 1 and listed in told and "LACKING: sub-08 was asked for" in told
+    code, told = study.main("--participant-label", "01", "08")  # 01 is done already
+    assert code == 1 and "LACKING: sub-08 was asked for" in told
+    code, told = study.main("--dry-run", "--participant-label", "01")
+    assert code == 0 and "LACKING" not in told
+
+
+def test_one_age_for_two_sessions_is_for_review(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    (study.bids / "sub-02/sub-02_sessions.tsv").unlink()
+    with (study.bids / "participants.tsv").open("a") as table:
+        table.write("sub-02\t27.1\n")
+    text = (study.bids / "participants.tsv").read_text().splitlines()
+    kept = [line for line in text if not line.startswith("sub-02\t") or line.endswith("\t27.1")]
+    (study.bids / "participants.tsv").write_text("\n".join(kept) + "\n")
+    plans = list(plan_of(study, "--participant-label", "02").images)
+    assert len(plans) == 2 and all("taken for all its sessions (1, 2)" in image.doubts[0] for image in plans)
+    _, told = study.main("--dry-run", "--participant-label", "02")
+    assert told.count("    review    the one age of sub-02") == 2
 
 
 def test_header_of_a_4d_file_with_one_volume_is_fine(tmp_path: Path) -> None:

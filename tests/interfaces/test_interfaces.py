@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 from posepipe.workflows.engine import execution_config
@@ -21,6 +23,7 @@ from posepipe.atlas import Template, VolumeRange
 from posepipe.bids import read_json
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, read_itk, write_itk
+from posepipe.imaging.header import UNKNOWN
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.contrast import ContrastConvert
@@ -33,6 +36,7 @@ from posepipe.models.listing import LISTING
 from posepipe.models.weights import SCAN_NETWORKS, hashes
 from posepipe.reports.views import read_views
 
+WEEK = 28.0
 MODULES = ("apply", "contrast", "derivatives", "figure", "mask", "page", "pose")
 SPACING = 2.0
 
@@ -45,7 +49,7 @@ def test_every_trait_says_what_it_is(module: str) -> None:
     assert own
     for interface in own:
         assert interface.__doc__
-        assert interface.input_spec().version == __version__  # a new one makes all anew
+        assert __version__ in interface.input_spec().digest  # a new one makes all anew
         for spec in (interface.input_spec, interface.output_spec):
             for name, trait in spec().traits(transient=None).items():
                 assert trait.desc, f"{interface.__name__}.{name}"
@@ -59,6 +63,25 @@ def test_template_survives_the_traits(case: dict[str, Any]) -> None:
     bare = Template("A", "1", 1.0, "T1w", case["template"].image)
     again = template_of(PoseFigure(**template_inputs(bare)).inputs)
     assert again == bare and again.to_canonical is None
+
+
+def test_torch_is_held_to_its_threads_by_all_that_use_it(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
+    template, before = template_inputs(case["template"]), torch.get_num_threads()
+    mask, initial, refined = (results[stage] for stage in ("mask", "initial", "refined"))
+    judged = PoseQuality(
+        in_mask=mask.out_mask, mask_record=mask.out_record, initial_pose=initial.out_pose, initial_record=initial.out_record,
+        refined_pose=refined.out_pose, refined_record=refined.out_record, age=28.0, torch_threads=1, **template,
+    )  # fmt: skip
+    pictured = PoseFigure(
+        in_file=str(case["folder"] / "image.nii.gz"), in_mask=mask.out_mask, in_pose=refined.out_pose, torch_threads=1, **template
+    )
+    try:
+        for interface in (judged, pictured):
+            torch.set_num_threads(3)
+            interface.run(cwd=str(tmp_path))
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_given_mask(results: dict[str, Any], case: dict[str, Any]) -> None:
@@ -191,8 +214,8 @@ def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "qc", "word"),
     [
-        ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "age_doubt": ""}, "fail", "largest of the atlas (A+21"),
-        ({"age_doubt": "the age cannot be told"}, "review", "the age cannot be told"),
+        ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "estimated": True}, "fail", "largest of the atlas (A+21"),
+        ({"doubts": ["the age cannot be told"], "estimated": True}, "review", "the age cannot be told"),
     ],
 )  # fmt: skip
 def test_the_verdict_knows_sizes_and_doubts_of_age(
@@ -204,6 +227,26 @@ def test_the_verdict_knows_sizes_and_doubts_of_age(
         refined_pose=refined.out_pose, refined_record=refined.out_record, age=28.0, **options, **template_inputs(case["template"]),
     ).run(cwd=str(tmp_path))  # fmt: skip
     assert judged.outputs.qc in {qc, "fail"} and any(word in reason for reason in read_json(judged.outputs.out_record)["reasons"])
+def test_doubts_about_image_and_age_are_reasons_for_review(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
+    volume = load_volume(case["folder"] / "image.nii.gz")
+    data = volume.data.copy()
+    data[:3, :5, :7] = np.nan
+    image = nib.Nifti1Image(data, volume.affine)
+    image.set_sform(volume.affine, code=0)
+    image.set_qform(volume.affine, code=0)
+    nib.save(image, tmp_path / "image.nii.gz")
+    done = {name: results[name] for name in ("mask", "initial", "refined")}
+    inputs = {
+        "in_mask": done["mask"].out_mask, "mask_record": done["mask"].out_record, "initial_pose": done["initial"].out_pose,
+        "initial_record": done["initial"].out_record, "refined_pose": done["refined"].out_pose,
+        "refined_record": done["refined"].out_record, "age": WEEK, **template_inputs(case["template"]),
+    }  # fmt: skip
+    found = PoseQuality(in_file=str(tmp_path / "image.nii.gz"), doubts=["its age is odd", UNKNOWN], **inputs).run(cwd=str(tmp_path)).outputs
+    record = read_json(found.out_record)
+    assert found.qc in {"review", "fail"}
+    assert record["reasons"][-2:] == ["its age is odd", UNKNOWN]
+    (note,) = record["notes"]
+    assert note.startswith("105 of ")
 
 
 def test_applied_pose_lands_on_the_template(results: dict[str, Any], case: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 import posepipe
 from posepipe.atlas.add import add
 from posepipe.errors import AgeError, AtlasError, ImageError, MaskError, UsageError
-from posepipe.geometry import read_itk
+from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
@@ -169,6 +170,35 @@ def test_age_chooses_the_cohort(warm, files):
     out = warm.align(files.image, 27.3, mask=files.mask)
     assert out.template.cohort == "27"
     assert out.initial.scale > 1.03  # a 29-week head against 27 weeks
+
+
+@pytest.mark.parametrize(("qform", "words"), [(0, "both 0"), (1, "disagree, by 30.0°")])
+def test_a_header_that_cannot_be_believed_is_for_review(warm, done, files, tmp_path, qform, words):
+    assert done.quality.qc == "pass"  # the same image under a sound header
+    image = nib.load(files.image)
+    turned = Rigid.from_rotvec([np.radians(30), 0, 0]).matrix @ image.affine
+    image.header.set_sform(turned, qform)
+    image.header.set_qform(image.affine, qform)
+    nib.save(nib.Nifti1Image(image.dataobj, None, image.header), tmp_path / "sub-01_T2w.nii.gz")
+    mask = load_volume(files.mask)
+    volume = load_volume(tmp_path / "sub-01_T2w.nii.gz")
+    found = warm.align(tmp_path / "sub-01_T2w.nii.gz", 29, mask=replace(mask, affine=volume.affine))
+    assert found.sidecar()["QC"] in {"review", "fail"}
+    assert any(words in reason for reason in found.sidecar()["QCReasons"])
+
+
+def test_voxels_that_are_not_finite_are_told_of(warm, files):
+    volume = load_volume(files.image)
+    data = volume.data.copy()
+    data[:2, :3, :4] = np.nan
+    few = warm.align(volume.with_data(data), 29, mask=files.mask)
+    assert few.sidecar()["QC"] == "pass"
+    assert few.sidecar()["Warnings"] == [w for w in few.warnings if w.startswith("24 of ")]
+    data[data == 0] = np.nan
+    many = warm.align(volume.with_data(data), 29, mask=files.mask)
+    assert many.sidecar()["QC"] == "review" and "Warnings" not in many.sidecar()
+    (reason,) = many.sidecar()["QCReasons"]
+    assert "NaN or infinite" in reason
 
 
 def test_one_call(files, done):

@@ -106,7 +106,7 @@ def test_verdict_by_confidence(mask, target, apart, qc):
 
 def test_a_brain_of_no_age_of_the_atlas_is_given_no_confidence(mask, target):
     sizes = VolumeRange(10.0, "Phantom+20", target.millilitres / 2, "Phantom+24")
-    verdict = judge_pose(initial(), refined(), mask, target, 29.0, calibration=CALIBRATION, doubt="", volumes=sizes)
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, calibration=CALIBRATION, estimated=True, volumes=sizes)
     assert (verdict.qc, verdict.confidence) == ("fail", MODEL.fail)
     known = judge_pose(initial(), refined(), mask, target, 29.0, calibration=CALIBRATION, volumes=sizes)
     assert known.qc == "pass" and known.confidence > MODEL.review

@@ -44,6 +44,27 @@ def test_a_pose_untouched_by_intensities(heads, target, networks):
     assert np.median(degrees) < 8
 
 
+def test_templates_of_one_name_have_a_rotation_each_which_is_kept(target, networks, tmp_path, monkeypatch):
+    turn = Rigid.from_rotvec([0.2, 1.9, -0.4])
+    one, other = (Target(*volumes, "Twin+29", cache_dir=tmp_path) for volumes in (
+        (target.volume, target.mask), (target.volume.moved(turn), target.mask.moved(turn)),
+    ))  # fmt: skip
+    first, second = networks.canonical(one), networks.canonical(other)
+    assert Rigid(first, np.zeros(3)).degrees_from(Rigid(second @ turn.rotation, np.zeros(3))) < 20
+    assert Rigid(first, np.zeros(3)).degrees_from(Rigid(second, np.zeros(3))) > 60
+    assert len(list(tmp_path.glob("canonical-*.json"))) == 2
+    asked = []
+    own = PoseNetworks.place
+    monkeypatch.setattr(PoseNetworks, "place", lambda self, brain: asked.append(brain) or own(self, brain))
+    renamed = Target(other.volume, other.mask, "Renamed+29", cache_dir=tmp_path)
+    np.testing.assert_allclose(PoseNetworks().canonical(renamed), second)
+    assert asked == []
+    for path in tmp_path.glob("canonical-*.json"):
+        path.write_text("[[1,")
+    np.testing.assert_allclose(PoseNetworks().canonical(renamed), second, atol=1e-6)
+    assert len(asked) == 1  # a damaged file is not believed
+
+
 def test_auto_polishes_what_the_networks_see(heads, target, networks):
     degrees = []
     for head in heads:

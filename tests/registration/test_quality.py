@@ -67,14 +67,14 @@ def test_size_without_an_age(mask, target):
 
 
 @pytest.mark.parametrize(
-    ("factor", "doubt", "qc"),
-    [(3.0, None, "fail"), (3.0, "", "fail"), (0.3, None, "fail"), (1.4, None, "pass"), (1.4, "", "fail"), (1.6, None, "fail"),
-     (1.3, "", "pass"), (0.6, None, "review")],
+    ("factor", "estimated", "qc"),
+    [(3.0, False, "fail"), (3.0, True, "fail"), (0.3, False, "fail"), (1.4, False, "pass"), (1.4, True, "fail"), (1.6, False, "fail"),
+     (1.3, True, "pass"), (0.6, False, "review")],
 )  # fmt: skip
-def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, doubt, qc):
+def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, estimated, qc):
     """Beyond 1.35 times the largest and half of the smallest; where the age is known only if the mask does not suit that either."""
     known = VolumeRange(target.millilitres, "Phantom+29", target.millilitres, "Phantom+29")
-    verdict = judge_pose(initial(), refined(), grown(mask, factor), target, 29.0, doubt=doubt, volumes=known)
+    verdict = judge_pose(initial(), refined(), grown(mask, factor), target, 29.0, estimated=estimated, volumes=known)
     assert verdict.qc == qc
     if qc == "fail":
         (reason,) = verdict.reasons
@@ -82,9 +82,9 @@ def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, doubt, qc):
 
 
 def test_an_estimated_age_that_is_doubted_is_for_review_at_best(mask, target):
-    verdict = judge_pose(initial(), refined(), mask, target, 29.0, doubt="the age cannot be told")
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be told"])
     assert verdict == Quality("review", ("the age cannot be told",), None)
-    assert judge_pose(initial(), refined(), mask, target, 29.0, doubt="") == Quality("pass", (), None)
+    assert judge_pose(initial(), refined(), mask, target, 29.0, estimated=True) == Quality("pass", (), None)
 
 
 @pytest.mark.parametrize(("dice", "qc"), [(0.9, "pass"), (0.8, "review"), (0.6, "fail")])

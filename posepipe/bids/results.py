@@ -1,0 +1,110 @@
+"""The results in an output dataset, as the names of their forward transforms tell: which is the one of now, and which it supersedes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BidsError
+from .entities import join_name, split_name
+from .image import InputImage
+from .names import OutputNames
+from .sidecars import read_json
+
+_OF_TRANSFORMS = {"from", "to", "mode"}
+_CONTRASTS = ("T1w", "T2w")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One pose of one image: ``sidecar`` is the forward transform's file beside it; ``names.image`` has no more than the name tells."""
+
+    sidecar: Path
+    names: OutputNames
+
+    @property
+    def stem(self) -> str:
+        """Name of the image without its extension."""
+        return self.names.image.path.name.partition(".")[0]
+
+    @property
+    def atlas(self) -> str:
+        """Name of the atlas."""
+        return self.names.template_space[0]
+
+
+def results_in(out_dir: Path, anat: Path) -> list[Result]:
+    """Every result in the folder ``anat`` of the output dataset ``out_dir``, sorted by name; the files are not opened."""
+    found = []
+    for path in sorted(anat.glob("sub-*_xfm.json")):
+        split = split_name(path.name)
+        # the inverse comes from a template's space, never from T1w or T2w
+        if split is None or split.stray or not split.entities.keys() >= _OF_TRANSFORMS or split.entities["from"] not in _CONTRASTS:
+            continue
+        entities = {key: label for key, label in split.entities.items() if key not in _OF_TRANSFORMS}
+        image = anat / join_name(entities, split.entities["from"], ".nii.gz")
+        atlas, _, cohort = split.entities["to"].partition("+")
+        owner = InputImage(image, image.relative_to(out_dir), entities, split.entities["from"])
+        found.append(Result(path, OutputNames(out_dir, owner, (atlas, cohort or None))))
+    return found
+
+
+def current(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
+    """``results`` of one folder, one for each image and atlas, and those that these supersede, which a run that was stopped, or an older
+    version, may have left there.
+
+    Of several, the reoriented image is of the current one; where that does not tell, the one that was written last is taken.
+    """
+    by_image: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        by_image.setdefault((result.stem, result.atlas), []).append(result)
+    kept, older = [], []
+    for some in by_image.values():
+        last = some[0] if len(some) == 1 else max(some, key=lambda r: (_is_turned_by(r), r.sidecar.stat().st_mtime_ns))
+        kept.append(last)
+        older += [result for result in some if result is not last]
+    return kept, older
+
+
+def _is_turned_by(result: Result) -> bool:
+    with contextlib.suppress(BidsError):
+        return is_turned_by(result.names)
+    return False
+
+
+def is_turned_by(names: OutputNames) -> bool:
+    """Whether the reoriented image is of this template: its name does not say, and one may have come since.
+
+    Raises :class:`~posepipe.errors.BidsError` for a sidecar that cannot be read.
+    """
+    turned = str(read_json(names.sidecar(names.reoriented)).get("Transform", ""))
+    return turned.endswith(f"/{names.forward.name}")
+
+
+def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: Callable[[str, Mapping[str, Any]], bool]) -> list[str]:
+    """Remove what earlier runs wrote for this image and nothing that is current has a part in; the spaces whose results are gone.
+
+    ``files`` are those of the image's result of now, at ``names``. ``is_superseded`` is asked of each other result, with its atlas and
+    the forward transform's sidecar (empty where it cannot be read). Raises OSError for a file that cannot be removed.
+    """
+    kept = set(files)
+    gone, own = [], names.image.path.name.partition(".")[0]
+    possible = set(names.files(synth=True, slices=True))
+    for result in results_in(names.out_dir, names.folder):
+        if result.stem != own or result.names.forward == names.forward:
+            continue
+        sidecar: dict[str, Any] = {}
+        with contextlib.suppress(BidsError):
+            sidecar = read_json(result.sidecar)
+        if is_superseded(result.atlas, sidecar):
+            possible |= set(result.names.files())
+            gone.append(result.names.template)
+        else:
+            kept |= set(result.names.files(synth=bool(sidecar.get("ContrastConversion")), slices=bool(sidecar.get("Slices"))))
+    # the sidecar of the transform first: without it there is no result
+    for path in sorted(possible - kept, key=lambda path: not path.name.endswith("_xfm.json")):
+        path.unlink(missing_ok=True)
+    return gone

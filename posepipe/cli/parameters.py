@@ -1,0 +1,53 @@
+"""What makes a result out of date: the one list of it.
+
+Its digest, with the contents of the image and its mask (:func:`~posepipe.bids.parameters_hash`), is what posepipe compares to tell
+whether an image is done, what every node of the image's workflow has among its inputs, so that Nipype's cache tells the same, and what
+an estimated age is kept under.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+
+if TYPE_CHECKING:
+    from ..atlas import Template
+
+
+def parameters_of(
+    *, networks: Iterable[str], weights_dir: Path | None, templates: Iterable[Template], settings: dict[str, Any], files: FileDigests
+) -> dict[str, Any]:
+    """All that a result depends on besides the image and its mask: the version of posepipe, the weights of ``networks`` and the
+    calibration, as found in ``weights_dir`` or the package, the ``templates`` with their files, and the ``settings``.
+
+    Raises :class:`~posepipe.errors.WeightsError` for weights that are not there, and OSError for a file that cannot be read.
+    """
+    from ..models.weights import hashes
+    from ..registration.calibration import calibration_file
+
+    return {
+        "version": __version__,
+        "weights": hashes(networks, weights_dir),
+        "calibration": files.of(calibration_file(weights_dir)),
+        "templates": [
+            [t.space, t.age, t.contrast, t.to_canonical, [files.of(path) for path in (t.image, t.mask) if path]] for t in templates
+        ],
+        "settings": settings,
+    }
+
+
+class FileDigests:
+    """SHA-256 (hex) of files, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The digest of ``path``; raises OSError for a file that cannot be read."""
+        if path not in self._known:
+            self._known[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._known[path]

@@ -1,0 +1,196 @@
+"""Where an image's header puts it, whether that can be believed, and what a file's header and length tell before its voxels are read."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
+
+from ..errors import ImageError
+from ..geometry.so3 import Array, project
+
+TILT_DEGREES = 0.5
+SHIFT_MM = 0.5
+"""By more than this angle or this length a qform and a sform that differ, or axes that are not at right angles, are a reason for
+``review``: the rule of the project for headers (DESIGN, 2). Rounding a header to three decimals, or to a float32 quaternion, makes 0.1° and
+0.1 mm at most of a head; half a degree and half a millimetre are well under what a rigid registration of real brains is good for."""
+FLOAT32_ROUNDING = 1e-6
+"""Columns of an affine as NIfTI stores it (float32, 7 digits) are at right angles but for this, as cosines."""
+UNKNOWN = (
+    "the header does not say where the image lies (qform and sform code are both 0): its position and handedness are unknown, so left and "
+    "right may be swapped; look at it, and give it a header"
+)
+_CHUNK = 1 << 20
+
+
+def right_angled(affine: npt.ArrayLike) -> Array:
+    """``affine`` (4, 4) with its axes turned as little as makes them perpendicular; voxel edges and the place of voxel 0 stay.
+
+    That is what a qform makes of it, and what ITK asks for: it cannot read a sform whose axes are not at right angles.
+
+    >>> sheared = np.array([[1, 0.02, 0, 5], [0, 1, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
+    >>> a = right_angled(sheared)[:3, :3]
+    >>> abs(float(a[:, 0] @ a[:, 1])) < 1e-12, float(a[2, 2])
+    (True, 2.0)
+    """
+    affine = np.array(affine, dtype=float)
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / edges
+    if np.abs(axes.T @ axes - np.eye(3)).max() > FLOAT32_ROUNDING:
+        mirror = np.diag([1.0, 1.0, np.sign(np.linalg.det(axes))])
+        affine[:3, :3] = project(axes @ mirror) @ mirror * edges
+    return affine
+
+
+def shear_doubts(affine: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """What is to be looked at in an ``affine`` (4, 4) of a grid of ``shape``: axes so far from right angles that it matters."""
+    affine = np.asarray(affine, dtype=float)
+    straight = right_angled(affine)
+    axes, turned = (a[:3, :3] / np.linalg.norm(a[:3, :3], axis=0) for a in (affine, straight))
+    degrees = float(np.degrees(np.arccos(np.clip((axes * turned).sum(0), -1, 1)).max()))
+    millimetres = _shift(affine, straight, shape)
+    if degrees <= TILT_DEGREES and millimetres <= SHIFT_MM:
+        return ()
+    return (
+        f"the axes of the header are not at right angles: they were turned by {degrees:.1f}°, which moves the middle of the image by "
+        f"{millimetres:.1f} mm; check the header",
+    )
+
+
+def header_doubts(image: Any) -> tuple[str, ...]:
+    """What stands against believing the header of a nibabel ``image``: no orientation, or a qform and a sform that disagree. For shears
+    see :func:`shear_doubts`."""
+    import nibabel as nib
+
+    header = image.header
+    if not isinstance(header, nib.Nifti1Header):
+        return (UNKNOWN,) if isinstance(header, nib.analyze.AnalyzeHeader) and not _mat_file(image) else ()
+    codes = int(header["qform_code"]), int(header["sform_code"])
+    if codes[0] <= 0 and codes[1] <= 0:
+        return (UNKNOWN,)
+    if min(codes) <= 0:
+        return ()
+    try:
+        by_q, by_s = header.get_qform(), header.get_sform()
+    except (HeaderDataError, ValueError) as error:
+        return (f"the qform of the header is not usable ({error}); the sform was used: check that it is right",)
+    return _disagreement(by_q, right_angled(by_s), image.shape)
+
+
+def _disagreement(by_q: Array, by_s: Array, shape: tuple[int, ...]) -> tuple[str, ...]:
+    edges = [np.linalg.norm(a[:3, :3], axis=0) for a in (by_q, by_s)]
+    if not all(np.isfinite(a).all() and (e > 0).all() for a, e in zip((by_q, by_s), edges, strict=True)):
+        return ("the qform of the header is not usable (not finite); the sform was used: check that it is right",)
+    relative = (by_q[:3, :3] / edges[0]) @ (by_s[:3, :3] / edges[1]).T
+    if np.linalg.det(relative) < 0:
+        return ("qform and sform of the header mirror each other: left and right may be swapped; the sform was used: check which is right",)
+    degrees = float(np.degrees(np.arccos(np.clip((np.trace(relative) - 1) / 2, -1, 1))))
+    extent = float(np.abs((edges[0] - edges[1]) * (np.array(shape[:3]) - 1)).max())
+    millimetres = max(_shift(by_q, by_s, shape), extent)
+    if degrees <= TILT_DEGREES and millimetres <= SHIFT_MM:
+        return ()
+    apart = f"{degrees:.1f}° and {millimetres:.1f} mm"
+    return (f"qform and sform of the header disagree, by {apart}; the sform was used: check which is right",)
+
+
+def _shift(a: Array, b: Array, shape: tuple[int, ...]) -> float:
+    """How far apart (mm) two affines put the middle of a grid."""
+    middle = np.append((np.array(shape[:3]) - 1) / 2, 1.0)
+    return float(np.linalg.norm(((a - b) @ middle)[:3]))
+
+
+def _mat_file(image: Any) -> bool:
+    """Whether an Analyze image has the file by which SPM says where it lies."""
+    path = image.get_filename()
+    return bool(path) and Path(path).with_suffix(".mat").is_file()
+
+
+def open_image(path: str | Path, *, whole: bool = False) -> Any:
+    """The nibabel image in a file, its voxels not read yet; of a compressed one ``whole``: all is unpacked and its checksum compared.
+
+    Raises :class:`~posepipe.errors.ImageError` for a file that is missing or no image, for a series, and for a grid that is none of real
+    numbers in three dimensions.
+    """
+    import nibabel as nib
+
+    path = Path(path)
+    if not path.is_file():
+        link = " (a link to what is not there; fetch it: datalad get, git annex get)" if path.is_symlink() and not path.exists() else ""
+        msg = f"{path}: no such file{link}"
+        raise ImageError(msg)
+    try:
+        image: Any = nib.load(path)
+        if whole and path.name.endswith((".nii.gz", ".mgz")):
+            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
+            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+        shape, dtype = tuple(image.shape), image.get_data_dtype()
+    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
+        raise unreadable(path, error) from error
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
+        raise ImageError(msg)
+    if min(shape[:3]) < 2 or dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
+        msg = f"{path}: expected a 3D image of real numbers, found {dtype} {shape}"
+        raise ImageError(msg)
+    return image
+
+
+def unreadable(path: Path, error: BaseException) -> ImageError:
+    """The error for a file that cannot be read, because of ``error``."""
+    return ImageError(f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?")
+
+
+def check_affine(affine: npt.ArrayLike, source: str) -> None:
+    """Raises :class:`~posepipe.errors.ImageError` for what is no affine (4, 4), is not finite, or has no volume."""
+    a = np.asarray(affine, dtype=float)
+    if a.shape != (4, 4) or not np.isfinite(a).all() or abs(np.linalg.det(a[:3, :3])) < 1e-6:
+        msg = f"{source}: the header's affine is not usable (singular or not finite); repair the header"
+        raise ImageError(msg)
+
+
+def check_length(path: str | Path, image: Any) -> None:
+    """See that the file of a NIfTI ``image`` (of :func:`open_image`) is as long as its header says.
+
+    A compressed file tells the length of what it holds in its last four bytes; only where that is not as expected is it unpacked.
+    Raises :class:`~posepipe.errors.ImageError` for a file that was cut short.
+    """
+    import nibabel as nib
+
+    path = Path(path)
+    if not isinstance(image, nib.Nifti1Image):
+        return
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    try:
+        if path.name.endswith(".gz"):
+            with path.open("rb") as stream:
+                stream.seek(-min(4, path.stat().st_size), 2)
+                if int.from_bytes(stream.read(), "little") == expected % (1 << 32):
+                    return
+            length = 0
+            with gzip.open(path, "rb") as unpacked:
+                while chunk := unpacked.read(_CHUNK):
+                    length += len(chunk)
+        else:
+            length = path.stat().st_size
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from error
+    if length < expected:
+        msg = f"{path}: cut short, it holds {length} of {expected} bytes; copy or download it again"
+        raise ImageError(msg)
+
+
+def check_header(path: str | Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Voxel edges (3 values, mm) of the image in a file, and what its header gives reason to doubt; its voxels are not read.
+
+    Raises :class:`~posepipe.errors.ImageError` as :func:`open_image`, :func:`check_affine` and :func:`check_length` do.
+    """
+    image = open_image(path)
+    check_affine(image.affine, str(path))
+    check_length(path, image)
+    edges = np.linalg.norm(right_angled(image.affine)[:3, :3], axis=0)
+    return tuple(float(edge) for edge in edges), (*header_doubts(image), *shear_doubts(image.affine, image.shape))
