@@ -20,6 +20,7 @@ PURPOSES: Mapping[str, str] = {
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
     "slice": "the pose of one slice of a brain in any orientation, up to the twin that shows the same, from dense canonical coordinates",
     "slice-pose": "the rotation and the number of one slice of a brain, regressed as by Salehi et al. 2018, §2.3 and §3.1 (slice network)",
+    "locator": "where in a whole scan a brain may be",
     "scan": "of each voxel of an unmasked crop, whether it is brain and where in the canonical brain it lies",
     "contrast": "T2-like slices of T1-weighted newborn brains, learnt from pairs (conditional GAN of Salehi et al. 2018, §3.3; pix2pix)",
     "contrast-unpaired": "T2-like slices of T1-weighted newborn brains, learnt without pairs (cycleGAN)",

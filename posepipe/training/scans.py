@@ -44,8 +44,9 @@ class Kind:
 
 
 LOCATING = (Kind(0.5, 1.4, 2.4, 0.3, 3.0), Kind(0.2, 2.4, 5.5, -1.0, 7.0), Kind(0.3, 1.4, 2.4, 0.0, 3.0, beside=True))
-POSING = (Kind(0.8, 1.4, 1.85, 0.1, 3.0), Kind(0.2, 1.05, 1.4, 0.06, 2.2))
-"""Crops of the width that the networks of masked brains know, and narrower ones for the outline."""
+POSING = (Kind(0.65, 1.4, 1.85, 0.1, 3.0), Kind(0.2, 1.05, 1.4, 0.06, 2.2), Kind(0.15, 1.2, 2.0, 0.0, 3.0, beside=True))
+"""Crops of the width that the networks of masked brains know, narrower ones for the outline, and some beside the brain, in which something
+else was taken for it: the network is to say that it is none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class ScanSynthesis:
         posed = torch.tensor([h.posed for h in heads])
         near = torch.tensor([kind.spread > 0 for kind in kinds])
         whole = posed & near & (brain.flatten(1).mean(1) > 0.03)
-        guess = torch.zeros_like(brain) if r.guess is None else guessed(brain, r.guess, self._generator)
+        guess = torch.zeros_like(brain) if r.guess is None else self._guessed(brain, kinds, r.guess)
         turn, move, size = (torch.as_tensor(x, dtype=torch.float32) for x in (rotation, translation, scale))
         return ScanBatch(scaled(image), brain, guess, turn, move, size, posed, whole)
 
@@ -158,6 +159,12 @@ class ScanSynthesis:
         if kind.spread < 0:
             return np.asarray(self._rng.uniform(-0.9, 0.9, 3) * half)
         return np.asarray(np.clip(self._rng.normal(0, 1, 3), -3, 3) * kind.spread)
+
+    def _guessed(self, brain: Tensor, kinds: Sequence[Kind], how: Damage) -> Tensor:
+        """What is thought to be brain before: of crops beside a brain what another crop of the batch shows for one, turned."""
+        other = brain.roll(1, 0).flip(2, 3)
+        beside = torch.tensor([kind.beside for kind in kinds])[:, None, None, None, None]
+        return guessed(torch.where(beside, other, brain), how, self._generator)
 
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
