@@ -171,7 +171,7 @@ class Plan:
             replace(session, images=tuple(image for image in session.images if image.image.path not in left_out))
             for session in self.sessions
         )
-        return Plan(tuple(session for session in parts if session.images or session.failures))
+        return replace(self, sessions=tuple(session for session in parts if session.images or session.failures))
 
     @property
     def failures(self) -> tuple[PlanFailure, ...]:

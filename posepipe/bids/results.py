@@ -92,7 +92,8 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
     """
     kept = set(files)
     gone, own = [], names.image.path.name.partition(".")[0]
-    possible = set(names.files(synth=True, slices=True))
+    # a T2-like image is made of a T1w image alone; of that name it may be another image's
+    possible = set(names.files(synth=names.image.suffix == "T1w", slices=True))
     for result in results_in(names.out_dir, names.folder):
         if result.stem != own or result.names.forward == names.forward:
             continue

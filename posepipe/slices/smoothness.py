@@ -53,9 +53,10 @@ def coupled_step(normal: Tensor, right: Tensor, poses: SlicePoses, prior: Smooth
     apart = so3_torch.log(world[i].transpose(1, 2) @ world[j])  # becomes apart + ω_i − ω_j
     between = head[i] - head[j]  # becomes between − R_i τ_i + R_j τ_j
     one = torch.eye(3, dtype=normal.dtype, device=normal.device)
-    whole = torch.zeros(n, 6, n, 6, dtype=normal.dtype, device=normal.device)
-    whole[torch.arange(n), :, torch.arange(n)] = normal
-    side = right.clone()
+    # in double: of slices that show nothing of the template the prior alone is left, which is singular in single precision
+    whole = torch.zeros(n, 6, n, 6, dtype=torch.float64, device=normal.device)
+    whole[torch.arange(n), :, torch.arange(n)] = normal.double()
+    side = right.double()
     turn_weight, shift_weight = _weight(apart, np.radians(prior.degrees)), _weight(between, prior.mm)
     to_i, to_j = -world[i] * shrink[i][:, None], -world[j] * shrink[j][:, None]
     zero, turns = torch.zeros(len(i), 3, 3, device=normal.device), one.expand(len(i), 3, 3)
@@ -65,11 +66,12 @@ def coupled_step(normal: Tensor, right: Tensor, poses: SlicePoses, prior: Smooth
     weight = torch.cat([turn_weight.expand(-1, 3), shift_weight.expand(-1, 3)], 1)[..., None]
     residual = torch.cat([apart, between], 1)[..., None]
     for a, by_a in ((i, by_i), (j, by_j)):
-        side.index_add_(0, a, -(by_a.transpose(1, 2) @ (weight * residual))[..., 0])
+        side.index_add_(0, a, -(by_a.transpose(1, 2) @ (weight * residual))[..., 0].double())
         for b, by_b in ((i, by_i), (j, by_j)):
-            block = by_a.transpose(1, 2) @ (weight * by_b)
+            block = (by_a.transpose(1, 2) @ (weight * by_b)).double()
             whole.permute(0, 2, 1, 3).index_put_((a, b), block, accumulate=True)
-    return torch.linalg.solve(whole.reshape(6 * n, 6 * n), side.reshape(6 * n)).reshape(n, 6)
+    solved = torch.linalg.solve(whole.reshape(6 * n, 6 * n), side.reshape(6 * n))
+    return solved.to(normal.dtype).reshape(n, 6)
 
 
 def _weight(difference: Tensor, deviation: float) -> Tensor:

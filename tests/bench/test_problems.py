@@ -34,14 +34,15 @@ def problems(one_thread_no_cache: None, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("demo")
     demo = write_demo(folder, n_subjects=1, weeks=(27, 30), spacing=2.5, seed=3)
     turns = {"27": YOUNGER.T, "30": np.eye(3)}
+    younger, _ = AtlasLibrary([demo.atlas_dir]).templates("Phantom", "T2w")
+    for path in (younger.image, younger.mask):
+        assert path is not None
+        save_volume(load_volume(path).moved(Rigid(YOUNGER, np.zeros(3))), path)
     images = frozenset(file_sha256(path) for path in demo.atlas_dir.rglob("*_T?w.nii.gz"))
     canonical = {("Phantom", cohort): CanonicalRotation(turn, images) for cohort, turn in turns.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("posepipe.atlas.library.load_canonical", lambda: canonical)
-        younger, own = AtlasLibrary([demo.atlas_dir]).templates("Phantom", "T2w")
-        for path in (younger.image, younger.mask):
-            assert path is not None
-            save_volume(load_volume(path).moved(Rigid(YOUNGER, np.zeros(3))), path)
+        _, own = AtlasLibrary([demo.atlas_dir]).templates("Phantom", "T2w")
         image = save_volume(load_volume(own.image).moved(OWN), folder / "image.nii.gz")
         assert own.mask is not None
         mask = save_volume(load_volume(own.mask).moved(OWN), folder / "mask.nii.gz")

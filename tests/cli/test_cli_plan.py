@@ -166,7 +166,7 @@ def test_headers_that_are_unusable(tmp_path: Path, shape: tuple[int, ...], affin
 
 
 def test_images_that_no_run_could_use_are_seen_by_the_plan(raw_study: Any, tmp_path: Path) -> None:
-    study = raw_study.copy(tmp_path)
+    study = replace(raw_study.copy(tmp_path), out=tmp_path / "new")
     good = study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
     image = nib.load(good)
     data = np.asanyarray(image.dataobj)

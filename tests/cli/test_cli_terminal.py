@@ -39,7 +39,8 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_the_run(first_run: A
 
 
 def test_texts_with_names_that_are_not_unicode_are_written(tmp_path: Path) -> None:
-    from posepipe.bids import read_json, write_json, write_text
+    from posepipe.bids import read_json, write_json
+    from posepipe.files import write_text
 
     name = os.fsdecode(b"M\xfcnchen")
     assert write_text(tmp_path / "a.txt", name).read_text(encoding="utf-8") == "M\\udcfcnchen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,10 +104,11 @@ def test_atlas_asked_for_by_name_stays_beside_another_until_the_age_is_another(s
     assert [r.names.template for r in results_in(study.out, anat)] == ["Other+27"]
 
 
-def test_conversion_that_is_no_longer_wanted_goes(study: Any) -> None:
+def test_poses_of_slices_that_are_no_longer_wanted_go(study: Any) -> None:
+    """What a T1w image of the same name was converted to is that image's."""
     anat = study.out / "sub-01" / "anat"
-    stale = [anat / f"{NAME}_desc-synth_T2w{end}" for end in (".nii.gz", ".json")] + [anat / f"{NAME}_desc-slices_pose.tsv"]
-    others = [anat / f"{NAME}_desc-mine_T2w.nii.gz", anat / "sub-01_run-2_desc-synth_T2w.nii.gz"]
+    stale = [anat / f"{NAME}_desc-slices_pose.tsv"]
+    others = [anat / f"{name}_T2w.nii.gz" for name in (f"{NAME}_desc-mine", f"{NAME}_desc-synth", "sub-01_run-2_desc-synth")]
     for path in (*stale, *others):
         path.touch()
     assert study.main(*FAST)[0] == 0
@@ -117,6 +119,7 @@ def test_page_that_a_stopped_run_did_not_write_is_written(study: Any) -> None:
     page = study.out / "sub-01.html"
     before = page.read_text(encoding="utf-8")
     page.write_text("older", encoding="utf-8")
+    os.utime(page, (1.0, 1.0))
     sidecar = results_in(study.out, study.out / "sub-01" / "anat")[0].sidecar
     sidecar.touch()
     assert "1 done before" in study.main(*FAST)[1]

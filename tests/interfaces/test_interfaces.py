@@ -186,8 +186,8 @@ def test_what_another_version_left_in_the_work_folder_is_made_again(case: dict[s
         made.config = execution_config()
         return made
 
-    node(version="0.0.1").run()
-    assert node(version="0.0.1").is_cached() == (True, True)
+    node(digest="0.0.1").run()
+    assert node(digest="0.0.1").is_cached() == (True, True)
     assert node().is_cached()[1] is False
 
 

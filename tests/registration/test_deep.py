@@ -49,7 +49,8 @@ def test_templates_of_one_name_have_a_rotation_each_which_is_kept(target, networ
     one, other = (Target(*volumes, "Twin+29", cache_dir=tmp_path) for volumes in (
         (target.volume, target.mask), (target.volume.moved(turn), target.mask.moved(turn)),
     ))  # fmt: skip
-    first, second = networks.canonical(one), networks.canonical(other)
+    fresh = PoseNetworks()
+    first, second = fresh.canonical(one), fresh.canonical(other)
     assert Rigid(first, np.zeros(3)).degrees_from(Rigid(second @ turn.rotation, np.zeros(3))) < 20
     assert Rigid(first, np.zeros(3)).degrees_from(Rigid(second, np.zeros(3))) > 60
     assert len(list(tmp_path.glob("canonical-*.json"))) == 2

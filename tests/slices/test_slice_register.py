@@ -16,7 +16,7 @@ from posepipe.slices.motion import simulate_stack
 from posepipe.slices.points import LEVELS, LIFT, SliceBatch, profile
 from posepipe.slices.register import SHAPE_DEVIATION, SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
 from posepipe.slices.scanner import SliceScanner
-from posepipe.slices.smoothness import Smoothness
+from posepipe.slices.smoothness import Smoothness, coupled_step
 from posepipe.slices.stack import SCALE_DEVIATION
 
 OWN = Rigid(random_rotations(1, np.random.default_rng(9))[0], np.array([12.0, -30.0, 7.0]))
@@ -211,3 +211,12 @@ def test_the_geometric_start_lays_middle_on_middle_and_turns_nothing(pieces, sli
 
 def test_shares_are_one_pair_a_level():
     assert len(SHARES) == len(LEVELS) == len(SVROptions().steps)
+
+
+def test_slices_that_show_nothing_of_the_template_follow_the_prior_alone() -> None:
+    n = 5
+    poses = SlicePoses(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 3), torch.zeros(n, 3))
+    prior = Smoothness(torch.stack([torch.arange(n - 1), torch.arange(1, n)], 1), degrees=0.3, mm=0.15)
+    frames = (torch.eye(3).repeat(n, 1, 1), torch.stack([torch.tensor([0.0, 0.0, 2.0 * k]) for k in range(n)]))
+    step = coupled_step(1e-6 * torch.eye(6).repeat(n, 1, 1), torch.zeros(n, 6), poses, prior, frames)
+    assert step.dtype == torch.float32 and bool(step.isfinite().all())
