@@ -131,16 +131,20 @@ class BrainFinder:
                 places.append((seen, about.center, max(about.radius, LEAST_RADIUS_MM)))
         return places or [(seen, scan.size / 2, MIDDLE_RADIUS_MM)]
 
-    def _settled(self, scan: Scan, before: Likely, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
-        """The last of the crops about ``center``; None: less than any brain holds."""
-        seen: Detection | None = None
+    def _settled(self, scan: Scan, located: Likely, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
+        """The last of the crops about ``center``, and as a feature of it how likely a brain is there by what was ``located``; None: less
+        than any brain holds."""
+        seen, before = None, located
         for _ in range(rounds):
             frame = Frame.about(center, WIDE * min(radius, LARGEST_RADIUS_MM), self._networks.size)
             found = self._networks.detect(scan, [frame], before)[0]
             if found is None:
                 return None
             seen, before, center, radius = found, found.likely, found.about.center, found.about.radius
-        return seen
+        if seen is None:
+            return None
+        inside = located.on(seen.likely.frame)[0, 0][seen.likely.p > 0.5]
+        return replace(seen, features=seen.features | {"located": float(inside.mean())})
 
     def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
         """The outline of what was seen."""
@@ -163,6 +167,7 @@ def brain_features(seen: Detection) -> dict[str, float]:
     """What tells whether something is a brain, each the better the higher but errors."""
     f = seen.features
     return {
+        "located": f["located"],
         "sure": f["sure"],
         "expected_error": float(np.log(f["expected_error"])),
         "residual": float(np.log(f["residual"])),

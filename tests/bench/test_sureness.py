@@ -32,7 +32,7 @@ def test_the_largest_error_up_to_which_hardly_a_pose_is_wrong():
 
 def places(kind: float, mm: str, n: int, rng: np.random.Generator) -> list[dict[str, str]]:
     """Rows of brains or other places, apart by ``kind`` in each feature."""
-    noise = rng.normal(size=(n, 4))
+    noise = rng.normal(size=(n, len(SIGNS)))
     return [
         {"name": f"{mm}-{i}", "mm": mm, **{name: str(sign * kind + x) for (name, sign), x in zip(SIGNS.items(), row, strict=True)}}
         for i, row in enumerate(noise)
