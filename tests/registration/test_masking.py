@@ -16,7 +16,7 @@ from posepipe.imaging.volume import Volume
 from posepipe.models.weights import MASK_NETWORKS, hashes
 from posepipe.registration.calibration import load_calibration, uncalibrated, write_calibration
 from posepipe.registration.masking import LESS_NARROW, NARROW, THICK_LIMIT, TURNED, BrainFinder, _outline, brain_mask
-from posepipe.registration.scan_views import STRAIGHT, Scan, read_back
+from posepipe.registration.scan_views import STRAIGHT, Look, Scan, read_back
 
 LIKENESS = load_calibration().likeness
 UNCALIBRATED = uncalibrated(MASK_NETWORKS)
