@@ -85,3 +85,12 @@ def test_measurements_write_to_folders_that_are_named() -> None:
             parser.parse_args([*command, "--install"])
     for source in SOURCES:
         assert not re.search(r"(?:write|save)_\w+\([^)\n]*PACKAGED[^.\n]*\)", source.read_text(encoding="utf-8")), source
+
+
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    path = write_text(tmp_path / "a.txt", "old" * 9000)
+    with path.open(encoding="utf-8") as reader:
+        assert reader.read(3) == "old"
+        write_text(path, "new")
+        assert reader.read() == "old" * 8999
+    assert path.read_text(encoding="utf-8") == "new"

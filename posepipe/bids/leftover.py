@@ -45,9 +45,13 @@ def _files(folder: Path, sessions: Sequence[str], *, everywhere: bool) -> Iterat
     yield from _walk(folder, enters)
 
 
-def _walk(folder: Path, enters: Callable[[Path, str], bool]) -> Iterator[tuple[Path, bool]]:
+def _walk(folder: Path, enters: Callable[[Path, str], bool], above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, bool]]:
+    """What lies in ``folder``; a link to one of the folders ``above`` leads round in a circle, and is not followed."""
     if not_fetched(folder):
         yield folder, True
+        return
+    here = folder.resolve()
+    if here in above:
         return
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda e: e.name)
@@ -55,7 +59,7 @@ def _walk(folder: Path, enters: Callable[[Path, str], bool]) -> Iterator[tuple[P
         path = folder / entry.name
         if entry.is_dir():
             if enters(folder, entry.name):
-                yield from _walk(path, enters)
+                yield from _walk(path, enters, above | {here})
         elif IMAGE_FILE.fullmatch(entry.name):
             yield path, False
         elif entry.is_symlink() and not path.exists() and enters(folder, entry.name) and "." not in entry.name:

@@ -62,6 +62,16 @@ def test_other_folders_are_looked_through_when_asked(make_dataset):
     assert line.startswith("sub-01/ses-1/func/sub-01_ses-1_task-rest_bold.nii.gz: its suffix is bold")
 
 
+def test_links_that_lead_round_in_a_circle_are_not_followed(make_dataset):
+    root = make_dataset("sub-01_T2w.nii.gz", "sub-01/func/sub-01_task-rest_bold.nii.gz")
+    for name in "abcd":  # four at each of some forty levels: more than any computer can walk
+        (root / "sub-01" / name).symlink_to(root / "sub-01", target_is_directory=True)
+        (root / "sub-01" / "func" / name).symlink_to("..", target_is_directory=True)
+    found = survey_images(root, everywhere=True)
+    assert [line.partition(":")[0] for line in found.left_out] == ["sub-01/func/sub-01_task-rest_bold.nii.gz"]
+    assert len(found.images) == 1
+
+
 def test_participants_and_sessions_asked_for_by_name_that_have_no_image_are_lacking(make_dataset):
     root = make_dataset("sub-01/anat/sub-01_T2w.NII.GZ", "sub-02_T2w.nii.gz", "sub-03/func/sub-03_task-rest_bold.nii.gz")
     assert survey_images(root).lacking == ()
