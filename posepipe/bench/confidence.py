@@ -1,6 +1,7 @@
 """Calibration of the confidence: poses right and wrong of brains that nobody trained on, what is seen of them, and the model of it.
 
-Right and wrong poses as posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
+Reconstructed brains, turned and damaged, and raw scans by the masks that the networks of their fold find. Right and wrong poses as
+posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
 are not rare: the best hypothesis of the search that is not the right one, as if the right one had been missed, one choice of signs of
 the principal axes, and the truth turned by 20–90°. Each is refined and then judged by what it is: within 15° of the truth or not.
 """
@@ -18,16 +19,18 @@ from ..files import replacing
 from ..geometry import Rigid, rotations_in_bin
 from ..geometry.so3 import Array
 from ..registration.comparison import Comparison
-from ..registration.confidence import WITHIN_DEGREES, ConfidenceModel, confidence_features
+from ..registration.confidence import SIGNS, WITHIN_DEGREES, ConfidenceModel, confidence_features
 from ..registration.hypothesis import Ranked, measured
 from ..registration.initial import InitialPose, alone
-from ..training.split import load_split
+from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, out_of_fold, reliability, threshold
 from .methods import Contest, Problem, networks_key
 from .problems import Problems, parse_damage
 from .rows import PartFile
+from .scans import ScanBench, scan_cases
 
+SCANS = ("epi", "scans", "stacks")
 NATURAL = ("auto", "search", "deep")
 MADE = ("rival", "one-axes", "turned")
 MADE_SHARE = 0.1
@@ -39,8 +42,14 @@ DAMAGES = (
 """One a trial, in turn; 17 and the seven bins have no common divisor, so that all meet."""
 PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN", "CRL", 33), ("Serag", "CRL", 36))
 """Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
+FOLDS = 10
+"""Of cross-validation over brains."""
 FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
 """``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
+SCAN = "raw scan"
+"""The damage of a scan as it was scanned."""
+MARKED_DEGREES = 30.0
+"""Landmarks are good to about 10°: a pose of a scan that has but these is wrong beyond this, and between 15° and this nobody can tell."""
 ABOUT = ("name", "trial", "damage", "source", "refine", "degrees", "networks")
 """Columns besides the features; ``degrees`` from the truth, of the final pose and of the networks' own."""
 
@@ -72,23 +81,41 @@ def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: 
         problems = problems or Problems(case)
         spec = DAMAGES[trial % len(DAMAGES)]
         problem, _ = problems.problem(trial, parse_damage(spec), seed)
-        compare = Comparison.of(problem.image, problem.mask, problem.target)
-        rng = np.random.default_rng([seed, trial, 1])
-        searched: InitialPose | None = None
-        for source in wanted:
-            if source in ("search", "rival"):
-                searched = searched or contest.start(problem, compare, "search")
-            initial = _initial(contest, problem, compare, source, searched, rng)
-            if initial is None:
-                continue
-            # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
-            refine = "ants" if source == "auto" and trial % 2 else "torch"
-            refined = contest.finish(problem, compare, initial, refine)
-            features = confidence_features(initial, refined)
-            assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
-            degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
-            about = (case.name, trial, spec, source, refine, *degrees)
-            part.add(dict(zip(ABOUT, about, strict=True)) | features)
+        _add(problem, contest, part, (case.name, trial, spec), wanted, np.random.default_rng([seed, trial, 1]))
+
+
+def measure_scans(bench: ScanBench, contest: Contest, part: PartFile) -> None:
+    """Add to ``part`` the rows of all raw scans the pose of which is known, each by the networks of its fold; those that are there are
+    not made again. A scan in which no brain is found, or another place is taken for it, has no rows: its mask is at fault."""
+    done = {(r["name"], r["source"]) for r in part.rows}
+    for case in scan_cases(bench.data, SCANS):
+        wanted = [s for s in (*NATURAL, *MADE) if (case.name, s) not in done]
+        if case.rotation is not None and wanted:
+            problem = bench.problem(case)
+            if problem is not None:
+                _add(problem, contest, part, (case.name, 0, SCAN), wanted, np.random.default_rng([1, *case.name.encode()]))
+
+
+def _add(
+    problem: Problem, contest: Contest, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
+) -> None:
+    """Rows of one problem that is ``about`` a name, a trial and a damage."""
+    trial = about[1]
+    compare = Comparison.of(problem.image, problem.mask, problem.target)
+    searched: InitialPose | None = None
+    for source in wanted:
+        if source in ("search", "rival"):
+            searched = searched or contest.start(problem, compare, "search")
+        initial = _initial(contest, problem, compare, source, searched, rng)
+        if initial is None:
+            continue
+        # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
+        refine = "ants" if source == "auto" and trial % 2 else "torch"
+        refined = contest.finish(problem, compare, initial, refine)
+        features = confidence_features(initial, refined)
+        assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
+        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
+        part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
 
 def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
@@ -175,21 +202,25 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     if not rows:
         msg = "no poses to calibrate with; run with more --trials"
         raise UsageError(msg)
-    names = [k for k in rows[0] if k not in ABOUT]
-    x = np.array([[float(r[k]) for k in names] for r in rows])
+    rows = [r for r in rows if r["damage"] != SCAN or not WITHIN_DEGREES < float(r["degrees"]) <= MARKED_DEGREES]
+    x = np.array([[float(r[k]) for k in SIGNS] for r in rows])
+    signs = np.array(list(SIGNS.values()))
     right = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
     natural = np.array([r["source"] in NATURAL for r in rows])
-    brains = np.array([r["name"] for r in rows])
+    folds = {name: f"fold {k}" for k, names in load_folds().items() for name in names}
+    # the scans of a fold are of one fetus or few
+    brains = np.array([folds.get(r["name"]) or folds.get(r["name"].partition("_")[0]) or r["name"] for r in rows])
     counts = np.where(natural, 1.0, MADE_SHARE * natural.sum() / max((~natural).sum(), 1))
     try:
-        p = out_of_fold(x, right, brains, weights=counts, folds=len(set(brains)), ridge=ridge)
-        fitted = fit_logistic(x, right, weights=counts, ridge=ridge)
+        p = out_of_fold(x, right, brains, weights=counts, folds=FOLDS, ridge=ridge, signs=signs)
+        fitted = fit_logistic(x, right, weights=counts, ridge=ridge, signs=signs)
         review = _threshold(p, right, natural, FLAGGED, ALARMS)
         fail = min(_threshold(p, right, natural, FLAGGED, FAIL_ALARMS), review / 2)
     except ValueError as error:
         msg = f"{len(rows)} poses of {len(set(brains))} brains do not make a model: {error}; run with more --trials or brains"
         raise UsageError(msg) from error
-    terms = {k: (float(c), float(m), float(s)) for k, c, m, s in zip(names, fitted.coefficients, fitted.mean, fitted.scale, strict=True)}
+    found = zip(SIGNS, fitted.coefficients, fitted.mean, fitted.scale, strict=True)
+    terms = {k: (float(c), float(m), float(s)) for k, c, m, s in found if abs(c) > 1e-6}
     wrong = int((natural & (right == 0)).sum())
     made = (
         f"{len(rows)} poses of {len(set(brains))} brains, {int(natural.sum())} of them natural ({wrong} wrong), the others made wrong on "

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import PosepipeError
 from ..geometry import Rigid
-from ..imaging.mask import BrainMask
+from ..imaging.mask import BrainMask, FoundPose
 from ..imaging.volume import Volume
 from ..models import available
 from ..registration.calibration import load_calibration
@@ -59,13 +59,14 @@ def networks_key(weights: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """An image to be placed: its pose against ``target`` is ``truth``."""
+    """An image to be placed: its pose against ``target`` is ``truth``; ``found`` is that which the network found with the mask."""
 
     image: Volume
     mask: Volume
     target: Target
     truth: Rigid
     age: float | None = None
+    found: FoundPose | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,9 @@ class Contest:
         """The first pose by ``init``."""
         target = problem.target
         if init in INIT_METHODS:
-            return initial_pose(problem.image, problem.mask, target, method=init, compare=compare, networks=self.networks)
+            return initial_pose(
+                problem.image, problem.mask, target, method=init, compare=compare, networks=self.networks, found=problem.found
+            )
         if init == "one-axes":
             rotation = target.brain.moments.axes @ compare.brain.moments.axes.T
             pose = Rigid.about(rotation.T, target.brain.center, compare.brain.center)
@@ -128,7 +131,7 @@ class Contest:
             if init not in self._pose:
                 self._pose[init] = PoseNetwork(init, self._weights)
             pose = self._pose[init].pose(compare, self.networks.canonical(target))
-        hypothesis, features = network_hypotheses(compare.brain, target, self.networks)[0]
+        hypothesis, features = network_hypotheses(compare.brain, target, self.networks, problem.found)[0]
         witness = Witness.of(hypothesis.pose, features, self.networks)
         return InitialPose(pose, init, alone(compare, pose), 1.0, witness)
 

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..brainmask.choose import brain_mask
 from ..errors import MaskError, PosepipeError
-from ..geometry import random_rotations, so3
+from ..geometry import Rigid, random_rotations, so3
 from ..geometry.so3 import Array
 from ..imaging.mask import BrainMask, given_mask, nonzero_mask
 from ..imaging.moments import moments
@@ -32,6 +32,7 @@ from ..registration.aligner import Aligner
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
 from ..training.surroundings import Surroundings, scanned, surrounded
+from .methods import Problem
 from .rows import PartFile
 
 PARTS = ("epi", "scans", "stacks", "heads", "cut")
@@ -96,7 +97,7 @@ class ScanBench:
     that their network did not see, ``weights`` that for all other images."""
 
     def __init__(self, data: Path, weights: Path | None = None, folds: Mapping[str, Path] | None = None, *, threads: int = 2) -> None:
-        self._data, self._weights, self._folds, self._threads = data, weights, dict(folds or {}), threads
+        self.data, self._weights, self._folds, self._threads = data, weights, dict(folds or {}), threads
         self._ready: dict[Path | None, Aligner] = {}
 
     def weights_of(self, case: ScanCase) -> Path | None:
@@ -121,6 +122,25 @@ class ScanBench:
                 if (kind, str(trial)) not in done:
                     whole, truth = dressed(image, brain, kind, seed=[trial, k])
                     part.add(self._row(case, kind, trial, whole, truth))
+
+    def problem(self, case: ScanCase) -> Problem | None:
+        """``case``, of known rotation, with the mask that the networks find and a template of its age (estimated where it is not known);
+        None where they find no brain, or another place."""
+        image, aligner = load_volume(case.image), self._aligner(case)
+        try:
+            mask = brain_mask(image, mode="network", finder=lambda: aligner.finder)
+            target = aligner.align_masked(image, mask, "estimate" if case.weeks is None else case.weeks, contrast="T2w").target
+        except PosepipeError as error:
+            print(f"{case.name}: {error}", flush=True)
+            return None
+        center = moments(load_volume(case.mask)).center if case.mask else case.center
+        assert center is not None and case.rotation is not None
+        if np.linalg.norm(moments(mask.volume).center - center) > MANY_MM:
+            print(f"{case.name}: another place was masked", flush=True)
+            return None
+        assert target.to_canonical is not None
+        truth = Rigid.about(case.rotation @ target.to_canonical, target.brain.center, center)
+        return Problem(image, mask.volume, target, truth, case.weeks, mask.found)
 
     def _row(self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None) -> dict[str, object]:
         """Mask and pose of ``image`` against ``truth``, the case's drawn mask, or its landmarks."""
@@ -173,7 +193,7 @@ class ScanBench:
         folder = self.weights_of(case)
         if folder not in self._ready:
             self._ready[folder] = Aligner(
-                atlas_dirs=[self._data / "atlases"], mask="network", refine="torch", weights=folder, slices="off", threads=self._threads
+                atlas_dirs=[self.data / "atlases"], mask="network", refine="torch", weights=folder, slices="off", threads=self._threads
             )
         return self._ready[folder]
 

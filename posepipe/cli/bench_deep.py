@@ -35,7 +35,20 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
     parser.add_argument("--trials", type=int, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
+    add_folds(parser)
     add_install(parser)
+
+
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """The option for networks of cross-validation."""
+    parser.add_argument(
+        "--folds", nargs="+", default=[], metavar="FOLD=DIR", help="weights folders of networks that did not see a fold of the real scans"
+    )  # fmt: skip
+
+
+def folds_of(args: argparse.Namespace) -> dict[str, Path]:
+    """Fold → weights folder, as given."""
+    return {name: absolute_path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
 
 
 def add_install(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +109,9 @@ def volume(args: argparse.Namespace) -> int:
 
 def calibration(args: argparse.Namespace) -> int:
     """Measure, fit, write ``confidence.csv``, ``brains.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
-    from ..bench import brains, methods, rows, sureness
+    import torch
+
+    from ..bench import brains, methods, rows, scans, sureness
     from ..bench import confidence as bench
     from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
     from ..registration.calibration import NAME, Calibration, load_calibration, write_calibration
@@ -105,14 +120,15 @@ def calibration(args: argparse.Namespace) -> int:
     tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]
     run_all(bench.run_task, tasks, args.jobs)
     weights = hashes(POSE_NETWORKS, args.weights)
-    found = rows.read_rows(bench.part_path(args.output, case, weights) for case in cases)
-    rows.write_rows(args.output / "confidence.csv", found)
-    folds = {name: Path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
-    of_scans = hashes(SCAN_NETWORKS, args.weights)
+    folds, of_scans = folds_of(args), hashes(SCAN_NETWORKS, args.weights)
     key = methods.networks_key({**of_scans, **{f: hashes(SCAN_NETWORKS, d)["scan"] for f, d in folds.items()}})
-    places = rows.PartFile(args.output / "parts" / f"brains_{key}.csv")
+    places, poses = (rows.PartFile(args.output / "parts" / f"{what}_{key}.csv") for what in ("brains", "poses"))
     brains.measure_brains(args.data, places, args.weights, folds)
     rows.write_rows(args.output / "brains.csv", places.rows)
+    torch.set_num_threads(args.jobs)
+    bench.measure_scans(scans.ScanBench(args.data, args.weights, folds, threads=args.jobs), methods.Contest(args.weights), poses)
+    found = [*rows.read_rows(bench.part_path(args.output, case, weights) for case in cases), *poses.rows]
+    rows.write_rows(args.output / "confidence.csv", found)
 
     fit = bench.fit_confidence(found)
     sure, sure_made = sureness.sureness(found)

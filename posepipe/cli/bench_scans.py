@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..files import write_text
 from ..paths import absolute_path
+from .bench_deep import add_folds, folds_of
 
 PARTS = ("epi", "scans", "stacks", "heads", "cut")
 
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "bodies; cut: pieces of the whole-uterus stacks without the brain",
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
-    parser.add_argument(
-        "--folds", nargs="+", default=[], metavar="FOLD=DIR", help="weights folders of networks that did not see a fold of the real scans"
-    )  # fmt: skip
+    add_folds(parser)
     parser.add_argument("--trials", type=int, default=4, help="times each brain is put into each kind of surroundings (default: 4)")
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
@@ -48,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if not cases:
         msg = "no image to measure: --parts and --names leave none"
         raise UsageError(msg)
-    folds = {name: Path(folder) for name, _, folder in (text.partition("=") for text in args.folds)}
     torch.set_num_threads(args.threads)
-    made = bench.ScanBench(args.data, args.weights, folds, threads=args.threads)
+    made = bench.ScanBench(args.data, args.weights, folds_of(args), threads=args.threads)
     paths = []
     for case in tqdm(cases, mininterval=10):
         key = networks_key(hashes((*SCAN_NETWORKS, *POSE_NETWORKS), made.weights_of(case)))

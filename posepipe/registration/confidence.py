@@ -19,8 +19,11 @@ WITHIN_DEGREES = 15.0
 """The pose counts as right when its rotation is within this of the truth."""
 NO_RIVAL = 0.5
 """Lead in criterion that stands for: no other hypothesis more than 30° away; larger leads count as this."""
-_LOGARITHMS = ("spread", "first_correction", "last_correction", "residual", "expected_error")
-"""Features of the witness that matter by ratio; the angles among them are in degrees."""
+SIGNS = {
+    "apart": -1, "lead": 1, "NCC": 1, "NMI": 1, "Dice": 1, "CR": 1, "CoarseCR": 1, "votes": 1, "expected_error": -1, "brain_share": 1,
+    "shift": -1,
+}  # fmt: skip
+"""What the model may look at (:func:`confidence_features`), and which way each may count."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +52,26 @@ class ConfidenceModel:
 
 
 def confidence_features(initial: InitialPose, refined: Refined) -> dict[str, float] | None:
-    """What the model looks at, by name; None where the networks were not asked.
+    """What the model may look at, by name; None where the networks were not asked.
 
-    ``apart``: angle between the networks' own pose and the final one (they know nothing of the template's intensities); ``moved``: angle
-    of the refinement (both as log(1 + degrees)); the similarities after refinement, NCC by its size alone since an inverted contrast is no
-    error; ``lead`` in criterion over the best rival, below 0 where the pose was chosen by another score; and how sure the networks are
-    of themselves.
+    ``apart``: angle between the networks' own pose and the final one (they know nothing of the template's intensities), as
+    log(1 + degrees); ``lead`` in criterion over the best rival, below 0 where the pose was chosen by another score; the similarities after
+    refinement, NCC by its size alone since an inverted contrast is no error; and what the networks say of themselves: the share of their
+    ``votes``, the ``expected_error`` of the coordinates (logarithm of brain radii), ``brain_share`` of what they were shown as brain, and
+    the ``shift`` (brain radii) of the brain in the mask.
     """
     witness = initial.witness
     if witness is None:
         return None
-    seen = {k: math.log(max(v, 1e-6)) if k in _LOGARITHMS[3:] else v for k, v in witness.features.items()}
-    seen |= {k: math.log1p(seen[k]) for k in _LOGARITHMS[:3]}
     lead = initial.found.lead("criterion")
     after = {name: value["after"] for name, value in refined.similarity.items()}
     return {
         "apart": math.log1p(refined.pose.degrees_from(witness.pose)),
-        "moved": math.log1p(refined.pose.degrees_from(initial.pose)),
         "lead": NO_RIVAL if lead is None else max(-NO_RIVAL, min(NO_RIVAL, lead)),
         "NCC": abs(after["NCC"]),
-        "NMI": after["NMI"],
-        "Dice": after["Dice"],
-        "CR": after["CR"],
-        "CoarseCR": after["CoarseCR"],
-        **(seen | {"log_scale": abs(seen["log_scale"])}),
+        **{name: after[name] for name in ("NMI", "Dice", "CR", "CoarseCR")},
+        **{name: witness.features[name] for name in ("votes", "brain_share", "shift")},
+        "expected_error": math.log(max(witness.features["expected_error"], 1e-6)),
     }
 
 

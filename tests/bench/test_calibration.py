@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posepipe.bench.confidence import ABOUT, fit_confidence
+from posepipe.bench.confidence import ABOUT, SCAN, fit_confidence
 from posepipe.bench.logistic import fit_logistic, out_of_fold
+from posepipe.registration.confidence import SIGNS
 
 
 def rows(n: int = 240) -> list[dict[str, str]]:
@@ -16,7 +17,8 @@ def rows(n: int = 240) -> list[dict[str, str]]:
     for i in range(n):
         degrees = 15.1 if i % 3 == 0 else 14.9
         about = (f"b{i % 8}", i, "none", "turned" if i % 5 == 0 else "auto", "torch", degrees, degrees)
-        found.append({k: str(v) for k, v in zip((*ABOUT, "told"), (*about, (degrees > 15) + rng.normal()), strict=True)})
+        features = {name: rng.normal() for name in SIGNS} | {"apart": (degrees > 15) + rng.normal()}
+        found.append({k: str(v) for k, v in {**dict(zip(ABOUT, about, strict=True)), **features}.items()})
     return found
 
 
@@ -24,7 +26,28 @@ def test_a_pose_is_right_within_15_degrees():
     made = rows()
     found = fit_confidence(made)
     assert found.right.tolist() == [float(r["degrees"] == "14.9") for r in made]
-    assert found.model.terms["told"][0] < -0.2
+    assert found.model.terms["apart"][0] < -0.2
+
+
+def test_no_feature_counts_the_wrong_way():
+    """Poses that are wrong overlap more, and so does the model not look at the overlap."""
+    made = rows()
+    for r in made:
+        r["Dice"], r["CR"] = (str(sign * (float(r["degrees"]) > 15) + float(r[name])) for name, sign in (("Dice", 3), ("CR", -3)))
+    terms = fit_confidence(made).model.terms
+    assert "Dice" not in terms and terms["CR"][0] > 0.2
+    assert all(coefficient * SIGNS[name] > 0 for name, (coefficient, *_) in terms.items())
+
+
+def test_raw_scans_between_right_and_wrong_count_for_neither():
+    made = rows()
+    for r in made[:30]:
+        r["damage"] = SCAN
+    made[0]["degrees"], made[1]["degrees"] = "29.0", "31.0"
+    found = fit_confidence(made)
+    left_out = sum(15 < float(r["degrees"]) <= 30 for r in made[:30])
+    assert left_out > 5 and len(found.p) == len(made) - left_out
+    assert found.model.terms and (found.damages == SCAN).sum() == 30 - left_out
 
 
 def test_poses_made_wrong_on_purpose_count_a_tenth_of_the_others_together():

@@ -11,16 +11,13 @@ from posepipe.atlas import VolumeRange
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration.calibration import load_calibration
-from posepipe.registration.confidence import ConfidenceModel, confidence, confidence_features
+from posepipe.registration.confidence import SIGNS, ConfidenceModel, confidence, confidence_features
 from posepipe.registration.hypothesis import Hypothesis, Ranked
 from posepipe.registration.initial import INIT_METHODS, InitialPose, Witness
 from posepipe.registration.quality import judge_pose
 from posepipe.registration.refine import Refined
 
-SEEN = {
-    "votes": 1.0, "spread": 3.0, "expected_error": 0.05, "residual": 0.04, "brain_share": 0.98, "first_correction": 6.0,
-    "last_correction": 1.0, "log_scale": -0.02, "shift": 0.01,
-}  # fmt: skip
+SEEN = {"votes": 1.0, "expected_error": 0.05, "brain_share": 0.98, "shift": 0.01}
 MODEL = ConfidenceModel({"apart": (-4.0, 2.5, 0.6), "Dice": (1.0, 0.9, 0.05)}, 3.0, 0.8, 0.2)
 CALIBRATION = replace(load_calibration(), weights={"net": "ab"}, confidence=MODEL)
 
@@ -46,11 +43,9 @@ def test_features_are_of_the_final_pose():
     found = confidence_features(initial(), refined(degrees=4.0))
     assert found is not None
     assert found["apart"] == pytest.approx(np.log1p(2.0))
-    assert found["moved"] == pytest.approx(np.log1p(4.0))
-    assert (found["NCC"], found["Dice"], found["log_scale"]) == (0.9, 0.95, 0.02)
-    assert found["residual"] == pytest.approx(np.log(0.04))
-    assert found["spread"] == pytest.approx(np.log(4.0))
-    assert set(SEEN) < set(found)
+    assert found["expected_error"] == pytest.approx(np.log(0.05))
+    assert (found["NCC"], found["Dice"], found["shift"]) == (0.9, 0.95, 0.01)
+    assert set(found) == set(SIGNS)
     assert all(np.isfinite(list(found.values())))
 
 
@@ -84,10 +79,11 @@ def test_probabilities_at_the_ends_are_finite():
         assert MODEL.probability({"apart": 2.5, "Dice": dice, "CR": 0.4}) == pytest.approx(expected)
 
 
-def test_the_package_s_model_is_of_what_is_measured():
+def test_the_package_s_model_is_of_what_is_measured_and_monotone():
     model = load_calibration().confidence
     assert 0 < model.fail < model.review < 1
-    assert set(model.terms) == set(confidence_features(initial(), refined()) or {})
+    assert set(model.terms) <= set(confidence_features(initial(), refined()) or {})
+    assert all(coefficient * SIGNS[name] > 0 for name, (coefficient, *_) in model.terms.items())
 
 
 @pytest.fixture
