@@ -42,7 +42,9 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 @pytest.fixture(scope="session")
 def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
     """A function that makes a folder with the networks for scans, set by hand: brain is what is brighter than ``share`` of the bright
-    voxels of a crop (above 1.5 nothing is), whatever was thought before, and every head is upright."""
+    voxels of a crop (above 1.5 nothing is), whatever was thought before, and every head is upright. Voxels point to themselves, as of
+    a brain of eight voxels' radius."""
+    import numpy as np
     import torch
 
     from posepipe.models import save_network
@@ -58,7 +60,10 @@ def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
                 network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
                 for layer in (*network.fine, network.up_fine):
                     layer[1].weight[0] = 1
-                network.head.weight[-8:, 0], network.head.bias[-8:] = 40, -40 * share
+                logits = slice(0, 8) if name == "locator" else slice(4, 12)
+                network.head.weight[logits, 0], network.head.bias[logits] = 40, -40 * share
+                if name == "locator":
+                    network.head.bias[11] = np.log(8 / 6)
             kind = type(network).__name__
             save_network(network, name, folder, architecture=kind, options=options, card="# Test\n", terms="none")
         return folder

@@ -27,7 +27,7 @@ DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 
 NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
 NEAR_MM, FAR_MM = 15.0, 60.0
 """A place is the brain's if its centre is so near; from the second on it is another; what lies between is a part of it, and left out."""
-SIGNS = {"located": 1, "sure": 1, "expected_error": -1, "residual": -1, "size": -1}
+SIGNS = {"afar": 1, "share": 1, "located": 1, "moved": -1, "grown": -1, "sure": 1, "expected_error": -1, "residual": -1, "size": -1}
 """Features of :func:`~posepipe.brainmask.finder.brain_features`, and which way each may count."""
 DOUBT = 0.5
 """Probability below which a brain is doubtful. The limit below which nothing is masked is the calibration's own."""

@@ -246,7 +246,12 @@ def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
     FigureCanvasAgg(figure)
     left, axes = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
-    for title, mine, colour in (("all, weighted", np.ones(len(found.p), bool), "tab:blue"), ("natural", found.natural, "tab:orange")):
+    raw = found.damages == SCAN
+    kinds = (
+        ("all, weighted", np.ones(len(found.p), bool), "tab:blue"), ("reconstructions, natural", found.natural & ~raw, "tab:orange"),
+        ("raw scans, natural", found.natural & raw, "tab:green"),
+    )  # fmt: skip
+    for title, mine, colour in kinds:
         points = reliability(found.p[mine], found.right[mine], found.weights[mine])
         left.plot([a for a, *_ in points], [b for _, b, *_ in points], "o-", color=colour, ms=4, label=title)
     left.set_xlabel("confidence (mean of class)")

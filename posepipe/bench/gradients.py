@@ -1,6 +1,6 @@
 """Gradients in bfloat16 beside exact ones: ``python -m posepipe.bench.gradients``. Needs no data.
 
-First of one 3 × 3 × 3 convolution by the side of its grid, without the guard of :class:`~posepipe.models.layers.Layer`; then of the mask
+First of one 3 × 3 × 3 convolution by the side of its grid, without the guard of :class:`~posepipe.models.layers.Layer`; then of the scan
 network by the side of its cube, beside what rounding alone does: single precision with weights, activations and their gradients rounded
 to bfloat16. Where the two agree, bfloat16 is no worse than it must be.
 """
@@ -35,9 +35,10 @@ def of_a_convolution(side: int, stride: int, channels: int = 64) -> float:
 
 
 def of_a_network(network: nn.Module, size: int) -> tuple[float, float]:
-    """Relative errors of all gradients of a mask network on cubes of ``size``: in bfloat16, and by rounding alone."""
+    """Relative errors of all gradients of the scan network on cubes of ``size``: in bfloat16, and by rounding alone."""
     x = F.avg_pool3d(torch.rand(4, 1, size, size, size), 5, 1, 2)
     x = (x - x.min()) / (x.max() - x.min())
+    x = torch.cat([x, (x > 0.5).float()], 1)  # the guess that it is given is right
     exact = _gradients(network.double(), x.double(), lambda net, x: net(x))
     network.float()
 
@@ -50,8 +51,9 @@ def of_a_network(network: nn.Module, size: int) -> tuple[float, float]:
 
 def _gradients(network: nn.Module, x: Tensor, forward: Callable[[nn.Module, Tensor], Any]) -> Tensor:
     network = copy.deepcopy(network).train()
-    logits = forward(network, x)
-    F.binary_cross_entropy_with_logits(logits, (x > 0.5).to(logits.dtype)).backward()
+    found = forward(network, x)
+    brain = F.binary_cross_entropy_with_logits(found.foreground, x[:, 1:].to(found.foreground.dtype))
+    (brain + found.position.abs().mean() + found.log_error.mean() / 3).backward()
     return torch.cat([p.grad.double().flatten() for p in network.parameters() if p.grad is not None])
 
 

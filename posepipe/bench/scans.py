@@ -2,7 +2,8 @@
 
 ``epi``: whole-uterus stacks with the brain's centre and the eyes marked; ``scans``: raw scans of several kinds with drawn masks;
 ``stacks``: the raw stacks of one fetus with drawn masks; ``heads``: brain-extracted images, turned at random, in surroundings of the kind
-that the network was trained in; ``cut``: pieces of the whole-uterus stacks in which the brain is not, of which each should fail.
+that the network was trained in; ``cut``: pieces of the whole-uterus stacks in which the brain is not, of which each should fail;
+``twins``: two whole-uterus stacks of a fold put side by side, of which the larger head is to be taken and the other told.
 
 Real scans train, so that their figures are of cross-validation: each is shown to a network that saw no scan of its fold
 (``posepipe/training/scans.toml``).
@@ -35,7 +36,7 @@ from ..training.surroundings import Surroundings, scanned, surrounded
 from .methods import Problem
 from .rows import PartFile
 
-PARTS = ("epi", "scans", "stacks", "heads", "cut")
+PARTS = ("epi", "scans", "stacks", "heads", "cut", "twins")
 CLEAR_MM = 60.0
 """A piece without a brain begins so far from the brain's centre, and is as wide at least."""
 DRESSES = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
@@ -55,7 +56,8 @@ MANY_MM = 30.0
 @dataclass(frozen=True)
 class ScanCase:
     """An image of ``part``; ``fold`` is that of cross-validation, else its part of the split; ``mask`` a drawn one; ``rotation`` (3, 3)
-    from the canonical frame to RAS world and ``center`` (3,) of the brain, where they are known; ``weeks`` None: not known."""
+    from the canonical frame to RAS world and ``center`` (3,) of the brain, where they are known; ``weeks`` None: not known. ``twin`` is the
+    scan that is put beside it."""
 
     part: str
     name: str
@@ -65,6 +67,7 @@ class ScanCase:
     rotation: Array | None = None
     center: Array | None = None
     weeks: float | None = None
+    twin: ScanCase | None = None
 
 
 def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
@@ -79,6 +82,10 @@ def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
     for part, (subject, weeks) in itertools.product(("epi", "cut"), (line.split("\t")[:2] for line in lines)):
         path, of = data / f"ds-epi/{subject}/anat/{subject}_acq-epi_T2w.nii.gz", marks[subject]
         found.append(ScanCase(part, subject, fold(subject), path, None, of.canonical(), of.brain, float(weeks)))
+    whole = [case for case in found if case.part == "epi"]
+    found += [
+        replace(one, part="twins", twin=other) for one, other in zip(whole[::2], whole[1::2], strict=False) if one.fold == other.fold
+    ]
     for part in ("scans", "stacks"):
         for path in sorted((data / f"ds-{part}").glob("sub-*/anat/*_T2w.nii.gz")):
             name = path.name.partition("_T2w")[0]
@@ -113,6 +120,11 @@ class ScanBench:
             for kind, piece in brainless(image, case.center):
                 if (kind, "0") not in done:
                     part.add(self._row(replace(case, rotation=None, center=None), kind, 0, piece))
+        elif case.twin is not None:
+            assert case.twin.center is not None
+            if not done:
+                both, center = side_by_side(image, load_volume(case.twin.image), case.twin.center)
+                part.add(self._row(replace(case, rotation=None), f"beside {case.twin.name}", 0, both, other=center))
         elif case.part != "heads":
             if not done:
                 part.add(self._row(case, "as it is", 0, image))
@@ -142,8 +154,11 @@ class ScanBench:
         truth = Rigid.about(case.rotation @ target.to_canonical, target.brain.center, center)
         return Problem(image, mask.volume, target, truth, case.weeks, mask.found)
 
-    def _row(self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None) -> dict[str, object]:
-        """Mask and pose of ``image`` against ``truth``, the case's drawn mask, or its landmarks."""
+    def _row(
+        self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None, other: Array | None = None
+    ) -> dict[str, object]:
+        """Mask and pose of ``image`` against ``truth``, the case's drawn mask, or its landmarks; the centre against the nearer where there
+        is an ``other`` brain."""
         row: dict[str, object] = {"part": case.part, "name": case.name, "fold": case.fold, "kind": kind, "trial": trial}
         aligner = self._aligner(case)
         begun = time.perf_counter()
@@ -165,7 +180,7 @@ class ScanBench:
         row |= {
             "dice": None if truth is None else overlap(truth.data, mask.volume.data), "ml": about.millilitres,
             "true_ml": None if meant is None else meant.millilitres,
-            "mm": None if center is None else float(np.linalg.norm(about.center - center)),
+            "mm": None if center is None else min(float(np.linalg.norm(about.center - c)) for c in (center, other) if c is not None),
             "network": None if case.rotation is None else _degrees(found.rotation, case.rotation),
             **{name: found.features[name] for name in FEATURES},
         }  # fmt: skip
@@ -251,6 +266,20 @@ def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
         yield f"axis {axis} from {first}", Volume(data, affine, image.source)
 
 
+def side_by_side(one: Volume, other: Volume, center: Array) -> tuple[Volume, Array]:
+    """Scans ``one`` and ``other`` as one scan, the second after the first along the first axis, on the first's spacing and as bright; and
+    where in it the ``center`` (3,), RAS mm, of the second lies."""
+    shape = np.maximum(np.round(np.array(other.shape) * other.spacing / one.spacing).astype(int), 1)
+    data = ndimage.zoom(other.data, shape / np.array(other.shape), order=1, grid_mode=True, mode="nearest")
+    data = data * (np.quantile(one.data, 0.98) / max(float(np.quantile(data, 0.98)), 1e-6))
+    both = np.zeros((one.shape[0] + data.shape[0], *np.maximum(one.shape[1:], data.shape[1:])), dtype=np.float32)
+    both[: one.shape[0], : one.shape[1], : one.shape[2]] = one.data
+    both[one.shape[0] :, : data.shape[1], : data.shape[2]] = data
+    index = ((np.linalg.inv(other.affine) @ np.append(center, 1.0))[:3] + 0.5) * other.spacing / one.spacing - 0.5
+    at: Array = one.affine[:3, :3] @ (index + np.array([one.shape[0], 0, 0])) + one.affine[:3, 3]
+    return Volume(both, one.affine, one.source), at
+
+
 def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
     to_voxel = np.linalg.inv(volume.affine) @ affine
     out: Array = ndimage.affine_transform(data, to_voxel[:3, :3], to_voxel[:3, 3], (side,) * 3, np.float32, order=1)
@@ -260,7 +289,7 @@ def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
 def report(rows: list[dict[str, str]]) -> str:
     """Markdown: masks and poses by part, kind and fold; what became of images without a brain."""
     kinds = dict.fromkeys((r["part"], r["kind"], "folds" if r["part"] in {"epi", "scans", "stacks"} else r["fold"])
-                          for r in rows if r["part"] != "cut")  # fmt: skip
+                          for r in rows if r["part"] not in {"cut", "twins"})  # fmt: skip
     groups = [(key, [r for r in rows if r["part"] == key[0] and r["kind"] == key[1] and key[2] in {"folds", r["fold"]}]) for key in kinds]
     titles = [f"{part}{'' if kind == 'as it is' else f', {kind}'} | {fold}" for (part, kind, fold), _ in groups]
     cut = [r for r in rows if r["part"] == "cut"]
@@ -275,6 +304,12 @@ def report(rows: list[dict[str, str]]) -> str:
         ),
         _table("no brain in them | n | refused | fail | review | pass", [_cut_line(cut)] if cut else []),
     ]
+    twins = [r for r in rows if r["part"] == "twins"]
+    if twins:
+        both, near = (sum(test(r) for r in twins) for test in (_both_told, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
+        passed = sum(r["qc"] == "pass" for r in twins)
+        counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is told in {both}, {passed} pass"
+        parts.append(f"Two heads in {len(twins)} scans: {counts}.\n")
     turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
     if len(turned) > 1:
         apart = [np.degrees(so3.geodesic_distance(so3.exp(a), so3.exp(b))) for a, b in itertools.combinations(turned, 2)]
@@ -283,6 +318,10 @@ def report(rows: list[dict[str, str]]) -> str:
             f"{np.max(apart):.1f}° (most).\n"
         )
     return "\n".join(p for p in parts if p)
+
+
+def _both_told(row: dict[str, str]) -> bool:
+    return "another brain" in row["reasons"]
 
 
 def _table(head: str, lines: list[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WeightsError
@@ -17,14 +18,22 @@ from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
-from ..models.layers import ready
+from ..models.layers import doubled, ready
 from ..models.precision import answering
-from ..models.scans import LocatorNet, ScanNet, scaled
+from ..models.scans import Located, LocatorNet, ScanNet, scaled
 from ..models.weights import SCAN_NETWORKS, LoadedNetwork, load_network
 from .scan import Frame, Scan
 
 DIVISOR = 16
 """The networks halve a grid four times."""
+LEAST_P = 0.3
+"""Cells less likely brain than this do not point anywhere."""
+PEAK, PEAKS = 5, 8
+"""A peak is the highest of so many cells (two voxels) a side; no more than so many are looked at."""
+SAME = 0.6
+"""Voxels that point so near to a centre, in brain radii, are of that brain."""
+LARGEST_RADIUS_MM = 66.0
+"""No brain is larger: a fifth more than the oldest template's radius (Serag, 44 weeks: 54 mm)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,18 @@ class Likely:
         """The same read on another frame (1, 1, X, Y, Z); 0 outside."""
         to_voxel = tensor(np.linalg.inv(self.frame.affine), self.p.device)
         return sample(self.p[None], to_voxel, frame.points(self.p.device))[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A place that may be a brain's: ``center`` (3,) and ``radius`` in mm, ``likely``, which voxels of the locator's frame point to it, and
+    its ``share``: what these hold of a brain so large; ``afar``: the same in the overview, of a place that was then looked at closer."""
+
+    center: Array
+    radius: float
+    likely: Likely
+    share: float
+    afar: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +92,16 @@ class ScanNetworks:
         """Name → SHA-256."""
         self.size = int(crops.options["size"])
 
-    def overview(self, scan: Scan, step: float) -> Likely:
-        """Where in the whole scan a brain may be, on a grid ``step`` mm apart."""
+    def overview(self, scan: Scan, step: float) -> tuple[Place, ...]:
+        """Places in the whole scan that may be a brain's, the fullest first, from a look at a grid ``step`` mm apart."""
         counts = np.maximum(np.ceil((scan.size + step) / step / DIVISOR).astype(int) * DIVISOR, 2 * DIVISOR)
-        return self.located(scan, Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3)))
+        return self.places(scan, Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3)))
 
-    def located(self, scan: Scan, frame: Frame) -> Likely:
-        """Where on ``frame`` a brain may be, by the locator."""
+    def places(self, scan: Scan, frame: Frame) -> tuple[Place, ...]:
+        """Places on ``frame`` that may be a brain's, the fullest first."""
         crop = scan.crop(frame)
         with answering(crop.device):
-            return Likely(torch.sigmoid(self._locator(_last(scaled(crop)))[0, 0]), frame)
+            return pointed(self._locator(_last(scaled(crop))), frame)
 
     def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
         """What is seen on each of the ``frames``, cubes of one number of voxels, in which ``before`` was thought to be brain; None: less
@@ -112,6 +133,46 @@ class ScanNetworks:
                 },
             ))  # fmt: skip
         return out
+
+
+def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
+    """Places that the brain voxels of what the locator said of ``frame`` point to, one at each peak of their density, the fullest first."""
+    p = torch.sigmoid(found.foreground[0, 0])
+    cells = F.avg_pool3d(p[None], 2)[0]
+    shape = torch.tensor(cells.shape, device=p.device)
+    at = torch.stack(torch.meshgrid(*(torch.arange(n, device=p.device) for n in cells.shape), indexing="ij"), -1).reshape(-1, 3)
+    # in cells, two voxels a side
+    to = at + found.offset[0].reshape(3, -1).T / 2
+    weight, radius = cells.flatten(), found.log_radius.flatten().exp() / 2
+    sure = weight > LEAST_P
+    to, weight, radius = to[sure], weight[sure], radius[sure]
+    index = to.round().long()
+    inside = ((index >= 0) & (index < shape)).all(1)
+    to, weight, radius, index = (x[inside] for x in (to, weight, radius, index))
+    density = torch.zeros_like(cells)
+    density.index_put_(tuple(index.T), weight, accumulate=True)
+    density = F.avg_pool3d(F.avg_pool3d(density[None], 3, 1, 1), 3, 1, 1)[0]
+    peaks = torch.nonzero((density > 0) & (density == F.max_pool3d(density[None], PEAK, 1, PEAK // 2)[0]))
+    places = []
+    side = 2 * frame.step
+    origin = frame.center - side * frame.axes @ ((np.array(cells.shape) - 1) / 2)
+    for peak in peaks[density[tuple(peaks.T)].argsort(descending=True)][:PEAKS].double():
+        center, size = peak.to(to.dtype), float("nan")
+        for _ in range(2):
+            # the first time who points near the peak, then who points to the same centre by the size that these say
+            near = (to - center).norm(dim=1) < (PEAK / 2 if size != size else SAME * size)
+            if not near.any():
+                break
+            w = weight[near] / weight[near].sum()
+            center, size = (w[:, None] * to[near]).sum(0), float((w * radius[near].log()).sum().exp())
+        if not near.any():
+            continue
+        mine = torch.zeros_like(cells.flatten())
+        mine[torch.nonzero(sure)[:, 0][inside][near]] = 1.0
+        own = p * doubled(mine.reshape(1, 1, *cells.shape))[0, 0]
+        share = float(weight[near].sum()) / (4 / 3 * np.pi * size**3)
+        places.append(Place(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, Likely(own, frame), share))
+    return tuple(sorted(places, key=lambda one: -one.share))
 
 
 def seen(likely: Tensor, frame: Frame) -> Moments | None:

@@ -8,32 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from ..errors import MaskError
 from ..geometry import super_fibonacci
 from ..geometry.so3 import Array, geodesic_distance
 from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
-from ..imaging.moments import Moments, moments
+from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..registration.calibration import load_calibration, uncalibrated
-from .detection import Detection, Likely, ScanNetworks
-from .detection import seen as seen_in
+from .detection import LARGEST_RADIUS_MM, Detection, Place, ScanNetworks
 from .scan import Frame, Scan
 
 OVERVIEW_MM = 5.0
 """Spacing of the grid on which the whole scan is looked through."""
-CANDIDATES, LEAST_ML = 3, 2.0
-"""So many of the pieces that may be brain are cropped, the largest first, and none that holds less."""
-LEAST_RADIUS_MM, MIDDLE_RADIUS_MM = 28.0, 40.0
-"""A first crop is at least as wide as for a brain of this radius, for at first only a part may have been seen; where nothing was seen, the
-middle of the scan is cropped as for the second."""
+CANDIDATES, LEAST_SHARE = 4, 0.1
+"""So many of the places that may be a brain's are looked at closer, the fullest first, and none of which less is brain."""
 WIDE, TIGHT = 1.6, 1.25
 """Half the side of a crop, in brain radii: for the pose, with eyes and neck in it, and for the outline."""
-LARGEST_RADIUS_MM = 66.0
-"""No crop is wider than for a brain of this radius: a fifth more than the oldest template's (Serag, 44 weeks: 54 mm)."""
 NEARBY = 2.0
-"""Half the side, in brain radii, of the crop that the locator is shown where the brain's place is known from before."""
+"""Half the side, in brain radii, of the crop that the locator is shown when it looks closer."""
 OUTLINE_SIDE = 48
 """Voxels a side of the crop for the outline: finer than others."""
 ROUNDS = 3
@@ -93,9 +86,8 @@ class BrainFinder:
         from three crops and one for the outline. None where there is none. Quick (docs/tracker.md), and not judged."""
         scan = Scan.of(image, self._device)
         at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
-        before = self._networks.located(scan, Frame.about(at, NEARBY * radius, self._networks.size))
-        about = seen_in(before.p, before.frame)
-        seen = None if about is None else self._settled(scan, before, about.center, radius, rounds=2)
+        place = self._closer(scan, at, radius)
+        seen = None if place is None else self._settled(scan, place, rounds=2)
         try:
             return None if seen is None else self._outlined(image, scan, seen).volume
         except MaskError:  # nothing is left of it
@@ -106,35 +98,32 @@ class BrainFinder:
         """What tells whether it is a brain, and the centre (3,) in RAS mm, of all places in ``image`` that may be one: what the
         calibration is made of."""
         scan = Scan.of(image, self._device)
-        seen = [self._settled(scan, *place) for place in self._places(scan)]
+        seen = [self._settled(scan, place) for place in self._places(scan)]
         return [(brain_features(one), _world(image, one.about.center)) for one in seen if one is not None]
 
     def _candidates(self, scan: Scan) -> list[_Found]:
         found: list[_Found] = []
         for place in self._places(scan):
-            seen = self._settled(scan, *place)
+            seen = self._settled(scan, place)
             if seen is not None and all(_apart(seen.about, one.detection.about) for one in found):
                 found.append(_Found(seen, self._model.probability(brain_features(seen))))
         return found
 
-    def _places(self, scan: Scan) -> list[tuple[Likely, Array, float]]:
-        """What the locator sees, and centre and radius (mm) of pieces that may be brain, the largest first; where there is none, the
-        middle of the scan."""
-        seen = self._networks.overview(scan, OVERVIEW_MM)
-        p = seen.p.cpu().numpy()
-        pieces, count = ndimage.label(p > 0.5)
-        mass = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)) * OVERVIEW_MM**3 / 1000
-        places = []
-        for i in np.argsort(mass)[::-1][:CANDIDATES]:
-            if mass[i] >= LEAST_ML:
-                about = moments(Volume(np.where(pieces == i + 1, p, 0), seen.frame.affine))
-                places.append((seen, about.center, max(about.radius, LEAST_RADIUS_MM)))
-        return places or [(seen, scan.size / 2, MIDDLE_RADIUS_MM)]
+    def _places(self, scan: Scan) -> list[Place]:
+        """Places that may be a brain's, each looked at closer, the fullest first."""
+        rough = [one for one in self._networks.overview(scan, OVERVIEW_MM) if one.share >= LEAST_SHARE][:CANDIDATES]
+        closer = [(one.share, self._closer(scan, one.center, one.radius)) for one in rough]
+        return [replace(one, afar=afar) for afar, one in closer if one is not None]
 
-    def _settled(self, scan: Scan, located: Likely, center: Array, radius: float, rounds: int = ROUNDS) -> Detection | None:
-        """The last of the crops about ``center``, and as a feature of it how likely a brain is there by what was ``located``; None: less
-        than any brain holds."""
-        seen, before = None, located
+    def _closer(self, scan: Scan, center: Array, radius: float) -> Place | None:
+        """The fullest place in a crop about ``center`` (mm) for a brain of this ``radius``."""
+        seen = self._networks.places(scan, Frame.about(center, NEARBY * min(radius, LARGEST_RADIUS_MM), self._networks.size))
+        return next((one for one in seen if one.share >= LEAST_SHARE), None)
+
+    def _settled(self, scan: Scan, place: Place, rounds: int = ROUNDS) -> Detection | None:
+        """The last of the crops about ``place``, with what of the place tells whether it is a brain among its features; None: less than
+        any brain holds."""
+        seen, before, center, radius = None, place.likely, place.center, place.radius
         for _ in range(rounds):
             frame = Frame.about(center, WIDE * min(radius, LARGEST_RADIUS_MM), self._networks.size)
             found = self._networks.detect(scan, [frame], before)[0]
@@ -143,8 +132,14 @@ class BrainFinder:
             seen, before, center, radius = found, found.likely, found.about.center, found.about.radius
         if seen is None:
             return None
-        inside = located.on(seen.likely.frame)[0, 0][seen.likely.p > 0.5]
-        return replace(seen, features=seen.features | {"located": float(inside.mean())})
+        inside = place.likely.on(seen.likely.frame)[0, 0][seen.likely.p > 0.5]
+        return replace(seen, features=seen.features | {
+            "located": float(inside.mean()),
+            "afar": place.afar,
+            "share": place.share,
+            "moved": float(np.linalg.norm(place.center - center) / place.radius),
+            "grown": float(abs(np.log(radius / place.radius))),
+        })  # fmt: skip
 
     def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
         """The outline of what was seen."""
@@ -167,8 +162,7 @@ def brain_features(seen: Detection) -> dict[str, float]:
     """What tells whether something is a brain, each the better the higher but errors."""
     f = seen.features
     return {
-        "located": f["located"],
-        "sure": f["sure"],
+        **{name: f[name] for name in ("afar", "share", "located", "moved", "grown", "sure")},
         "expected_error": float(np.log(f["expected_error"])),
         "residual": float(np.log(f["residual"])),
         "size": float(abs(np.log(seen.radius / seen.about.radius))),

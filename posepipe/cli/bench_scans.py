@@ -8,7 +8,7 @@ from ..files import write_text
 from ..paths import absolute_path
 from .bench_deep import add_folds, folds_of
 
-PARTS = ("epi", "scans", "stacks", "heads", "cut")
+PARTS = ("epi", "scans", "stacks", "heads", "cut", "twins")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
         help="epi: whole-uterus stacks with landmarks; scans, stacks: raw scans with drawn masks; heads: brains in made-up heads and "
-        "bodies; cut: pieces of the whole-uterus stacks without the brain",
+        "bodies; cut: pieces of the whole-uterus stacks without the brain; twins: two of these stacks side by side",
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     add_folds(parser)

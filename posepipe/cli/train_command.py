@@ -1,4 +1,4 @@
-"""``posepipe-tools train {sources,scenes,pose,correction,slice,slice-pose,scan,contrast}``."""
+"""``posepipe-tools train {sources,scenes,pose,correction,slice,slice-pose,scan,contrast,recipe}``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(subparsers: Any) -> None:
         description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
     )
     actions = train.add_subparsers(
-        dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,scan,contrast}"
+        dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,scan,contrast,recipe}"
     )
     _add_sources(actions)
     _add_scenes(actions)
@@ -64,6 +64,12 @@ def add_arguments(subparsers: Any) -> None:
         help="learn without pairs (cycleGAN): slices of one contrast from some brains, of the other from others",
     )  # fmt: skip
     _add_training(contrast)
+    recipe = actions.add_parser("recipe", help="train a packaged network again, as its recipe in posepipe/training/recipes says")
+    recipe.add_argument("name", metavar="NAME", help="the network")
+    recipe.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="...", help="--sources, --scenes, -o and what is to be otherwise than in the recipe"
+    )
+    recipe.set_defaults(commands=actions.choices)
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +161,18 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
-    gather = {"sources": _sources, "scenes": _scenes}
+    gather = {"sources": _sources, "scenes": _scenes, "recipe": _recipe}
     return gather.get(args.train_action, _train)(args)
+
+
+def _recipe(args: argparse.Namespace) -> int:
+    from ..training.recipes import recipe_arguments
+
+    command, *options = recipe_arguments(args.name)
+    _say(f"posepipe-tools train {' '.join([command, *options, *args.options])}")
+    chosen = args.commands[command].parse_args([*options, *args.options])
+    chosen.train_action = command
+    return _train(chosen)
 
 
 def _scenes(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ Contrast, pose, age and surroundings are random in training, as in SynthStrip (H
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from .layers import Encoder, Layer, doubled
 TOP = 0.98
 """Share of the voxels above 0 that are darker than what counts as 1."""
 BRIGHTEST = 1.5
+_FAR = 6.0
+"""Voxels: what the locator's offsets are multiples of."""
 _ENOUGH, _GOLDEN = 4096, 0.6180339887498949
 
 
@@ -38,20 +41,33 @@ class ScanField(NamedTuple):
         return CoordinateField(self.position, self.log_error, torch.logit(share))
 
 
+class Located(NamedTuple):
+    """What the locator says: ``foreground`` (B, 1, X, Y, Z), logit of being brain; of each cell of 2³ voxels, if it is brain, where the
+    centre of its brain lies from it, ``offset`` (B, 3, X/2, Y/2, Z/2) in voxels of the input, and ``log_radius`` (B, 1, …), the logarithm
+    of the brain's radius in these."""
+
+    foreground: Tensor
+    offset: Tensor
+    log_radius: Tensor
+
+
 class LocatorNet(Encoder):
-    """U-Net (B, 1, X, Y, Z), multiples of 16 → logits of being brain on the same grid: where in a whole scan a brain may be."""
+    """U-Net (B, 1, X, Y, Z), multiples of 16 → :class:`Located`: where in a whole scan brains may be, how large, and which voxels are of
+    the same one: those that point to the same centre (a Hough transform that is learnt, as in Milletari et al. 2017)."""
 
     def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (8, 24, 48, 96)) -> None:
         super().__init__(1, size, width)
         a, b, c, d = width
         self.up_coarse, self.up_middle, self.up_fine = Layer(c + d, c), Layer(b + c, b), Layer(a + b, a)
-        self.head = nn.Conv3d(a, 8, 1)
-        # most voxels are not brain
-        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+        self.head = nn.Conv3d(a, 12, 1)
+        # most voxels are not brain; a brain of six voxels' radius is in the middle of what is seen
+        nn.init.constant_(self.head.bias[:8], -2.0)  # type: ignore[index]
+        nn.init.constant_(self.head.bias[8:], 0.0)  # type: ignore[index]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z), :func:`scaled` → logits (B, 1, X, Y, Z)."""
-        return spread(self.head(upwards(self, x)).float())
+    def forward(self, x: Tensor) -> Located:
+        """(B, 1, X, Y, Z), :func:`scaled` → what is seen."""
+        y = self.head(upwards(self, x)).float()
+        return Located(spread(y[:, :8]), y[:, 8:11] * _FAR, y[:, 11:] + math.log(_FAR))
 
 
 class ScanNet(Encoder):

@@ -17,7 +17,7 @@ from ..geometry.so3 import Array
 from ..geometry.so3_torch import geodesic_distance
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.precision import autocast
-from ..models.scans import LocatorNet, ScanField, scaled
+from ..models.scans import BRIGHTEST, Located, LocatorNet, ScanField, scaled
 from .coordinates import surprise
 from .damage import Damage, guessed
 from .made_heads import HeadSynthesis, PlacedHead
@@ -52,12 +52,14 @@ else was taken for it: the network is to say that it is none."""
 @dataclass(frozen=True)
 class ScanRecipe(Recipe):
     """How crops of ``size`` voxels a side are made, of which ``kinds``; ``scenes``: share of crops from real scans; ``pool``: how many
-    made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones. ``guess``: how what is thought to
-    be brain before differs from the brain, None where nothing is."""
+    made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones
+    on average; ``gain``: standard deviation of the logarithm of the brightness, for what a whole scan holds is brighter or darker than a
+    crop. ``guess``: how what is thought to be brain before differs from the brain, None where nothing is."""
 
     head: int = 72
     pool: int = 300
-    fresh: int = 1
+    fresh: float = 1.0
+    gain: float = 0.0
     labels: float = 0.4
     stretch: float = 0.08
     deform: float = 0.06
@@ -69,7 +71,7 @@ class ScanRecipe(Recipe):
     damage: ScanDamage = field(default_factory=ScanDamage)  # type: ignore[assignment]
 
 
-LOCATOR = ScanRecipe(kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3))
+LOCATOR = ScanRecipe(fresh=0.3, gain=0.3, kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,11 @@ class ScanSynthesis:
         whole = posed & near & (brain.flatten(1).mean(1) > 0.03)
         guess = torch.zeros_like(brain) if r.guess is None else self._guessed(brain, kinds, r.guess)
         turn, move, size = (torch.as_tensor(x, dtype=torch.float32) for x in (rotation, translation, scale))
-        return ScanBatch(scaled(image), brain, guess, turn, move, size, posed, whole)
+        image = scaled(image)
+        if r.gain:
+            gain = np.exp(self._rng.normal(-r.gain / 2, r.gain, (n, 1, 1, 1, 1)))
+            image = (image * torch.as_tensor(gain, dtype=torch.float32)).clamp_max(BRIGHTEST)
+        return ScanBatch(image, brain, guess, turn, move, size, posed, whole)
 
     def timed(self, n: int) -> tuple[ScanBatch, float]:
         """``n`` new crops, and the seconds it took to make them."""
@@ -169,7 +175,7 @@ class ScanSynthesis:
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
         kinds = self.recipe.kinds
-        for k in self._rng.choice(len(kinds), self.recipe.fresh, p=[kind.share for kind in kinds]):
+        for k in self._rng.choice(len(kinds), self._rng.poisson(self.recipe.fresh), p=[kind.share for kind in kinds]):
             self._add(kinds[k].reach, 1)
 
     def _add(self, reach: float, n: int) -> None:
@@ -236,7 +242,7 @@ class ScanTask:
 
     Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; but for the locator also where each voxel of a brain
     with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic distance of the pose (the
-    paper's eq. 9).
+    paper's eq. 9); for the locator the :func:`center_errors`.
     """
 
     def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
@@ -252,7 +258,11 @@ class ScanTask:
         overlap = dice(torch.sigmoid(found.foreground), batch.brain)[some]
         total = entropy + 0.5 * (1 - overlap).mean()
         figures = {"entropy": float(entropy.detach()), "dice": float(overlap.detach().mean()), "seconds": seconds}
-        if not isinstance(self.network, LocatorNet):
+        if isinstance(found, Located):
+            away, size = center_errors(found, batch)
+            total = total + away + size
+            figures |= {"away": float(away.detach()), "size": float(size.detach())}
+        else:
             where = coordinate_surprise(found, batch)
             angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
             total = total + where / 3
@@ -263,12 +273,14 @@ class ScanTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors of the pose (degrees) of whole brains, mean and 10th percentile of the Dice overlap, and the share of crops without
-        brain in which some is seen."""
-        angles, overlaps, alarms = [], [], []
+        """Errors of the pose (degrees) of whole brains, or of the centre (brain radii) and size (logarithm), mean and 10th percentile of
+        the Dice overlap, and the share of crops without brain in which some is seen."""
+        angles, overlaps, alarms, far = [], [], [], []
         for batch in self._validation:
             found = self._forward(network, batch)
-            if not isinstance(network, LocatorNet):
+            if isinstance(found, Located):
+                far.append(torch.stack(center_errors(found, batch)))
+            else:
                 angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
             seen, some = (found.foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
             overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
@@ -276,6 +288,8 @@ class ScanTask:
         overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
         figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
         figures |= in_degrees(torch.cat(angles)) if angles else {}
+        if far:
+            figures |= dict(zip(("away", "size"), torch.stack(far).mean(0).tolist(), strict=True))
         return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
 
     def state(self) -> dict[str, Any]:
@@ -286,12 +300,27 @@ class ScanTask:
         """See :class:`~posepipe.training.engine.Task`."""
         self._training.restore(state)
 
-    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField:
-        locates = isinstance(network, LocatorNet)
-        x = (batch.image if locates else torch.cat([batch.image, batch.guess], 1)).contiguous(memory_format=torch.channels_last_3d)
+    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located:
+        whole = [batch.image] if isinstance(network, LocatorNet) else [batch.image, batch.guess]
+        x = torch.cat(whole, 1).contiguous(memory_format=torch.channels_last_3d)
         with autocast(x.device, wanted=self._bf16):
-            found = network(x)
-        return ScanField(found, found, found) if locates else found
+            found: ScanField | Located = network(x)
+        return found
+
+
+def center_errors(found: Located, batch: ScanBatch) -> tuple[Tensor, Tensor]:
+    """How far what brain voxels point to lies from the brain's centre (mean absolute difference along an axis, in brain radii), and how
+    wrong their radius is (mean absolute logarithm)."""
+    side = found.offset.shape[-1]
+    voxel = HALF_SIDE / side  # of the input, in units of the cube
+    brain = (F.avg_pool3d(batch.brain, 2) > 0.5).flatten(1)
+    u = cube_points(side, device=brain.device)
+    # offsets in voxels, and so is the radius
+    radius = (batch.scale / voxel)[:, None]
+    true = (batch.translation[:, None] - u).mT / voxel
+    away = ((found.offset.flatten(2) - true).abs().mean(1) / radius)[brain]
+    size = (found.log_radius.flatten(1) - radius.log()).abs()[brain]
+    return (away.mean(), size.mean()) if len(away) else (away.sum(), size.sum())
 
 
 def coordinate_surprise(found: ScanField, batch: ScanBatch) -> Tensor:

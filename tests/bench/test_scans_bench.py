@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from posepipe.bench.scans import CLEAR_MM, DRESSED_MM, DRESSES, ScanBench, ScanCase, brainless, dressed, overlap, report, scan_cases
+from posepipe.bench.scans import CLEAR_MM, DRESSED_MM, DRESSES, ScanBench, ScanCase, brainless, dressed, overlap, report, scan_cases, side_by_side
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
 from posepipe.training.split import load_folds
@@ -65,6 +65,19 @@ def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
     ((name, piece),) = brainless(image, farther)
     assert name == "axis 0 from 0" and piece.affine == pytest.approx(affine)
     np.testing.assert_array_equal(piece.data, image.data[:29])
+
+
+def test_two_scans_side_by_side_keep_their_brains_where_they_are() -> None:
+    one = Volume(np.full((20, 30, 10), 100, np.float32), np.diag([2.0, 2, 4, 1]), "a_T2w.nii.gz")
+    affine = np.diag([-3.0, 3, 3, 1])
+    affine[:3, 3] = 50, -20, 7
+    data = np.full((16, 12, 20), 5, np.float32)
+    data[5:8, 3:6, 10:13] = 50  # the middle is voxel (6, 4, 11)
+    both, center = side_by_side(one, Volume(data, affine, "b_T2w.nii.gz"), affine[:3, :3] @ [6, 4, 11] + affine[:3, 3])
+    assert both.shape == (44, 30, 15) and both.affine == pytest.approx(one.affine) and (both.data[:20, :, :10] == 100).all()
+    bright = np.where(both.data[20:] > 300, both.data[20:], 0)
+    middle = np.array(ndimage.center_of_mass(bright)) + np.array([20, 0, 0])
+    assert one.affine[:3, :3] @ middle == pytest.approx(center, abs=1)
 
 
 def test_overlap_is_that_of_dice() -> None:

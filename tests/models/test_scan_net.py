@@ -40,8 +40,14 @@ def test_at_first_it_is_the_network_of_masked_brains_that_it_began_from():
     assert torch.allclose(cells[:, :, 1, :, 0, :, 1], theirs.foreground[:, 0], atol=1e-5)
 
 
-def test_the_locator_answers_on_the_grid_that_it_is_shown():
-    assert LocatorNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 1, 48, 32, 16)).shape == (1, 1, 48, 32, 16)
+def test_the_locator_answers_on_the_grid_that_it_is_shown_and_at_first_points_nowhere():
+    network = LocatorNet(32, (2, 2, 2, 2)).eval()
+    with torch.no_grad():
+        network.head.weight.zero_()
+    found = network(torch.rand(1, 1, 48, 32, 16))
+    assert found.foreground.shape == (1, 1, 48, 32, 16)
+    assert found.offset.shape == (1, 3, 24, 16, 8) and found.log_radius.shape == (1, 1, 24, 16, 8)
+    assert float(found.offset.abs().max()) == 0 and torch.allclose(found.log_radius.exp(), torch.tensor(6.0))
 
 
 def test_scaling_knows_no_unit():

@@ -15,8 +15,8 @@ from posepipe.errors import UsageError
 from posepipe.geometry import random_rotations, so3
 from posepipe.geometry.so3_torch import geodesic_distance
 from posepipe.imaging.volume import Volume
-from posepipe.models.coordinates import cube_points
-from posepipe.models.scans import LocatorNet, ScanField, ScanNet
+from posepipe.models.coordinates import HALF_SIDE, cube_points
+from posepipe.models.scans import Located, LocatorNet, ScanField, ScanNet
 from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
 from posepipe.training.scan_damage import ScanDamage, epi_like
 from posepipe.training.scans import (
@@ -28,6 +28,7 @@ from posepipe.training.scans import (
     ScanRecipe,
     ScanSynthesis,
     ScanTask,
+    center_errors,
     coordinate_surprise,
     dice,
 )
@@ -45,7 +46,7 @@ def supply(sources: Sources, real: Scenes | None = None, **options: object) -> S
     return ScanSynthesis(sources, replace(PLAIN, **options), seed=4, scenes=real)  # type: ignore[arg-type]
 
 
-KINDS = dict(zip(("near", "far", "beside", "wide", "edge"), (*LOCATING, *POSING), strict=True))
+KINDS = dict(zip(("near", "far", "beside", "wide", "edge", "another"), (*LOCATING, *POSING), strict=True))
 
 
 def only(kind: str) -> tuple[Kind, ...]:
@@ -71,9 +72,10 @@ def test_a_crop_shows_as_much_of_the_brain_as_its_kind_says(sources: Sources, ki
     assert batch.image.shape == batch.brain.shape == (24, 1, 32, 32, 32)
     assert bool(batch.image.isfinite().all()) and float(batch.brain.min()) >= 0 and float(batch.brain.max()) <= 1
     share = batch.brain.flatten(1).mean(1)
-    low, high = {"edge": (0.15, 0.6), "wide": (0.08, 0.3), "near": (0.02, 0.3), "far": (0, 0.05), "beside": (0, 0.25)}[kind]
+    low, high = {"edge": (0.15, 0.6), "wide": (0.08, 0.3), "near": (0.02, 0.3), "far": (0, 0.05), "beside": (0, 0.25)}.get(kind, (0, 0.25))
     assert low < float(share.median()) < high
-    assert bool(batch.whole.any()) is (kind in {"edge", "wide", "near"}) and (float(share.min()) < 0.02) is (kind in {"far", "beside"})
+    assert bool(batch.whole.any()) is (kind in {"edge", "wide", "near"})
+    assert (float(share.min()) < 0.02) is (kind in {"far", "beside", "another"})
 
 
 @pytest.mark.parametrize("real", [0.0, 1.0])
@@ -312,14 +314,44 @@ def test_what_is_thought_to_be_brain_before_is_like_the_brain_and_not_the_brain(
     assert float(supply(sources, guess=None).batch(4).guess.abs().max()) == 0
 
 
-def test_the_locator_learns_and_knows_no_pose(sources: Sources) -> None:
+def test_beside_a_brain_what_was_thought_to_be_brain_is_none(sources: Sources) -> None:
+    batch = supply(sources, kinds=only("another")).batch(24)
+    overlap = dice(batch.guess, batch.brain)
+    assert float(overlap.mean()) < 0.4 and float((batch.guess.flatten(1).sum(1) > 20).float().mean()) > 0.5
+
+
+def test_the_locator_learns_where_the_middle_of_each_brain_is_and_how_large_it_is(sources: Sources) -> None:
     recipe = replace(LOCATOR, size=32, head=32, pool=4)
     made = ScanSynthesis(sources, recipe, seed=4)
     task = ScanTask(LocatorNet(32, (2, 2, 2, 2)), made, [made.batch(16)], bf16=False)
     loss, figures = task.loss(8, "mse")
     loss.backward()
-    assert float(task.network.head.weight.grad.abs().max()) > 0 and "where" not in figures
-    assert set(task.validate(task.network.eval())) <= {"dice", "dice10", "alarms"}
+    grad = task.network.head.weight.grad.flatten(1).abs().amax(1)
+    assert bool((grad > 0).all()) and "where" not in figures and {"away", "size"} <= set(figures)
+    assert set(task.validate(task.network.eval())) <= {"dice", "dice10", "alarms", "away", "size"}
+
+
+def test_what_points_to_the_middle_is_what_the_truth_says(sources: Sources) -> None:
+    """A brain's voxels, moved by what the truth says of each, meet in one point: the origin of their coordinates."""
+    batch = supply(sources, kinds=only("near")).batch(5)
+    side = 16
+    cells = cube_points(side) * side / HALF_SIDE  # in voxels of the crop, from its middle
+    middle = batch.translation * side / HALF_SIDE
+    offset = (middle[:, None] - cells).mT.reshape(5, 3, side, side, side)
+    size = (batch.scale * side / HALF_SIDE).log().reshape(5, 1, 1, 1, 1).expand(-1, 1, side, side, side)
+    true = Located(20 * batch.brain - 10, offset, size)
+    assert [float(x) for x in center_errors(true, batch)] == pytest.approx([0, 0], abs=1e-5)
+    radii = size.exp()
+    away, wrong = center_errors(true._replace(offset=offset + 0.3 * radii, log_radius=size - 0.2), batch)
+    assert (float(away), float(wrong)) == (pytest.approx(0.3, abs=1e-4), pytest.approx(0.2, abs=1e-4))
+    nothing = center_errors(true, replace(batch, brain=torch.zeros_like(batch.brain)))
+    assert [float(x) for x in nothing] == [0, 0]
+
+
+def test_whole_scans_are_brighter_or_darker_than_their_crops(sources: Sources) -> None:
+    plain, varied = (supply(sources, kinds=only("near"), gain=gain).batch(24).image.flatten(1) for gain in (0.0, 0.5))
+    plain, varied = (torch.stack([one[one > 0].quantile(0.98) for one in images]).log() for images in (plain, varied))
+    assert float(plain.std()) < 0.1 and float(varied.std()) > 0.2 and float(varied.mean()) < 0
 
 
 @pytest.mark.parametrize("stage", ["mse", "geodesic"])
