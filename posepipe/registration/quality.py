@@ -53,8 +53,9 @@ def judge_pose(
     ``volumes``: the sizes of the atlases at hand. A mask that is too large or too small for the age and for any age of theirs fails, and is
     given no more confidence than a pose that fails; so does one that is only the latter where the age was ``estimated``.
 
-    Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: overlap, lead over rival
-    hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of them is reason enough.
+    Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: fit of the inside,
+    overlap, lead over rival hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of
+    them is reason enough.
     """
     calibration = calibration or load_calibration()
     strange = calibration.others(initial.witness.weights if initial.witness else {})
@@ -69,7 +70,6 @@ def judge_pose(
     elif not usual:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
-    reasons.extend(_misfit(initial, refined))
     failed = refined.similarity["Dice"]["after"] < BAD_DICE
     if known is None:
         reasons.extend(_signs(initial, refined))
@@ -99,7 +99,7 @@ def _misfit(initial: InitialPose, refined: Refined) -> list[str]:
 
 def _signs(initial: InitialPose, refined: Refined) -> list[str]:
     """Signs of a wrong pose, in words."""
-    signs = []
+    signs = _misfit(initial, refined)
     if refined.similarity["Dice"]["after"] < LOW_DICE:
         signs.append(_overlap(refined))
     lead = initial.found.lead()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,25 @@ SUBJECTS = 0.8
 class PlacedHead:
     """``volume`` (2, X, Y, Z) uint8, intensities (170 where bright) and share of brain (255 where full). A point x of the canonical frame,
     in brain radii, lies at voxel ``matrix`` (3, 3) · x + ``origin`` (3,). ``posed``: its rotation is known; ``endless``: what lies beyond
-    the volume is like what lies within, not empty."""
+    the volume is like what lies within, not empty. Means over blocks of the volume are kept where ``kept``."""
 
     volume: Tensor
     matrix: Array
     origin: Array
     posed: bool = True
     endless: bool = False
+    kept: bool = False
+    _means: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    def means(self, block: tuple[int, ...]) -> Tensor:
+        """Means (1, 2, X', Y', Z') over blocks of so many voxels along each axis."""
+        if block not in self._means:
+            data = self.volume[None].float()
+            data = F.avg_pool3d(data, block) if max(block) > 1 else data
+            if not self.kept:
+                return data
+            self._means[block] = data
+        return self._means[block]
 
 
 class HeadSynthesis(Synthesis):

@@ -54,12 +54,15 @@ class ScanRecipe(Recipe):
     """How crops of ``size`` voxels a side are made, of which ``kinds``; ``scenes``: share of crops from real scans; ``pool``: how many
     made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones
     on average; ``gain``: standard deviation of the logarithm of the brightness, for what a whole scan holds is brighter or darker than a
-    crop. ``guess``: how what is thought to be brain before differs from the brain, None where nothing is."""
+    crop; ``pasted``: share of the made-up heads that are put into a real scan beside its brain. ``guess``: how what is thought to be
+    brain before differs from the brain, None where nothing is; ``blobs``: share of crops in which it is an ellipsoid about there."""
 
     head: int = 72
     pool: int = 300
     fresh: float = 1.0
     gain: float = 0.0
+    pasted: float = 0.0
+    blobs: float = 0.4
     labels: float = 0.4
     stretch: float = 0.08
     deform: float = 0.06
@@ -71,7 +74,12 @@ class ScanRecipe(Recipe):
     damage: ScanDamage = field(default_factory=ScanDamage)  # type: ignore[assignment]
 
 
-LOCATOR = ScanRecipe(fresh=0.3, gain=0.3, kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3))
+PASTED_FROM, PASTED_RIM, PASTED_TRIES, PASTED_FULL = (1.6, 4.5), 0.5, 6, 0.3
+"""A made-up head is put where a real scan shows what lies so many brain radii from its brain, with a rim of up to so many left about it;
+where less than a third of that is in the scan, or it shows the brain, another place is tried, so often."""
+LOCATOR = ScanRecipe(
+    fresh=0.3, gain=0.3, pasted=0.5, kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +134,9 @@ class ScanSynthesis:
         crops = torch.stack([
             self._crop(head, points[i], rotation[i], translation[i], scale[i]) for i, head in enumerate(heads)
         ])  # fmt: skip
+        if self._real and r.pasted:
+            for i in np.flatnonzero(~real & (self._rng.random(n) < r.pasted)):
+                crops[i] = self._pasted(crops[i], points[i], half[i])
         image, brain = crops[:, :1].clamp(0, BRIGHT), crops[:, 1:].clamp(0, 1)
         curve = torch.as_tensor(np.exp(self._rng.normal(0, 0.3, (n, 1, 1, 1, 1))), dtype=torch.float32)
         image = epi_like(image**curve, brain, r.damage, self._generator)
@@ -133,13 +144,13 @@ class ScanSynthesis:
         posed = torch.tensor([h.posed for h in heads])
         near = torch.tensor([kind.spread > 0 for kind in kinds])
         whole = posed & near & (brain.flatten(1).mean(1) > 0.03)
-        guess = torch.zeros_like(brain) if r.guess is None else self._guessed(brain, kinds, r.guess)
         turn, move, size = (torch.as_tensor(x, dtype=torch.float32) for x in (rotation, translation, scale))
         image = scaled(image)
         if r.gain:
             gain = np.exp(self._rng.normal(-r.gain / 2, r.gain, (n, 1, 1, 1, 1)))
             image = (image * torch.as_tensor(gain, dtype=torch.float32)).clamp_max(BRIGHTEST)
-        return ScanBatch(image, brain, guess, turn, move, size, posed, whole)
+        batch = ScanBatch(image, brain, torch.zeros_like(brain), turn, move, size, posed, whole)
+        return batch if r.guess is None else replace(batch, guess=self._guessed(batch, kinds, r.guess))
 
     def timed(self, n: int) -> tuple[ScanBatch, float]:
         """``n`` new crops, and the seconds it took to make them."""
@@ -166,11 +177,40 @@ class ScanSynthesis:
             return np.asarray(self._rng.uniform(-0.9, 0.9, 3) * half)
         return np.asarray(np.clip(self._rng.normal(0, 1, 3), -3, 3) * kind.spread)
 
-    def _guessed(self, brain: Tensor, kinds: Sequence[Kind], how: Damage) -> Tensor:
-        """What is thought to be brain before: of crops beside a brain what another crop of the batch shows for one, turned."""
+    def _pasted(self, made: Tensor, points: Tensor, half: float) -> Tensor:
+        """A crop of a made-up head (2, S, S, S), ``half`` its side in brain radii, of which all beyond a rim about the brain is from beside
+        the brain of a real scan; as it was where none is found."""
+        scale = HALF_SIDE / half
+        for _ in range(PASTED_TRIES):
+            way = self._rng.normal(size=3)
+            shift = way / np.linalg.norm(way) * self._rng.uniform(*PASTED_FROM)
+            other = self._crop(self._real_head(), points, random_rotations(1, self._rng)[0], shift * scale, scale)
+            if float(other[1].mean()) < 0.003 and float((other[0] > 0.02).float().mean()) > PASTED_FULL:
+                break
+        else:
+            return made
+        rim = 2 * round(self._rng.uniform(0, PASTED_RIM) * self.recipe.size / 2 / half) + 1
+        near = F.max_pool3d(made[None, 1:], rim, 1, rim // 2)[0]
+        gamma, gain = np.exp(self._rng.normal(0, [0.4, 0.3]))
+        return torch.cat([near * made[:1] + (1 - near) * gain * other[:1].clamp_min(0) ** gamma, made[1:]])
+
+    def _guessed(self, batch: ScanBatch, kinds: Sequence[Kind], how: Damage) -> Tensor:
+        """What is thought to be brain before: of some crops no more than where it is and how large, both roughly. In crops beside a brain
+        it is what another crop of the batch shows for one, turned, or an ellipsoid in the middle."""
+        brain, n = batch.brain, len(batch.brain)
         other = brain.roll(1, 0).flip(2, 3)
         beside = torch.tensor([kind.beside for kind in kinds])[:, None, None, None, None]
-        return guessed(torch.where(beside, other, brain), how, self._generator)
+        fine = guessed(torch.where(beside, other, brain), how, self._generator)
+        shift, axes = self._rng.normal(0, BLOB_SHIFT, (n, 3, 1, 1, 1)), np.exp(self._rng.normal(0, 0.1, (n, 3, 1, 1, 1)))
+        size, sharp, top = np.exp(self._rng.normal(0, BLOB_SIZE, n)), self._rng.uniform(4, 15, n), self._rng.uniform(0.6, 1, n)
+        shift_, axes_ = (torch.as_tensor(x, dtype=torch.float32) for x in (shift, axes))
+        size_, sharp_, top_ = (torch.as_tensor(x, dtype=torch.float32).reshape(n, 1, 1, 1, 1) for x in (size, sharp, top))
+        middle = batch.scale.reshape(n, 1, 1, 1, 1)
+        here = cube_points(brain.shape[-1]).T.reshape(1, 3, *brain.shape[2:]) / middle
+        far = ((torch.where(beside, here, batch.position(brain.shape[-1])) + shift_) / axes_).norm(dim=1, keepdim=True)
+        rough = top_ * torch.sigmoid(sharp_ * (size_ - far))
+        use = torch.as_tensor(self._rng.random(n) < self.recipe.blobs).reshape(n, 1, 1, 1, 1)
+        return torch.where(use, rough, fine)
 
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
@@ -215,12 +255,11 @@ class ScanSynthesis:
         volume = head.volume
         step = 2 * HALF_SIDE / side * np.abs(np.linalg.det(to_voxel)) ** (1 / 3)
         shape = np.array(volume.shape[1:])
-        data = volume[None].float()
-        if step > 1.6 and shape.min() > 8:
-            block = np.minimum(max(round(step), 1), shape)
-            data = F.avg_pool3d(data, tuple(int(b) for b in block))
-            to_voxel, offset = to_voxel / block[:, None], (offset + 0.5) / block - 0.5
-            shape = np.array(data.shape[2:])
+        coarse = step > 1.6 and shape.min() > 8
+        block = np.minimum(max(round(step), 1), shape) if coarse else np.ones(3, int)
+        data = head.means(tuple(int(b) for b in block))
+        to_voxel, offset = to_voxel / block[:, None], (offset + 0.5) / block - 0.5
+        shape = np.array(data.shape[2:])
         # to what grid_sample wants: −1 to 1 from border to border, z, y, x
         matrix = (2 / shape)[:, None] * to_voxel
         start = (2 * offset + 1) / shape - 1
@@ -232,6 +271,9 @@ class ScanSynthesis:
 
 
 BRIGHT = 1.5
+BLOB_SHIFT, BLOB_SIZE = 0.15, 0.15
+"""Standard deviations of where a brain is thought to be along an axis (brain radii) and of how large (logarithm): about twice the errors of
+the locator on scans that it was not trained on (0.10 radii and 0.10, docs/experiments-scans.md)."""
 LEAST = 24
 """A pool is used from so many heads on."""
 

@@ -55,7 +55,7 @@ class Scene:
         """The scan to crop from."""
         both = torch.from_numpy(np.stack([self.image, self.mask]))
         axes = np.eye(3) if self.rotation is None else self.rotation
-        return PlacedHead(both, self.radius / self.spacing * axes, self.center / self.spacing, posed=self.rotation is not None)
+        return PlacedHead(both, self.radius / self.spacing * axes, self.center / self.spacing, posed=self.rotation is not None, kept=True)
 
 
 @dataclass(frozen=True, eq=False)

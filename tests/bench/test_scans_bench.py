@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from posepipe.bench.scans import CLEAR_MM, DRESSED_MM, DRESSES, ScanBench, ScanCase, brainless, dressed, overlap, report, scan_cases, side_by_side
+from posepipe.bench.scans import (
+    CLEAR_MM,
+    DRESSED_MM,
+    DRESSES,
+    ScanBench,
+    ScanCase,
+    brainless,
+    dressed,
+    overlap,
+    report,
+    scan_cases,
+    side_by_side,
+)
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
 from posepipe.training.split import load_folds
