@@ -88,7 +88,8 @@ class ScanBatch:
     is thought to be brain before.
 
     Of those that are ``posed`` (B,), the map from canonical points x to cube points is ``u = s R x + t``: ``rotation`` (B, 3, 3),
-    ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count.
+    ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count. ``again``
+    (B,): the guess is rough, and is to be what the network itself makes of the crop by it.
     """
 
     image: Tensor
@@ -99,6 +100,7 @@ class ScanBatch:
     scale: Tensor
     posed: Tensor
     whole: Tensor
+    again: Tensor
 
     def position(self, side: int) -> Tensor:
         """Canonical coordinates (B, 3, side, side, side) of the cube's points."""
@@ -149,8 +151,8 @@ class ScanSynthesis:
         if r.gain:
             gain = np.exp(self._rng.normal(-r.gain / 2, r.gain, (n, 1, 1, 1, 1)))
             image = (image * torch.as_tensor(gain, dtype=torch.float32)).clamp_max(BRIGHTEST)
-        batch = ScanBatch(image, brain, torch.zeros_like(brain), turn, move, size, posed, whole)
-        return batch if r.guess is None else replace(batch, guess=self._guessed(batch, kinds, r.guess))
+        batch = ScanBatch(image, brain, torch.zeros_like(brain), turn, move, size, posed, whole, torch.zeros(n, dtype=torch.bool))
+        return batch if r.guess is None else self._guessed(batch, kinds, r.guess)
 
     def timed(self, n: int) -> tuple[ScanBatch, float]:
         """``n`` new crops, and the seconds it took to make them."""
@@ -194,9 +196,10 @@ class ScanSynthesis:
         gamma, gain = np.exp(self._rng.normal(0, [0.4, 0.3]))
         return torch.cat([near * made[:1] + (1 - near) * gain * other[:1].clamp_min(0) ** gamma, made[1:]])
 
-    def _guessed(self, batch: ScanBatch, kinds: Sequence[Kind], how: Damage) -> Tensor:
-        """What is thought to be brain before: of some crops no more than where it is and how large, both roughly. In crops beside a brain
-        it is what another crop of the batch shows for one, turned, or an ellipsoid in the middle."""
+    def _guessed(self, batch: ScanBatch, kinds: Sequence[Kind], how: Damage) -> ScanBatch:
+        """The batch with what is thought to be brain before: of some crops no more than where it is and how large, both roughly, by which
+        nothing is to be learnt about its pose, but of half of these what the network makes of that. In crops beside a brain it is what
+        another crop of the batch shows for one, turned, or an ellipsoid in the middle."""
         brain, n = batch.brain, len(batch.brain)
         other = brain.roll(1, 0).flip(2, 3)
         beside = torch.tensor([kind.beside for kind in kinds])[:, None, None, None, None]
@@ -209,8 +212,11 @@ class ScanSynthesis:
         here = cube_points(brain.shape[-1]).T.reshape(1, 3, *brain.shape[2:]) / middle
         far = ((torch.where(beside, here, batch.position(brain.shape[-1])) + shift_) / axes_).norm(dim=1, keepdim=True)
         rough = top_ * torch.sigmoid(sharp_ * (size_ - far))
-        use = torch.as_tensor(self._rng.random(n) < self.recipe.blobs).reshape(n, 1, 1, 1, 1)
-        return torch.where(use, rough, fine)
+        use, again = (torch.as_tensor(self._rng.random(n) < share) for share in (self.recipe.blobs, 0.5))
+        again &= use
+        known = again | ~use
+        guess = torch.where(use.reshape(n, 1, 1, 1, 1), rough, fine)
+        return replace(batch, guess=guess, again=again, posed=batch.posed & known, whole=batch.whole & known)
 
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
@@ -343,11 +349,19 @@ class ScanTask:
         self._training.restore(state)
 
     def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located:
-        whole = [batch.image] if isinstance(network, LocatorNet) else [batch.image, batch.guess]
-        x = torch.cat(whole, 1).contiguous(memory_format=torch.channels_last_3d)
+        if isinstance(network, LocatorNet):
+            return self._shown(network, batch.image)
+        x = torch.cat([batch.image, batch.guess], 1)
+        if batch.again.any():
+            learning = network.training
+            with torch.no_grad():
+                x[batch.again, 1:] = torch.sigmoid(self._shown(network.eval(), x[batch.again]).foreground)
+            network.train(learning)
+        return self._shown(network, x)
+
+    def _shown(self, network: nn.Module, x: Tensor) -> Any:
         with autocast(x.device, wanted=self._bf16):
-            found: ScanField | Located = network(x)
-        return found
+            return network(x.contiguous(memory_format=torch.channels_last_3d))
 
 
 def center_errors(found: Located, batch: ScanBatch) -> tuple[Tensor, Tensor]:
