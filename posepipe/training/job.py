@@ -29,7 +29,8 @@ from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
-from .scans import LEAST, LOCATOR, ScanRecipe, ScanSynthesis, ScanTask
+from .scan_task import ScanTask
+from .scans import LEAST, LOCATOR, ScanRecipe, ScanSynthesis
 from .scenes import Scenes
 from .slabs import SlabRecipe, Slabs
 from .slices import SLICE_POSENET, SliceCoordinateTask, SlicePoseTask, SliceRecipe, SliceSynthesis

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..geometry import random_rotations
 from ..geometry.so3 import Array
-from ..geometry.so3_torch import geodesic_distance
 from ..models.coordinates import HALF_SIDE, cube_points
-from ..models.precision import autocast
-from ..models.scans import BRIGHTEST, Located, LocatorNet, ScanField, scaled
-from .coordinates import surprise
+from ..models.scans import BRIGHTEST, scaled
 from .damage import Damage, guessed
 from .made_heads import HeadSynthesis, PlacedHead
 from .scan_damage import ScanDamage, epi_like
@@ -26,7 +23,6 @@ from .scenes import Scenes
 from .sources import Sources
 from .surroundings import Surroundings, scanned
 from .synthesis import Recipe
-from .task import in_degrees
 
 
 @dataclass(frozen=True)
@@ -282,120 +278,3 @@ BLOB_SHIFT, BLOB_SIZE = 0.15, 0.15
 the locator on scans that it was not trained on (0.10 radii and 0.10, docs/experiments-scans.md)."""
 LEAST = 24
 """A pool is used from so many heads on."""
-
-
-class ScanTask:
-    """A :class:`~posepipe.models.scans.ScanNet`, or a :class:`~posepipe.models.scans.LocatorNet`, on crops from ``training``;
-    ``validation`` is a fixed list of batches.
-
-    Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; but for the locator also where each voxel of a brain
-    with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic distance of the pose (the
-    paper's eq. 9); for the locator the :func:`center_errors`.
-    """
-
-    def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
-        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._training, self._validation, self._bf16 = training, validation, bf16
-
-    def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
-        """See :class:`~posepipe.training.engine.Task`."""
-        batch, seconds = self._training.timed(n)
-        found = self._forward(self.network, batch)
-        entropy = F.binary_cross_entropy_with_logits(found.foreground, batch.brain)
-        some = batch.brain.flatten(1).sum(1) > 20
-        overlap = dice(torch.sigmoid(found.foreground), batch.brain)[some]
-        total = entropy + 0.5 * (1 - overlap).mean()
-        figures = {"entropy": float(entropy.detach()), "dice": float(overlap.detach().mean()), "seconds": seconds}
-        if isinstance(found, Located):
-            away, size = center_errors(found, batch)
-            total = total + away + size
-            figures |= {"away": float(away.detach()), "size": float(size.detach())}
-        else:
-            where = coordinate_surprise(found, batch)
-            angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
-            total = total + where / 3
-            if stage == "geodesic":
-                total = total + angle.clamp_max(1.0).mean() + 0.2 * angle.mean()
-            figures |= {"where": float(where.detach()), "median": float(torch.rad2deg(angle.detach()).median())}
-        return total, figures
-
-    @torch.inference_mode()
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors of the pose (degrees) of whole brains, or of the centre (brain radii) and size (logarithm), mean and 10th percentile of
-        the Dice overlap, and the share of crops without brain in which some is seen."""
-        angles, overlaps, alarms, far = [], [], [], []
-        for batch in self._validation:
-            found = self._forward(network, batch)
-            if isinstance(found, Located):
-                far.append(torch.stack(center_errors(found, batch)))
-            else:
-                angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
-            seen, some = (found.foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
-            overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
-            alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
-        overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
-        figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
-        figures |= in_degrees(torch.cat(angles)) if angles else {}
-        if far:
-            figures |= dict(zip(("away", "size"), torch.stack(far).mean(0).tolist(), strict=True))
-        return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
-
-    def state(self) -> dict[str, Any]:
-        """See :class:`~posepipe.training.engine.Task`."""
-        return self._training.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See :class:`~posepipe.training.engine.Task`."""
-        self._training.restore(state)
-
-    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located:
-        if isinstance(network, LocatorNet):
-            return self._shown(network, batch.image)
-        x = torch.cat([batch.image, batch.guess], 1)
-        if batch.again.any():
-            learning = network.training
-            with torch.no_grad():
-                x[batch.again, 1:] = torch.sigmoid(self._shown(network.eval(), x[batch.again]).foreground)
-            network.train(learning)
-        return self._shown(network, x)
-
-    def _shown(self, network: nn.Module, x: Tensor) -> Any:
-        with autocast(x.device, wanted=self._bf16):
-            return network(x.contiguous(memory_format=torch.channels_last_3d))
-
-
-def center_errors(found: Located, batch: ScanBatch) -> tuple[Tensor, Tensor]:
-    """How far what brain voxels point to lies from the brain's centre (mean absolute difference along an axis, in brain radii), and how
-    wrong their radius is (mean absolute logarithm)."""
-    side = found.offset.shape[-1]
-    voxel = HALF_SIDE / side  # of the input, in units of the cube
-    brain = (F.avg_pool3d(batch.brain, 2) > 0.5).flatten(1)
-    u = cube_points(side, device=brain.device)
-    # offsets in voxels, and so is the radius
-    radius = (batch.scale / voxel)[:, None]
-    true = (batch.translation[:, None] - u).mT / voxel
-    away = ((found.offset.flatten(2) - true).abs().mean(1) / radius)[brain]
-    size = (found.log_radius.flatten(1) - radius.log()).abs()[brain]
-    return (away.mean(), size.mean()) if len(away) else (away.sum(), size.sum())
-
-
-def coordinate_surprise(found: ScanField, batch: ScanBatch) -> Tensor:
-    """Mean over the brain voxels of posed crops of e/b + 3 log b, for the distance e from the true coordinate and the expected error b."""
-    side = found.position.shape[-1]
-    brain = F.avg_pool3d(batch.brain, batch.brain.shape[-1] // side) * batch.posed[:, None, None, None, None]
-    here = surprise(found, batch.position(side))  # type: ignore[arg-type]
-    # each crop counts by the root of its brain's voxels, so that near ones do not outweigh all others
-    each = (here * brain).flatten(1).sum(1) / brain.flatten(1).sum(1).clamp_min(1.0)
-    weight = brain.flatten(1).sum(1).sqrt()
-    return (each * weight).sum() / weight.sum().clamp_min(1e-6)
-
-
-def dice(a: Tensor, b: Tensor) -> Tensor:
-    """Overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; 1 where both are all but empty.
-
-    >>> one = torch.ones(1, 1, 4, 4, 4)
-    >>> dice(one, one), dice(one, 0 * one).round(decimals=2)
-    (tensor([1.]), tensor([0.0200]))
-    """
-    a, b = a.flatten(1), b.flatten(1)
-    return (2 * (a * b).sum(1) + 1) / (a.sum(1) + b.sum(1) + 1)

@@ -19,19 +19,8 @@ from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.scans import Located, LocatorNet, ScanField, ScanNet
 from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
 from posepipe.training.scan_damage import ScanDamage, epi_like
-from posepipe.training.scans import (
-    LOCATING,
-    LOCATOR,
-    POSING,
-    Kind,
-    ScanBatch,
-    ScanRecipe,
-    ScanSynthesis,
-    ScanTask,
-    center_errors,
-    coordinate_surprise,
-    dice,
-)
+from posepipe.training.scan_task import ScanTask, center_errors, coordinate_surprise, dice
+from posepipe.training.scans import LOCATING, LOCATOR, POSING, Kind, ScanBatch, ScanRecipe, ScanSynthesis
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
 from posepipe.training.sources import LEFT, SIDE, Sources
@@ -364,6 +353,35 @@ def test_every_part_of_the_network_learns(sources: Sources, stage: str) -> None:
     assert float(task.network.head.weight.grad[4:].abs().max()) > 0 and float(task.network.head.weight.grad[:3].abs().max()) > 0
     assert {"where", "entropy", "dice", "median", "seconds"} <= set(figures)
     assert {"median", "over15", "dice", "dice10"} <= set(task.validate(task.network.eval()))
+
+
+def test_a_batch_of_which_no_pose_counts_teaches_where_the_brain_is(sources: Sources) -> None:
+    made = supply(sources)
+    task = ScanTask(ScanNet(32, (2, 2, 2, 2)), made, [made.batch(8)], bf16=False)
+    nothing = replace(made.batch(4), posed=torch.zeros(4, dtype=torch.bool), whole=torch.zeros(4, dtype=torch.bool))
+    made.timed = lambda n: (nothing, 0.0)  # type: ignore[method-assign]
+    loss, figures = task.loss(4, "geodesic")
+    loss.backward()
+    assert bool(loss.isfinite()) and np.isnan(figures["median"])
+    assert all(bool(p.grad.isfinite().all()) for p in task.network.parameters() if p.grad is not None)
+
+
+def test_rough_guesses_teach_no_pose_unless_the_network_has_looked_itself(sources: Sources) -> None:
+    batch = supply(sources, kinds=only("wide"), blobs=1.0).batch(40)
+    assert 8 < int(batch.again.sum()) < 32 and not bool(batch.whole[~batch.again].any()) and bool(batch.whole[batch.again].any())
+    overlap = dice(batch.guess, batch.brain)
+    assert 0.4 < float(overlap.mean()) < 0.9  # about there, and about as large
+    fine = supply(sources, kinds=only("wide"), blobs=0.0).batch(24)
+    assert not bool(fine.again.any())
+    network = ScanNet(32, (2, 2, 2, 2))
+    task = ScanTask(network, supply(sources), [batch], bf16=False)
+    shown = []
+    network.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    task._forward(network.train(), batch)
+    first, second = shown
+    assert len(first) == int(batch.again.sum()) and network.training
+    kept = torch.equal(second[~batch.again, 1:], batch.guess[~batch.again])
+    assert kept and not torch.allclose(second[batch.again, 1:], batch.guess[batch.again])
 
 
 def test_distances_change_sign_at_the_surface() -> None:

@@ -29,7 +29,7 @@ def recipe_arguments(name: str) -> list[str]:
     """The command and its options that make the packaged network ``name``. Raises :class:`~posepipe.errors.UsageError` for another name.
 
     >>> recipe_arguments("locator")[:5]
-    ['scan', '--network', 'locator', '--steps', '4000']
+    ['scan', '--network', 'locator', '--steps', '2400']
     """
     if name not in recipe_names():
         msg = f"there is no recipe {name!r}: choose from {', '.join(recipe_names())}"
