@@ -40,7 +40,7 @@ def make_plan(settings: Settings) -> Plan:
     from ..bids import collisions, read_filter_file, survey_images, twins
 
     library = AtlasLibrary.default(settings.atlas_dir)
-    _check_atlas(library, settings.atlas)
+    check_atlas(library, settings.atlas)
     survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
@@ -74,8 +74,8 @@ def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFail
     return SessionPlan(subject, session, images, tuple(part for part in parts if isinstance(part, PlanFailure)))
 
 
-def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
-    """Settle at once what would fail for every image."""
+def check_atlas(library: AtlasLibrary, atlas: str) -> None:
+    """Settle at once what would fail for every image; raises :class:`~posepipe.errors.AtlasError`."""
     if atlas != "auto":
         if not library.contrasts(atlas):
             library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
