@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a usage error, 128 + its number for a signal that ended it.
     """
     from ..errors import AtlasError, PosepipeError, UsageError
-    from .app import show_all_signs
+    from .app import show_all_signs, stay_offline
     from .stopping import Stopped, stoppable
 
+    stay_offline()
     show_all_signs()
     argv = list(sys.argv[1:] if argv is None else argv)
     own, rest = _parted(argv)
