@@ -56,7 +56,7 @@ def add_arguments(subparsers: Any) -> None:
     which.add_argument("--max-running", type=whole_number, metavar="N", help="at most so many tasks at a time")
     asks = parser.add_argument_group("what a task asks for")
     asks.add_argument("--cpus", type=whole_number, metavar="N", default=1, help="cores (default: 1)")
-    asks.add_argument("--mem-gb", type=gigabytes, metavar="GB", default=MEMORY_GB, help=f"memory (default: {MEMORY_GB:g})")
+    asks.add_argument("--mem-gb", type=gigabytes, metavar="GB", help=f"memory (default: {MEMORY_GB:g} for each core)")
     asks.add_argument("--time", type=_duration, metavar="HH:MM:SS", default=TIME, help=f"time (default: {TIME})")
     asks.add_argument(
         "--scheduler-option", action="append", metavar="TEXT", default=[],
@@ -83,8 +83,9 @@ def run(args: argparse.Namespace) -> int:
     given = vars(args)
     jobs = Jobs(
         scheduler=args.scheduler, tasks=tasks, program=_program(given, settings), bids_dir=args.bids_dir, out_dir=args.out_dir,
-        work_dir=settings.work_dir, logs=args.jobs_dir / "logs", folder=Path.cwd(), options=rest, cpus=args.cpus, memory_gb=args.mem_gb,
-        time=args.time, running=given.get("max_running"), setup=tuple(args.setup), directives=tuple(args.scheduler_option),
+        work_dir=settings.work_dir, logs=args.jobs_dir / "logs", folder=Path.cwd(), options=rest, cpus=args.cpus,
+        memory_gb=given.get("mem_gb", MEMORY_GB * args.cpus), time=args.time, running=given.get("max_running"),
+        setup=tuple(args.setup), directives=tuple(args.scheduler_option),
         environment=_environment(given, settings), command=command_line("posepipe-tools", args.argv),
     )  # fmt: skip
     return _write(jobs, args.jobs_dir)
@@ -190,7 +191,8 @@ def _write(jobs: Jobs, folder: Path) -> int:
         raise PosepipeError(msg) from error
     each = "sessions" if jobs.by_session else "participants"
     cores = f"{jobs.cpus} core{'s' * (jobs.cpus > 1)}"
-    print(f"{len(jobs.tasks)} tasks ({each}), each {cores}, {jobs.memory_gb:g} GB and at most {jobs.time}:")
+    count = f"{len(jobs.tasks)} task{'s' * (len(jobs.tasks) > 1)}"
+    print(f"{count} ({each}), each {cores}, {jobs.memory_gb:g} GB and at most {jobs.time}:")
     for path in texts:
         print(f"  {path}")
     print(f"submit them: bash {command_line(str(submit), [])}")
