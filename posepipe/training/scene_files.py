@@ -17,7 +17,7 @@ from ..geometry.so3 import Array, exp
 from ..imaging.inside import load_mask
 from ..imaging.mask import given_mask
 from ..imaging.moments import moments
-from ..imaging.volume import Volume, load_volume
+from ..imaging.volume import Volume, load_told, load_volume
 from .scenes import Scene, Scenes, scene_of
 from .split import Split
 from .subjects import Reference
@@ -93,7 +93,7 @@ def add_scenes(
 def _scene(
     name: str, group: str, image: InputImage, marks: Landmarks | None, ages: AgeReader, reference: Reference | None
 ) -> Scene:
-    volume = load_volume(image.path)
+    volume = load_told(image.path)
     if image.mask is not None:
         return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume)
     if marks is None or reference is None:
