@@ -1,19 +1,25 @@
-# posepipe as a BIDS App: no atlas inside (mount them at /atlases), no network needed when it runs.
+# posepipe as a BIDS App: weights inside, no atlas (mount them at /atlases), no network when it runs. What it needs is of the versions and hashes in requirements.lock.
 #
 #   docker build -t posepipe --build-arg TORCH_INDEX_URL=<index of the CPU builds of torch> .
 #   docker run --rm --network none --user "$(id -u):$(id -g)" \
 #       -v "$BIDS_DIR":/data:ro -v "$OUT_DIR":/out -v "$ATLASES":/atlases:ro posepipe /data /out participant
-FROM python:3.11-slim
+FROM python:3.11-slim AS build
 
-# Without TORCH_INDEX_URL this is the build with CUDA, which runs on a CPU as well but is some ten times as large
+# The lock has the CPU build of torch, which lies in an index of its own: with CUDA the image is some ten times as large
 ARG TORCH_INDEX_URL
-RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch==2.13.0
-
+RUN test -n "$TORCH_INDEX_URL" || { echo "give the index of the CPU builds of torch: --build-arg TORCH_INDEX_URL=..." >&2; exit 1; }
+RUN python -m venv /opt/posepipe
+COPY requirements.lock /src/
+RUN /opt/posepipe/bin/pip install --no-cache-dir --no-deps --require-hashes --extra-index-url "$TORCH_INDEX_URL" -r /src/requirements.lock
 COPY . /src
-RUN pip install --no-cache-dir /src
+RUN /opt/posepipe/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src
+
+FROM python:3.11-slim
+COPY --from=build /opt/posepipe /opt/posepipe
 
 # Whatever user the container runs as can write its caches and its home
-ENV HOME=/home/posepipe \
+ENV PATH=/opt/posepipe/bin:$PATH \
+    HOME=/home/posepipe \
     XDG_CACHE_HOME=/home/posepipe/.cache \
     MPLCONFIGDIR=/home/posepipe/.cache/matplotlib \
     POSEPIPE_ATLAS_PATH=/atlases

@@ -1,16 +1,20 @@
-"""Nipype's Linear and MultiProc plugins, image by image, and safe for torch and for workers that die."""
+"""Nipype's plugins: Linear image by image, MultiProc safe for torch and for workers that die, the others safe for jobs that are killed."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from traceback import format_exception
 from typing import Any
 
+import nipype.pipeline.plugins
+from nipype.pipeline.plugins.base import DistributedPluginBase
 from nipype.pipeline.plugins.linear import LinearPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.utils.misc import str2bool
@@ -70,7 +74,31 @@ class ImageByImagePlugin(LinearPlugin):
             raise errors[0]
 
 
-class SafeMultiProcPlugin(MultiProcPlugin):
+class ToldPlugin(DistributedPluginBase):
+    """What plugins with jobs or workers do when one fails: the status callback is told the trace, and the others go on.
+
+    Nipype's own tells the callback nothing; and where a job ended without a result, as one that was killed does, it has a text for a trace
+    where lines are needed, stumbles over that, and ends the run with all other images.
+    """
+
+    def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
+        if result is None:  # it is the exception that is being handled
+            result = {"result": None, "traceback": format_exception(*sys.exc_info())}
+        elif isinstance(result["traceback"], str):
+            result["traceback"] = result["traceback"].splitlines(keepends=True)
+        self.procs[jobid]._traceback = result["traceback"]
+        return super()._clean_queue(jobid, graph, result=result)
+
+
+def told_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
+    """Nipype's plugin ``name``, of those that distribute nodes, as a :class:`ToldPlugin`; the others by their name alone."""
+    found = getattr(nipype.pipeline.plugins, f"{name}Plugin")
+    if not issubclass(found, DistributedPluginBase):
+        return name
+    return type(f"Told{name}Plugin", (ToldPlugin, found), {})(plugin_args=plugin_args)
+
+
+class SafeMultiProcPlugin(ToldPlugin, MultiProcPlugin):
     """MultiProc that takes the images in their order, whose workers start afresh, and which survives their death.
 
     When a worker dies (out of memory, a crash in a library), Nipype's own plugin waits for it for ever. Here the tasks
@@ -122,8 +150,3 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             "run again with fewer --nprocs, or with --mem-gb\n"
         )
         self._taskresult[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
-
-    def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
-        if result is not None:  # the status callback comes first, and wants to know
-            self.procs[jobid]._traceback = result["traceback"]
-        return super()._clean_queue(jobid, graph, result=result)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import AtlasError, ImageError, UsageError
 from ..files import copy_file, replacing
-from ..imaging.volume import Volume, load_volume, save_volume
+from ..imaging.volume import Volume, load_told, load_volume, save_volume
 from .files import EXTENSIONS, file_name, scan_template
 from .library import CONTRASTS, AtlasLibrary, Template, atlas_cache
 from .manifest import Cohort, is_age, load_manifests
@@ -131,10 +131,10 @@ def _check_age_kept(folder: Path, label: str, age: float, force: bool) -> None:
 
 
 def _check_images(sources: dict[str, Path], contrast: str) -> None:
-    """Every file readable, labels whole numbers, all on the image's grid."""
-    image = load_volume(sources[contrast])
+    """Every file readable, labels whole numbers, all on the image's grid; what is wrong with a header or with voxels is logged."""
+    image = load_told(sources[contrast])
     for file, path in sources.items():
-        volume = image if file == contrast else load_volume(path)
+        volume = image if file == contrast else load_told(path)
         if not volume.same_grid(image, tolerance=1e-2):
             msg = f"{path}: not on the grid of {sources[contrast]} ({volume.shape}, {image.shape}); resample it first"
             raise ImageError(msg)
@@ -144,10 +144,10 @@ def _check_images(sources: dict[str, Path], contrast: str) -> None:
 
 
 def _compress(source: Path, target: Path) -> None:
-    """``source`` as ``.nii.gz`` at ``target``, which appears only when it is whole."""
+    """``source`` as ``.nii.gz`` at ``target``, which appears only when it is whole; with 0 for voxels that are not finite."""
     extension = next((e for e in EXTENSIONS if source.name.endswith(e)), None)
-    if extension is None:
-        volume: Volume = load_volume(source)
+    volume: Volume = load_volume(source)
+    if extension is None or volume.not_finite:
         save_volume(volume, target)
         return
     if extension == ".nii.gz":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".nii.gz", ".nii")
 _IMAGE_ENTITIES = {"tpl", "cohort", "res"}
@@ -53,11 +56,16 @@ def scan_template(folder: Path, atlas: str) -> list[Found]:
 
 
 def _files(folder: Path) -> Iterator[_File]:
-    """NIfTI files that are not empty, in name order, from ``folder`` and its cohort folders."""
+    """NIfTI files that are not empty, in name order, from ``folder`` and its cohort folders; of one that is there as ``.nii`` and as
+    ``.nii.gz`` the latter, which posepipe writes, and that is logged."""
     folders = [folder, *sorted(f for f in folder.glob("cohort-*") if f.is_dir())]
     for path in (p for f in folders for p in sorted(f.iterdir())):
         extension = next((e for e in EXTENSIONS if path.name.endswith(e)), None)
         if extension is None or path.name.startswith(".") or not _has_content(path):
+            continue
+        packed = path.with_name(f"{path.name}.gz")
+        if extension == ".nii" and packed.is_file() and _has_content(packed):
+            logger.warning("%s: left out, as %s is beside it, the same file by its name; remove one of them", path, packed.name)
             continue
         *pairs, suffix = path.name.removesuffix(extension).split("_")
         entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)

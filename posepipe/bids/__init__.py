@@ -8,7 +8,7 @@ from .failures import Failures
 from .filters import read_filter_file
 from .image import InputImage
 from .masks import parse_derivative
-from .names import OutputNames, check_collisions, subject_page
+from .names import OutputNames, collisions, subject_page, twins
 from .results import current, is_turned_by, remove_superseded, results_in
 from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json
 from .walk import Survey, find_images, list_subjects, survey_images
@@ -22,7 +22,7 @@ __all__ = [
     "Metadata",
     "OutputNames",
     "Survey",
-    "check_collisions",
+    "collisions",
     "current",
     "find_images",
     "is_done",
@@ -38,6 +38,7 @@ __all__ = [
     "results_in",
     "subject_page",
     "survey_images",
+    "twins",
     "write_bidsignore",
     "write_dataset_description",
     "write_json",

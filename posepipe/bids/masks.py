@@ -61,12 +61,12 @@ def parse_derivative(spec: str | Path) -> tuple[str, Path]:
 
 def attach_masks(
     images: Sequence[InputImage], present: Sequence[InputImage], derivatives: Sequence[str | Path]
-) -> list[Path | None]:
-    """The brain mask of each of ``images``, or None, from the derivative datasets given.
+) -> list[Path | BidsError | None]:
+    """The brain mask of each of ``images``, or None, from the derivative datasets given; where it cannot be told which it is, for there
+    are two equally good ones or something was not fetched, the error that says so.
 
     ``present`` are all images of the same participants, filtered or not: a mask that would fit several of them by its
-    name alone is not used for any, and that is logged. Raises :class:`~posepipe.errors.BidsError` for two equally
-    good masks.
+    name alone is not used for any, and that is logged.
     """
     folders = [parse_derivative(spec)[1] for spec in derivatives]
     if not folders:
@@ -74,13 +74,18 @@ def attach_masks(
     everything: dict[tuple[str, str | None], list[InputImage]] = defaultdict(list)
     for image in present:
         everything[image.subject, image.session].append(image)
-    index: dict[tuple[str, str | None], _MaskIndex] = {}
-    found = []
+    index: dict[tuple[str, str | None], _MaskIndex | BidsError] = {}
+    found: list[Path | BidsError | None] = []
     for image in images:
         unit = (image.subject, image.session)
-        if unit not in index:
-            index[unit] = _MaskIndex(folders, everything[unit])
-        found.append(index[unit].mask_of(image))
+        try:
+            if unit not in index:
+                index[unit] = _MaskIndex(folders, everything[unit])
+            masks = index[unit]
+            found.append(masks.mask_of(image) if isinstance(masks, _MaskIndex) else masks)
+        except BidsError as error:
+            index.setdefault(unit, error)
+            found.append(error)
     if not any(found):
         logger.warning("no brain mask in %s belongs to any of the images", ", ".join(map(str, folders)))
     return found

@@ -144,18 +144,29 @@ def _unit_folder(out_dir: Path, subject: str, session: str | None) -> Path:
     return folder / f"ses-{session}" if session else folder
 
 
-def check_collisions(outputs: Iterable[tuple[InputImage, Iterable[Path]]]) -> None:
-    """Make sure that no two images, each with all files that it will have, would be written to one file.
+def twins(images: Iterable[InputImage]) -> dict[Path, BidsError]:
+    """The images that are there as ``.nii`` and as ``.nii.gz``: the path of each such file, and the error that names both."""
+    files: dict[Path, list[Path]] = {}
+    for image in images:
+        files.setdefault(image.path.with_name(image.path.name.partition(".")[0]), []).append(image.path)
+    return {
+        path: BidsError(f"{' and '.join(map(str, paths))} are one image by their name, and either may be the right one; remove one of them")
+        for paths in files.values()
+        if len(paths) > 1
+        for path in paths
+    }
 
-    Raises :class:`~posepipe.errors.BidsError` naming both, e.g. ``sub-01_T2w.nii`` beside ``sub-01_T2w.nii.gz``.
-    """
+
+def collisions(outputs: Iterable[tuple[InputImage, Iterable[Path]]]) -> dict[Path, BidsError]:
+    """The images that, each with all files that it will have, would be written to one file with another: the path of each, and the error
+    that names both, e.g. ``sub-01_res-05_T2w`` beside ``sub-01_desc-res05_T2w``."""
     owner: dict[Path, InputImage] = {}
+    found: dict[Path, BidsError] = {}
     for image, paths in outputs:
         for path in paths:
             other = owner.setdefault(path, image)
             if other != image:
-                msg = (
-                    f"{other.path} and {image.path} would both be written to {path}; "
-                    "remove or rename one, or choose with --bids-filter-file"
-                )
-                raise BidsError(msg)
+                msg = f"{other.path} and {image.path} would both be written to {path}; rename one, or choose with --bids-filter-file"
+                for one in (other, image):
+                    found.setdefault(one.path, BidsError(msg))
+    return found

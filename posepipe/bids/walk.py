@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ class Survey:
     """What was found of what was asked for: the ``images``, sorted by path.
 
     ``left_out`` is a line for each file that looks like an image and is no input, with the reason; ``lacking`` one for each participant or
-    session that was asked for by name, or is a link to what is not there, and has no image.
+    session that was asked for by name, or is a link to what is not there, and has no image; ``unmasked`` says for the paths of images whose
+    brain mask cannot be told why that is.
     """
 
     images: list[InputImage]
     left_out: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    unmasked: Mapping[Path, BidsError] = field(default_factory=dict)
 
 
 def find_images(
@@ -69,7 +71,10 @@ def find_images(
     equal masks.
     """
     walk = _Walk(bids_dir, participants, sessions, filters)
-    return walk.images(derivatives, validate=validate, left_out=walk.passed_over)
+    images, unmasked = walk.images(derivatives, validate=validate, left_out=walk.passed_over)
+    for error in unmasked.values():
+        raise error
+    return images
 
 
 def survey_images(
@@ -82,11 +87,12 @@ def survey_images(
     validate: bool = False,
     everywhere: bool = False,
 ) -> Survey:
-    """As :func:`find_images`, with all that was left out and what is lacking; ``everywhere``: other folders than ``anat`` are read too."""
+    """As :func:`find_images`, with all that was left out and what is lacking; ``everywhere``: other folders than ``anat`` are read too.
+    An image whose mask cannot be told stands against none of the others: that is noted, not raised."""
     walk = _Walk(bids_dir, participants, sessions, filters)
     left_out, absent = walk.leftovers(everywhere=everywhere)
-    images = walk.images(derivatives, validate=validate, left_out=[*absent, *left_out])
-    return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)))
+    images, unmasked = walk.images(derivatives, validate=validate, left_out=[*absent, *left_out])
+    return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)), unmasked)
 
 
 class _Walk:
@@ -110,8 +116,11 @@ class _Walk:
         """A line for each T1w or T2w file of the index that is no input."""
         return [f"{path.relative_to(self._root)}: {why}" for path, why in self._reasons.items()]
 
-    def images(self, derivatives: Sequence[str | Path], *, validate: bool, left_out: list[str]) -> list[InputImage]:
-        """The images, with their masks; ``left_out`` is told where there are none."""
+    def images(
+        self, derivatives: Sequence[str | Path], *, validate: bool, left_out: list[str]
+    ) -> tuple[list[InputImage], dict[Path, BidsError]]:
+        """The images, with their masks, and the paths of those whose mask cannot be told, and why; ``left_out`` is told where there are
+        none."""
         if validate:
             _check_names(self._root, self._description, self._present)
         _check_sessions(self._root, self._subjects, self._sessions, self._present)
@@ -121,7 +130,9 @@ class _Walk:
         for message in left_out:
             logger.info("left out: %s", message)
         masks = attach_masks(images, self._present, derivatives)
-        return [replace(image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+        pairs = list(zip(images, masks, strict=True))
+        unmasked = {image.path: mask for image, mask in pairs if isinstance(mask, BidsError)}
+        return [replace(image, mask=None if isinstance(mask, BidsError) else mask) for image, mask in pairs], unmasked
 
     def leftovers(self, *, everywhere: bool) -> tuple[list[str], list[str]]:
         """A line for each image-like file that is no input, warned about where it may have been meant for one; and one for each folder that

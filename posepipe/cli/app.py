@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .parser import parse_settings
     from .stopping import Stopped, stoppable
 
+    stay_offline()
     show_all_signs()
     try:
         with stoppable():
@@ -41,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # the terminal may be what has gone
             print(f"posepipe: stopped by {stop}; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return stop.code
+
+
+def stay_offline() -> None:
+    """Keep Nipype from asking a server for its latest version when it is first imported, as it does in notebooks, where Python was started
+    with ``-c``, and in workers of such a process. It must be known before that, and to the workers too."""
+    os.environ["NIPYPE_NO_ET"] = "1"
 
 
 def show_all_signs() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
+from ..errors import AgeError, AtlasError, BidsError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import (
     SLICE_KEYS,
     ImagePlan,
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Find the images that were asked for, their ages and templates; an image that lacks one is a failure of its own.
+    """Find the images that were asked for, their ages and templates; an image that lacks one, or cannot be told from another, is a failure
+    of its own.
 
     Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for a dataset, a choice or an
     output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import check_collisions, read_filter_file, survey_images
+    from ..bids import collisions, read_filter_file, survey_images, twins
 
     library = AtlasLibrary.default(settings.atlas_dir)
-    _check_atlas(library, settings.atlas)
+    check_atlas(library, settings.atlas)
     survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
@@ -49,14 +50,23 @@ def make_plan(settings: Settings) -> Plan:
         validate=not settings.skip_bids_validation,
         everywhere=settings.dry_run or settings.verbose > 0,
     )
-    planner = _Planner(settings, library)
-    found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
+    planner = _Planner(settings, library, survey.unmasked)
+    double = twins(survey.images)
+    told: set[str] = set()
+    parts: list[ImagePlan | PlanFailure] = []
     for image in survey.images:
-        found[image.subject, image.session].append(planner.plan(image))
+        if image.path not in double:
+            parts.append(planner.plan(image))
+        elif str(double[image.path]) not in told:  # once: it is one image
+            told.add(str(double[image.path]))
+            parts.append(PlanFailure(image, "image", double[image.path]))
+    clashes = collisions((part.image, part.files) for part in parts if isinstance(part, ImagePlan))
+    found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
+    for part in parts:
+        clash = clashes.get(part.image.path)
+        found[part.image.subject, part.image.session].append(part if clash is None else PlanFailure(part.image, "image", clash))
     sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
-    plan = Plan(sessions, survey.left_out, survey.lacking)
-    check_collisions((image.image, image.files) for image in plan.images)
-    return plan
+    return Plan(sessions, survey.left_out, survey.lacking)
 
 
 def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFailure]) -> SessionPlan:
@@ -64,8 +74,8 @@ def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFail
     return SessionPlan(subject, session, images, tuple(part for part in parts if isinstance(part, PlanFailure)))
 
 
-def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
-    """Settle at once what would fail for every image."""
+def check_atlas(library: AtlasLibrary, atlas: str) -> None:
+    """Settle at once what would fail for every image; raises :class:`~posepipe.errors.AtlasError`."""
     if atlas != "auto":
         if not library.contrasts(atlas):
             library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
@@ -80,12 +90,13 @@ def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
 class _Planner:
     """Plans one image after another; tables of ages and files of templates are read once."""
 
-    def __init__(self, settings: Settings, library: AtlasLibrary) -> None:
+    def __init__(self, settings: Settings, library: AtlasLibrary, unmasked: Mapping[Path, BidsError]) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
         from .ages import AgesOfImages
 
         self._settings = settings
         self._library = library
+        self._unmasked = unmasked
         self._files = FileDigests()
         try:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
@@ -118,6 +129,8 @@ class _Planner:
     def _check_mask(self, image: InputImage) -> None:
         from ..imaging.header import check_header
 
+        if image.path in self._unmasked and self._settings.mask in {"auto", "given"}:
+            raise self._unmasked[image.path]
         if self._settings.mask == "given" and image.mask is None:
             msg = (
                 f"{image.path}: --mask given, but no brain mask was found for it; point -d at the derivative dataset "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,6 +69,7 @@ class Monitor:
         """Take note of ``status`` of ``node``."""
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             return  # the run is being stopped: what Nipype's Linear plugin calls ended was only left
+        Stopped.check()  # what was raised in a node Nipype takes for an error of the image, and would go on
         try:
             self._settle()
             session, image = self.image_of[node.fullname.split(".")[2]]
@@ -131,8 +131,6 @@ class Monitor:
 
     def _fail(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
         text = error_text(node, self._log_of(session, node.fullname))
-        if text.startswith("KeyboardInterrupt"):  # Nipype takes it for an error of the image, and would go on
-            raise Stopped(signal.SIGINT)
         self.failed[image.image.path] = text
         self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
         first = text.strip().splitlines()[0]

@@ -12,6 +12,7 @@ from ..errors import PosepipeError
 from ..paths import check_writable
 from ..plan import Plan, SessionPlan
 from ..settings import Settings
+from .batch_plugins import GRAPH, LOCAL
 from .parser import cores
 from .provenance import write_provenance
 from .stopping import children, end_children
@@ -102,8 +103,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
     try:
         if pending and not (settings.stop_on_first_crash and plan.failures):
             print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
-            _write_records(plan, settings)
-            _execute(workflow, settings, monitor, nprocs, len(pending))
+            _execute(workflow, plan, settings, monitor, nprocs)
         monitor.finish()
         write_provenance(settings.out_dir)
     except KeyboardInterrupt:
@@ -160,21 +160,26 @@ def _write_records(plan: Plan, settings: Settings) -> None:
             write_text(session.log_dir(settings.out_dir, settings.run_id) / "posepipe.toml", text)
 
 
-def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, images: int) -> None:
-    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin
+def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
+    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, told_plugin
 
+    from .batch_plugins import failed_to_hand_over, make_ready
     from .config_file import read_plugin_args
 
     args: dict[str, Any] = {"status_callback": monitor}
     if settings.plugin_args is not None:
         args |= read_plugin_args(settings.plugin_args)
-    name = settings.nipype_plugin or ("Linear" if nprocs == 1 or images == 1 else "MultiProc")
+    name = settings.nipype_plugin or ("Linear" if nprocs == 1 or len(plan.pending) == 1 else "MultiProc")
+    if name not in LOCAL:
+        make_ready(name, workflow, settings)
+    _write_records(plan, settings)
     if settings.write_graph:
         _write_graph(workflow)
-    plugin: Any = name
-    if name == "Linear":
+    if name not in LOCAL:
+        plugin: Any = told_plugin(name, args)
+    elif name == "Linear":
         plugin = ImageByImagePlugin(args)
-    elif name == "MultiProc":
+    else:
         limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
         if settings.mem_gb is not None:
             limits["memory_gb"] = settings.mem_gb
@@ -183,6 +188,8 @@ def _execute(workflow: Any, settings: Settings, monitor: Monitor, nprocs: int, i
     try:
         workflow.run(plugin=plugin, plugin_args=args)
     except Exception as error:  # raised by the engine when any node failed
+        if name not in LOCAL and not monitor.failed:
+            raise failed_to_hand_over(name, error) from error
         if not monitor.failed:
             raise
         logger.debug("the workflow ended with %s", error)
@@ -202,13 +209,16 @@ def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int
     asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
     done = [image.image.path for image in plan.images if image.done]
     lost = [path for path in asked if path not in monitor.failed and path not in monitor.finished and path not in done]
+    handed = settings.nipype_plugin in GRAPH
     print(
         f"\n{len(monitor.finished)} aligned, {len(done)} done before, {len(monitor.failed)} failed"
-        + (f", {len(lost)} not reached" if lost else "")
+        + (f", {len(lost)} {'handed to the scheduler' if handed else 'not reached'}" if lost else "")
         + (f", {left} left to another run; see what it says" if left else "")
     )
     for path in lost:
-        print(f"not reached: {path}")
+        print(f"{'handed over' if handed else 'not reached'}: {path}")
+    if lost and handed:
+        print("nothing waits for these jobs: when they have ended, run the same command without --nipype-plugin, for pages and what failed")
     if monitor.failed:
         print(f"failures: {settings.out_dir / 'failures.tsv'} (run the same command again to do only these)")
     for page in monitor.pages:

@@ -19,6 +19,10 @@ _JOIN_SECONDS = 5.0
 """How long to wait for a process that was killed to be gone; it can do nothing about it, so that it is a matter of the system's load."""
 
 
+_told: list[int] = []
+"""The signal that has told this process to stop, if one has: a library may catch the exception and go on."""
+
+
 class Stopped(KeyboardInterrupt):
     """The process was told to stop, by the signal ``number``. No :class:`Exception`: it is not one image's error."""
 
@@ -30,6 +34,12 @@ class Stopped(KeyboardInterrupt):
     def of(cls, interrupt: KeyboardInterrupt) -> Stopped:
         """``interrupt`` with its signal, which is that of Ctrl-C where none is told."""
         return interrupt if isinstance(interrupt, Stopped) else cls(signal.SIGINT)
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise it if the process was told to stop: once more, where something has caught it."""
+        if _told:
+            raise cls(_told[0])
 
     @property
     def code(self) -> int:
@@ -55,6 +65,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
+        _told.append(number)
         raise Stopped(number)
 
     others = children()
@@ -66,6 +77,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        _told.clear()
         end_children(others)
         for one, handler in before.items():
             signal.signal(one, handler if handler is not None else signal.SIG_DFL)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-COMMANDS = ("align", "demo", "atlas", "train", "bench")
+COMMANDS = ("align", "demo", "atlas", "array", "train", "bench")
 """Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
 
 
@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .._version import __version__
 
     parser = argparse.ArgumentParser(
-        prog="posepipe-tools", description="One image without BIDS, a demonstration, atlases, training, measurements."
+        prog="posepipe-tools", description="One image without BIDS, a demonstration, atlases, job arrays, training, measurements."
     )
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
@@ -26,19 +26,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parted(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Options of the command itself, and those after a ``--``, which ``array`` hands to posepipe.
+
+    >>> _parted(["array", "in", "out", "--", "--age", "29"])
+    (['array', 'in', 'out'], ['--age', '29'])
+    """
+    if argv[:1] != ["array"] or "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command with the arguments ``argv`` (default: the command line); the exit code.
 
     2 for a usage error, 128 + its number for a signal that ended it.
     """
     from ..errors import AtlasError, PosepipeError, UsageError
-    from .app import show_all_signs
+    from .app import show_all_signs, stay_offline
     from .stopping import Stopped, stoppable
 
+    stay_offline()
     show_all_signs()
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(argv)
-    args.argv = argv  # for the record that a page keeps
+    own, rest = _parted(argv)
+    args = build_parser().parse_args(own)
+    args.argv, args.rest = argv, rest  # the one for the record that a page keeps, the other for posepipe
     try:
         with stoppable():
             code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)

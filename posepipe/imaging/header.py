@@ -26,6 +26,14 @@ UNKNOWN = (
     "right may be swapped; look at it, and give it a header"
 )
 _CHUNK = 1 << 20
+EDGES_MM = (0.02, 50.0)
+"""Voxels with a shorter or longer edge are of no scan of a head: the rule of the project has 0.05 and 20 mm read, and a header in metres or
+micrometres, a thousand times off, is to be told (its smallest and largest usual edges, 0.3 and 8 mm, then lie beyond these)."""
+LEAST_VOLUME = 1e-3
+"""Volume of a voxel as a share of that with its axes at right angles; one with less is flat. A gantry tilt of 45° leaves 0.7."""
+MOST_VOXELS = 1 << 28
+"""More are refused before they are read: 1 GB in single precision, of which a run holds some copies, and 4 GB are what it may take (the
+rule of the project). A field of view of 320 mm at 0.5 mm is as large."""
 
 
 def right_angled(affine: npt.ArrayLike) -> Array:
@@ -125,18 +133,25 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
         raise ImageError(msg)
     try:
         image: Any = nib.load(path)
-        if whole and path.name.endswith((".nii.gz", ".mgz")):
-            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
-            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
         shape, dtype = tuple(image.shape), image.get_data_dtype()
     except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
         raise unreadable(path, error) from error
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
         raise ImageError(msg)
+    if any(n < 0 for n in shape) or int(np.prod(shape, dtype=object)) > MOST_VOXELS:
+        size = " × ".join(map(str, shape))
+        msg = f"{path}: its header says that it holds {size} voxels, more than any scan of a head; repair it, or cut or resample the image"
+        raise ImageError(msg)
     if min(shape[:3]) < 2 or dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         msg = f"{path}: expected a 3D image of real numbers, found {dtype} {shape}"
         raise ImageError(msg)
+    if whole and path.name.endswith((".nii.gz", ".mgz")):
+        try:
+            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
+            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+        except Exception as error:
+            raise unreadable(path, error) from error
     return image
 
 
@@ -146,9 +161,16 @@ def unreadable(path: Path, error: BaseException) -> ImageError:
 
 
 def check_affine(affine: npt.ArrayLike, source: str) -> None:
-    """Raises :class:`~posepipe.errors.ImageError` for what is no affine (4, 4), is not finite, or has no volume."""
+    """Raises :class:`~posepipe.errors.ImageError` for what is no affine (4, 4), is not finite, has no volume, or has edges beyond
+    :data:`EDGES_MM`."""
     a = np.asarray(affine, dtype=float)
-    if a.shape != (4, 4) or not np.isfinite(a).all() or abs(np.linalg.det(a[:3, :3])) < 1e-6:
+    finite = a.shape == (4, 4) and bool(np.isfinite(a).all())
+    edges = np.linalg.norm(a[:3, :3], axis=0) if finite else np.zeros(3)
+    if edges.all() and (edges.min() < EDGES_MM[0] or edges.max() > EDGES_MM[1]):
+        size = " × ".join(f"{edge:.3g}" for edge in edges)
+        msg = f"{source}: voxels of {size} mm are of no scan of a head; check the header and its units (millimetres are expected)"
+        raise ImageError(msg)
+    if not edges.all() or abs(np.linalg.det(a[:3, :3] / edges)) < LEAST_VOLUME:
         msg = f"{source}: the header's affine is not usable (singular or not finite); repair the header"
         raise ImageError(msg)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .volume import Volume, load_volume
+from .volume import Volume, finite, load_volume
 
 GRADED_SHARE, GRADED_TOP = 0.5, 10
 """Whole numbers are grades, not labels, where the largest, which is no small one, holds at least this share of what is above 0: the inside
@@ -26,7 +26,7 @@ def inside_of(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
 
     Two values: the higher is inside. Whole numbers, unless they are grades (:data:`GRADED_SHARE`, :data:`MANY_GRADES`): labels, inside is
     what is above 0. All else, such as probabilities, per cent and what interpolation left of a mask: inside is what has at least half of
-    the largest value, and that is said.
+    the largest value, and that is said. What is NaN or infinite is outside, and that is said.
 
     >>> inside_of(np.array([[[0, 255]]]))[0], inside_of(np.array([[[0, 1, 7]]]))[0]
     (array([[[False,  True]]]), array([[[False,  True,  True]]]))
@@ -35,6 +35,16 @@ def inside_of(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
     """
     if data.dtype == bool:
         return data, ""
+    data, lost, _ = finite(data)
+    inside, note = _inside_of_finite(data)
+    return inside, "; ".join(text for text in (_in_mask(lost), note) if text)
+
+
+def _in_mask(lost: str) -> str:
+    return f"in the brain mask {lost}, outside of the brain" if lost else ""
+
+
+def _inside_of_finite(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
     low, top = float(data.min()), float(data.max())
     if low == top:
         return data > 0, ""
@@ -57,8 +67,10 @@ def _is_labels(data: npt.NDArray, top: float) -> bool:
 
 
 def told_inside(mask: Volume) -> tuple[Volume, str]:
-    """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`, and what is to be said, which is logged."""
+    """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`, and what is to be said, which is logged: also of voxels that were
+    not finite when it was read."""
     inside, note = inside_of(mask.data)
+    note = "; ".join(text for text in (_in_mask(mask.not_finite), note) if text)
     if note:
         logger.warning("%s: %s", mask.source, note)
     return mask.with_data(inside), note

@@ -84,7 +84,8 @@ def no_brain(source: str, why: str = "") -> MaskError:
 def given_mask(mask: Volume, image: Volume) -> BrainMask:
     """A mask drawn or made elsewhere, on the image's grid.
 
-    What is inside of it :func:`~posepipe.imaging.inside.inside_of` tells; a warning says so where it is neither binary nor of labels.
+    What is inside of it :func:`~posepipe.imaging.inside.inside_of` tells; a warning says so where it is neither binary nor of labels, or
+    not finite everywhere.
     Raises :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
     """
     if not mask.same_grid(image, tolerance=0.05):

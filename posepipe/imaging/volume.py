@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +19,15 @@ NOT_FINITE = 0.05
 here that may be a rim or a few spoilt voxels."""
 Float = npt.NDArray[np.float32]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A 3D image: ``data`` (X, Y, Z), and ``affine`` (4, 4) from voxel indices to RAS mm. Treat both as read-only.
 
-    ``doubts`` are what of its header and voxels is a reason to look at it, in words; ``notes`` what is only to be known.
+    ``doubts`` are what of its header and voxels is a reason to look at it, in words; ``notes`` what is only to be known. ``not_finite`` is
+    the one among them that tells of voxels that were NaN or infinite, empty where there were none.
 
     >>> v = Volume(np.zeros((4, 5, 6), np.float32), np.diag([2., 2., 2., 1.]))
     >>> v.center
@@ -35,6 +39,7 @@ class Volume:
     source: str = "array"
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_finite: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "affine", np.asarray(self.affine, dtype=float))
@@ -106,16 +111,38 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     return volume
 
 
+def load_told(path: str | Path) -> Volume:
+    """As :func:`load_volume`, of a file whose doubts and notes nobody else tells: they are logged as warnings."""
+    volume = load_volume(path)
+    for text in (*volume.doubts, *volume.notes):
+        logger.warning("%s: %s", path, text)
+    return volume
+
+
 def checked(volume: Volume) -> Volume:
     """``volume`` with axes at right angles and 0 for voxels that are not finite; its doubts and notes say what was wrong, in numbers."""
     doubts, notes = [*volume.doubts, *shear_doubts(volume.affine, volume.shape)], [*volume.notes]
-    data = volume.data
-    if np.issubdtype(data.dtype, np.floating) and (bad := int(data.size - np.isfinite(data).sum())):
-        data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
-        share = bad / data.size
-        told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+    data, told, share = finite(volume.data)
+    if told:
         (doubts if share > NOT_FINITE else notes).append(told)
-    return replace(volume, data=data, affine=right_angled(volume.affine), doubts=tuple(dict.fromkeys(doubts)), notes=tuple(notes))
+    return replace(
+        volume, data=data, affine=right_angled(volume.affine), doubts=tuple(dict.fromkeys(doubts)), notes=tuple(notes),
+        not_finite=told or volume.not_finite,
+    )  # fmt: skip
+
+
+def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
+    """``data`` (any shape) with 0 for what is NaN or infinite, what is to be said of that, empty where there was nothing, and the share.
+
+    >>> finite(np.array([1.0, np.nan, 3.0, -np.inf]))
+    (array([1., 0., 3., 0.]), '2 of 4 voxels (50 %) are NaN or infinite; they were taken for 0', 0.5)
+    """
+    bad = int(data.size - np.isfinite(data).sum()) if np.issubdtype(data.dtype, np.floating) else 0
+    if not bad:
+        return data, "", 0.0
+    share = bad / data.size
+    told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), told, share
 
 
 def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = None) -> Path:

@@ -176,7 +176,7 @@ class PoseQuality(SimpleInterface):
         record |= {
             "qc": quality.qc,
             "reasons": list(quality.reasons),
-            "notes": list(scanned.notes) if scanned else [],
+            "notes": [*(scanned.notes if scanned else ()), *target.notes],
             "confidence": quality.confidence,
             "expected_millilitres": target.millilitres,
         }

@@ -202,7 +202,7 @@ class Aligner:
             refined=refined,
             quality=quality,
             seconds=seconds,
-            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings, *ready.image.notes),
+            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings, *ready.image.notes, *ready.target.notes),
             guess=ready.guess,
             conversion=ready.conversion,
             slices=stack,

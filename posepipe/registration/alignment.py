@@ -94,7 +94,7 @@ class Alignment:
             "Confidence": self.quality.confidence,
             "QC": self.quality.qc,
             "QCReasons": list(self.quality.reasons),
-            **({"Warnings": list(self.image.notes)} if self.image.notes else {}),
+            **({"Warnings": notes} if (notes := [*self.image.notes, *self.target.notes]) else {}),
             "Seconds": self.seconds,
             "Weights": {
                 **self.mask.weights,

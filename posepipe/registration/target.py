@@ -35,7 +35,7 @@ class Target:
 
     ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``); ``contrast`` is T2w or T1w. ``to_canonical`` (3, 3)
     turns its RAS world upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank, and a rotation that the networks estimate,
-    are kept in ``cache_dir`` (None: in memory only).
+    are kept in ``cache_dir`` (None: in memory only). ``notes`` say what of its files was not as it should be.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class Target:
         cache_dir: Path | None = None,
         device: torch.device | str = "cpu",
         contrast: str = "T2w",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.volume, self.mask, self.name, self.to_canonical, self.contrast = volume, mask, name, to_canonical, contrast
-        self._cache_dir, self._device = cache_dir, device
+        self._cache_dir, self._device, self.notes = cache_dir, device, notes
 
     @classmethod
     def load(cls, template: Template, *, cache_dir: Path | None = None, device: torch.device | str = "cpu") -> Target:
@@ -68,9 +69,11 @@ class Target:
                 raise AtlasError(msg)
             mask = given_mask(given, volume).volume
         folder = cache_dir or default_cache()
+        lost = ((template.image.name, volume), *([(template.mask.name, given)] if template.mask else []))
         return cls(
             volume, mask, template.space,
             to_canonical=template.to_canonical, cache_dir=folder, device=device, contrast=template.contrast,
+            notes=tuple(f"template {name}: {one.not_finite}" for name, one in lost if one.not_finite),
         )  # fmt: skip
 
     @property

@@ -160,10 +160,11 @@ def collect(
     notes: list[str] = []
     rows = [row for row in _poses(out_dir, problems, notes) if row.image not in latest]
     known = {_stem(row.image) for row in (*rows, *failed)}
+    by_stem = {_stem(i.relative.as_posix()): i for i in inputs}  # one image, though it be there as .nii and as .nii.gz
     missing = [
         GroupRow(i.subject, i.session, i.relative.as_posix(), i.suffix, MISSING, error="no outputs yet")
-        for i in inputs
-        if _stem(i.relative.as_posix()) not in known
+        for stem, i in by_stem.items()
+        if stem not in known
     ]
     found = [
         row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time as clock
 from collections import deque
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from ..geometry import Rigid
 from ..geometry.so3 import Array
 from ..imaging.inside import inside_of
 from ..imaging.sampling import sample, tensor
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, checked, finite
 from ..registration.aligner import pick_device, threads_of_torch
 from ..registration.deep import PoseNetworks
 from ..registration.target import Target
@@ -32,6 +33,8 @@ from .network import SliceNetwork, SlicePose
 from .points import SliceTarget
 from .register import register_slices, stack_weights
 from .stack import SINGLE
+
+logger = logging.getLogger(__name__)
 
 SURE = 0.5
 """Confidence below which the head's last pose is held: another family of twins, or none, is then likelier than the one that is best."""
@@ -188,7 +191,10 @@ class SliceTracker:
         self._passed(time)
         with threads_of_torch(self.threads):
             sure_of_head = self._estimate.confidence >= SURE
-            found = self._follower.follow(volume, mask, self._estimate.pose if sure_of_head else None)
+            whole, inside = checked(volume), None if mask is None else checked(mask)
+            if whole.not_finite:
+                logger.warning("%s: %s", volume.source, whole.not_finite)
+            found = self._follower.follow(whole, inside, self._estimate.pose if sure_of_head else None)
             if found is None:
                 self._estimate.wait(time)
                 return self._told(None, None, "no brain was found in the volume", begun)
@@ -296,14 +302,15 @@ def _strayed(apart: float) -> str:
 
 
 def _piece(image: npt.ArrayLike, affine: npt.ArrayLike, thickness: float | None, mask: npt.ArrayLike | None) -> Slice:
-    data = np.asarray(image, dtype=np.float32)
+    data, lost, _ = finite(np.asarray(image, dtype=np.float32))
     if data.ndim != 2 or min(data.shape) < 2:
         msg = f"a slice is a 2D image, not one of shape {data.shape}; give one slice at a time (whole volumes: add_volume)"
         raise ImageError(msg)
-    data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     matrix = np.asarray(affine, dtype=float)
     if thickness is None and matrix.shape == (4, 4):
         thickness = float(np.linalg.norm(matrix[:3, 2]))
     grid = SliceGrid((data.shape[0], data.shape[1]), matrix, thickness or 0.0)
-    inside = np.ones(data.shape, dtype=bool) if mask is None else inside_of(np.asarray(mask))[0]
+    inside, note = (np.ones(data.shape, dtype=bool), "") if mask is None else inside_of(np.asarray(mask))
+    for text in filter(None, (lost, note)):
+        logger.warning("slice: %s", text)
     return Slice(grid, data, inside)

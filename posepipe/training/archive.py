@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import UsageError
+from ..files import replacing
 
 FORMAT = 1
 _T = TypeVar("_T")
@@ -23,14 +23,10 @@ def save_archive(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str
     if path.suffix != ".npz":
         msg = f"{path}: what networks train on is written as .npz; give the file that ending"
         raise UsageError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     text = np.array(json.dumps({"format": FORMAT, **about}))
-    try:
+    with replacing(path) as temporary:
         np.savez_compressed(temporary, about=text, **arrays)  # type: ignore[arg-type]
-        return temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return path
 
 
 def load_archive(path: str | Path, what: str, made: Callable[[dict[str, Any], Any], _T]) -> _T:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError, UsageError
+from ..files import replacing
 
 STAGES = ("mse", "geodesic")
 
@@ -197,7 +196,7 @@ class _Run:
     def log(self, line: dict[str, float]) -> None:
         self.rows.append({"step": self.step, "stage": self.schedule.stage(self.step - 1), **line})
         fields = list(dict.fromkeys(k for row in self.rows for k in row))
-        with _replacing(self.folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)
             writer.writeheader()
             writer.writerows(self.rows)
@@ -212,7 +211,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "task": self.task.state(),
         }
-        with _replacing(self.folder / "checkpoint.pt") as temporary:
+        with replacing(self.folder / "checkpoint.pt") as temporary:
             torch.save(state, temporary)
 
     def _resume(self, path: Path) -> None:
@@ -231,14 +230,3 @@ class _Run:
             reason = " ".join(str(error).split())[:200]
             msg = f"{path}: not a checkpoint of this network and task ({reason}); {again}"
             raise UsageError(msg) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes the place of ``path`` when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from torch import nn
 
 from .._version import __version__
 from ..errors import UsageError
+from ..files import write_text
 from ..models import load_network, save_network
 from ..models.coordinates import CoordinateNet
 from ..models.inputs import PEDESTAL
@@ -304,10 +305,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
             msg = f"{job.output}: another training was begun here, with other {', '.join(other)}; give the same options, or another folder"
             raise UsageError(msg)
         return
-    job.output.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(about, indent=1) + "\n")
 
 
 def _log(folder: Path) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import replacing
 
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 180)
 """Degrees."""
@@ -60,9 +61,9 @@ def plot_log(log: Path, output: Path) -> Path:
         axes.grid(alpha=0.3)
         for step in switch:
             axes.axvline(step, color="grey", lw=0.8, ls="--")
-    temporary = output.with_name(f".{output.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    return temporary.replace(output)
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return output
 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

@@ -17,7 +17,7 @@ from ..bids.entities import split_name
 from ..errors import AgeError, ImageError, MaskError, UsageError
 from ..geometry.so3 import Array
 from ..imaging.mask import given_mask, nonzero_mask
-from ..imaging.volume import Volume, load_volume
+from ..imaging.volume import Volume, load_told, load_volume
 from ..registration.comparison import Comparison
 from ..registration.initial import initial_pose
 from ..registration.target import Target
@@ -67,7 +67,7 @@ def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[s
 
 def _add_cohort(collector: Collector, templates: list[Template], reference: Reference | None) -> None:
     first = templates[0]
-    images = {t.contrast: load_volume(t.image) for t in templates}
+    images = {t.contrast: load_told(t.image) for t in templates}
     image = next(iter(images.values()))
     mask = given_mask(load_volume(first.mask), image).volume if first.mask else nonzero_mask(image).volume
     rotation = first.to_canonical
@@ -77,7 +77,7 @@ def _add_cohort(collector: Collector, templates: list[Template], reference: Refe
             return
         own = reference.name == first.atlas
         rotation = np.eye(3) if own else reference.upright(image, mask, first.age)
-    labels = {"tissues": load_volume(first.tissues)} if first.tissues else {}
+    labels = {"tissues": load_told(first.tissues)} if first.tissues else {}
     collector.add(first.space, first.atlas, first.age, mask, rotation, images, labels)
 
 
@@ -109,18 +109,18 @@ def add_imaged_subjects(collector: Collector, folder: Path, reference: Reference
 def _add_session(collector: Collector, name: str, images: list[InputImage], age: float, reference: Reference) -> None:
     # T2w first: what the reference is compared in
     ordered = sorted(images, key=lambda i: (i.suffix != "T2w", i.mask is None, i.relative))
-    first = load_volume(ordered[0].path)
+    first = load_told(ordered[0].path)
     mask = (given_mask(load_volume(ordered[0].mask), first) if ordered[0].mask else nonzero_mask(first)).volume
     volumes = {ordered[0].suffix: first}
     for image in ordered[1:]:
         if image.suffix in volumes:
             collector.leave_out(image.relative.name, f"another {image.suffix} of {name} is used")
-        elif not (volume := load_volume(image.path)).same_grid(first):
+        elif not (volume := load_told(image.path)).same_grid(first):
             collector.leave_out(image.relative.name, f"it is not on the grid of {ordered[0].relative.name}")
         else:
             volumes[image.suffix] = volume
     root, inside = ordered[0].root, ordered[0].relative.parent
-    labels = {p.name: load_volume(p) for p in sorted(root.glob(f"derivatives/*/{inside.as_posix()}/*_dseg.nii*"))}
+    labels = {p.name: load_told(p) for p in sorted(root.glob(f"derivatives/*/{inside.as_posix()}/*_dseg.nii*"))}
     for file in [k for k, v in labels.items() if not v.same_grid(first)]:
         collector.leave_out(file, f"it is not on the grid of {ordered[0].relative.name}")
         del labels[file]
@@ -146,7 +146,7 @@ def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> 
         except AgeError as error:
             collector.leave_out(name, str(error))
             continue
-        labels = load_volume(found.path)
+        labels = load_told(found.path)
         mask = labels.with_data(labels.data > 0)
         stand_in = _stand_in(labels, reference.nearest(age))
         collector.add(name, folder.name, age, mask, reference.upright(stand_in, mask, age), {}, {"tissues": labels})
@@ -179,7 +179,7 @@ def _stand_in(labels: Volume, template: Template) -> Volume:
     if template.tissues is None:
         msg = f"{template.image}: no tissue labels beside it; label maps need a reference atlas that has them"
         raise UsageError(msg)
-    image, tissues = load_volume(template.image).data, load_volume(template.tissues).data
+    image, tissues = load_told(template.image).data, load_told(template.tissues).data
     out = np.zeros_like(labels.data)
     for value in np.unique(labels.data[labels.data > 0]):
         here = tissues == value

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 
+import nibabel as nib
 import numpy as np
 import pytest
 from atlas_helpers import own_caches, write_image, write_template  # noqa: F401 - own_caches acts by being here
@@ -22,6 +23,32 @@ def test_an_added_cohort_is_found_by_the_library(tmp_path):
     library = AtlasLibrary.default()
     assert library.status("Own").title == 'a "quoted" title'
     assert choose_template(library, age=29, contrast="T2w").template == template
+
+
+def test_voxels_that_are_not_finite_are_told_and_taken_for_0(tmp_path, caplog):
+    given = {"image": write_image(tmp_path / "t2.nii"), "mask": write_image(tmp_path / "mask.nii.gz", labels=True)}
+    given["tissues"] = write_image(tmp_path / "tissues.nii.gz", labels=True)
+    for path in given.values():
+        volume = load_volume(path)
+        data = volume.data.copy()
+        data[0, 0, :3], data[4, 4, 4] = np.inf, np.nan
+        save_volume(volume.with_data(data), path)
+    with caplog.at_level("WARNING"):
+        template = add("Own", **given, age=29.5)
+    for path, kept in zip(given.values(), (template.image, template.mask, template.tissues), strict=True):
+        assert f"{path}: 4 of 990 voxels (0.4 %) are NaN or infinite; they were taken for 0" in caplog.text
+        stored = np.asarray(nib.load(kept).dataobj)
+        assert np.isfinite(stored).all() and stored[0, 0, 0] == stored[4, 4, 4] == 0
+
+
+def test_a_doubtful_header_is_told(tmp_path, caplog):
+    image = nib.load(write_image(tmp_path / "t2.nii"))
+    for code in (image.set_sform, image.set_qform):
+        code(None, code=0)
+    nib.save(image, tmp_path / "lost.nii")
+    with caplog.at_level("WARNING"):
+        add("Own", image=tmp_path / "lost.nii", age=29.5)
+    assert f"{tmp_path / 'lost.nii'}: the header does not say where the image lies" in caplog.text
 
 
 def test_cohorts_and_contrasts_add_up(tmp_path):

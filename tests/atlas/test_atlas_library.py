@@ -117,6 +117,17 @@ def test_empty_files_and_broken_links_are_absent(tmp_path):
     assert AtlasLibrary([tmp_path, later]).template("dhcpVol", "40", "T1w").image == image
 
 
+def test_a_template_in_two_files_is_read_from_the_packed_one(tmp_path, caplog):
+    packed = write_template(tmp_path, "dhcpVol", "40", "T2w", mask=True)
+    for path in packed.parent.iterdir():
+        write_image(path.with_suffix(""), seed=3)
+    template = AtlasLibrary([tmp_path]).template("dhcpVol", "40", "T2w")
+    mask = packed.with_name("tpl-dhcpVol_cohort-40_desc-brain_mask.nii.gz")
+    assert (template.image, template.mask) == (packed, mask)
+    for path in (packed, mask):
+        assert f"{path.with_suffix('')}: left out, as {path.name} is beside it" in caplog.text
+
+
 def test_finest_resolution_by_voxel_size_not_by_number(tmp_path):
     folder = tmp_path / "tpl-CRL" / "cohort-29"
     for res, size in (("1", 2.0), ("2", 0.5), ("3", 1.0)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from posepipe.bids import AgeReader, survey_images
+from posepipe.bids import AgeReader, find_images, survey_images
 from posepipe.bids.links import not_fetched
 from posepipe.bids.sidecars import read_json
 from posepipe.bids.tables import read_table
@@ -141,12 +141,14 @@ def test_so_are_the_description_and_what_belongs_to_masks(make_dataset):
     (image,) = survey_images(root, derivatives=[str(masks)]).images
     assert image.mask is not None
     (masks / "sub-01/anat/sub-01_desc-brain_mask.json").symlink_to(NOWHERE)
+    ((path, error),) = survey_images(root, derivatives=[str(masks)]).unmasked.items()
+    assert path == image.path and "desc-brain_mask.json: a link to what is not there" in str(error)
     with pytest.raises(BidsError, match=r"desc-brain_mask\.json: a link to what is not there"):
-        survey_images(root, derivatives=[str(masks)])
+        find_images(root, derivatives=[str(masks)])
     (masks / "sub-01").rename(masks / "moved")
     (masks / "sub-01").symlink_to("../nowhere")
-    with pytest.raises(BidsError, match="masks/sub-01: a link to what is not there"):
-        survey_images(root, derivatives=[str(masks)])
+    (error,) = survey_images(root, derivatives=[str(masks)]).unmasked.values()
+    assert "masks/sub-01: a link to what is not there" in str(error)
     (root / "dataset_description.json").unlink()
     (root / "dataset_description.json").symlink_to(NOWHERE)
     with pytest.raises(BidsError, match=r"dataset_description\.json: a link to what is not there"):

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from posepipe.bids import find_images, parse_derivative
+from posepipe.bids import find_images, parse_derivative, survey_images
 from posepipe.errors import BidsError, UsageError
 
 
@@ -143,6 +143,16 @@ def test_two_equal_masks_are_an_error_naming_both(make_dataset):
         find_images(root, derivatives=[one, two])
     assert str(one / "sub-01/anat") in str(caught.value)
     assert str(two / "sub-01/anat") in str(caught.value)
+
+
+def test_two_equal_masks_stand_against_their_image_alone(make_dataset):
+    root = make_dataset("sub-01_T2w.nii.gz", "sub-01_run-1_T2w.nii.gz", "sub-02_T2w.nii.gz")
+    both = ("sub-01_desc-brain_mask.nii", "sub-01_desc-brain_mask.nii.gz")
+    masks = make_dataset(*both, "sub-01_run-1_desc-brain_mask.nii.gz", "sub-02_desc-brain_mask.nii", folder="masks")
+    found = survey_images(root, derivatives=[masks])
+    assert [image.mask is None for image in found.images] == [True, False, False]
+    ((path, error),) = found.unmasked.items()
+    assert path.name == "sub-01_T2w.nii.gz" and all(name in str(error) for name in both)
 
 
 def test_no_mask_for_anyone_is_warned_about(make_dataset, caplog):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -8,9 +9,8 @@ from bidsschematools.schema import load_schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posepipe.bids import InputImage, OutputNames, check_collisions, find_images, subject_page
+from posepipe.bids import InputImage, OutputNames, collisions, find_images, subject_page, twins
 from posepipe.bids.entities import ENTITIES, in_order, join_name, split_name
-from posepipe.errors import BidsError
 
 OUT = Path("/out")
 LABELS = st.text(string.ascii_letters + string.digits + "+", min_size=1, max_size=6)
@@ -98,18 +98,31 @@ ALIKE = [
 
 def test_inputs_that_are_alike_do_not_collide(outputs):
     made = [outputs(name) for name in ALIKE]
-    check_collisions([(names.image, names.files(synth=names.image.suffix == "T1w")) for names in made])
+    assert not collisions([(names.image, names.files(synth=names.image.suffix == "T1w")) for names in made])
+    assert not twins(names.image for names in made)
 
 
 def test_collisions_name_both_inputs(outputs):
-    with pytest.raises(BidsError, match=r"sub-01_T2w.nii.gz and .*sub-01_T2w.nii would both be written to /out/sub-01"):
-        check_collisions([(names.image, names.files()) for names in map(outputs, ("sub-01_T2w.nii.gz", "sub-01_T2w.nii"))])
+    made = [outputs(name) for name in ("sub-01_res-05_T2w.nii.gz", "sub-01_desc-res05_T2w.nii.gz", "sub-02_T2w.nii.gz")]
+    found = collisions((names.image, names.files()) for names in made)
+    assert list(found) == [names.image.path for names in made[:2]]
+    for error in found.values():
+        assert re.search(r"sub-01_res-05_T2w.nii.gz and .*sub-01_desc-res05_T2w.nii.gz would both be written to /out/sub-01", str(error))
+        assert "rename one" in str(error)
 
 
 def test_two_images_with_one_conversion_collide(outputs):
     both = [outputs(f"sub-01_{suffix}.nii.gz") for suffix in ("T1w", "T2w")]
-    with pytest.raises(BidsError, match=r"would both be written to .*sub-01_desc-synth_T2w.nii.gz"):
-        check_collisions([(names.image, names.files(synth=True)) for names in both])
+    found = collisions((names.image, names.files(synth=True)) for names in both)
+    assert len(found) == 2 and all("sub-01_desc-synth_T2w.nii.gz" in str(error) for error in found.values())
+
+
+def test_one_image_in_two_files(outputs):
+    made = [outputs(name).image for name in ("sub-01_T2w.nii", "sub-01_T2w.nii.gz", "sub-01_T1w.nii", "sub-02_T2w.nii.gz")]
+    found = twins(made)
+    assert list(found) == [image.path for image in made[:2]]
+    (message,) = {str(error) for error in found.values()}
+    assert all(str(image.path) in message for image in made[:2]) and "remove one of them" in message
 
 
 def test_two_atlas_cohorts_of_one_image_differ(outputs):

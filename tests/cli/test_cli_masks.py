@@ -56,6 +56,30 @@ def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> Non
     assert f"network, {sidecar['Millilitres']:.0f} ml" in (study.out / "sub-04.html").read_text(encoding="utf-8")
 
 
+def test_voxels_of_masks_that_are_not_finite_are_told(study: Any, tmp_path: Path) -> None:
+    """Of the given mask, and of the template's files."""
+    masks, atlases = tmp_path / "masks", tmp_path / "atlases"
+    shutil.copytree(study.demo.masks_dir, masks)
+    shutil.copytree(study.demo.atlas_dir, atlases)
+    spoilt = [*masks.rglob("*_mask.nii.gz"), *atlases.rglob("*cohort-34_T2w.nii.gz"), *atlases.rglob("*cohort-34_desc-brain_mask.nii.gz")]
+    assert len(spoilt) == 3
+    for path in spoilt:
+        volume = load_volume(path)
+        data = volume.data.copy()
+        data[0, 0, 0] = np.nan
+        save_volume(volume.with_data(data), path)
+    study = replace(study, demo=replace(study.demo, masks_dir=masks, atlas_dir=atlases))
+    code, told = study.main("--participant-label", "04", *FAST)
+    assert code == 0, told
+    stem = study.out / "sub-04/anat/sub-04_rec-svr"
+    words = "in the brain mask 1 of "
+    assert any(words in warning for warning in read_json(Path(f"{stem}_desc-brain_mask.json"))["Warnings"])
+    forward = read_json(Path(f"{stem}_from-T2w_to-Phantom+34_mode-image_xfm.json"))
+    assert any(words in reason for reason in forward["QCReasons"]) and forward["QC"] != "pass"
+    assert [note.split(":")[0] for note in forward["Warnings"]] == [f"template {path.name}" for path in spoilt[1:]]
+    assert words in (study.out / "sub-04.html").read_text(encoding="utf-8")
+
+
 def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, scan_weights: Any) -> None:
     options = ("--participant-label", "01", "04", "--weights", str(scan_weights(2.0)), *FAST)
     assert study.main(*options)[0] == 0  # neither needs the networks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,12 +131,50 @@ def test_output_folder_that_is_the_dataset(raw_study: Any, run_posepipe: Any) ->
     assert code == 2 and "the output folder would be the dataset itself" in told
 
 
-def test_two_files_for_one_output(raw_study: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["the same", "broken"])
+def test_an_image_in_two_files_fails_alone(raw_study: Any, tmp_path: Path, content: str) -> None:
+    study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work", demo=raw_study.copy(tmp_path).demo)
+    anat = study.bids / "sub-01" / "anat"
+    packed, plain = anat / "sub-01_rec-svr_T2w.nii.gz", anat / "sub-01_rec-svr_T2w.nii"
+    if content == "broken":
+        plain.write_bytes(b"no image")
+    else:
+        nib.save(nib.load(packed), plain)
+    fast = ("--participant-label", "01", "04", "--init", "center", "--refine", "none")
+    words = f"{plain} and {packed} are one image by their name"
+    code, told = study.main("--dry-run", *fast)
+    assert code == 1 and words in told and "remove one of them" in told and "1 to do, 0 done already, 1 that cannot be processed" in told
+    code, told = study.main(*fast)
+    assert code == 1 and words in told and "1 aligned, 0 done before, 1 failed" in told
+    with (study.out / "failures.tsv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream, delimiter="\t")
+    assert row["subject"] == "sub-01" and words in row["error"]
+    assert not (study.out / "sub-01" / "anat").exists() and (study.out / "sub-04" / "anat").is_dir()
+    plain.unlink()
+    code, told = study.main(*fast)
+    assert code == 0 and "1 aligned, 1 done before, 0 failed" in told
+    assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_images_of_two_names_for_one_output_fail_alone(raw_study: Any, tmp_path: Path) -> None:
     study = raw_study.copy(tmp_path)
     anat = study.bids / "sub-01" / "anat"
-    nib.save(nib.load(anat / "sub-01_rec-svr_T2w.nii.gz"), anat / "sub-01_rec-svr_T2w.nii")
-    code, told = study.main("--dry-run")
-    assert code == 2 and "would both be written to" in told
+    (anat / "sub-01_rec-svr_T2w.nii.gz").rename(anat / "sub-01_res-05_T2w.nii.gz")
+    shutil.copyfile(anat / "sub-01_res-05_T2w.nii.gz", anat / "sub-01_desc-res05_T2w.nii.gz")
+    plan = plan_of(study, "--participant-label", "01", "04", "--skip-bids-validation")
+    assert [image.image.subject for image in plan.images] == ["04"]
+    assert [failure.stage for failure in plan.failures] == ["image", "image"]
+    assert all("would both be written to" in str(failure.error) for failure in plan.failures)
+
+
+def test_two_masks_for_one_image_are_a_failure_of_that_image(raw_study: Any, tmp_path: Path) -> None:
+    study = raw_study.copy(tmp_path)
+    (mask,) = study.demo.masks_dir.rglob("*_mask.nii.gz")
+    nib.save(nib.load(mask), mask.with_suffix(""))
+    plan = plan_of(study, "--participant-label", "04", "01")
+    assert [(f.image.subject, f.stage) for f in plan.failures] == [("04", "mask")]
+    assert all(str(path) in str(plan.failures[0].error) for path in (mask, mask.with_suffix("")))
+    assert not plan_of(study, "--participant-label", "04", "--mask", "nonzero").failures
 
 
 def test_broken_mask_is_a_failure_of_its_image(raw_study: Any, tmp_path: Path) -> None:

@@ -62,6 +62,31 @@ def test_one_process_stops_between_images(raw_study: Any, tmp_path: Path) -> Non
     assert code == 0 and "1 done already" in told
 
 
+def test_one_process_stops_in_the_midst_of_an_image(raw_study: Any, tmp_path: Path) -> None:
+    """As a task of a job array is cancelled: Nipype catches what is raised in a node, and would go on with the next image."""
+    study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
+    run = start(study, "--participant-label", "01", "03")
+    assert wait_for(lambda: list(study.work.rglob("mask/_inputs.pklz")))  # which Nipype writes before it starts a node
+    run.send_signal(signal.SIGTERM)
+    told, _ = run.communicate(timeout=60)
+    assert run.returncode == 143, told
+    assert "0 aligned" in told and "3 not reached" in told and "stopped by SIGTERM" in told and "FAILED" not in told
+    assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_a_stop_that_was_caught_is_raised_again() -> None:
+    caught = []
+    with pytest.raises(Stopped) as stopped, stoppable():
+        Stopped.check()
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:  # as libraries do
+            caught.append(error)
+        Stopped.check()
+    assert caught and stopped.value.code == 143
+    Stopped.check()  # it is over
+
+
 def test_signals_are_put_back_and_ignored_ones_stay_ignored() -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
     kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from posepipe.imaging.inside import as_inside, inside_of, load_mask
 from posepipe.imaging.mask import given_mask
-from posepipe.imaging.volume import Volume, save_volume
+from posepipe.imaging.volume import Volume, load_volume, save_volume
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 
@@ -86,6 +86,26 @@ def test_masks_that_were_moved_by_parts_of_a_voxel(top, shift):
     moved = ndimage.shift(ball() * float(top), shift, order=1)
     inside, note = inside_of(moved if top == 1 else np.round(moved))
     assert note and abs(int(inside.sum()) - int(ball().sum())) < 0.1 * ball().sum()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["0.999", "labels", "probability"])
+def test_what_is_not_finite_is_outside_and_that_is_said(kind, value, tmp_path, caplog):
+    """As an array, and as a file, whose voxels are made finite when it is read."""
+    plain = {**PLAIN, **NOT_BINARY}[kind].astype(np.float32)
+    spoilt = plain.copy()
+    spoilt[20, 21, 20:24] = spoilt[:, :, 0] = value
+    plain[20, 21, 20:24] = plain[:, :, 0] = 0
+    inside, note = inside_of(spoilt)
+    np.testing.assert_array_equal(inside, inside_of(plain)[0])
+    words = "in the brain mask 1684 of 73920 voxels (2.3 %) are NaN or infinite; they were taken for 0, outside of the brain"
+    assert note.startswith(words) and ("not binary" in note) == (kind == "probability")
+    path = save_volume(Volume(spoilt, AFFINE), tmp_path / "mask.nii.gz")
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(load_mask(path).data, inside)
+    assert f"{path}: {note}" in caplog.text
+    (warning,) = given_mask(load_volume(path), Volume(np.ones_like(plain), AFFINE)).warnings
+    assert warning == note
 
 
 def test_nothing_is_inside_of_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,6 +200,30 @@ def test_voxels_that_are_not_finite_are_told_of(warm, files):
     assert many.sidecar()["QC"] == "review" and "Warnings" not in many.sidecar()
     (reason,) = many.sidecar()["QCReasons"]
     assert "NaN or infinite" in reason
+
+
+def test_so_are_those_of_a_mask_and_of_a_template(warm, files, tmp_path):
+    mask = load_volume(files.mask)
+    data = np.where(mask.data > 0, 1, np.nan).astype(np.float32)
+    given = save_volume(mask.with_data(data), tmp_path / "mask.nii.gz")
+    found = warm.align(files.image, 29, mask=given)
+    assert found.sidecar()["QC"] == "review"
+    (reason,) = found.sidecar()["QCReasons"]
+    assert "in the brain mask" in reason and "NaN or infinite" in reason
+    for image in sorted(files.atlases.rglob("*_T2w.nii.gz")):  # as somebody put it there, not `atlas add`
+        other = tmp_path / image.relative_to(files.atlases)
+        brain = image.with_name(image.name.replace("_T2w", "_desc-brain_mask"))
+        for source in (image, brain):
+            volume = load_volume(source)
+            spoilt = np.where(np.indices(volume.shape).sum(0) == 0, np.nan, volume.data).astype(np.float32)
+            save_volume(volume.with_data(spoilt), other.with_name(source.name))
+        shutil.copyfile(image.parents[1] / "atlas.toml", other.parents[1] / "atlas.toml")
+    found = replace(warm, atlas_dirs=[tmp_path]).align(files.image, 29, mask=files.mask)
+    notes = found.sidecar()["Warnings"]
+    assert found.sidecar()["QC"] == "pass" and set(notes) <= set(found.warnings)
+    names = [f"tpl-Phantom_cohort-29_{name}.nii.gz" for name in ("T2w", "desc-brain_mask")]
+    assert [note.split(":")[0] for note in notes] == [f"template {name}" for name in names]
+    assert all("1 of " in note and "NaN or infinite" in note for note in notes)
 
 
 def test_one_call(files, done):

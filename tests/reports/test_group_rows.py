@@ -48,7 +48,7 @@ def test_inputs_without_outputs_are_missing(tmp_path: Path):
     write_output(tmp_path, Output("01"))
     inputs = [
         InputImage(Path("/d", name), Path(name), {"sub": name[4:6]}, "T2w")
-        for name in ("sub-01/anat/sub-01_T2w.nii", "sub-03/anat/sub-03_T2w.nii.gz")
+        for name in ("sub-01/anat/sub-01_T2w.nii", "sub-03/anat/sub-03_T2w.nii", "sub-03/anat/sub-03_T2w.nii.gz")
     ]  # .nii: the extension may be another than a transform's name makes one think
     assert [(row.subject, row.verdict.key) for row in collect(tmp_path, inputs=inputs).rows] == [("01", "pass"), ("03", "missing")]
 

@@ -24,7 +24,7 @@ from posepipe.slices.navigator import FoundBrain, NavigatorFollower
 from posepipe.slices.network import SlicePose
 from posepipe.slices.points import SliceTarget
 from posepipe.slices.scanner import SliceScanner
-from posepipe.slices.tracker import SURE, SliceTracker
+from posepipe.slices.tracker import SURE, SliceTracker, _piece
 
 CENTER = np.array([2.0, -15.0, 8.0])
 PLANE = MidsagittalPlane.of(so3.exp([0.1, 0.05, -0.08]), CENTER)
@@ -384,6 +384,20 @@ def test_refuses_what_is_no_slice(slice_target):
         tracker.add(np.zeros((8, 8)), np.eye(4), -1.0)
     assert posepipe.SliceTracker is SliceTracker
     assert (DEGREES, MM) == (10.0, 5.0)  # units of the tracker's limits
+
+
+def test_pixels_that_are_not_finite_are_told_and_taken_for_0(slice_target, caplog, monkeypatch):
+    image, mask = np.ones((9, 10)), np.zeros((9, 10))
+    mask[2:7, 2:8] = 1
+    image[0, 0] = mask[4, 4] = mask[0] = np.nan
+    piece = _piece(image, np.eye(4), 3.0, mask)
+    assert piece.image[0, 0] == 0 and piece.mask.sum() == 29
+    assert "slice: 1 of 90 voxels" in caplog.text and "slice: in the brain mask 11 of 90 voxels" in caplog.text
+    seen = []
+    monkeypatch.setattr(NavigatorFollower, "follow", lambda self, *volumes: seen.append(volumes))
+    volume = Volume(np.full((4, 4, 4), np.inf, np.float32), np.diag([6.0, 6, 6, 1]), "navigator")
+    SliceTracker(target=slice_target.target, network=Said([])).add_volume(volume, volume)
+    assert not seen[0][0].data.any() and not seen[0][1].data.any() and "navigator: 64 of 64 voxels" in caplog.text
 
 
 def test_the_network_is_shown_one_copy_of_each_slice(slice_target):

@@ -97,6 +97,21 @@ def test_label_maps_get_their_pose_from_a_stand_in(demo: Any, tmp_path: Path) ->
         add_label_maps(made, demo.bids_dir, reference)
 
 
+def test_label_maps_that_are_not_finite_are_told(demo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from posepipe.imaging.volume import save_volume
+
+    anat = tmp_path / "maps" / "sub-9" / "anat"
+    anat.mkdir(parents=True)
+    labels = phantom.brain_labels(38, 2.0)
+    data = labels.data.astype(np.float32)
+    data[0, 0, :2] = np.nan
+    path = save_volume(labels.with_data(data), anat / "sub-9_desc-tissues_dseg.nii.gz")
+    (tmp_path / "maps" / "participants.tsv").write_text("participant_id\tga_weeks\nsub-9\t38\n")
+    with caplog.at_level("WARNING"):
+        assert add_label_maps(Collector(NOBODY, silent), tmp_path / "maps", Reference(AtlasLibrary([demo.atlas_dir]), "Phantom")) == 1
+    assert f"{path}: 2 of " in caplog.text and "NaN or infinite" in caplog.text
+
+
 def test_an_atlas_of_unknown_pose_needs_a_reference(demo: Any) -> None:
     told: list[str] = []
     made = Collector(NOBODY, told.append)
