@@ -103,7 +103,8 @@ class FirstRun:
 
 
 @pytest.fixture(scope="session")
-def first_run(raw_study: Study) -> FirstRun:
-    """The app over the whole study, once; tests that change anything work on a copy."""
-    code, told = raw_study.main()
-    return FirstRun(raw_study, code, told)
+def first_run(raw_study: Study, tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    """The app over the whole study, once, on a copy that stays the raw one; tests that change anything work on a copy of this."""
+    study = raw_study.copy(tmp_path_factory.mktemp("first"))
+    code, told = study.main()
+    return FirstRun(study, code, told)
