@@ -91,3 +91,14 @@ def contrast_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[floa
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of its own, with no atlas in it: what is made ready of the templates goes there too."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
+        patch.delenv("TEMPLATEFLOW_HOME", raising=False)
+        yield folder

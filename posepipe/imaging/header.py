@@ -141,7 +141,7 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
         raise ImageError(msg)
     if any(n < 0 for n in shape) or int(np.prod(shape, dtype=object)) > MOST_VOXELS:
         size = " × ".join(map(str, shape))
-        msg = f"{path}: its header says that it holds {size} voxels, more than any scan of a head; repair it, or cut or resample the image"
+        msg = f"{path}: its header says that it holds {size} voxels, which no scan of a head does; repair it, or cut or resample the image"
         raise ImageError(msg)
     if min(shape[:3]) < 2 or dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         msg = f"{path}: expected a 3D image of real numbers, found {dtype} {shape}"

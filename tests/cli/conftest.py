@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,17 +62,6 @@ def run_main(command: list[str]) -> tuple[int, str]:
 @pytest.fixture(scope="session")
 def run_posepipe() -> Callable[[list[str]], tuple[int, str]]:
     return run_main
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of its own, with no atlas in it: what is made ready of the templates goes there too."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
-        patch.delenv("TEMPLATEFLOW_HOME", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="session")

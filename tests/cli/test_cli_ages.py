@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from posepipe.bids import read_json
@@ -17,8 +16,6 @@ from posepipe.cli.parser import age_option, parse_settings
 from posepipe.cli.plan import make_plan
 from posepipe.cli.tools import main as tools
 from posepipe.errors import UsageError
-from posepipe.imaging.mask import BrainMask
-from posepipe.registration import masking
 
 
 def plan_of(study: Any, *options: str) -> Any:
@@ -53,23 +50,6 @@ def test_estimates_are_kept_for_the_next_run(estimated: Any, monkeypatch: pytest
     again = plan_of(study)
     assert [image.parameters_hash for image in again.images] == [image.parameters_hash for image in plan.images]
     assert "estimating" not in capsys.readouterr().out
-
-
-def test_the_age_is_that_of_the_mask_that_fits(estimated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The networks are not sure of half of the brain; all of it fits better."""
-    seen, asked = masking.brain_mask, []
-
-    def doubtful(image: Any, *rest: Any) -> BrainMask:
-        asked.append(image.source)
-        whole = replace(seen(image, *rest), sure=False)
-        half = whole.volume.data & (np.indices(image.shape)[0] < image.shape[0] // 2)
-        return replace(whole, volume=whole.volume.with_data(half), others=(whole,))
-
-    monkeypatch.setattr(masking, "brain_mask", doubtful)
-    study, plan = estimated
-    again = plan_of(replace(study, work=tmp_path))
-    assert [image.age for image in again.images] == [image.age for image in plan.images]
-    assert len(asked) == 1 and "sub-05" in asked[0]
 
 
 def test_another_image_or_a_spoilt_file_is_estimated_anew(estimated: Any, tmp_path: Path) -> None:

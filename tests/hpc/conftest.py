@@ -20,17 +20,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[slur
         yield here
 
 
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of its own, with no atlas in it."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        for name in ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME"):
-            patch.delenv(name, raising=False)
-        yield folder
-
-
 @pytest.fixture
 def hard(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> DemoDataset:
     """Three participants (02 has two sessions, 03 a T1w and a T2w image) in a folder that is hard to quote, in which one stands."""

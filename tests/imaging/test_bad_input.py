@@ -51,6 +51,7 @@ def outcome_of(path: Path) -> str:
             said.add(text)
             continue
         if isinstance(found, Volume):
+            assert not said, "a dry run refuses what a run takes"
             assert found.data.ndim == 3 and np.isfinite(found.data).all() and np.isfinite(found.affine).all()
             axes = found.affine[:3, :3] / found.spacing
             assert (found.spacing >= 0.02).all() and (found.spacing <= 50).all() and np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
@@ -198,7 +199,8 @@ def test_masks_that_are_none_are_refused_with_the_reason(tmp_path: Path, kind: s
     data[5:15, 5:15, 5:15] = {"nan": np.nan, "negative": -1.0}.get(kind, 1.0)
     if kind == "empty":
         data[:] = 0
-    affine = image.affine + (np.eye(4)[:, [3]] * 0 + np.array([[0, 0, 0, 9.0]] * 3 + [[0] * 4]) if kind == "elsewhere" else 0)
+    affine = image.affine.copy()
+    affine[:3, 3] += 9.0 if kind == "elsewhere" else 0.0
     mask = Volume(data[:15] if kind == "other shape" else np.nan_to_num(data), affine, "m.nii.gz")
     with pytest.raises(PosepipeError, match=r"m\.nii\.gz"):
         given_mask(mask, image)
