@@ -52,7 +52,9 @@ def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
 
     def make(share: float) -> Path:
         folder, options = tmp_path_factory.mktemp("scan-weights"), {"size": 32, "width": [2, 2, 2, 2]}
-        for name, network, image in (("locator", LocatorNet(**options), 0), ("scan", ScanNet(**options), 2)):
+        for name, network, image in (
+            ("locator", LocatorNet(**options), 0), ("scan", ScanNet(**options), 2), ("outline", ScanNet(**options), 2),
+        ):  # fmt: skip
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.zero_()

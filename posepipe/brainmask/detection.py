@@ -32,6 +32,8 @@ PEAK, PEAKS = 5, 8
 """A peak is the highest of so many cells (two voxels) a side; no more than so many are looked at."""
 SAME = 0.6
 """Voxels that point so near to a centre, in brain radii, are of that brain."""
+SHARP = 9.0
+"""How sharp the rim of a ball is in which a brain is guessed, to a brain radius: the middle of those in training."""
 LARGEST_RADIUS_MM = 66.0
 """No brain is larger: a fifth more than the oldest template's radius (Serag, 44 weeks: 54 mm)."""
 
@@ -42,6 +44,15 @@ class Likely:
 
     p: Tensor
     frame: Frame
+
+    def about(self) -> Moments | None:
+        """Moments of the largest piece that is likely brain; None where that holds less than any brain."""
+        p = self.p.cpu().numpy()
+        piece, count = largest_piece(p > 0.5)
+        if not count:
+            return None
+        about = moments(Volume(np.where(piece, p, 0), self.frame.affine))
+        return None if about.millilitres < MIN_MILLILITRES else about
 
     def on(self, frame: Frame) -> Tensor:
         """The same read on another frame (1, 1, X, Y, Z); 0 outside."""
@@ -79,18 +90,20 @@ class Detection:
 
 
 class ScanNetworks:
-    """The locator, which is shown a whole scan, and the network that is shown crops of it.
+    """The locator, which is shown a whole scan, and the networks that are shown crops of it: for the pose, and finer ones for the outline.
 
     ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
     """
 
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
-        locator, crops = (load_network(name, weights_dir=weights_dir, device=device) for name in SCAN_NETWORKS)
+        locator, crops, outline = (load_network(name, weights_dir=weights_dir, device=device) for name in SCAN_NETWORKS)
         self._locator: LocatorNet = ready(_checked(locator, LocatorNet))  # type: ignore[assignment]
         self._crops: ScanNet = ready(_checked(crops, ScanNet))  # type: ignore[assignment]
-        self.weights = {n.name: n.sha256 for n in (locator, crops)}
+        self._outline: ScanNet = ready(_checked(outline, ScanNet))  # type: ignore[assignment]
+        self.weights = {n.name: n.sha256 for n in (locator, crops, outline)}
         """Name → SHA-256."""
-        self.size = int(crops.options["size"])
+        self.size, self.outline_size = (int(n.options["size"]) for n in (crops, outline))
+        """Voxels a side of the crops."""
 
     def overview(self, scan: Scan, step: float) -> tuple[Place, ...]:
         """Places in the whole scan that may be a brain's, the fullest first, from a look at a grid ``step`` mm apart."""
@@ -102,6 +115,15 @@ class ScanNetworks:
         crop = scan.crop(frame)
         with answering(crop.device):
             return pointed(self._locator(_last(scaled(crop))), frame)
+
+    def outline(self, scan: Scan, center: Array, half: float, radius: float) -> Likely:
+        """What of a crop of ``half`` its side about ``center``, mm, is of a brain that is there and has about this ``radius``."""
+        frame = Frame.about(center, half, self.outline_size)
+        crop = scan.crop(frame)
+        guess = ball(frame, center, radius, crop.device)
+        with answering(crop.device):
+            found = self._outline(_last(torch.cat([scaled(crop), guess], 1)))
+        return Likely(torch.sigmoid(found.foreground[0, 0]), frame)
 
     def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
         """What is seen on each of the ``frames``, cubes of one number of voxels, in which ``before`` was thought to be brain; None: less
@@ -116,13 +138,14 @@ class ScanNetworks:
             error = (found.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
         out: list[Detection | None] = []
         for i, frame in enumerate(frames):
-            about = seen(likely[i], frame)
+            mine = Likely(likely[i], frame)
+            about = mine.about()
             if about is None:
                 out.append(None)
                 continue
             unit = frame.step * frame.counts[0] / 2 / HALF_SIDE
             out.append(Detection(
-                Likely(likely[i], frame),
+                mine,
                 about,
                 frame.axes @ solved.rotation[i].double().cpu().numpy(),
                 frame.center + unit * frame.axes @ solved.translation[i].double().cpu().numpy(),
@@ -133,6 +156,12 @@ class ScanNetworks:
                 },
             ))  # fmt: skip
         return out
+
+
+def ball(frame: Frame, center: Array, radius: float, device: torch.device) -> Tensor:
+    """A brain of which no more is known than where it is and how large, on ``frame`` (1, 1, X, Y, Z)."""
+    far = (frame.points(device) - tensor(center, device)).norm(dim=-1) / radius
+    return torch.sigmoid(SHARP * (1 - far))[None, None]
 
 
 def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
@@ -173,16 +202,6 @@ def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
         share = float(weight[near].sum()) / (4 / 3 * np.pi * size**3)
         places.append(Place(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, Likely(own, frame), share))
     return tuple(sorted(places, key=lambda one: -one.share))
-
-
-def seen(likely: Tensor, frame: Frame) -> Moments | None:
-    """Moments of the largest piece of ``likely`` (X, Y, Z) that is likely brain; None where that holds less than any brain."""
-    p = likely.cpu().numpy()
-    piece, count = largest_piece(p > 0.5)
-    if not count:
-        return None
-    about = moments(Volume(np.where(piece, p, 0), frame.affine))
-    return None if about.millilitres < MIN_MILLILITRES else about
 
 
 def _checked(loaded: LoadedNetwork, kind: type[torch.nn.Module]) -> torch.nn.Module:

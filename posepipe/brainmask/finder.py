@@ -23,14 +23,12 @@ OVERVIEW_MM = 5.0
 """Spacing of the grid on which the whole scan is looked through."""
 CANDIDATES, LEAST_SHARE = 4, 0.1
 """So many of the places that may be a brain's are looked at closer, the fullest first, and none of which less is brain."""
-WIDE, TIGHT = 1.6, 1.25
+WIDE, OUTLINED = 1.6, 1.4
 """Half the side of a crop, in brain radii: for the pose, with eyes and neck in it, and for the outline."""
 NEARBY = 2.0
 """Half the side, in brain radii, of the crop that the locator is shown when it looks closer."""
-OUTLINE_SIDE = 48
-"""Voxels a side of the crop for the outline: finer than others."""
-ROUNDS = 3
-"""A brain is cropped so many times, each time about where and as large as it was seen before."""
+ROUNDS, OUTLINES = 3, 2
+"""A brain is cropped so many times, each time about where and as large as it was seen before; and then for its outline."""
 COPIES = 8
 """Turned crops from which the pose is taken: that nearest to all others."""
 AGREE_DEGREES = 25.0
@@ -143,13 +141,13 @@ class BrainFinder:
 
     def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
         """The outline of what was seen."""
-        frame = Frame.about(seen.about.center, TIGHT * seen.about.radius, OUTLINE_SIDE)
-        tight = self._networks.detect(scan, [frame], seen.likely)[0]
-        likely, _ = scan.read_back(seen.likely.p, seen.likely.frame)
-        if tight is not None:
-            inner, reached = scan.read_back(tight.likely.p, frame)
-            likely = np.where(reached, inner, likely)
-        return checked_mask(likely > 0.5, image, "network", image.source)
+        about: Moments | None = seen.about
+        for _ in range(OUTLINES):
+            if about is None:
+                raise no_brain(image.source)
+            found = self._networks.outline(scan, about.center, OUTLINED * about.radius, about.radius)
+            about = found.about()
+        return checked_mask(scan.read_back(found.p, found.frame) > 0.5, image, "network", image.source)
 
     def _posed(self, image: Volume, scan: Scan, seen: Detection) -> FoundPose:
         """The pose from turned crops, nearest to all others', with what tells how sure it is."""

@@ -72,8 +72,8 @@ class Scan:
         to_voxel[:3, 3] = 1 - (block - 1) / 2 / block
         return sample(means, tensor(to_voxel, self.data.device), frame.points(self.data.device))[None]
 
-    def read_back(self, likely: Tensor, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities ``likely`` (X, Y, Z) on ``frame`` at each voxel of the scan, 0 outside the frame; and which voxels it reaches."""
+    def read_back(self, likely: Tensor, frame: Frame) -> np.ndarray:
+        """Probabilities ``likely`` (X, Y, Z) on ``frame`` at each voxel of the scan, 0 outside the frame."""
         shape = np.array(self.data.shape[1:])
         half = np.abs(frame.axes) @ ((np.array(frame.counts) - 1) / 2 * frame.step)
         low = np.clip(np.ceil((frame.center - half) / self.spacing), 0, shape).astype(int)
@@ -83,8 +83,7 @@ class Scan:
         to_voxel = tensor(np.linalg.inv(frame.affine), likely.device)
         index = where @ to_voxel[:3, :3].T + to_voxel[:3, 3]
         inside = ((index >= 0) & (index <= tensor(np.array(frame.counts) - 1, likely.device))).all(-1)
-        out, reached = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
+        out = np.zeros(shape, dtype=np.float32)
         box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         out[box] = (sample(likely[None], to_voxel, where)[0] * inside).cpu().numpy()
-        reached[box] = inside.cpu().numpy()
-        return out, reached
+        return out

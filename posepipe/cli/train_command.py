@@ -52,7 +52,8 @@ def add_arguments(subparsers: Any) -> None:
     _add_training(slice_pose)
     scan = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
     scan.add_argument(
-        "--network", choices=("locator", "scan"), default="scan", help="locator: where in a whole scan; scan: mask and pose in a crop"
+        "--network", choices=("locator", "scan", "outline"), default="scan",
+        help="locator: where in a whole scan; scan: mask and pose in a crop; outline: a finer mask of what is found",
     )
     scan.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
     scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")

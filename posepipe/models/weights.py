@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 POSE_NETWORKS = ("pose-coarse", "pose-fine")
 """The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
-SCAN_NETWORKS = ("locator", "scan")
+SCAN_NETWORKS = ("locator", "scan", "outline")
 """The networks that find a brain without a mask: where in the whole scan, and its mask and pose in a crop about that place."""
 CONTRAST_NETWORK = "contrast"
 """The network that makes T2-like images of T1w ones, learnt from pairs."""

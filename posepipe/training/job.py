@@ -31,7 +31,7 @@ from .engine import Schedule, Task, train
 from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scan_task import ScanTask
-from .scans import LEAST, LOCATOR, ScanRecipe, ScanSynthesis
+from .scans import LEAST, LOCATOR, OUTLINE, ScanRecipe, ScanSynthesis
 from .scenes import Scenes
 from .slabs import SlabRecipe, Slabs
 from .slices import SLICE_POSENET, SliceCoordinateTask, SlicePoseTask, SliceRecipe, SliceSynthesis
@@ -76,6 +76,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "locator": Preset("LocatorNet", {}, LOCATOR, Schedule((2000, 0), batch=32)),
     "scan": Preset("ScanNet", {}, ScanRecipe(), Schedule((1500, 1500), batch=32, rate=1e-3)),
+    "outline": Preset("ScanNet", {}, OUTLINE, Schedule((750, 0), batch=16, rate=5e-4), size=48),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }

@@ -70,7 +70,7 @@ class ScanTask:
             alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
         overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
         figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
-        figures |= in_degrees(torch.cat(angles)) if angles else {}
+        figures |= in_degrees(torch.cat(angles)) if sum(map(len, angles)) else {}
         if far:
             figures |= dict(zip(("away", "size"), torch.stack(far).mean(0).tolist(), strict=True))
         return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})

@@ -51,7 +51,8 @@ class ScanRecipe(Recipe):
     made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones
     on average; ``gain``: standard deviation of the logarithm of the brightness, for what a whole scan holds is brighter or darker than a
     crop; ``pasted``: share of the made-up heads that are put into a real scan beside its brain. ``guess``: how what is thought to be
-    brain before differs from the brain, None where nothing is; ``blobs``: share of crops in which it is an ellipsoid about there."""
+    brain before differs from the brain, None where nothing is; ``blobs``: share of crops in which it is an ellipsoid about there, and
+    ``again`` of these, in which it is what the network makes of that. ``drawn``: real scans with drawn masks alone."""
 
     head: int = 72
     pool: int = 300
@@ -59,6 +60,8 @@ class ScanRecipe(Recipe):
     gain: float = 0.0
     pasted: float = 0.0
     blobs: float = 0.4
+    again: float = 0.5
+    drawn: bool = False
     labels: float = 0.4
     stretch: float = 0.08
     deform: float = 0.06
@@ -73,6 +76,7 @@ class ScanRecipe(Recipe):
 PASTED_FROM, PASTED_RIM, PASTED_TRIES, PASTED_FULL = (1.6, 4.5), 0.5, 6, 0.3
 """A made-up head is put where a real scan shows what lies so many brain radii from its brain, with a rim of up to so many left about it;
 where less than a third of that is in the scan, or it shows the brain, another place is tried, so often."""
+OUTLINE = ScanRecipe(head=80, pasted=0.3, blobs=1.0, again=0.0, drawn=True, kinds=(Kind(1.0, 1.2, 1.6, 0.12, 2.2),))
 LOCATOR = ScanRecipe(
     fresh=0.3, gain=0.3, pasted=0.5, kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3)
 )
@@ -113,7 +117,7 @@ class ScanSynthesis:
         self._heads = HeadSynthesis(sources, replace(recipe, size=recipe.head), recipe.surroundings, seed=seed, **options)
         self._rng = np.random.default_rng(seed + 1000)
         self._generator = torch.Generator().manual_seed(seed + 1000)
-        self._real = scenes.placed() if scenes is not None and len(scenes) else {}
+        self._real = (scenes.drawn() if recipe.drawn else scenes).placed() if scenes is not None else {}
         self._pools: dict[float, list[PlacedHead]] = {kind.reach: [] for kind in recipe.kinds}
 
     def batch(self, n: int) -> ScanBatch:
@@ -208,7 +212,7 @@ class ScanSynthesis:
         here = cube_points(brain.shape[-1]).T.reshape(1, 3, *brain.shape[2:]) / middle
         far = ((torch.where(beside, here, batch.position(brain.shape[-1])) + shift_) / axes_).norm(dim=1, keepdim=True)
         rough = top_ * torch.sigmoid(sharp_ * (size_ - far))
-        use, again = (torch.as_tensor(self._rng.random(n) < share) for share in (self.recipe.blobs, 0.5))
+        use, again = (torch.as_tensor(self._rng.random(n) < share) for share in (self.recipe.blobs, self.recipe.again))
         again &= use
         known = again | ~use
         guess = torch.where(use.reshape(n, 1, 1, 1, 1), rough, fine)

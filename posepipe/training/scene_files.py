@@ -110,7 +110,7 @@ def _scene(
         raise UsageError(msg)
     mask = load_mask(template.mask)
     pose = marks.pose(moments(mask).center, template.to_canonical)
-    return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical())
+    return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical(), drawn=False)
 
 
 def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:

@@ -27,7 +27,8 @@ REACH_MM = 170.0
 @dataclass(frozen=True, eq=False)
 class Scene:
     """``image`` and ``mask`` (X, Y, Z) uint8, 170 and 255 where full, ``spacing`` mm apart; ``rotation`` (3, 3), where it is known, takes
-    the canonical frame to the axes of the grid (a reflection too where the grid is left-handed)."""
+    the canonical frame to the axes of the grid (a reflection too where the grid is left-handed). ``drawn``: the mask was drawn, and not
+    laid on landmarks."""
 
     name: str
     group: str
@@ -35,6 +36,7 @@ class Scene:
     mask: np.ndarray
     spacing: float
     rotation: Array | None = None
+    drawn: bool = True
 
     @cached_property
     def _inside(self) -> Array:
@@ -79,6 +81,10 @@ class Scenes:
         """Those of other subjects than ``names``; a subject's name holds for all its sessions and runs."""
         return Scenes(tuple(s for s in self.scenes if not {s.name, s.name.partition("_")[0]} & set(names)), self.terms)
 
+    def drawn(self) -> Scenes:
+        """Those whose masks were drawn."""
+        return Scenes(tuple(s for s in self.scenes if s.drawn), self.terms)
+
     @classmethod
     def joined(cls, parts: Sequence[Scenes]) -> Scenes:
         """Those of all ``parts``; raises :class:`~posepipe.errors.UsageError` for none at all."""
@@ -93,7 +99,10 @@ class Scenes:
         about = {
             "terms": dict(self.terms),
             "scenes": [
-                {"name": s.name, "group": s.group, "spacing": s.spacing, "rotation": None if s.rotation is None else s.rotation.tolist()}
+                {
+                    "name": s.name, "group": s.group, "spacing": s.spacing, "drawn": s.drawn,
+                    "rotation": None if s.rotation is None else s.rotation.tolist(),
+                }
                 for s in self.scenes
             ],
         }
@@ -114,8 +123,9 @@ class Scenes:
         return load_archive(path, "scenes", made)
 
 
-def scene_of(name: str, group: str, image: Volume, mask: Volume, rotation: Array | None = None) -> Scene:
-    """A scene from an image and its brain mask on one grid; ``rotation`` (3, 3) takes the canonical frame to the image's RAS world."""
+def scene_of(name: str, group: str, image: Volume, mask: Volume, rotation: Array | None = None, *, drawn: bool = True) -> Scene:
+    """A scene from an image and its brain mask on one grid, ``drawn`` or not; ``rotation`` (3, 3) takes the canonical frame to the image's
+    RAS world."""
     spacing = float(np.clip(np.sort(image.spacing)[0], *SPACING_MM))
     zoom = image.spacing / spacing
     data = image.data.astype(np.float32)
@@ -130,4 +140,4 @@ def scene_of(name: str, group: str, image: Volume, mask: Volume, rotation: Array
     reach = REACH_MM / spacing
     box = tuple(slice(max(int(c - reach), 0), int(c + reach) + 1) for c in where)
     turn = None if rotation is None else np.linalg.inv(image.affine[:3, :3] / image.spacing) @ rotation
-    return Scene(name, group, small.clip(0, 255).astype(np.uint8)[box], inside.clip(0, 255).astype(np.uint8)[box], spacing, turn)
+    return Scene(name, group, small.clip(0, 255).astype(np.uint8)[box], inside.clip(0, 255).astype(np.uint8)[box], spacing, turn, drawn)

@@ -1,0 +1,109 @@
+"""What each constant of the brain finder does: all held-out raw scans with one of them set otherwise at a time.
+
+``python -m posepipe.bench.finding DATA OUT.csv a=DIR b=DIR c=DIR``, with weights folders of networks that did not see the scans of a fold (``posepipe/training/scans.toml``). Prints for each setting how many brains are found (centre within 10 mm, where the drawn mask or
+the landmarks say), how many are refused, the Dice overlap with drawn masks, how many poses of the network are within 30°, and seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..brainmask import detection, finder
+from ..errors import MaskError
+from ..geometry import so3
+from ..imaging.mask import given_mask
+from ..imaging.moments import moments
+from ..imaging.volume import load_volume
+from .rows import PartFile
+from .scans import RIGHT_DEGREES, ScanCase, overlap, scan_cases
+
+NEAR_MM = 10.0
+SETTINGS: Mapping[str, Mapping[str, float]] = {
+    "as it is": {},
+    "overview every 4 mm": {"OVERVIEW_MM": 4.0}, "overview every 6 mm": {"OVERVIEW_MM": 6.0},
+    "one candidate": {"CANDIDATES": 1}, "two candidates": {"CANDIDATES": 2}, "six candidates": {"CANDIDATES": 6},
+    "fullness 0.05": {"LEAST_SHARE": 0.05}, "fullness 0.2": {"LEAST_SHARE": 0.2},
+    "crops of 1.45 radii": {"WIDE": 1.45}, "crops of 1.75 radii": {"WIDE": 1.75},
+    "closer look of 1.7 radii": {"NEARBY": 1.7}, "closer look of 2.4 radii": {"NEARBY": 2.4},
+    "one round": {"ROUNDS": 1}, "two rounds": {"ROUNDS": 2}, "four rounds": {"ROUNDS": 4},
+    "outline of 1.25 radii": {"OUTLINED": 1.25}, "outline of 1.55 radii": {"OUTLINED": 1.55},
+    "one outline": {"OUTLINES": 1}, "three outlines": {"OUTLINES": 3},
+    "one copy": {"COPIES": 1}, "four copies": {"COPIES": 4}, "sixteen copies": {"COPIES": 16},
+    "cells from 0.2": {"LEAST_P": 0.2}, "cells from 0.5": {"LEAST_P": 0.5},
+    "peaks of 3 cells": {"PEAK": 3}, "peaks of 7 cells": {"PEAK": 7},
+    "same within 0.4 radii": {"SAME": 0.4}, "same within 0.8 radii": {"SAME": 0.8},
+}  # fmt: skip
+
+
+@contextmanager
+def set_to(values: Mapping[str, float]) -> Iterator[None]:
+    """The constants of the finder at these ``values``, for a while. Raises :class:`AttributeError` for one that there is not."""
+    homes = {name: finder if name in vars(finder) else detection for name in values}
+    before = {name: getattr(home, name) for name, home in homes.items()}
+    try:
+        for name, value in values.items():
+            setattr(homes[name], name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(homes[name], name, value)
+
+
+def measured(case: ScanCase, of: finder.BrainFinder) -> dict[str, object]:
+    """How far (mm) the found brain is from the true one, its overlap (Dice) with a drawn mask, the network's error in degrees, and seconds;
+    None where that is not known."""
+    image = load_volume(case.image)
+    drawn = given_mask(load_volume(case.mask), image).volume if case.mask else None
+    center = case.center if drawn is None else moments(drawn).center
+    begun = time.perf_counter()
+    try:
+        mask = of.find(image)
+    except MaskError:
+        return {"mm": None, "dice": None if drawn is None else 0.0, "degrees": 180.0, "seconds": time.perf_counter() - begun}
+    seconds = time.perf_counter() - begun
+    assert center is not None and mask.found is not None
+    return {
+        "mm": float(np.linalg.norm(moments(mask.volume).center - center)),
+        "dice": None if drawn is None else overlap(drawn.data, mask.volume.data),
+        "degrees": None if case.rotation is None else float(np.degrees(so3.geodesic_distance(mask.found.rotation, case.rotation))),
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def line(title: str, rows: list[dict[str, str]]) -> str:
+    """A line of the table."""
+    mm, dice, degrees = (np.array([float(r[key]) for r in rows if r[key]]) for key in ("mm", "dice", "degrees"))
+    cells = (
+        title, len(rows), int((mm <= NEAR_MM).sum()), sum(not r["mm"] for r in rows), f"{dice.mean():.3f}", f"{dice.min():.3f}",
+        f"{int((degrees <= RIGHT_DEGREES).sum())} of {len(degrees)}", f"{np.median(degrees):.1f}°",
+        f"{np.median([float(r['seconds']) for r in rows]):.2f}",
+    )  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main(data: Path, output: Path, folds: Mapping[str, Path]) -> None:
+    """Write a row a scan and setting to ``output``, and print the table; rows that are there are not made again. On one thread."""
+    torch.set_num_threads(1)
+    finders = {fold: finder.BrainFinder(folder) for fold, folder in folds.items()}
+    cases = [case for case in scan_cases(data, ("epi", "scans", "stacks")) if case.fold in finders]
+    part = PartFile(output)
+    done = {(r["setting"], r["name"]) for r in part.rows}
+    print("| set otherwise | scans | within 10 mm | refused | Dice mean | Dice min | within 30° | median | s |\n" + "|---" * 9 + "|")
+    for title, values in SETTINGS.items():
+        with set_to(values):
+            for case in cases:
+                if (title, case.name) not in done:
+                    part.add({"setting": title, "name": case.name} | measured(case, finders[case.fold]))
+        print(line(title, [r for r in part.rows if r["setting"] == title]), flush=True)
+
+
+if __name__ == "__main__":
+    of_folds = (text.partition("=") for text in sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), {fold: Path(folder) for fold, _, folder in of_folds})
