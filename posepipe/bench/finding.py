@@ -1,7 +1,8 @@
 """What each constant of the brain finder does: all held-out raw scans with one of them set otherwise at a time.
 
-``python -m posepipe.bench.finding DATA OUT.csv a=DIR b=DIR c=DIR``, with weights folders of networks that did not see the scans of a fold (``posepipe/training/scans.toml``). Prints for each setting how many brains are found (centre within 10 mm, where the drawn mask or
-the landmarks say), how many are refused, the Dice overlap with drawn masks, how many poses of the network are within 30°, and seconds.
+``python -m posepipe.bench.finding DATA OUT.csv a=DIR b=DIR c=DIR``, with weights folders of networks that did not see the scans of a
+fold (``posepipe/training/scans.toml``). Prints for each setting how many brains are found (centre within 10 mm, where the drawn mask or the
+landmarks say), how many are refused, the Dice overlap with drawn masks, how many poses of the network are within 30°, and seconds.
 """
 
 from __future__ import annotations
