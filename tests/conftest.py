@@ -48,12 +48,12 @@ def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
     import torch
 
     from posepipe.models import save_network
-    from posepipe.models.scans import LocatorNet, ScanNet
+    from posepipe.models.scans import LocatorNet, OutlineNet, ScanNet
 
     def make(share: float) -> Path:
         folder, options = tmp_path_factory.mktemp("scan-weights"), {"size": 32, "width": [2, 2, 2, 2]}
         for name, network, image in (
-            ("locator", LocatorNet(**options), 0), ("scan", ScanNet(**options), 2), ("outline", ScanNet(**options), 2),
+            ("locator", LocatorNet(**options), 0), ("scan", ScanNet(**options), 2), ("outline", OutlineNet(**options), 0),
         ):  # fmt: skip
             with torch.no_grad():
                 for parameter in network.parameters():
@@ -62,7 +62,7 @@ def scan_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], 
                 network.fine[1][0].weight[0, 0, 1, 1, 1] = network.up_fine[0].weight[0, 2, 1, 1, 1] = 1
                 for layer in (*network.fine, network.up_fine):
                     layer[1].weight[0] = 1
-                logits = slice(0, 8) if name == "locator" else slice(4, 12)
+                logits = slice(4, 12) if name == "scan" else slice(0, 8)
                 network.head.weight[logits, 0], network.head.bias[logits] = 40, -40 * share
                 if name == "locator":
                     network.head.bias[11] = np.log(8 / 6)

@@ -27,10 +27,10 @@ DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 
 NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
 NEAR_MM, FAR_MM = 15.0, 60.0
 """A place is the brain's if its centre is so near; from the second on it is another; what lies between is a part of it, and left out."""
-SIGNS = {"afar": 1, "share": 1, "located": 1, "moved": -1, "grown": -1, "sure": 1, "expected_error": -1, "residual": -1, "size": -1}
+SIGNS = {"share": 1, "moved": -1, "sharp": 1, "agree": 1, "sure": 1, "expected_error": -1, "residual": -1, "size": -1}
 """Features of :func:`~posepipe.brainmask.finder.brain_features`, and which way each may count."""
-DOUBT = 0.5
-"""Probability below which a brain is doubtful. The limit below which nothing is masked is the calibration's own."""
+EVEN = 0.5
+"""Nothing is masked below half of this probability, or of that below which a brain is doubtful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,8 @@ def measure_brains(data: Path, part: PartFile, weights: Path | None = None, fold
 def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
     """The model of whether something is a brain; brains and other places weigh the same. And how it was made, in words.
 
-    Nothing is masked below the highest probability at which no brain is refused, halved (in odds), by models that did not see the image.
+    A brain is doubtful, and no second head, below the least probability that any brain has by models that did not see its image, halved in
+    odds.
     Raises :class:`~posepipe.errors.UsageError` for rows of one kind only.
     """
     mine = [r for r in rows if r["sure"] and (not r["mm"] or not NEAR_MM < float(r["mm"]) < FAR_MM)]
@@ -119,11 +120,12 @@ def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
     held = out_of_fold(x, y, images, weights=weights, folds=10, signs=signs)
     fitted = fit_logistic(x, y, weights=weights, signs=signs)
     least = float(held[y == 1].min())
-    fail = min(least / (2 - least), DOUBT / 2)
+    review = least / (2 - least)
+    fail = min(review, EVEN) / 2
     terms = {k: (float(c), float(m), float(s)) for k, c, m, s in zip(SIGNS, fitted.coefficients, fitted.mean, fitted.scale, strict=True)}
     made = (
         f"{int(y.sum())} brains, {int((1 - y).sum())} other places of {len(set(images))} images; left out image by image: AUROC "
-        f"{auroc(held, y):.4f}, {int((held[y == 1] < DOUBT).sum())} brains below {DOUBT:g}, {int((held[y == 0] >= DOUBT).sum())} other "
-        f"places above; {int((held[y == 0] < fail).sum())} of them refused"
+        f"{auroc(held, y):.4f}, {int((held[y == 0] >= review).sum())} other places above the limit of doubt, which all brains are, and "
+        f"{int((held[y == 0] < fail).sum())} so low that they are refused"
     )
-    return ConfidenceModel(terms, fitted.intercept, DOUBT, fail), made
+    return ConfidenceModel(terms, fitted.intercept, review, fail), made

@@ -28,14 +28,12 @@ from .scans import RIGHT_DEGREES, ScanCase, overlap, scan_cases
 NEAR_MM = 10.0
 SETTINGS: Mapping[str, Mapping[str, float]] = {
     "as it is": {},
-    "overview every 4 mm": {"OVERVIEW_MM": 4.0}, "overview every 6 mm": {"OVERVIEW_MM": 6.0},
+    "overview every 3 mm": {"OVERVIEW_MM": 3.0}, "overview every 5 mm": {"OVERVIEW_MM": 5.0},
     "one candidate": {"CANDIDATES": 1}, "two candidates": {"CANDIDATES": 2}, "six candidates": {"CANDIDATES": 6},
     "fullness 0.05": {"LEAST_SHARE": 0.05}, "fullness 0.2": {"LEAST_SHARE": 0.2},
     "crops of 1.45 radii": {"WIDE": 1.45}, "crops of 1.75 radii": {"WIDE": 1.75},
-    "closer look of 1.7 radii": {"NEARBY": 1.7}, "closer look of 2.4 radii": {"NEARBY": 2.4},
-    "one round": {"ROUNDS": 1}, "two rounds": {"ROUNDS": 2}, "four rounds": {"ROUNDS": 4},
-    "outline of 1.25 radii": {"OUTLINED": 1.25}, "outline of 1.55 radii": {"OUTLINED": 1.55},
-    "one outline": {"OUTLINES": 1}, "three outlines": {"OUTLINES": 3},
+    "outlines of 1.1 radii": {"OUTLINED": 1.1}, "outlines of 1.3 radii": {"OUTLINED": 1.3}, "outlines of 1.4 radii": {"OUTLINED": 1.4},
+    "one round": {"ROUNDS": 1}, "two rounds": {"ROUNDS": 2}, "three rounds": {"ROUNDS": 3}, "five rounds": {"ROUNDS": 5},
     "one copy": {"COPIES": 1}, "four copies": {"COPIES": 4}, "sixteen copies": {"COPIES": 16},
     "cells from 0.2": {"LEAST_P": 0.2}, "cells from 0.5": {"LEAST_P": 0.5},
     "peaks of 3 cells": {"PEAK": 3}, "peaks of 7 cells": {"PEAK": 7},

@@ -18,9 +18,9 @@ from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
-from ..models.layers import doubled, ready
+from ..models.layers import ready
 from ..models.precision import answering
-from ..models.scans import Located, LocatorNet, ScanNet, scaled
+from ..models.scans import Located, LocatorNet, OutlineNet, ScanNet, scaled
 from ..models.weights import SCAN_NETWORKS, LoadedNetwork, load_network
 from .scan import Frame, Scan
 
@@ -32,8 +32,6 @@ PEAK, PEAKS = 5, 8
 """A peak is the highest of so many cells (two voxels) a side; no more than so many are looked at."""
 SAME = 0.6
 """Voxels that point so near to a centre, in brain radii, are of that brain."""
-SHARP = 9.0
-"""How sharp the rim of a ball is in which a brain is guessed, to a brain radius: the middle of those in training."""
 LARGEST_RADIUS_MM = 66.0
 """No brain is larger: a fifth more than the oldest template's radius (Serag, 44 weeks: 54 mm)."""
 
@@ -45,13 +43,17 @@ class Likely:
     p: Tensor
     frame: Frame
 
+    def largest(self) -> Likely:
+        """The largest piece that is likely brain, alone."""
+        piece, _ = largest_piece(self.p.cpu().numpy() > 0.5)
+        return Likely(self.p * torch.as_tensor(piece, device=self.p.device), self.frame)
+
     def about(self) -> Moments | None:
         """Moments of the largest piece that is likely brain; None where that holds less than any brain."""
-        p = self.p.cpu().numpy()
-        piece, count = largest_piece(p > 0.5)
-        if not count:
+        p = self.largest().p.cpu().numpy()
+        if not p.any():
             return None
-        about = moments(Volume(np.where(piece, p, 0), self.frame.affine))
+        about = moments(Volume(p, self.frame.affine))
         return None if about.millilitres < MIN_MILLILITRES else about
 
     def on(self, frame: Frame) -> Tensor:
@@ -62,14 +64,12 @@ class Likely:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A place that may be a brain's: ``center`` (3,) and ``radius`` in mm, ``likely``, which voxels of the locator's frame point to it, and
-    its ``share``: what these hold of a brain so large; ``afar``: the same in the overview, of a place that was then looked at closer."""
+    """A place that may be a brain's: ``center`` (3,) and ``radius`` in mm, and its ``share``: what the voxels that point to it hold of a
+    brain so large."""
 
     center: Array
     radius: float
-    likely: Likely
     share: float
-    afar: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class ScanNetworks:
         locator, crops, outline = (load_network(name, weights_dir=weights_dir, device=device) for name in SCAN_NETWORKS)
         self._locator: LocatorNet = ready(_checked(locator, LocatorNet))  # type: ignore[assignment]
         self._crops: ScanNet = ready(_checked(crops, ScanNet))  # type: ignore[assignment]
-        self._outline: ScanNet = ready(_checked(outline, ScanNet))  # type: ignore[assignment]
+        self._outline: OutlineNet = ready(_checked(outline, OutlineNet))  # type: ignore[assignment]
         self.weights = {n.name: n.sha256 for n in (locator, crops, outline)}
         """Name → SHA-256."""
         self.size, self.outline_size = (int(n.options["size"]) for n in (crops, outline))
@@ -116,14 +116,13 @@ class ScanNetworks:
         with answering(crop.device):
             return pointed(self._locator(_last(scaled(crop))), frame)
 
-    def outline(self, scan: Scan, center: Array, half: float, radius: float) -> Likely:
-        """What of a crop of ``half`` its side about ``center``, mm, is of a brain that is there and has about this ``radius``."""
+    def outline(self, scan: Scan, center: Array, half: float) -> Likely:
+        """What of a crop of ``half`` its side about ``center``, mm, is of the brain that is there."""
         frame = Frame.about(center, half, self.outline_size)
         crop = scan.crop(frame)
-        guess = ball(frame, center, radius, crop.device)
         with answering(crop.device):
-            found = self._outline(_last(torch.cat([scaled(crop), guess], 1)))
-        return Likely(torch.sigmoid(found.foreground[0, 0]), frame)
+            logits = self._outline(_last(scaled(crop)))
+        return Likely(torch.sigmoid(logits[0, 0]), frame)
 
     def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
         """What is seen on each of the ``frames``, cubes of one number of voxels, in which ``before`` was thought to be brain; None: less
@@ -158,12 +157,6 @@ class ScanNetworks:
         return out
 
 
-def ball(frame: Frame, center: Array, radius: float, device: torch.device) -> Tensor:
-    """A brain of which no more is known than where it is and how large, on ``frame`` (1, 1, X, Y, Z)."""
-    far = (frame.points(device) - tensor(center, device)).norm(dim=-1) / radius
-    return torch.sigmoid(SHARP * (1 - far))[None, None]
-
-
 def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
     """Places that the brain voxels of what the locator said of ``frame`` point to, one at each peak of their density, the fullest first."""
     p = torch.sigmoid(found.foreground[0, 0])
@@ -196,11 +189,8 @@ def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
             center, size = (w[:, None] * to[near]).sum(0), float((w * radius[near].log()).sum().exp())
         if not near.any():
             continue
-        mine = torch.zeros_like(cells.flatten())
-        mine[torch.nonzero(sure)[:, 0][inside][near]] = 1.0
-        own = p * doubled(mine.reshape(1, 1, *cells.shape))[0, 0]
         share = float(weight[near].sum()) / (4 / 3 * np.pi * size**3)
-        places.append(Place(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, Likely(own, frame), share))
+        places.append(Place(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, share))
     return tuple(sorted(places, key=lambda one: -one.share))
 
 

@@ -16,19 +16,18 @@ from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..registration.calibration import load_calibration, uncalibrated
-from .detection import LARGEST_RADIUS_MM, Detection, Place, ScanNetworks
+from .detection import LARGEST_RADIUS_MM, Detection, Likely, Place, ScanNetworks
 from .scan import Frame, Scan
 
-OVERVIEW_MM = 5.0
+OVERVIEW_MM = 4.0
 """Spacing of the grid on which the whole scan is looked through."""
 CANDIDATES, LEAST_SHARE = 4, 0.1
 """So many of the places that may be a brain's are looked at closer, the fullest first, and none of which less is brain."""
-WIDE, OUTLINED = 1.6, 1.4
-"""Half the side of a crop, in brain radii: for the pose, with eyes and neck in it, and for the outline."""
-NEARBY = 2.0
-"""Half the side, in brain radii, of the crop that the locator is shown when it looks closer."""
-ROUNDS, OUTLINES = 3, 2
-"""A brain is cropped so many times, each time about where and as large as it was seen before; and then for its outline."""
+OUTLINED, ROUNDS = 1.2, 4
+"""Half the side of a crop for the outline, in brain radii; it is taken so many times, each time about where and as large as it was seen
+before."""
+WIDE = 1.6
+"""The same of a crop for the pose, with eyes and neck in it."""
 COPIES = 8
 """Turned crops from which the pose is taken: that nearest to all others."""
 AGREE_DEGREES = 25.0
@@ -37,9 +36,11 @@ AGREE_DEGREES = 25.0
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """The last crop of a candidate, and how likely it is a brain."""
+    """An outline, ``about`` which it is, what the network for the pose sees there, and how likely it is a brain."""
 
-    detection: Detection
+    outline: Likely
+    about: Moments
+    seen: Detection
     likely: float
 
 
@@ -69,25 +70,24 @@ class BrainFinder:
         if not found or found[0].likely < self._model.fail:
             raise no_brain(image.source)
         # of several that are likely brains the largest
-        best = max(_brains(found, self._model.review) or found[:1], key=lambda one: one.detection.about.millilitres)
-        mask = self._outlined(image, scan, best.detection)
+        best = max(_brains(found, self._model.review) or found[:1], key=lambda one: one.about.millilitres)
+        mask = _masked(image, scan, best.outline)
         warnings = [uncalibrated(self._strange)] if self._strange else []
         if best.likely < self._model.review:
             warnings.append(f"what was masked is a brain with a probability of only {best.likely:.2f}: look at the mask, or give one")
         warnings += _another([one for one in _brains(found, self._model.review) if one is not best])
-        found_pose = self._posed(image, scan, best.detection)
+        found_pose = self._posed(image, scan, best)
         return replace(mask, warnings=(*warnings, *mask.warnings), weights=dict(self.weights), found=found_pose)
 
     @torch.inference_mode()
     def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
         """Mask of the brain in ``image`` that lies about ``center`` (3,), RAS mm, and has about this ``radius``, mm, on the image's grid,
-        from three crops and one for the outline. None where there is none. Quick (docs/tracker.md), and not judged."""
+        from two crops. None where there is none. Quick (docs/tracker.md), and not judged."""
         scan = Scan.of(image, self._device)
         at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
-        place = self._closer(scan, at, radius)
-        seen = None if place is None else self._settled(scan, place, rounds=2)
+        outline = self._outlined(scan, at, radius, rounds=2)
         try:
-            return None if seen is None else self._outlined(image, scan, seen).volume
+            return None if outline is None else _masked(image, scan, outline[0]).volume
         except MaskError:  # nothing is left of it
             return None
 
@@ -95,75 +95,67 @@ class BrainFinder:
     def features(self, image: Volume) -> list[tuple[dict[str, float], Array]]:
         """What tells whether it is a brain, and the centre (3,) in RAS mm, of all places in ``image`` that may be one: what the
         calibration is made of."""
-        scan = Scan.of(image, self._device)
-        seen = [self._settled(scan, place) for place in self._places(scan)]
-        return [(brain_features(one), _world(image, one.about.center)) for one in seen if one is not None]
+        return [(brain_features(one.seen), _world(image, one.about.center)) for one in self._candidates(Scan.of(image, self._device))]
 
     def _candidates(self, scan: Scan) -> list[_Found]:
         found: list[_Found] = []
-        for place in self._places(scan):
-            seen = self._settled(scan, place)
-            if seen is not None and all(_apart(seen.about, one.detection.about) for one in found):
-                found.append(_Found(seen, self._model.probability(brain_features(seen))))
+        places = [one for one in self._networks.overview(scan, OVERVIEW_MM) if one.share >= LEAST_SHARE]
+        for place in places[:CANDIDATES]:
+            outline = self._outlined(scan, place.center, place.radius)
+            if outline is None or any(not _apart(outline[1], one.about) for one in found):
+                continue
+            seen = self._seen(scan, place, *outline)
+            if seen is not None:
+                found.append(_Found(*outline, seen, self._model.probability(brain_features(seen))))
         return found
 
-    def _places(self, scan: Scan) -> list[Place]:
-        """Places that may be a brain's, each looked at closer, the fullest first."""
-        rough = [one for one in self._networks.overview(scan, OVERVIEW_MM) if one.share >= LEAST_SHARE][:CANDIDATES]
-        closer = [(one.share, self._closer(scan, one.center, one.radius)) for one in rough]
-        return [replace(one, afar=afar) for afar, one in closer if one is not None]
-
-    def _closer(self, scan: Scan, center: Array, radius: float) -> Place | None:
-        """The fullest place in a crop about ``center`` (mm) for a brain of this ``radius``."""
-        seen = self._networks.places(scan, Frame.about(center, NEARBY * min(radius, LARGEST_RADIUS_MM), self._networks.size))
-        return next((one for one in seen if one.share >= LEAST_SHARE), None)
-
-    def _settled(self, scan: Scan, place: Place, rounds: int = ROUNDS) -> Detection | None:
-        """The last of the crops about ``place``, with what of the place tells whether it is a brain among its features; None: less than
-        any brain holds."""
-        seen, before, center, radius = None, place.likely, place.center, place.radius
-        for _ in range(rounds):
-            frame = Frame.about(center, WIDE * min(radius, LARGEST_RADIUS_MM), self._networks.size)
-            found = self._networks.detect(scan, [frame], before)[0]
-            if found is None:
+    def _outlined(self, scan: Scan, center: Array, radius: float, rounds: int | None = None) -> tuple[Likely, Moments] | None:
+        """The outline of what lies about ``center`` and has about this ``radius``, mm; None: less than any brain holds."""
+        outline = about = None
+        for _ in range(rounds or ROUNDS):
+            outline = self._networks.outline(scan, center, OUTLINED * min(radius, LARGEST_RADIUS_MM))
+            about = outline.about()
+            if about is None:
                 return None
-            seen, before, center, radius = found, found.likely, found.about.center, found.about.radius
+            center, radius = about.center, about.radius
+        return None if outline is None or about is None else (outline.largest(), about)
+
+    def _seen(self, scan: Scan, place: Place, outline: Likely, about: Moments) -> Detection | None:
+        """What the network for the pose sees by this ``outline``, with what of it and of the ``place`` tells whether it is a brain."""
+        frame = Frame.about(about.center, WIDE * min(about.radius, LARGEST_RADIUS_MM), self._networks.size)
+        seen = self._networks.detect(scan, [frame], outline)[0]
         if seen is None:
             return None
-        inside = place.likely.on(seen.likely.frame)[0, 0][seen.likely.p > 0.5]
+        mine, own = outline.on(frame)[0, 0], seen.likely.p
         return replace(seen, features=seen.features | {
-            "located": float(inside.mean()),
-            "afar": place.afar,
             "share": place.share,
-            "moved": float(np.linalg.norm(place.center - center) / place.radius),
-            "grown": float(abs(np.log(radius / place.radius))),
+            "sharp": float((outline.p**2).sum() / outline.p.sum()),
+            "agree": float(2 * (mine * own).sum() / (mine**2 + own**2).sum()),
+            "moved": float(np.linalg.norm(place.center - about.center) / about.radius),
+            "size": float(abs(np.log(seen.radius / about.radius))),
         })  # fmt: skip
 
-    def _outlined(self, image: Volume, scan: Scan, seen: Detection) -> BrainMask:
-        """The outline of what was seen."""
-        about: Moments | None = seen.about
-        for _ in range(OUTLINES):
-            if about is None:
-                raise no_brain(image.source)
-            found = self._networks.outline(scan, about.center, OUTLINED * about.radius, about.radius)
-            about = found.about()
-        return checked_mask(scan.read_back(found.p, found.frame) > 0.5, image, "network", image.source)
-
-    def _posed(self, image: Volume, scan: Scan, seen: Detection) -> FoundPose:
+    def _posed(self, image: Volume, scan: Scan, found: _Found) -> FoundPose:
         """The pose from turned crops, nearest to all others', with what tells how sure it is."""
-        center, half = seen.about.center, WIDE * seen.about.radius
+        center, half = found.about.center, WIDE * found.about.radius
         frames = [Frame.about(center, half, self._networks.size, axes) for axes in turns(COPIES)]
-        return pose_of(image, [one for one in self._networks.detect(scan, frames, seen.likely) if one is not None] or [seen])
+        return pose_of(image, [one for one in self._networks.detect(scan, frames, found.outline) if one is not None] or [found.seen])
+
+
+def _masked(image: Volume, scan: Scan, outline: Likely) -> BrainMask:
+    return checked_mask(scan.read_back(outline.p, outline.frame) > 0.5, image, "network", image.source)
 
 
 def brain_features(seen: Detection) -> dict[str, float]:
-    """What tells whether something is a brain, each the better the higher but errors."""
+    """What tells whether something is a brain: how full the place was in the overview (``share``) and how far (brain radii) it ``moved``,
+    how sure the outline is of itself (``sharp``), how far the network for the pose agrees with it (``agree``, Dice overlap of
+    probabilities), how sure that is of what it sees, of the coordinates and of their fit, and how far the fit's ``size`` is from that of
+    the outline (logarithms)."""
     f = seen.features
     return {
-        **{name: f[name] for name in ("afar", "share", "located", "moved", "grown", "sure")},
+        **{name: f[name] for name in ("share", "moved", "sharp", "agree", "sure", "size")},
         "expected_error": float(np.log(f["expected_error"])),
         "residual": float(np.log(f["residual"])),
-        "size": float(abs(np.log(seen.radius / seen.about.radius))),
     }
 
 
@@ -209,7 +201,7 @@ def _another(others: Sequence[_Found]) -> list[str]:
     """That a scan shows a second head, as of twins."""
     if not others:
         return []
-    held = " and ".join(f"{one.detection.about.millilitres:.0f} ml" for one in others)
+    held = " and ".join(f"{one.about.millilitres:.0f} ml" for one in others)
     return [
         f"another brain is in this scan ({held}; twins?): the larger was taken; crop the image to the other, or give its mask, to align it"
     ]

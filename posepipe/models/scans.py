@@ -109,6 +109,31 @@ class ScanNet(Encoder):
                 own[name].copy_(theirs)
 
 
+class OutlineNet(Encoder):
+    """U-Net (B, 1, X, Y, Z), :func:`scaled`, multiples of 16 → logits of being brain (B, 1, X, Y, Z): the outline of the brain about the
+    middle of a crop."""
+
+    def __init__(self, size: int = 48, width: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+        super().__init__(1, size, width)
+        a, b, c, d = width
+        # narrowed before the grids are joined: most of a U-Net's work would be there
+        self.narrow_bottom, self.narrow_coarse, self.narrow_middle = nn.Conv3d(d, c, 1), nn.Conv3d(c, b, 1), nn.Conv3d(b, a, 1)
+        self.up_coarse, self.up_middle, self.up_fine = Layer(2 * c, c), Layer(2 * b, b), Layer(2 * a, a)
+        self.head = nn.Conv3d(a, 8, 1)
+        # most voxels are not brain
+        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z) → logits (B, 1, X, Y, Z)."""
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        y = self.narrow_bottom(self.bottom(coarse))
+        y = self.narrow_coarse(self.up_coarse(torch.cat([doubled(y), coarse], 1)))
+        y = self.narrow_middle(self.up_middle(torch.cat([doubled(y), middle], 1)))
+        return spread(self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float())
+
+
 def upwards(network: LocatorNet | ScanNet, x: Tensor) -> Tensor:
     """The features of a U-Net (B, a, X/2, Y/2, Z/2) before its head."""
     fine = network.fine(x)

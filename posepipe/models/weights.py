@@ -42,6 +42,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "CorrectionNet": "correction",
     "CoordinateNet": "coordinates",
     "LocatorNet": "scans",
+    "OutlineNet": "scans",
     "ScanNet": "scans",
     "ContrastNet": "contrast",
     "SlicePoseNet": "slices",

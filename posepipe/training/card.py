@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..atlas import load_manifests
 from .engine import Schedule
+from .scans import ScanRecipe
 from .scenes import Scenes
 from .slabs import SlabRecipe
 from .slices import SliceRecipe
@@ -20,8 +21,9 @@ PURPOSES: Mapping[str, str] = {
     "posenet": "the rotation of a brain in any orientation, regressed as by Salehi et al. 2018, §2.3 (Pose-Net)",
     "slice": "the pose of one slice of a brain in any orientation, up to the twin that shows the same, from dense canonical coordinates",
     "slice-pose": "the rotation and the number of one slice of a brain, regressed as by Salehi et al. 2018, §2.3 and §3.1 (slice network)",
-    "locator": "where in a whole scan a brain may be",
-    "scan": "of each voxel of an unmasked crop, whether it is brain and where in the canonical brain it lies",
+    "locator": "finding places in a whole scan that may be a brain's",
+    "scan": "telling of each voxel of an unmasked crop whether it is brain, and where in the canonical brain it lies",
+    "outline": "the outline of a brain that was found, from an unmasked crop about it",
     "contrast": "T2-like slices of T1-weighted newborn brains, learnt from pairs (conditional GAN of Salehi et al. 2018, §3.3; pix2pix)",
     "contrast-unpaired": "T2-like slices of T1-weighted newborn brains, learnt without pairs (cycleGAN)",
     "correction": "the small pose between a reference and a roughly oriented brain, as by Salehi et al. 2018, §2.4 (Correction-Net)",
@@ -29,14 +31,16 @@ PURPOSES: Mapping[str, str] = {
 _VALIDATED = {
     "poses": "Synthesised images of the brains that validated, half by the recipe, half undamaged: a check of the training, not a "
     "measurement on real images.",
-    "masks": "Scans made up about the brains that validated: a check of the training, not a measurement on real images.",
+    "scans": "Crops about and beside the brains that validated, in made-up heads and surroundings: a check of the training, not a "
+    "measurement on real scans.",
     "single": "Synthesised slices of the brains that validated, half by the recipe, half undamaged. Errors are to the nearer of the two "
     "poses that show the same, where they are not said to tell twins apart: a check of the training, not a measurement on real images.",
     "slices": "Slices of the brains that validated, undisturbed: a check of the training, not a measurement on whole images.",
 }
 _LIMITS = {
     "poses": "Brains of the ages and kinds above, cut out by a mask. A network cannot tell a brain from its mirror image.",
-    "masks": "Brains of the ages and kinds above. Surroundings were mostly made up.",
+    "scans": "Brains of the ages and kinds above. Half of the surroundings were made up. A network cannot tell a brain from its mirror "
+    "image.",
     "single": "Brains of the ages and kinds above. A slice cannot tell its pose from its twin, mirrored about the midplane and the slice.",
     "slices": "Newborn brains of the ages above, cut out by a mask. What it draws is made to look right and not measured: it serves "
     "alignment, and nothing may be read off it (volumes, lesions, signal).",
@@ -95,7 +99,7 @@ def terms_line(data: Mapping[str, str]) -> str:
 def card_text(made: Made, sources: Sources, scenes: Scenes | None = None) -> str:
     """The card, Markdown."""
     data = data_terms(sources, made.leave_out, scenes)
-    about = "slices" if isinstance(made.recipe, SlabRecipe) else "masks" if made.network.startswith("mask") else "poses"
+    about = "slices" if isinstance(made.recipe, SlabRecipe) else "scans" if isinstance(made.recipe, ScanRecipe) else "poses"
     seen = f"three neighbouring slices, learnt at {made.size}² pixels" if about == "slices" else f"a cube of {made.size} voxels a side"
     if isinstance(made.recipe, SliceRecipe):
         about, seen = "single", f"a slice of {made.size}² pixels, the age's brain size known"

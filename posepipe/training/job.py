@@ -76,7 +76,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "locator": Preset("LocatorNet", {}, LOCATOR, Schedule((2000, 0), batch=32)),
     "scan": Preset("ScanNet", {}, ScanRecipe(), Schedule((1500, 1500), batch=32, rate=1e-3)),
-    "outline": Preset("ScanNet", {}, OUTLINE, Schedule((750, 0), batch=16, rate=5e-4), size=48),
+    "outline": Preset("OutlineNet", {}, OUTLINE, Schedule((400, 0), batch=16, rate=3e-4), size=64),
     "contrast": Preset("ContrastNet", {}, SlabRecipe(), Schedule((12000, 0), batch=8, rate=5e-4), size=128),
     "contrast-unpaired": Preset("ContrastNet", {}, SlabRecipe(), Schedule((6000, 0), batch=4, rate=5e-4), size=128),
 }

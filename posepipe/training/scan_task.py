@@ -13,19 +13,18 @@ from torch import Tensor, nn
 from ..geometry.so3_torch import geodesic_distance
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.precision import autocast
-from ..models.scans import Located, LocatorNet, ScanField
+from ..models.scans import Located, LocatorNet, OutlineNet, ScanField
 from .coordinates import surprise
 from .scans import ScanBatch, ScanSynthesis
 from .task import in_degrees
 
 
 class ScanTask:
-    """A :class:`~posepipe.models.scans.ScanNet`, or a :class:`~posepipe.models.scans.LocatorNet`, on crops from ``training``;
-    ``validation`` is a fixed list of batches.
+    """A network for scans (:mod:`posepipe.models.scans`) on crops from ``training``; ``validation`` is a fixed list of batches.
 
-    Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; but for the locator also where each voxel of a brain
-    with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic distance of the pose (the
-    paper's eq. 9); for the locator the :func:`center_errors`.
+    Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; for a :class:`~posepipe.models.scans.ScanNet` also where
+    each voxel of a brain with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic
+    distance of the pose (the paper's eq. 9); for a :class:`~posepipe.models.scans.LocatorNet` the :func:`center_errors`.
     """
 
     def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
@@ -36,16 +35,17 @@ class ScanTask:
         """See :class:`~posepipe.training.engine.Task`."""
         batch, seconds = self._training.timed(n)
         found = self._forward(self.network, batch)
-        entropy = F.binary_cross_entropy_with_logits(found.foreground, batch.brain)
+        foreground = found if isinstance(found, Tensor) else found.foreground
+        entropy = F.binary_cross_entropy_with_logits(foreground, batch.brain)
         some = batch.brain.flatten(1).sum(1) > 20
-        overlap = dice(torch.sigmoid(found.foreground), batch.brain)[some]
+        overlap = dice(torch.sigmoid(foreground), batch.brain)[some]
         total = entropy + 0.5 * (1 - overlap).mean()
         figures = {"entropy": float(entropy.detach()), "dice": float(overlap.detach().mean()), "seconds": seconds}
         if isinstance(found, Located):
             away, size = center_errors(found, batch)
             total = total + away + size
             figures |= {"away": float(away.detach()), "size": float(size.detach())}
-        else:
+        elif isinstance(found, ScanField):
             where = coordinate_surprise(found, batch)
             angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
             total = total + where / 3
@@ -63,14 +63,15 @@ class ScanTask:
             found = self._forward(network, batch)
             if isinstance(found, Located):
                 far.append(torch.stack(center_errors(found, batch)))
-            else:
+            elif isinstance(found, ScanField):
                 angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
-            seen, some = (found.foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
+            foreground = found if isinstance(found, Tensor) else found.foreground
+            seen, some = (foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
             overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
             alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
         overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
         figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
-        figures |= in_degrees(torch.cat(angles)) if sum(map(len, angles)) else {}
+        figures |= in_degrees(torch.cat(angles)) if angles else {}
         if far:
             figures |= dict(zip(("away", "size"), torch.stack(far).mean(0).tolist(), strict=True))
         return figures | ({"alarms": float(alarm.mean())} if len(alarm) else {})
@@ -83,16 +84,10 @@ class ScanTask:
         """See :class:`~posepipe.training.engine.Task`."""
         self._training.restore(state)
 
-    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located:
-        if isinstance(network, LocatorNet):
+    def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located | Tensor:
+        if isinstance(network, LocatorNet | OutlineNet):
             return self._shown(network, batch.image)
-        x = torch.cat([batch.image, batch.guess], 1)
-        if batch.again.any():
-            learning = network.training
-            with torch.no_grad():
-                x[batch.again, 1:] = torch.sigmoid(self._shown(network.eval(), x[batch.again]).foreground)
-            network.train(learning)
-        return self._shown(network, x)
+        return self._shown(network, torch.cat([batch.image, batch.guess], 1))
 
     def _shown(self, network: nn.Module, x: Tensor) -> Any:
         with autocast(x.device, wanted=self._bf16):

@@ -51,16 +51,13 @@ class ScanRecipe(Recipe):
     made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones
     on average; ``gain``: standard deviation of the logarithm of the brightness, for what a whole scan holds is brighter or darker than a
     crop; ``pasted``: share of the made-up heads that are put into a real scan beside its brain. ``guess``: how what is thought to be
-    brain before differs from the brain, None where nothing is; ``blobs``: share of crops in which it is an ellipsoid about there, and
-    ``again`` of these, in which it is what the network makes of that. ``drawn``: real scans with drawn masks alone."""
+    brain before differs from the brain, None where nothing is. ``drawn``: real scans with drawn masks alone."""
 
     head: int = 72
     pool: int = 300
     fresh: float = 1.0
     gain: float = 0.0
     pasted: float = 0.0
-    blobs: float = 0.4
-    again: float = 0.5
     drawn: bool = False
     labels: float = 0.4
     stretch: float = 0.08
@@ -76,7 +73,7 @@ class ScanRecipe(Recipe):
 PASTED_FROM, PASTED_RIM, PASTED_TRIES, PASTED_FULL = (1.6, 4.5), 0.5, 6, 0.3
 """A made-up head is put where a real scan shows what lies so many brain radii from its brain, with a rim of up to so many left about it;
 where less than a third of that is in the scan, or it shows the brain, another place is tried, so often."""
-OUTLINE = ScanRecipe(head=80, pasted=0.3, blobs=1.0, again=0.0, drawn=True, kinds=(Kind(1.0, 1.2, 1.6, 0.12, 2.2),))
+OUTLINE = ScanRecipe(head=80, scenes=0.4, pasted=0.3, guess=None, drawn=True, kinds=(Kind(1.0, 1.05, 1.45, 0.12, 2.2),))
 LOCATOR = ScanRecipe(
     fresh=0.3, gain=0.3, pasted=0.5, kinds=LOCATING, guess=None, surroundings=Surroundings(stripped=0.2, air=0.2, alike=0.3)
 )
@@ -88,8 +85,7 @@ class ScanBatch:
     is thought to be brain before.
 
     Of those that are ``posed`` (B,), the map from canonical points x to cube points is ``u = s R x + t``: ``rotation`` (B, 3, 3),
-    ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count. ``again``
-    (B,): the guess is rough, and is to be what the network itself makes of the crop by it.
+    ``translation`` (B, 3), ``scale`` (B,). ``whole`` (B,): the brain is in the crop, and large enough for its pose to count.
     """
 
     image: Tensor
@@ -100,7 +96,6 @@ class ScanBatch:
     scale: Tensor
     posed: Tensor
     whole: Tensor
-    again: Tensor
 
     def position(self, side: int) -> Tensor:
         """Canonical coordinates (B, 3, side, side, side) of the cube's points."""
@@ -151,8 +146,8 @@ class ScanSynthesis:
         if r.gain:
             gain = np.exp(self._rng.normal(-r.gain / 2, r.gain, (n, 1, 1, 1, 1)))
             image = (image * torch.as_tensor(gain, dtype=torch.float32)).clamp_max(BRIGHTEST)
-        batch = ScanBatch(image, brain, torch.zeros_like(brain), turn, move, size, posed, whole, torch.zeros(n, dtype=torch.bool))
-        return batch if r.guess is None else self._guessed(batch, kinds, r.guess)
+        guess = torch.zeros_like(brain) if r.guess is None else self._guessed(brain, kinds, r.guess)
+        return ScanBatch(image, brain, guess, turn, move, size, posed, whole)
 
     def timed(self, n: int) -> tuple[ScanBatch, float]:
         """``n`` new crops, and the seconds it took to make them."""
@@ -196,27 +191,11 @@ class ScanSynthesis:
         gamma, gain = np.exp(self._rng.normal(0, [0.4, 0.3]))
         return torch.cat([near * made[:1] + (1 - near) * gain * other[:1].clamp_min(0) ** gamma, made[1:]])
 
-    def _guessed(self, batch: ScanBatch, kinds: Sequence[Kind], how: Damage) -> ScanBatch:
-        """The batch with what is thought to be brain before: of some crops no more than where it is and how large, both roughly, by which
-        nothing is to be learnt about its pose, but of half of these what the network makes of that. In crops beside a brain it is what
-        another crop of the batch shows for one, turned, or an ellipsoid in the middle."""
-        brain, n = batch.brain, len(batch.brain)
+    def _guessed(self, brain: Tensor, kinds: Sequence[Kind], how: Damage) -> Tensor:
+        """What is thought to be brain before: of crops beside a brain what another crop of the batch shows for one, turned."""
         other = brain.roll(1, 0).flip(2, 3)
         beside = torch.tensor([kind.beside for kind in kinds])[:, None, None, None, None]
-        fine = guessed(torch.where(beside, other, brain), how, self._generator)
-        shift, axes = self._rng.normal(0, BLOB_SHIFT, (n, 3, 1, 1, 1)), np.exp(self._rng.normal(0, 0.1, (n, 3, 1, 1, 1)))
-        size, sharp, top = np.exp(self._rng.normal(0, BLOB_SIZE, n)), self._rng.uniform(4, 15, n), self._rng.uniform(0.6, 1, n)
-        shift_, axes_ = (torch.as_tensor(x, dtype=torch.float32) for x in (shift, axes))
-        size_, sharp_, top_ = (torch.as_tensor(x, dtype=torch.float32).reshape(n, 1, 1, 1, 1) for x in (size, sharp, top))
-        middle = batch.scale.reshape(n, 1, 1, 1, 1)
-        here = cube_points(brain.shape[-1]).T.reshape(1, 3, *brain.shape[2:]) / middle
-        far = ((torch.where(beside, here, batch.position(brain.shape[-1])) + shift_) / axes_).norm(dim=1, keepdim=True)
-        rough = top_ * torch.sigmoid(sharp_ * (size_ - far))
-        use, again = (torch.as_tensor(self._rng.random(n) < share) for share in (self.recipe.blobs, self.recipe.again))
-        again &= use
-        known = again | ~use
-        guess = torch.where(use.reshape(n, 1, 1, 1, 1), rough, fine)
-        return replace(batch, guess=guess, again=again, posed=batch.posed & known, whole=batch.whole & known)
+        return guessed(torch.where(beside, other, brain), how, self._generator)
 
     def _refresh(self) -> None:
         """New heads for one of the pools, by how often it is used."""
@@ -277,8 +256,5 @@ class ScanSynthesis:
 
 
 BRIGHT = 1.5
-BLOB_SHIFT, BLOB_SIZE = 0.15, 0.15
-"""Standard deviations of where a brain is thought to be along an axis (brain radii) and of how large (logarithm): about twice the errors of
-the locator on scans that it was not trained on (0.10 radii and 0.10, docs/experiments-scans.md)."""
 LEAST = 24
 """A pool is used from so many heads on."""

@@ -129,8 +129,8 @@ def test_a_pose_on_a_left_handed_grid_is_that_of_the_head(finder, flip):
     affine[:3, :3] = scan_axes * 2 * np.array([-1.0 if flip else 1.0, 1, 1])
     image = Volume(IMAGE.data, affine, "a.nii.gz")
     scan = Scan.of(image, torch.device("cpu"))
-    seen = finder._settled(scan, finder._places(scan)[0])
-    found = pose_of(image, [replace(seen, rotation=np.eye(3))])
+    (found_,) = finder._candidates(scan)
+    found = pose_of(image, [replace(found_.seen, rotation=np.eye(3))])
     assert np.linalg.det(found.rotation) == pytest.approx(1)
     # what lies ahead and above on the grid lies ahead and above in the head
     assert found.rotation[:, 1:] == pytest.approx(scan_axes[:, 1:])

@@ -6,7 +6,7 @@ import torch
 
 from posepipe.models.coordinates import HALF_SIDE, CoordinateNet, cube_points
 from posepipe.models.inputs import standardised
-from posepipe.models.scans import LocatorNet, ScanNet, scaled
+from posepipe.models.scans import LocatorNet, OutlineNet, ScanNet, scaled
 
 
 def test_a_fresh_network_says_that_every_voxel_is_where_it_is_in_the_crop():
@@ -48,6 +48,11 @@ def test_the_locator_answers_on_the_grid_that_it_is_shown_and_at_first_points_no
     assert found.foreground.shape == (1, 1, 48, 32, 16)
     assert found.offset.shape == (1, 3, 24, 16, 8) and found.log_radius.shape == (1, 1, 24, 16, 8)
     assert float(found.offset.abs().max()) == 0 and torch.allclose(found.log_radius.exp(), torch.tensor(6.0))
+
+
+def test_the_network_of_outlines_answers_on_the_grid_that_it_is_shown_and_at_first_sees_hardly_any_brain():
+    found = OutlineNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 1, 48, 32, 16))
+    assert found.shape == (1, 1, 48, 32, 16) and float(torch.sigmoid(found).mean()) < 0.3
 
 
 def test_scaling_knows_no_unit():
