@@ -17,6 +17,7 @@ from ..geometry.so3 import Array
 from ..imaging.mask import nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
+from ..registration.confidence import BRAIN_SIGNS as SIGNS
 from ..registration.confidence import ConfidenceModel
 from .logistic import auroc, fit_logistic, out_of_fold
 from .rows import PartFile
@@ -27,10 +28,8 @@ DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 
 NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
 NEAR_MM, FAR_MM = 15.0, 60.0
 """A place is the brain's if its centre is so near; from the second on it is another; what lies between is a part of it, and left out."""
-SIGNS = {"share": 1, "moved": -1, "sharp": 1, "agree": 1, "sure": 1, "expected_error": -1, "residual": -1, "size": -1}
-"""Features of :func:`~posepipe.brainmask.finder.brain_features`, and which way each may count."""
-EVEN = 0.5
-"""Nothing is masked below half of this probability, or of that below which a brain is doubtful."""
+DOUBTED = 0.05
+"""Share of the brains that may be doubtful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +103,11 @@ def measure_brains(data: Path, part: PartFile, weights: Path | None = None, fold
 def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
     """The model of whether something is a brain; brains and other places weigh the same. And how it was made, in words.
 
-    A brain is doubtful, and no second head, below the least probability that any brain has by models that did not see its image, halved in
-    odds.
+    By models that did not see the image: a brain is doubtful, and no second head, below the probability that all but :data:`DOUBTED` of the
+    brains exceed, halved in odds; nothing is masked below the least of all, halved likewise.
     Raises :class:`~posepipe.errors.UsageError` for rows of one kind only.
     """
-    mine = [r for r in rows if r["sure"] and (not r["mm"] or not NEAR_MM < float(r["mm"]) < FAR_MM)]
+    mine = [r for r in rows if r["share"] and (not r["mm"] or not NEAR_MM < float(r["mm"]) < FAR_MM)]
     x = np.array([[float(r[name]) for name in SIGNS] for r in mine])
     y = np.array([bool(r["mm"]) and float(r["mm"]) <= NEAR_MM for r in mine], dtype=float)
     if len(set(y)) < 2:
@@ -119,13 +118,12 @@ def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
     signs = np.array(list(SIGNS.values()))
     held = out_of_fold(x, y, images, weights=weights, folds=10, signs=signs)
     fitted = fit_logistic(x, y, weights=weights, signs=signs)
-    least = float(held[y == 1].min())
-    review = least / (2 - least)
-    fail = min(review, EVEN) / 2
+    least, usual = (float(np.quantile(held[y == 1], q, method="lower")) for q in (0.0, DOUBTED))
+    fail, review = (p / (2 - p) for p in (least, usual))
     terms = {k: (float(c), float(m), float(s)) for k, c, m, s in zip(SIGNS, fitted.coefficients, fitted.mean, fitted.scale, strict=True)}
     made = (
         f"{int(y.sum())} brains, {int((1 - y).sum())} other places of {len(set(images))} images; left out image by image: AUROC "
-        f"{auroc(held, y):.4f}, {int((held[y == 0] >= review).sum())} other places above the limit of doubt, which all brains are, and "
-        f"{int((held[y == 0] < fail).sum())} so low that they are refused"
+        f"{auroc(held, y):.4f}; doubtful are {int((held[y == 1] < review).sum())} brains and {int((held[y == 0] < review).sum())} other "
+        f"places, {int((held[y == 0] < fail).sum())} of these refused"
     )
     return ConfidenceModel(terms, fitted.intercept, review, fail), made

@@ -30,6 +30,7 @@ from ..imaging.mask import BrainMask, given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
 from ..registration.aligner import Aligner
+from ..registration.confidence import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
 from ..training.surroundings import Surroundings, scanned, surrounded
@@ -101,10 +102,14 @@ def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
 
 class ScanBench:
     """Looks at case after case; networks and templates stay ready. ``data`` holds ``atlases/``; ``folds`` are weights folders by the fold
-    that their network did not see, ``weights`` that for all other images."""
+    that their network did not see, ``weights`` that for all other images; ``brain`` is the model of what is one,
+    in place of that of the calibration."""
 
-    def __init__(self, data: Path, weights: Path | None = None, folds: Mapping[str, Path] | None = None, *, threads: int = 2) -> None:
-        self.data, self._weights, self._folds, self._threads = data, weights, dict(folds or {}), threads
+    def __init__(
+        self, data: Path, weights: Path | None = None, folds: Mapping[str, Path] | None = None, *, threads: int = 2,
+        brain: ConfidenceModel | None = None,
+    ) -> None:  # fmt: skip
+        self.data, self._weights, self._folds, self._threads, self._brain = data, weights, dict(folds or {}), threads, brain
         self._ready: dict[Path | None, Aligner] = {}
 
     def weights_of(self, case: ScanCase) -> Path | None:
@@ -210,6 +215,8 @@ class ScanBench:
             self._ready[folder] = Aligner(
                 atlas_dirs=[self.data / "atlases"], mask="network", refine="torch", weights=folder, slices="off", threads=self._threads
             )
+            if self._brain:
+                self._ready[folder].finder.model = self._brain
         return self._ready[folder]
 
 

@@ -16,6 +16,7 @@ from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..registration.calibration import load_calibration, uncalibrated
+from ..registration.deep import Glance, Placement, PoseNetworks
 from .detection import LARGEST_RADIUS_MM, Detection, Likely, Place, ScanNetworks
 from .scan import Frame, Scan
 
@@ -36,16 +37,20 @@ AGREE_DEGREES = 25.0
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """An outline, ``about`` which it is, what the network for the pose sees there, and how likely it is a brain."""
+    """An outline, ``about`` which it is, the mask of it, what the network for the pose sees there, and how likely it is a brain, by its
+    :func:`brain_features`."""
 
     outline: Likely
     about: Moments
+    mask: BrainMask
     seen: Detection
+    features: dict[str, float]
     likely: float
 
 
 class BrainFinder:
-    """Finds the brain and its pose in any image with the networks ``locator`` and ``scan``.
+    """Finds the brain and its pose in any image with the networks ``locator``, ``outline`` and ``scan``; those of masked brains help to
+    tell whether something is one.
 
     ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
     """
@@ -53,11 +58,13 @@ class BrainFinder:
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         self._device = torch.device(device)
         self._networks = ScanNetworks(weights_dir, device)
+        self._pose_networks = PoseNetworks(weights_dir, device=device)
         self.weights = self._networks.weights
         """Name → SHA-256 of the networks."""
         calibration = load_calibration(weights_dir)
-        self._strange = calibration.others(self.weights)
-        self._model = calibration.brain
+        self._strange = calibration.others({**self.weights, **self._pose_networks.sha256})
+        self.model = calibration.brain
+        """Of whether something is a brain."""
 
     @torch.inference_mode()
     def find(self, image: Volume) -> BrainMask:
@@ -66,16 +73,16 @@ class BrainFinder:
         Raises :class:`~posepipe.errors.MaskError` where nothing is likely to be a brain.
         """
         scan = Scan.of(image, self._device)
-        found = sorted(self._candidates(scan), key=lambda one: -one.likely)
-        if not found or found[0].likely < self._model.fail:
+        found = sorted(self._candidates(image, scan), key=lambda one: -one.likely)
+        if not found or found[0].likely < self.model.fail:
             raise no_brain(image.source)
         # of several that are likely brains the largest
-        best = max(_brains(found, self._model.review) or found[:1], key=lambda one: one.about.millilitres)
-        mask = _masked(image, scan, best.outline)
+        best = max(_brains(found, self.model.review) or found[:1], key=lambda one: one.about.millilitres)
+        mask = best.mask
         warnings = [uncalibrated(self._strange)] if self._strange else []
-        if best.likely < self._model.review:
+        if best.likely < self.model.review:
             warnings.append(f"what was masked is a brain with a probability of only {best.likely:.2f}: look at the mask, or give one")
-        warnings += _another([one for one in _brains(found, self._model.review) if one is not best])
+        warnings += _another([one for one in _brains(found, self.model.review) if one is not best])
         found_pose = self._posed(image, scan, best)
         return replace(mask, warnings=(*warnings, *mask.warnings), weights=dict(self.weights), found=found_pose)
 
@@ -95,19 +102,31 @@ class BrainFinder:
     def features(self, image: Volume) -> list[tuple[dict[str, float], Array]]:
         """What tells whether it is a brain, and the centre (3,) in RAS mm, of all places in ``image`` that may be one: what the
         calibration is made of."""
-        return [(brain_features(one.seen), _world(image, one.about.center)) for one in self._candidates(Scan.of(image, self._device))]
+        return [(one.features, _world(image, one.about.center)) for one in self._candidates(image, Scan.of(image, self._device))]
 
-    def _candidates(self, scan: Scan) -> list[_Found]:
+    def _candidates(self, image: Volume, scan: Scan) -> list[_Found]:
         found: list[_Found] = []
         places = [one for one in self._networks.overview(scan, OVERVIEW_MM) if one.share >= LEAST_SHARE]
         for place in places[:CANDIDATES]:
             outline = self._outlined(scan, place.center, place.radius)
-            if outline is None or any(not _apart(outline[1], one.about) for one in found):
-                continue
-            seen = self._seen(scan, place, *outline)
-            if seen is not None:
-                found.append(_Found(*outline, seen, self._model.probability(brain_features(seen))))
+            if outline is not None and all(_apart(outline[1], one.about) for one in found):
+                judged = self._judged(image, scan, place, *outline)
+                found += [] if judged is None else [judged]
         return found
+
+    def _judged(self, image: Volume, scan: Scan, place: Place, outline: Likely, about: Moments) -> _Found | None:
+        """What was outlined at a ``place``; None: the networks see less than any brain holds."""
+        frame = Frame.about(about.center, WIDE * min(about.radius, LARGEST_RADIUS_MM), self._networks.size)
+        seen = self._networks.detect(scan, [frame], outline)[0]
+        try:
+            mask = _masked(image, scan, outline)
+        except MaskError:  # nothing is left of it
+            return None
+        if seen is None:
+            return None
+        masked = self._pose_networks.place(Glance.of(image, mask.volume))[0]
+        features = brain_features(place, outline, about, seen, pose_of(image, [seen]), masked)
+        return _Found(outline, about, mask, seen, features, self.model.probability(features))
 
     def _outlined(self, scan: Scan, center: Array, radius: float, rounds: int | None = None) -> tuple[Likely, Moments] | None:
         """The outline of what lies about ``center`` and has about this ``radius``, mm; None: less than any brain holds."""
@@ -120,21 +139,6 @@ class BrainFinder:
             center, radius = about.center, about.radius
         return None if outline is None or about is None else (outline.largest(), about)
 
-    def _seen(self, scan: Scan, place: Place, outline: Likely, about: Moments) -> Detection | None:
-        """What the network for the pose sees by this ``outline``, with what of it and of the ``place`` tells whether it is a brain."""
-        frame = Frame.about(about.center, WIDE * min(about.radius, LARGEST_RADIUS_MM), self._networks.size)
-        seen = self._networks.detect(scan, [frame], outline)[0]
-        if seen is None:
-            return None
-        mine, own = outline.on(frame)[0, 0], seen.likely.p
-        return replace(seen, features=seen.features | {
-            "share": place.share,
-            "sharp": float((outline.p**2).sum() / outline.p.sum()),
-            "agree": float(2 * (mine * own).sum() / (mine**2 + own**2).sum()),
-            "moved": float(np.linalg.norm(place.center - about.center) / about.radius),
-            "size": float(abs(np.log(seen.radius / about.radius))),
-        })  # fmt: skip
-
     def _posed(self, image: Volume, scan: Scan, found: _Found) -> FoundPose:
         """The pose from turned crops, nearest to all others', with what tells how sure it is."""
         center, half = found.about.center, WIDE * found.about.radius
@@ -146,16 +150,20 @@ def _masked(image: Volume, scan: Scan, outline: Likely) -> BrainMask:
     return checked_mask(scan.read_back(outline.p, outline.frame) > 0.5, image, "network", image.source)
 
 
-def brain_features(seen: Detection) -> dict[str, float]:
-    """What tells whether something is a brain: how full the place was in the overview (``share``) and how far (brain radii) it ``moved``,
-    how sure the outline is of itself (``sharp``), how far the network for the pose agrees with it (``agree``, Dice overlap of
-    probabilities), how sure that is of what it sees, of the coordinates and of their fit, and how far the fit's ``size`` is from that of
-    the outline (logarithms)."""
-    f = seen.features
+def brain_features(
+    place: Place, outline: Likely, about: Moments, seen: Detection, found: FoundPose, masked: Placement
+) -> dict[str, float]:
+    """What tells whether something is a brain: how full the place was in the overview (``share``), how sure the outline is of itself
+    (``sharp``, mean probability), how far the size that the network for the pose gives is from the outline's (``size``, logarithm), the
+    errors that it and the networks of masked brains expect of their coordinates (``expected_error``, ``masked_error``, logarithms of brain
+    radii), and how far the poses of both are ``apart``, as log(1 + degrees)."""
     return {
-        **{name: f[name] for name in ("share", "moved", "sharp", "agree", "sure", "size")},
-        "expected_error": float(np.log(f["expected_error"])),
-        "residual": float(np.log(f["residual"])),
+        "share": place.share,
+        "sharp": float((outline.p**2).sum() / outline.p.sum()),
+        "size": float(abs(np.log(seen.radius / about.radius))),
+        "expected_error": float(np.log(seen.features["expected_error"])),
+        "masked_error": float(np.log(masked.features["expected_error"])),
+        "apart": float(np.log1p(np.degrees(geodesic_distance(found.rotation, masked.rotation)))),
     }
 
 

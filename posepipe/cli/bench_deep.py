@@ -125,15 +125,16 @@ def calibration(args: argparse.Namespace) -> int:
     places, poses = (rows.PartFile(args.output / "parts" / f"{what}_{key}.csv") for what in ("brains", "poses"))
     brains.measure_brains(args.data, places, args.weights, folds)
     rows.write_rows(args.output / "brains.csv", places.rows)
+    brain, brain_made = brains.fit_brain(places.rows)
     torch.set_num_threads(args.jobs)
-    bench.measure_scans(scans.ScanBench(args.data, args.weights, folds, threads=args.jobs), methods.Contest(args.weights), poses)
+    of_folds = scans.ScanBench(args.data, args.weights, folds, threads=args.jobs, brain=brain)
+    bench.measure_scans(of_folds, methods.Contest(args.weights), poses)
     found = [*rows.read_rows(bench.part_path(args.output, case, weights) for case in cases), *poses.rows]
     rows.write_rows(args.output / "confidence.csv", found)
 
     fit = bench.fit_confidence(found)
     sure, sure_made = sureness.sureness(found)
     before = load_calibration(args.weights)
-    brain, brain_made = brains.fit_brain(places.rows)
     all_weights = {**weights, **of_scans}
     kept = {name: sha256 for name, sha256 in before.weights.items() if name not in all_weights}
     made = {**before.made, "brain": brain_made, "sureness": sure_made, "confidence": fit.made}

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import WeightsError
 from ..files import write_text
-from .confidence import ConfidenceModel
+from .confidence import BRAIN_SIGNS, SIGNS, ConfidenceModel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,6 +88,9 @@ def read_calibration(path: str | Path) -> Calibration:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         brain, sureness, confidence = (content[part] for part in ("brain", "sureness", "confidence"))
+        for part, known in ((brain, BRAIN_SIGNS), (confidence, SIGNS)):
+            if others := set(part["features"]) - set(known):
+                raise ValueError(f"it knows {', '.join(sorted(others))}, as of another version")
         return Calibration(
             {str(name): str(sha256) for name, sha256 in content["weights"].items()},
             _model(brain),
@@ -97,7 +100,10 @@ def read_calibration(path: str | Path) -> Calibration:
             _model(content["slices"]) if "slices" in content else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path}: not a calibration ({error!r}); install posepipe again, or write it with `posepipe-tools bench calibration`"
+        msg = (
+            f"{path}: not a calibration of this version ({error!r}); install posepipe again, or take this file away and write it anew with "
+            "`posepipe-tools bench calibration`"
+        )
         raise WeightsError(msg) from error
 
 

@@ -24,6 +24,8 @@ SIGNS = {
     "shift": -1,
 }  # fmt: skip
 """What the model may look at (:func:`confidence_features`), and which way each may count."""
+BRAIN_SIGNS = {"share": 1, "sharp": 1, "size": -1, "expected_error": -1, "masked_error": -1, "apart": -1}
+"""The same of the model of whether something is a brain (:func:`~posepipe.brainmask.finder.brain_features`)."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ MASK = volume(ball(12), "mask.nii.gz")
 @pytest.fixture(scope="module")
 def finder(scan_weights) -> BrainFinder:
     made = BrainFinder(scan_weights(0.5))
-    made._model = ALWAYS
+    made.model = ALWAYS
     return made
 
 
@@ -129,7 +129,7 @@ def test_a_pose_on_a_left_handed_grid_is_that_of_the_head(finder, flip):
     affine[:3, :3] = scan_axes * 2 * np.array([-1.0 if flip else 1.0, 1, 1])
     image = Volume(IMAGE.data, affine, "a.nii.gz")
     scan = Scan.of(image, torch.device("cpu"))
-    (found_,) = finder._candidates(scan)
+    (found_,) = finder._candidates(image, scan)
     found = pose_of(image, [replace(found_.seen, rotation=np.eye(3))])
     assert np.linalg.det(found.rotation) == pytest.approx(1)
     # what lies ahead and above on the grid lies ahead and above in the head
@@ -139,7 +139,7 @@ def test_a_pose_on_a_left_handed_grid_is_that_of_the_head(finder, flip):
 def test_what_is_no_brain_is_refused_and_what_may_be_one_is_said_to_be_doubtful(scan_weights):
     made = BrainFinder(scan_weights(0.5))
     for likely, told in ((0.05, None), (0.3, 2), (0.7, 1)):
-        made._model = replace(ALWAYS, intercept=float(np.log(likely / (1 - likely))))
+        made.model = replace(ALWAYS, intercept=float(np.log(likely / (1 - likely))))
         if told is None:
             with pytest.raises(MaskError, match="no brain was found"):
                 made.find(IMAGE)

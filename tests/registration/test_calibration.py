@@ -39,6 +39,15 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
         read_calibration(path)
 
 
+@pytest.mark.parametrize("part", ["brain", "confidence"])
+def test_features_of_another_version_are_told(tmp_path, part):
+    path = write_calibration(load_calibration(), tmp_path / "calibration.toml")
+    text = path.read_text().replace(f"[{part}.features]\n", f"[{part}.features]\nlikeness = {{ coefficient = 1, mean = 0, scale = 1 }}\n")
+    path.write_text(text)
+    with pytest.raises(WeightsError, match=r"not a calibration of this version .*likeness.* take this file away"):
+        read_calibration(path)
+
+
 def test_the_package_is_calibrated_with_its_own_weights():
     calibration = load_calibration()
     assert calibration.weights == hashes((*SCAN_NETWORKS, *POSE_NETWORKS, SLICE_NETWORK))
