@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 def add_folds(parser: argparse.ArgumentParser) -> None:
     """The option for networks of cross-validation."""
     parser.add_argument(
-        "--folds", nargs="+", default=[], metavar="FOLD=DIR", help="weights folders of networks that did not see a fold of the real scans"
+        "--folds", nargs="+", default=[], metavar="FOLD=DIR",
+        help="weights folders of networks that did not see a fold of the real scans (`bench calibration` writes its file into them too)",
     )  # fmt: skip
 
 
@@ -140,6 +142,8 @@ def calibration(args: argparse.Namespace) -> int:
     made = {**before.made, "brain": brain_made, "sureness": sure_made, "confidence": fit.made}
     after = Calibration({**kept, **all_weights}, brain, sure, fit.model, made, before.slices)
     write_calibration(after, args.output / NAME)
+    for folder in folds.values():  # so that verdicts by networks of a fold can be measured
+        write_calibration(replace(after, weights={**after.weights, **hashes(SCAN_NETWORKS, folder)}), folder / NAME)
     bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
         write_calibration(after, args.install / NAME)
