@@ -20,7 +20,6 @@ from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging import phantom
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
-from posepipe.registration import aligner as making
 from posepipe.registration.aligner import Aligner, _timed, align, pick_device
 from posepipe.registration.alignment import Alignment
 from posepipe.registration.apply import resample_to_template
@@ -142,19 +141,6 @@ def test_networks_find_the_brain_once_they_are_needed(files, warm, head, scan_we
 def test_no_brain_in_the_image(files, scan_weights):
     with pytest.raises(MaskError, match=r"sub-01_T2w\.nii\.gz: no brain was found"):
         files.aligner(mask="network", weights=scan_weights(2.0)).align(files.image, 29.2)
-
-
-def test_what_fits_better_than_a_doubtful_mask_is_the_brain(files, warm, done, monkeypatch, age):
-    """First half of the brain, then all of it."""
-    whole = replace(making.brain_mask(load_volume(files.image)), sure=False, warnings=("another",))
-    half = whole.volume.data.copy()
-    half[: len(half) // 2] = False
-    mask = replace(whole, volume=whole.volume.with_data(half), warnings=(), others=(whole,))
-    monkeypatch.setattr(making, "brain_mask", lambda *_: mask)
-    out = warm.align(files.image, age)
-    assert out.mask is whole and "another" in out.quality.reasons and out.quality.qc == "review"
-    assert out.pose.is_close(done.pose, degrees=3, mm=3)
-    assert list(out.seconds)[:2] == ["read", "mask"] and (out.age == 29.2 if out.guess is None else 27 <= out.age <= 29)
 
 
 def test_age_can_be_estimated(warm, files, done):

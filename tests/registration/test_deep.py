@@ -83,7 +83,7 @@ def test_auto_searches_where_the_networks_are_lost(head, target, networks):
         def canonical(self, target):
             return networks.canonical(target)
 
-        def place(self, brain):
+        def place(self, brain, found=None):
             right = super().place(brain)[0]
             turn = rotations_in_bin(1, 100, 110, np.random.default_rng(1))[0]
             return (type(right)(turn @ right.rotation, right.shift, right.scale, right.center, right.radius, right.features),)
@@ -125,7 +125,7 @@ def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, mon
     """A brain without contrast: wherever it is laid, nothing of it is like the template."""
 
     class Certain(PoseNetworks):
-        def place(self, brain):
+        def place(self, brain, found=None):
             (first, *_) = networks.place(head.brain)
             features = {**first.features, "votes": 0.75, "expected_error": error}
             return (replace(first, center=brain.center, radius=brain.radius, features=features),)
@@ -154,7 +154,7 @@ def test_networks_that_are_sure_are_kept_to_sooner(head, target, networks, monke
     """Where the criterion is in doubt, coarse texture must reach 0.15 against networks that are sure, 0.10 against others."""
 
     class Certain(PoseNetworks):
-        def place(self, brain):
+        def place(self, brain, found=None):
             (first, *_) = networks.place(head.brain)
             return (replace(first, features={**first.features, "votes": 0.75, "expected_error": error}),)
 

@@ -170,7 +170,7 @@ def test_networks_for_masks_are_named_where_they_may_be_asked(
 def test_nipype_takes_for_outdated_what_posepipe_does(tmp_path: Path, settings: Settings) -> None:
     """Every node that computes something has the digest that the image is recorded as done with, and no other is taken from the cache."""
     plan = replace(make_image(tmp_path, "01", suffix="T1w"), converted=True, timing={"SliceTiming": [0.0, 1.0]}, parameters_hash="one")
-    stages = {"mask", "brain", "conversion", "initial_pose", "refinement", "slices", "quality", "resampling", "figure", "outputs"}
+    stages = {"mask", "conversion", "initial_pose", "refinement", "slices", "quality", "resampling", "figure", "outputs"}
     hashes = []
     for digest in ("one", "other"):
         workflow = init_image_wf(plan=replace(plan, parameters_hash=digest), settings=settings)
