@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from posepipe.models.coordinates import HALF_SIDE
-from posepipe.training.surroundings import Surroundings, _decoys, _Ellipsoids, _moved, _with_fluid, surrounded
+from posepipe.training.ellipsoids import Ellipsoids
+from posepipe.training.surroundings import Surroundings, _decoys, _moved, _with_fluid, surrounded
 
 SIDE = 32
 VOXEL = torch.full((3, 1, 1, 1, 1), 2 * HALF_SIDE / SIDE)
@@ -60,7 +61,7 @@ def test_round_bodies_may_be_as_bright_as_the_brain_and_close_to_it() -> None:
     seen = []
     for alike in (0.0, 1.0):
         how, generator = Surroundings(decoys=1, alike=alike), torch.Generator().manual_seed(7)
-        seen.append(torch.cat([_decoys(still, _Ellipsoids(where), still, kinds, how, own, generator) for _ in range(4)]))
+        seen.append(torch.cat([_decoys(still, Ellipsoids(where), still, kinds, how, own, generator) for _ in range(4)]))
     other, like = seen
     assert bool((other == 0.9).any()) and not bool((other == 0.43).any())
     assert bool((like == 0.43).any()) and float((like > 0).float().mean()) > 1.5 * float((other > 0).float().mean())
@@ -80,7 +81,7 @@ def test_ellipsoids_are_deep_where_they_should_be() -> None:
     where = ball()[3]
     generator = torch.Generator().manual_seed(3)
     center, axes = torch.randn(3, 2, 3, generator=generator), 0.2 + torch.rand(3, 2, 3, generator=generator)
-    bodies = _Ellipsoids(where)
+    bodies = Ellipsoids(where)
     direct = ((where[:, None] - center[..., None, None, None]) / axes[..., None, None, None]).square().sum(2)
     assert torch.allclose(bodies.depth(center, axes), direct, rtol=1e-3, atol=1e-2)
     both = torch.cat([where[:, :1].abs(), where[:, 1:]], 1)
