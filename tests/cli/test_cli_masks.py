@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from posepipe.bench.brains import smooth_noise
 from posepipe.bench.scans import brainless
 from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
 from posepipe.models.weights import SCAN_NETWORKS, hashes
+from posepipe.registration.calibration import load_calibration, write_calibration
+from posepipe.registration.confidence import ConfidenceModel
 from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")
@@ -36,6 +38,8 @@ def study(raw_study: Any, tmp_path: Path) -> Any:
 
 def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> None:
     weights = scan_weights(0.1)  # head and brain alike are bright enough
+    always = replace(load_calibration(), weights=hashes(SCAN_NETWORKS, weights), brain=ConfidenceModel({}, 9.0, 0.5, 0.1))
+    write_calibration(always, weights / "calibration.toml")
     code, told = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
     assert code == 0, told
     used, stem = hashes(SCAN_NETWORKS, weights), study.out / "sub-04/anat/sub-04_rec-svr"
@@ -96,8 +100,7 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
     study = raw_study.copy(tmp_path)
     study = replace(study, out=tmp_path / "new", work=tmp_path / "new-work")
     noise = study.bids / "sub-05/anat/sub-05_T2w.nii.gz"
-    image = load_volume(noise)
-    save_volume(image.with_data(np.random.default_rng(0).rayleigh(100, image.shape)), noise, np.int16)
+    save_volume(smooth_noise(0), noise, np.int16)
     code, told = study.main("--age", "24", "--participant-label", "01", "05", *FAST)
     assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
     (row,) = failures(study).values()
@@ -105,9 +108,11 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
     assert (study.out / "sub-01/anat").is_dir() and not (study.out / "sub-05/anat").exists()
 
 
-def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Path, tmp_path: Path, run_posepipe: Any, home: Path) -> None:
+def test_a_scan_without_its_brain_is_called_fail_and_the_others_pass(
+    data_dir: Path, tmp_path: Path, run_posepipe: Any, home: Path
+) -> None:
     """Of a whole-uterus scan the piece beside the brain, in which the networks do mask something, and the next scan as it is; both taught
-    the networks. That the pose is to be the header's own changes nothing."""
+    the networks."""
     marks = read_landmarks(data_dir / "ds-epi")
     scans = {s: load_volume(data_dir / f"ds-epi/{s}/anat/{s}_acq-epi_T2w.nii.gz") for s in ("sub-E01", "sub-E02")}
     _, scans["sub-E01"] = next(brainless(scans["sub-E01"], marks["sub-E01"].brain))
@@ -118,14 +123,13 @@ def test_a_real_scan_without_its_brain_fails_and_the_others_do_not(data_dir: Pat
         save_volume(scan, folder / f"{subject}_T2w.nii.gz", np.int16)
     write_json(bids / "dataset_description.json", {"Name": "Two", "BIDSVersion": "1.10.0"})
     out = tmp_path / "out"
-    options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--nprocs", "1", *FAST)
+    options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--nprocs", "1", "--refine", "torch")
     code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
-    assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
-    (row,) = failures(Namespace(out=out)).values()
-    assert (row["subject"], row["stage"]) == ("sub-E01", "mask")
-    assert "sub-E01_T2w.nii.gz: no brain was found in this image" in row["error"]
-    assert "give its mask" in row["error"] and "no brain was found" in (out / "sub-E01.html").read_text(encoding="utf-8")
-    assert not (out / "sub-E01/anat").exists() and (out / "sub-E02/anat").is_dir()
+    assert code == 0 and "2 aligned, 0 done before, 0 failed" in told
+    beside, whole = (read_json(next((out / subject / "anat").glob("*_from-T2w_to-*_xfm.json"))) for subject in scans)
+    assert beside["QC"] == "fail" and beside["Confidence"] < 0.3
+    assert any("is a brain with a probability of only" in reason for reason in beside["QCReasons"])
+    assert whole["QC"] == "pass" and whole["Confidence"] > 0.8
 
 
 def test_align_masks_a_whole_head_by_itself(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
