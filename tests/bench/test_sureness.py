@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posepipe.bench import negative, precision
+from posepipe.bench import brains, negative, precision
 from posepipe.bench.brains import SIGNS, fit_brain, smooth_noise
 from posepipe.bench.precision import Answer
 from posepipe.bench.sureness import sureness
@@ -52,6 +52,16 @@ def test_what_tells_brains_from_other_places_only_counts_the_way_it_must():
     assert fit_brain(turned)[0].terms["size"][0] == 0
     with pytest.raises(UsageError, match="all of one kind"):
         fit_brain(rows[:80])
+
+
+def test_limits_are_below_what_brains_have_by_models_that_did_not_see_them(monkeypatch):
+    """Of 40 brains one has 0.1 and one 0.4, the others 0.8."""
+    rows = [*places(2.0, "5.0", 40, np.random.default_rng(0)), *places(-2.0, "", 40, np.random.default_rng(1))]
+    held = np.array([0.1, 0.4, *38 * [0.8], *40 * [0.05]])
+    monkeypatch.setattr(brains, "out_of_fold", lambda *_, **__: held)
+    model, made = fit_brain(rows)
+    assert model.fail == pytest.approx(0.1 / 1.9) and model.review == pytest.approx(0.4 / 1.6)  # half the odds of 0.1, and of 0.4
+    assert made.endswith("doubtful are 1 brains and 40 other places, 40 of these refused")
 
 
 def test_noise_is_the_smoother_the_higher_its_number():
