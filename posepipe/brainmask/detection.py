@@ -108,10 +108,7 @@ class ScanNetworks:
     def overview(self, scan: Scan, step: float) -> tuple[Place, ...]:
         """Places in the whole scan that may be a brain's, the fullest first, from a look at a grid ``step`` mm apart."""
         counts = np.maximum(np.ceil((scan.size + step) / step / DIVISOR).astype(int) * DIVISOR, 2 * DIVISOR)
-        return self.places(scan, Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3)))
-
-    def places(self, scan: Scan, frame: Frame) -> tuple[Place, ...]:
-        """Places on ``frame`` that may be a brain's, the fullest first."""
+        frame = Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3))
         crop = scan.crop(frame)
         with answering(crop.device):
             return pointed(self._locator(_last(scaled(crop))), frame)

@@ -154,9 +154,9 @@ def brain_features(
     place: Place, outline: Likely, about: Moments, seen: Detection, found: FoundPose, masked: Placement
 ) -> dict[str, float]:
     """What tells whether something is a brain: how full the place was in the overview (``share``), how sure the outline is of itself
-    (``sharp``, mean probability), how far the size that the network for the pose gives is from the outline's (``size``, logarithm), the
-    errors that it and the networks of masked brains expect of their coordinates (``expected_error``, ``masked_error``, logarithms of brain
-    radii), and how far the poses of both are ``apart``, as log(1 + degrees)."""
+    (``sharp``, mean probability, each voxel counting by its own), how far the size that the network for the pose gives is from the
+    outline's (``size``, logarithm), the errors that it and the networks of masked brains expect of their coordinates (``expected_error``,
+    ``masked_error``, logarithms of brain radii), and how far the poses of both are ``apart``, as log(1 + degrees)."""
     return {
         "share": place.share,
         "sharp": float((outline.p**2).sum() / outline.p.sum()),

@@ -32,7 +32,7 @@ class _BrainMaskOutputSpec(TraitedSpec):
 
 
 class BrainMask(SimpleInterface):
-    """The brain mask of an image: one that is given, the voxels that are not 0, or what the network takes for the brain."""
+    """The brain mask of an image: one that is given, the voxels that are not 0, or what the networks take for the brain."""
 
     input_spec = _BrainMaskInputSpec
     output_spec = _BrainMaskOutputSpec
@@ -58,7 +58,7 @@ class BrainMask(SimpleInterface):
         return runtime
 
     def _finder(self) -> Any:
-        """The network, with torch held to its number of threads."""
+        """The networks, with torch held to its number of threads."""
         import torch
 
         from ..brainmask.finder import BrainFinder

@@ -215,7 +215,7 @@ class Aligner:
 
     @cached_property
     def finder(self) -> BrainFinder:
-        """The network that finds brains, loaded when the first image needs it."""
+        """The networks that find brains, loaded when the first image needs it."""
         return BrainFinder(self.weights, self.device)
 
     @cached_property

@@ -1,6 +1,6 @@
 """Whole navigator volumes of low resolution, one after the other: the brain is sought where it was last, and everywhere if it is lost.
 
-The template's mask, carried into the next volume by the last pose, would be quicker than a crop shown to the scan network, but it
+The template's mask, carried into the next volume by the last pose, would be quicker than two crops shown to the outline network, but it
 confirms itself: the networks take a mask's outline for the brain's. On two brains that turned by 8° and 20° RMS in 12 volumes the poses
 found under it, grown by 6 mm, were 11–25° off, where those under masks that were looked for anew are 2–5° off.
 """
