@@ -51,7 +51,8 @@ class ScanRecipe(Recipe):
     made-up heads of each reach are kept, of ``head`` voxels a side; each step makes ``fresh`` new ones
     on average; ``gain``: standard deviation of the logarithm of the brightness, for what a whole scan holds is brighter or darker than a
     crop; ``pasted``: share of the made-up heads that are put into a real scan beside its brain. ``guess``: how what is thought to be
-    brain before differs from the brain, None where nothing is. ``drawn``: real scans with drawn masks alone."""
+    brain before differs from the brain, None where nothing is. ``drawn``: of real scans only those with drawn masks teach; all may
+    lie around a made-up head."""
 
     head: int = 72
     pool: int = 300
@@ -113,6 +114,7 @@ class ScanSynthesis:
         self._rng = np.random.default_rng(seed + 1000)
         self._generator = torch.Generator().manual_seed(seed + 1000)
         self._real = (scenes.drawn() if recipe.drawn else scenes).placed() if scenes is not None else {}
+        self._around = scenes.placed() if scenes is not None and recipe.pasted else {}
         self._pools: dict[float, list[PlacedHead]] = {kind.reach: [] for kind in recipe.kinds}
 
     def batch(self, n: int) -> ScanBatch:
@@ -121,7 +123,7 @@ class ScanSynthesis:
         r = self.recipe
         kinds = [r.kinds[k] for k in self._rng.choice(len(r.kinds), n, p=[kind.share for kind in r.kinds])]
         real = (self._rng.random(n) < r.scenes) if self._real else np.zeros(n, dtype=bool)
-        heads = [self._real_head() if real[i] else self._made_head(kinds[i].reach) for i in range(n)]
+        heads = [self._one_of(self._real) if real[i] else self._made_head(kinds[i].reach) for i in range(n)]
         rotation = random_rotations(n, self._rng)
         half = np.exp(self._rng.uniform(*(np.log([getattr(kind, end) for kind in kinds]) for end in ("low", "high"))))
         shift = np.stack([self._shift(kind, h) for kind, h in zip(kinds, half, strict=True)])
@@ -131,7 +133,7 @@ class ScanSynthesis:
         crops = torch.stack([
             self._crop(head, points[i], rotation[i], translation[i], scale[i]) for i, head in enumerate(heads)
         ])  # fmt: skip
-        if self._real and r.pasted:
+        if self._around:
             for i in np.flatnonzero(~real & (self._rng.random(n) < r.pasted)):
                 crops[i] = self._pasted(crops[i], points[i], half[i])
         image, brain = crops[:, :1].clamp(0, BRIGHT), crops[:, 1:].clamp(0, 1)
@@ -181,13 +183,13 @@ class ScanSynthesis:
         for _ in range(PASTED_TRIES):
             way = self._rng.normal(size=3)
             shift = way / np.linalg.norm(way) * self._rng.uniform(*PASTED_FROM)
-            other = self._crop(self._real_head(), points, random_rotations(1, self._rng)[0], shift * scale, scale)
+            other = self._crop(self._one_of(self._around), points, random_rotations(1, self._rng)[0], shift * scale, scale)
             if float(other[1].mean()) < 0.003 and float((other[0] > 0.02).float().mean()) > PASTED_FULL:
                 break
         else:
             return made
         rim = 2 * round(self._rng.uniform(0, PASTED_RIM) * self.recipe.size / 2 / half) + 1
-        near = F.max_pool3d(made[None, 1:], rim, 1, rim // 2)[0]
+        near = grown(made[None, 1:], rim)[0]
         gamma, gain = np.exp(self._rng.normal(0, [0.4, 0.3]))
         return torch.cat([near * made[:1] + (1 - near) * gain * other[:1].clamp_min(0) ** gamma, made[1:]])
 
@@ -216,11 +218,11 @@ class ScanSynthesis:
             self._add(reach, 4)
         return self._pools[reach][int(self._rng.integers(len(self._pools[reach])))]
 
-    def _real_head(self) -> PlacedHead:
+    def _one_of(self, real: dict[str, list[PlacedHead]]) -> PlacedHead:
         """Data sets have equal chances by the square root of how many scans each has."""
-        groups = sorted(self._real)
-        weight = np.sqrt([len(self._real[g]) for g in groups])
-        mine = self._real[groups[int(self._rng.choice(len(groups), p=weight / weight.sum()))]]
+        groups = sorted(real)
+        weight = np.sqrt([len(real[g]) for g in groups])
+        mine = real[groups[int(self._rng.choice(len(groups), p=weight / weight.sum()))]]
         return mine[int(self._rng.integers(len(mine)))]
 
     def _bent(self, points: Tensor) -> Tensor:
@@ -253,6 +255,20 @@ class ScanSynthesis:
         padding = "reflection" if head.endless else "zeros"
         out = F.grid_sample(data, grid, mode="bilinear", padding_mode=padding, align_corners=False)[0]
         return out / torch.tensor([170.0, 255.0]).reshape(2, 1, 1, 1)
+
+
+def grown(share: Tensor, width: int) -> Tensor:
+    """``share`` (B, 1, S, S, S), each voxel the greatest within a cube of ``width`` (odd) about it: one axis after another, which is
+    many times as fast as all at once (30 times for a width of 21).
+
+    >>> grown(torch.eye(3).reshape(1, 1, 1, 3, 3), 3).sum()
+    tensor(9.)
+    """
+    for axis in range(3):
+        kernel = [1, 1, 1]
+        kernel[axis] = width
+        share = F.max_pool3d(share, kernel, 1, [k // 2 for k in kernel])
+    return share
 
 
 BRIGHT = 1.5
