@@ -24,6 +24,15 @@ START_METHOD = "spawn"
 needs a socket in the temporary folder, whose path may be longer (over 107 characters) than sockets can have."""
 
 
+def no_workers() -> str:
+    """Why this machine cannot run several processes of Python that wait for one another, in words; empty where it can."""
+    try:
+        multiprocessing.get_context(START_METHOD).Lock()
+    except OSError as error:  # semaphores are files in /dev/shm, which some containers and clusters leave out or do not let users write
+        return f"/dev/shm: no semaphore can be made there ({error.strerror})"
+    return ""
+
+
 def start_worker(cwd: str, nipype_level: str) -> None:
     """Prepare a worker: quiet as the main process is, and no look for newer versions.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.so3 import Array
+from ..imaging.intensity import from_zero
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 
@@ -52,8 +53,8 @@ class Scan:
 
     @classmethod
     def of(cls, image: Volume, device: torch.device) -> Scan:
-        """Of ``image``, nothing below 0."""
-        return cls(tensor(image.data, device)[None].clamp_min(0), image.spacing)
+        """Of ``image``, its intensities counted from 0 (:func:`~posepipe.imaging.intensity.from_zero`)."""
+        return cls(tensor(from_zero(image.data), device)[None], image.spacing)
 
     @property
     def size(self) -> Array:

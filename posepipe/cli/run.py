@@ -161,7 +161,7 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 
 
 def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
-    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, told_plugin
+    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, told_plugin
 
     from .batch_plugins import failed_to_hand_over, make_ready
     from .config_file import read_plugin_args
@@ -170,6 +170,9 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
     if settings.plugin_args is not None:
         args |= read_plugin_args(settings.plugin_args)
     name = settings.nipype_plugin or ("Linear" if nprocs == 1 or len(plan.pending) == 1 else "MultiProc")
+    if name == "MultiProc" and (why := no_workers()):
+        logger.warning("%s: images are aligned one after another, in one process; mount /dev/shm writable for --nprocs to count", why)
+        name = "Linear"
     if name not in LOCAL:
         make_ready(name, workflow, settings)
     _write_records(plan, settings)

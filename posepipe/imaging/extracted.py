@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from .intensity import measured, offset
 from .moments import moments
 from .volume import Volume
 
@@ -48,7 +49,7 @@ def signs(image: Volume) -> Signs | None:
     """Those of the largest piece of what is not 0, its holes filled; None where all is 0."""
     every = tuple(slice(None, None, max(1, int(STEP_MM / s))) for s in image.spacing)
     data = image.data[every]
-    inside = filled(data != 0)
+    inside = filled(measured(data))
     if not inside.any():
         return None
     steps = np.diag([*(float(e.step) for e in every), 1.0])
@@ -56,7 +57,7 @@ def signs(image: Volume) -> Signs | None:
     axes = np.sqrt(np.linalg.eigvalsh(about.covariance))
     ellipsoid = 4 / 3 * np.pi * 5**1.5 * float(np.prod(axes)) / 1000
     spacing = [float(s) * e.step for s, e in zip(image.spacing, every, strict=True)]
-    dip = _deepest(_levels(data, inside, spacing))
+    dip = _deepest(_levels(data - offset(data), inside, spacing))
     return Signs(about.millilitres, about.millilitres / ellipsoid, float(axes[-1] / axes[0]), dip)
 
 

@@ -14,14 +14,13 @@ from ..errors import MaskError
 from ..geometry.so3 import Array
 from .extracted import may_be_older, not_a_brain, signs
 from .inside import told_inside
+from .intensity import empty_value, measured
 from .volume import Volume
 
 MIN_MILLILITRES = 5.0
 """Less than this is no brain: at 16 weeks the intracranial volume is about 15 ml."""
 EMPTY_FRACTION = 0.05
-"""A background counts as exactly empty when at least this share of the voxels is 0."""
-FULL_FACES = 0.35
-"""And no more than this share of the voxels on the faces of the grid is not 0."""
+"""A background counts as exactly empty when at least this share of all voxels has its value."""
 IMPOSSIBLE_ML = 2000.0
 """No brain, of whatever age, holds as much; the adult's of ds-negative has 1516 ml with all fluid inside the skull."""
 CUT_MM2 = 400.0
@@ -100,11 +99,10 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
 
 
 def has_empty_background(image: Volume) -> bool:
-    """Whether the voxels outside the brain are exactly 0: at least 5 % of the voxels are, and the faces of the grid mostly (a whole
-    uterus fills them; a few padded rows do not make a background)."""
-    data = image.data != 0
-    faces = np.concatenate([np.take(data, i, axis=a).ravel() for a in range(3) for i in (0, -1)])
-    return 1 - float(data.mean()) >= EMPTY_FRACTION and float(faces.mean()) <= FULL_FACES
+    """Whether the voxels outside the brain have exactly one value, 0 as a rule: at least 5 % of the voxels have, and most on the faces of
+    the grid (:func:`~posepipe.imaging.intensity.empty_value`)."""
+    empty = empty_value(image.data)
+    return empty is not None and float((image.data == empty).mean()) >= EMPTY_FRACTION
 
 
 def is_extracted(image: Volume) -> bool:
@@ -133,7 +131,7 @@ def nonzero_mask(image: Volume) -> BrainMask:
     for. Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`), and for more
     than :data:`IMPOSSIBLE_ML`.
     """
-    data = image.data != 0
+    data = measured(image.data)
     if not has_empty_background(image):
         msg = (
             f"{image.source}: the background is not exactly empty ({100 * (1 - float(data.mean())):.0f} % of the voxels are 0), so the "
@@ -211,6 +209,6 @@ def _cut_sections(mask: Volume, depth: float) -> list[tuple[str, float]]:
 
 
 def is_skull_stripped(image: Volume, mask: Volume) -> bool:
-    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not 0."""
-    outside = int(((image.data != 0) & ~mask.data).sum())
+    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not empty."""
+    outside = int((measured(image.data) & ~mask.data).sum())
     return outside <= SPILL * int(mask.data.sum())

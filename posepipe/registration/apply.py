@@ -6,18 +6,20 @@ import numpy as np
 from scipy import ndimage
 
 from ..geometry import Rigid
+from ..imaging.intensity import outside
 from ..imaging.volume import Volume
 
 
 def resample_to_template(image: Volume, template: Volume, pose: Rigid, order: int = 3) -> Volume:
     """``image`` on the grid of ``template`` by ``pose`` (template → image, RAS mm): one interpolation, cubic by default.
 
-    Values stay within the image's own range (a spline overshoots at edges); voxels outside the image are 0. ``order`` 0 is
-    for masks.
+    Values stay within the image's own range (a spline overshoots at edges); voxels outside the image are 0, or what else is empty in it
+    (:func:`~posepipe.imaging.intensity.outside`). ``order`` 0 is for masks.
     """
     to_image = np.linalg.inv(image.affine) @ pose.matrix @ template.affine
     data = ndimage.affine_transform(
-        image.data.astype(np.float32), to_image[:3, :3], to_image[:3, 3], output_shape=template.shape, order=order
+        image.data.astype(np.float32), to_image[:3, :3], to_image[:3, 3], output_shape=template.shape, order=order,
+        cval=outside(image.data),
     )
     if order > 1:
         data = np.clip(data, float(image.data.min()), float(image.data.max()))

@@ -18,6 +18,7 @@ from ..errors import ImageError
 from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 from ..imaging.inside import as_inside
+from ..imaging.intensity import measured
 from ..imaging.volume import Volume
 
 SHEAR = 0.01
@@ -148,8 +149,8 @@ def slice_axis(volume: Volume) -> int:
 def slices_of(volume: Volume, mask: Volume | None = None, *, axis: int | None = None, thickness: float | None = None) -> list[Slice]:
     """The slices of ``volume`` in order of their number along ``axis`` (default: :func:`slice_axis`).
 
-    ``mask`` is on the same grid; without one all pixels that are not 0 count. ``thickness`` in mm (sidecar ``SliceThickness``) defaults to
-    the distance between slices. The pixel axes are the two other voxel axes, in cyclic order. Raises
+    ``mask`` is on the same grid; without one all pixels that are not empty count. ``thickness`` in mm (sidecar ``SliceThickness``)
+    defaults to the distance between slices. The pixel axes are the two other voxel axes, in cyclic order. Raises
     :class:`~posepipe.errors.ImageError` if the mask is on another grid.
     """
     if mask is not None and not mask.same_grid(volume, tolerance=0.05):
@@ -158,7 +159,7 @@ def slices_of(volume: Volume, mask: Volume | None = None, *, axis: int | None = 
     axis = slice_axis(volume) if axis is None else axis
     order = [(axis + 1) % 3, (axis + 2) % 3, axis]
     data = volume.data.transpose(order)
-    inside = (volume.data != 0 if mask is None else as_inside(mask).data).transpose(order)
+    inside = (measured(volume.data) if mask is None else as_inside(mask).data).transpose(order)
     affine = volume.affine[:, [*order, 3]]
     thick = float(volume.spacing[axis]) if thickness is None else thickness
     out = []

@@ -86,6 +86,14 @@ def test_the_network_where_wanted_or_needed(image, given, mode, finder):
     assert overlap(mask.volume.data, ball()) > 0.9
 
 
+def test_the_mask_is_the_same_whatever_the_unit_and_offset_of_the_intensities(finder):
+    """Standard scores, and a magnitude to which something was added: the network is shown the same but for rounding."""
+    plain = brain_mask(IMAGE, None, "network", lambda: finder).volume.data
+    for data in ((IMAGE.data - IMAGE.data.mean()) / IMAGE.data.std(), IMAGE.data / 1000 + 20, IMAGE.data - 1024):
+        other = brain_mask(volume(data), None, "network", lambda: finder).volume.data
+        assert overlap(other, plain) > 0.995
+
+
 def test_a_head_in_exact_zero_goes_to_the_networks(finder):
     """A bright brain, dark bone and skin, and air that is exactly 0."""
     head = volume(np.select([ball(12), ball(15), ball(17)], [IMAGE.data, 5.0, 45.0], 0.0))
