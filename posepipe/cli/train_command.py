@@ -149,6 +149,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
     parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
+    parser.add_argument(
+        "--optimizer", choices=("adamw", "sgd"), help="sgd: with Nesterov's momentum, as in the paper (default: adamw)"
+    )
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
     parser.add_argument("--start", type=absolute_path, metavar="DIR", help="train the network of that name in this weights folder further")
     parser.add_argument("--start-name", default="", metavar="NAME", help="the network of this name there (default: that of --name)")
@@ -275,7 +278,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         "contrast": "contrast-unpaired" if getattr(args, "unpaired", False) else "contrast",
     }.get(args.train_action) or args.network
     preset = PRESETS[network]
-    given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "steps": tuple(args.steps) if args.steps else None}
+    given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "optimizer": args.optimizer}
+    given["steps"] = tuple(args.steps) if args.steps else None
     curriculum = getattr(args, "curriculum", None)
     schedule = replace(preset.schedule, **{k: v for k, v in given.items() if v is not None})
     if curriculum is None:

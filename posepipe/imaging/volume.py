@@ -106,7 +106,10 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     volume = checked(Volume(data, image.affine, str(path), header_doubts(image)))
     volume = volume if dtype is None else replace(volume, data=np.asarray(volume.data, dtype=dtype))
     if float(volume.data.max()) == float(volume.data.min()):
-        msg = f"{path}: every voxel has the value {float(volume.data.max()):g}, so that nothing is to be seen in this file; make it anew, or leave it out"
+        msg = (
+            f"{path}: every voxel has the value {float(volume.data.max()):g}, so that nothing is to be seen in this file; make it anew, or "
+            "leave it out"
+        )
         raise ImageError(msg)
     return volume
 

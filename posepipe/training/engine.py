@@ -19,6 +19,9 @@ from ..errors import TrainingError, UsageError
 from ..files import replacing
 
 STAGES = ("mse", "geodesic")
+OPTIMIZERS = ("adamw", "sgd")
+"""``sgd``: stochastic gradient descent with Nesterov's momentum, :data:`MOMENTUM`, as in the paper's public code (Salehi et al. 2018)."""
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Schedule:
     """``steps`` (first stage, second stage) of ``batch`` images.
 
     The learning rate rises over ``warmup`` steps to ``rate`` and falls by a cosine to a hundredth; ``decay`` is the weight decay and
-    ``average`` that of the averaged weights. Every ``every`` steps the log gets a line and the checkpoint is written.
+    ``average`` that of the averaged weights. Every ``every`` steps the log gets a line and the checkpoint is written. ``optimizer`` is
+    one of :data:`OPTIMIZERS`.
     """
 
     steps: tuple[int, int] = (4000, 4000)
@@ -36,6 +40,7 @@ class Schedule:
     decay: float = 1e-4
     average: float = 0.998
     every: int = 200
+    optimizer: str = "adamw"
 
     @property
     def total(self) -> int:
@@ -124,6 +129,12 @@ def _flushed() -> bool:
     return float(torch.tensor([1e-40]) * 0.5) == 0.0
 
 
+def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), schedule.rate, momentum=MOMENTUM, nesterov=True, weight_decay=schedule.decay)
+    return torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
+
+
 class _Window:
     """Figures and time since the last line of the log."""
 
@@ -158,7 +169,7 @@ class _Run:
     def __init__(self, task: Task, schedule: Schedule, folder: Path) -> None:
         self.task, self.schedule, self.folder = task, schedule, folder
         self.averaged = copy.deepcopy(task.network)
-        self.optimizer = torch.optim.AdamW(task.network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
+        self.optimizer = _optimizer(task.network, schedule)
         self.step = 0
         self.rows: list[dict[str, object]] = []
         if (folder / "checkpoint.pt").is_file():

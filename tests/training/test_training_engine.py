@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,33 @@ def test_averages_of_weights_and_buffers(tmp_path: Path) -> None:
     assert torch.allclose(averaged.state_dict()["2.weight"], expected, atol=1e-6)
     state = averaged.state_dict()
     assert int(state["1.num_batches_tracked"]) == 12 and not torch.equal(state["1.running_mean"], torch.zeros(4))
+
+
+def test_nesterov_steps_are_those_of_the_formula(tmp_path: Path) -> None:
+    """v ← 0.9 v + g; w ← w − rate (g + 0.9 v) of the clipped gradient g, as Sutskever et al. 2013; and a run goes on with its v."""
+    schedule = replace(SHORT, optimizer="sgd", decay=0.0)
+    task = Line()
+    train(task, schedule, tmp_path / "whole", say=silent)
+    whole = [*task.weights, task.network.state_dict()["2.weight"].clone()]
+    again, velocity = Line(), None
+    names = [name for name, _ in again.network.named_parameters()]
+    for step in range(schedule.total):
+        loss, _ = again.loss(8, "mse")
+        again.network.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(again.network.parameters(), 1.0)
+        slopes = [p.grad for p in again.network.parameters()]
+        velocity = slopes if velocity is None else [0.9 * v + g for v, g in zip(velocity, slopes, strict=True)]
+        with torch.no_grad():
+            for p, g, v in zip(again.network.parameters(), slopes, velocity, strict=True):
+                p -= schedule.rate_at(step) * (g + 0.9 * v)
+        assert torch.allclose(again.network.get_parameter(names[2 * 2]), whole[step + 1], atol=1e-6)
+    stopped = Line(stop=7)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, schedule, tmp_path / "parts", say=silent)
+    rest = Line()
+    train(rest, schedule, tmp_path / "parts", say=silent)
+    assert torch.equal(rest.network.state_dict()["2.weight"], whole[-1])
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
