@@ -81,6 +81,7 @@ def test_cases_keep_parts_apart(data_dir: Path):
     assert all(not c.brain.startswith(f"{c.atlas}+") for c in cases)
 
 
+@pytest.mark.slow
 def test_one_real_case_is_measured_once(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (case,) = (c for c in age_cases(data_dir, ("test",)) if c.name == "sub-f234")
     part = PartFile(tmp_path / "f.csv")

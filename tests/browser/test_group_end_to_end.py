@@ -26,6 +26,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return places
 
 
+@pytest.mark.slow
 def test_rated_exported_merged_and_shown(study: tuple[str, str], open_page: Callable, tmp_path: Path):
     out = Path(study[1])
     assert main([*study, "group", "--blind", "Ada"]) == 0

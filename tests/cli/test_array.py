@@ -210,6 +210,7 @@ def test_a_container_takes_no_colons(here: Path, capsys: Any) -> None:
     assert "with a comma or a colon in it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_only_failed_is_what_failed_what_is_missing_and_what_was_ended(first_run: Any, tmp_path: Path, capsys: Any) -> None:
     """05, 06 and 07 failed. Then 02's second session has no outputs, and a run for 04 was killed: no page came after its settings."""
     study = first_run.study.copy(tmp_path)

@@ -54,6 +54,7 @@ def test_node_that_cannot_start_says_why(raw_study: Any, tmp_path: Path) -> None
     assert "without a message" not in told and "this crashfile" not in row["error"]
 
 
+@pytest.mark.slow
 def test_image_is_left_to_the_run_that_works_on_it(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     first = start(study, *FAST)

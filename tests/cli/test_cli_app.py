@@ -220,6 +220,7 @@ def test_settings_are_recorded_and_can_be_used_again(first_run: Any, run_posepip
     assert told.splitlines()[-1] == "1 to do, 6 done already, 2 that cannot be processed"
 
 
+@pytest.mark.slow
 def test_rerun_does_only_what_failed(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
     before = stamps(study.out)
@@ -323,6 +324,7 @@ def test_other_settings_are_another_result(first_run: Any, tmp_path: Path) -> No
     assert sidecar["Age"] == 25.2 and sidecar["AgeSource"] == "--age"
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_an_output_folder(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     fast = ("--init", "center", "--refine", "none")

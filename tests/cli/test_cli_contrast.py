@@ -72,6 +72,7 @@ def test_other_weights_are_another_result(t2w_only: Any, contrast_weights: Any) 
     assert one["T1w"].parameters_hash != never["T1w"].parameters_hash
 
 
+@pytest.mark.slow
 def test_run_dry_wet_again_and_with_other_weights(t2w_only: Any, contrast_weights: Any) -> None:
     weights, study = contrast_weights(), t2w_only
     options = (*FAST, "--weights", str(weights))

@@ -108,6 +108,7 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
     assert (study.out / "sub-01/anat").is_dir() and not (study.out / "sub-05/anat").exists()
 
 
+@pytest.mark.slow
 def test_a_scan_without_its_brain_is_called_fail_and_the_others_pass(
     data_dir: Path, tmp_path: Path, run_posepipe: Any, home: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_slices_are_compared_with_their_own_contrast_alone(study: Any, weights: 
     assert auto.converted and auto.timing is not None
 
 
+@pytest.mark.slow
 def test_run_dry_wet_again_and_with_another_timing(study: Any, weights: Path) -> None:
     options = (*FAST, "--slices", "auto", "--weights", str(weights))
     code, told = study.main(*options, "--dry-run")

@@ -22,6 +22,7 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).decode("ascii" if "ascii" in environment.values() else "latin-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_name_that_the_terminal_cannot_show_does_not_stop_the_run(first_run: Any, tmp_path: Path, encoding: str) -> None:
     folder = tmp_path / "Zürich → 東京"
@@ -47,6 +48,7 @@ def test_texts_with_names_that_are_not_unicode_are_written(tmp_path: Path) -> No
     assert read_json(write_json(tmp_path / "a.json", {"image": name})) == {"image": name}
 
 
+@pytest.mark.slow
 def test_tools_show_such_names_too(tmp_path: Path) -> None:
     code = "import sys; from posepipe.cli.tools import main; sys.exit(main())"
     paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])

@@ -64,6 +64,7 @@ def test_stems() -> None:
     assert [stem_of(Path(n)) for n in ("a.nii", "b.nii.gz", "c.MGZ", "d.x.nii.gz")] == ["a", "b", "c", "d.x"]
 
 
+@pytest.mark.slow
 def test_demo_runs_and_compares(home: Path, tmp_path: Path, capsys: Any) -> None:
     code = main(["demo", str(tmp_path), "--n-subjects", "1", "--spacing", "1.5", "--refine", "torch", "--nprocs", "1"])
     told = capsys.readouterr().out

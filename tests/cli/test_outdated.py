@@ -108,6 +108,7 @@ def test_rotation_bank_of_another_version_is_not_taken(monkeypatch: pytest.Monke
     assert bank._fingerprint(brain) != before
 
 
+@pytest.mark.slow
 def test_upgrade_makes_everything_anew(raw_study: Any, tmp_path: Path) -> None:
     """Another version of the code with the same work folder: what it writes is its own, resampled image included."""
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")

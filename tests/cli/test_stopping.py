@@ -26,6 +26,7 @@ def wait_for(condition: Any, seconds: float = 60.0) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda one: one.name)
 def test_workers_end_with_the_run(raw_study: Any, tmp_path: Path, number: signal.Signals) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
@@ -49,6 +50,7 @@ def test_workers_end_with_the_run(raw_study: Any, tmp_path: Path, number: signal
     assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1  # to be stopped is no failure of an image
 
 
+@pytest.mark.slow
 def test_one_process_stops_between_images(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     run = start(study, "--participant-label", "01", "03")

@@ -71,6 +71,7 @@ def test_corrected_age_takes_the_old_result_away(study: Any) -> None:
     assert "1 done before" in study.main(*FAST)[1]
 
 
+@pytest.mark.slow
 def test_result_left_by_a_run_that_was_stopped_is_not_counted_and_goes_with_the_next(
     study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +94,7 @@ def test_result_left_by_a_run_that_was_stopped_is_not_counted_and_goes_with_the_
     assert "Phantom+27" in page and "Phantom+24" not in page
 
 
+@pytest.mark.slow
 def test_atlas_asked_for_by_name_stays_beside_another_until_the_age_is_another(study: Any, tmp_path: Path) -> None:
     other = other_atlas(study, tmp_path / "atlas")
     assert study.main(*FAST, *other)[0] == 0

@@ -186,6 +186,7 @@ def test_networks_may_stop_short_of_the_border_that_cuts_the_brain():
     assert checked_mask(near, IMAGE, "network", "image").warnings == ()
 
 
+@pytest.mark.slow
 def test_sound_real_images_are_not_cut(data_dir):
     """All templates, the fetus and the newborns, of whom A09 is truly cut: its three outermost slices on the left all hold 11 cm²."""
     told = {}

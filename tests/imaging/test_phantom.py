@@ -186,6 +186,7 @@ def similarity(image: Volume, template: Volume, points: np.ndarray, pose: Rigid)
     return float(np.corrcoef(read_at(template, points), read_at(image, pose.apply(points)))[0, 1])
 
 
+@pytest.mark.slow
 def test_truth_beats_every_pose_ten_degrees_or_four_millimetres_off() -> None:
     labels = phantom.brain_labels(29, COARSE)
     template = phantom.render(labels, 29)

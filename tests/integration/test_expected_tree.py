@@ -93,6 +93,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory, contrast_weights: Callab
         return main([str(demo.bids_dir), str(folder / "out"), "participant", *options]), folder / "out"
 
 
+@pytest.mark.slow
 def test_participant_level_writes_exactly_these_files(run: Run):
     logs = [f"{unit}/log/RUN/posepipe.toml" for unit in UNITS]
     assert run.codes[0] == 0
@@ -105,6 +106,7 @@ def test_group_level_adds_exactly_these_files(run: Run):
     assert {*run.after_participant} <= {*run.after_group}
 
 
+@pytest.mark.slow
 def test_a_converted_image_leaves_two_more(converted: tuple[int, Path]):
     code, out = converted
     synth = [f"sub-03/anat/sub-03_desc-synth_T2w.{kind}" for kind in ("nii.gz", "json")]

@@ -14,6 +14,7 @@ from posepipe.registration.aligner import Aligner
 RUN = "sub-01_run-3_T2w"
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_real_stack_has_a_pose_of_each_slice_near_that_of_the_volume(data_dir: Path, tmp_path: Path) -> None:
     image = load_volume(data_dir / f"ds-stacks/sub-01/anat/{RUN}.nii.gz")

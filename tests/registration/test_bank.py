@@ -21,6 +21,7 @@ def scores(bank: RotationBank, brain) -> np.ndarray:
     return np.stack([p.numpy() for p in (s.dice, s.overlap, s.ncc, s.ratio)])
 
 
+@pytest.mark.slow
 def test_best_rotation_is_near_the_true_one(heads, target):
     for h in heads[1::3]:
         s = target.bank.score(h.brain.coarser(2), h.brain.radius, CENTER)

@@ -37,6 +37,7 @@ def _degrees(compare: Comparison, found, pose: Rigid) -> float:
     return compare.rigid(found.poses, int(found.criterion.argmax())).degrees_from(pose)
 
 
+@pytest.mark.slow
 def test_wandering_reaches_what_a_fit_does_not(spoilt, monkeypatch):
     compare, pose = spoilt
     starts = _off(compare, pose, 45.0)
@@ -48,6 +49,7 @@ def test_wandering_reaches_what_a_fit_does_not(spoilt, monkeypatch):
     assert float(near.criterion.max()) < float(far.criterion.max())
 
 
+@pytest.mark.slow
 def test_tried_again_from_further_away_until_it_is_sure(spoilt, monkeypatch):
     compare, pose = spoilt
     center = compare.target.brain.center
@@ -87,6 +89,7 @@ def test_anywhere_is_uniform_on_rotations(head, target):
     assert float(found.log_scale.std()) == pytest.approx(ANYWHERE.size, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_same_each_time_whatever_else_draws_numbers(spoilt):
     compare, pose = spoilt
     starts = _off(compare, pose, 45.0)

@@ -26,6 +26,7 @@ def library(data_dir) -> AtlasLibrary:
     return AtlasLibrary([data_dir / "atlases"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "atlas", "cohort"),
     [

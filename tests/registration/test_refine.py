@@ -90,6 +90,7 @@ assert random.getstate() == state  # seeding ANTs leaves the global generators a
 """
 
 
+@pytest.mark.slow
 def test_ants_gives_the_same_bits_for_the_same_seed_and_leaves_the_process_as_it_was():
     # a process of its own: ITK takes its thread count once, at a process's first registration
     done = subprocess.run([sys.executable, "-c", SAME_BITS], capture_output=True, text=True, check=False)

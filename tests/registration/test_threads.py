@@ -45,6 +45,7 @@ def aligned(study: Path, init: str, refine: str, threads: int) -> Rigid:
     return read_itk(forward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("init", "refine"), [("auto", "ants"), ("search", "torch")])
 def test_transforms_agree_across_numbers_of_threads(study, head, init, refine):
     one = aligned(study, init, refine, 1)

@@ -92,6 +92,7 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
     assert recipe["shift"] > 0 and recipe["log_scale"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.decisions
 def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     """At a rate of next to nothing it stays what it was; from scratch, with the same seed, it is another."""
@@ -111,6 +112,7 @@ def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     assert f"going on from {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_scan_network_begins_from_one_of_masked_brains(gathered: Any, tmp_path: Path) -> None:
     data = ["--sources", str(gathered.path), *TINY]
     assert main(["train", "pose", "-o", str(tmp_path / "pose"), "--name", "masked", *data]) == 0

@@ -20,7 +20,7 @@ from posepipe.models.scans import Located, LocatorNet, OutlineNet, ScanField, Sc
 from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
 from posepipe.training.scan_damage import ScanDamage, epi_like
 from posepipe.training.scan_task import ScanTask, center_errors, coordinate_surprise, dice
-from posepipe.training.scans import LOCATING, LOCATOR, POSING, Kind, ScanBatch, ScanRecipe, ScanSynthesis
+from posepipe.training.scans import LOCATING, LOCATOR, POSING, Kind, ScanBatch, ScanRecipe, ScanSynthesis, grown
 from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
 from posepipe.training.scenes import Scene, Scenes, scene_of
 from posepipe.training.sources import LEFT, SIDE, Sources
@@ -107,7 +107,7 @@ def test_coarse_crops_are_of_means(sources: Sources) -> None:
 def test_real_heads_of_all_sets_are_drawn_small_sets_more_often_than_their_share(sources: Sources) -> None:
     scenes = Scenes((*(scene(group="many", n=k) for k in range(9)), scene(np.eye(3), group="one")))
     made = supply(sources, scenes)
-    drawn = [made._real_head().posed for _ in range(400)]
+    drawn = [made._one_of(made._real).posed for _ in range(400)]
     assert np.mean(drawn) == pytest.approx(0.25, abs=0.07)  # 1 : √9
 
 
@@ -371,6 +371,14 @@ def test_outlines_are_learnt_from_drawn_masks_alone(sources: Sources) -> None:
     assert [s.name for s in scenes.drawn().scenes] == ["drawn-1"]
     made = ScanSynthesis(sources, replace(PLAIN, scenes=1.0, drawn=True, guess=None), seed=1, scenes=scenes)
     assert set(made._real) == {"drawn"} and set(supply(sources, scenes)._real) == {"drawn", "laid"}
+    around = ScanSynthesis(sources, replace(PLAIN, drawn=True, pasted=0.5), seed=1, scenes=scenes)
+    assert set(around._around) == {"drawn", "laid"} and not made._around  # what lies around a made-up head needs no drawn mask
+
+
+@pytest.mark.parametrize("width", [1, 3, 9])
+def test_a_rim_is_the_greatest_within_a_cube(width: int) -> None:
+    share = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(grown(share, width), torch.nn.functional.max_pool3d(share, width, 1, width // 2))
 
 
 def test_the_network_of_outlines_learns_and_is_validated_without_a_pose(sources: Sources) -> None:
