@@ -279,7 +279,7 @@ def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path,
         folders = [f"{key}-{split.entities[key]}" for key in ("sub", "ses") if key in split.entities] if split else []
         if split is None or split.stray or tuple(folders) != relative.parts[:-2]:
             why = "the name is not BIDS, or does not agree with its folders"
-            logger.warning("%s: left out, %s; rename it", path, why)
+            logger.warning("%s: left out, %s; rename it", printable(path), why)
             left_out[path] = why
         elif reason := _not_an_input(split.entities):
             left_out[path] = reason

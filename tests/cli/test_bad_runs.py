@@ -16,6 +16,7 @@ from bad_datasets import put, table
 FAST = ("--participant-label", "01", "02", "--init", "center", "--refine", "none")
 IMAGE = "sub-01/anat/sub-01_T2w.nii.gz"
 LONG = "A" * 230
+DEEP = "[" * 100_000
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ def copied(root: Path, name: str) -> None:
 
 ALL = FAST[3:]
 RUNS = [
-    Run("participants.tsv in another encoding", lambda r: put(r / "participants.tsv", (r / "participants.tsv").read_text().encode("utf-16")),
+    Run("another encoding", lambda r: put(r / "participants.tsv", (r / "participants.tsv").read_text().encode("utf-16")),
         ("sub-01_T2w.nii.gz",), "participants.tsv: is not UTF-8 text (it is UTF-16); save it as UTF-8"),
     Run("rows that disagree", lambda r: (r / "participants.tsv").open("a").write("01\t31\n"), ("sub-01_T2w.nii.gz",), "2 rows for"),
     Run("a range for an age", lambda r: put(r / "participants.tsv", table(("participant_id", "ga_weeks"), ("sub-01", "28-30"))),
         ("sub-01_T2w.nii.gz",), "'28-30', neither a number"),
     Run("a row too long", lambda r: put(r / "participants.tsv", table(("participant_id", "ga_weeks"), ("sub-01", "24.3", "31"))),
         ("sub-01_T2w.nii.gz",), "3 cells for 2 columns"),
-    Run("JSON nested too deeply", lambda r: (put(r / "participants.json", "[" * 100_000), put(r / "dataset_description.json", "[" * 100_000)),
+    Run("JSON nested too deeply", lambda r: (put(r / "participants.json", DEEP), put(r / "dataset_description.json", DEEP)),
         ("sub-01_T2w.nii.gz",), "participants.json: cannot be read as JSON (nested too deeply); repair or remove it"),
     Run("description is a folder", lambda r: ((r / "dataset_description.json").unlink(), put(r / "dataset_description.json/x")), code=0,
         says="dataset_description.json: expected a file"),
@@ -57,7 +58,8 @@ RUNS = [
     Run("image is a folder", lambda r: ((r / IMAGE).unlink(), put(r / IMAGE / "x")), says="LACKING: sub-01 was asked for"),
     Run("extension in capitals", lambda r: renamed(r, "sub-01_T2w.NII.GZ"), says="LACKING: sub-01 was asked for"),
     Run("name that is not valid", lambda r: copied(r, "sub-01/anat/sub-01_foo-1_T2w.nii.gz"), ("sub-01_foo-1_T2w.nii.gz",), "--skip-bids"),
-    Run("name too long for its outputs", lambda r: renamed(r, f"sub-01_acq-{LONG}_T2w.nii"), (f"sub-01_acq-{LONG}_T2w.nii",), "shorten"),
+    Run("name too long for its outputs", lambda r: renamed(r, f"sub-01_acq-{LONG}_T2w.nii.gz"), (f"sub-01_acq-{LONG}_T2w.nii.gz",),
+        "shorten"),
     Run("name that is no text", lambda r: copied(r, f"sub-01/anat/{os.fsdecode(b'sub-01_acq-%c_T2w.nii.gz' % 0xfc)}"), code=0,
         says="sub-01_acq-\\udcfc_T2w.nii.gz: left out"),
     Run("folders that lead in circles", lambda r: ((r / "sub-09").symlink_to("sub-09"), (r / "sub-08").symlink_to(".")), code=1,
@@ -88,8 +90,8 @@ def test_runs(run: Run, study: Path, raw_study: Any, run_posepipe: Any, tmp_path
     if "-d" not in options and (study / "derivatives").exists():
         raise AssertionError
     command = [
-        str(study), str(out), "participant", "-w", str(tmp_path / "work"), "--atlas", "Phantom", "--atlas-dir", str(raw_study.demo.atlas_dir),
-        "--nprocs", "1", *options,
+        str(study), str(out), "participant", "-w", str(tmp_path / "work"), "--atlas", "Phantom",
+        "--atlas-dir", str(raw_study.demo.atlas_dir), "--nprocs", "1", *options,
     ]  # fmt: skip
     code, told = run_posepipe(command)
     told += "\n".join(record.getMessage() for record in caplog.records)
