@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ BY_SCANS, BY_PARTICIPANTS = "02", "03"
 AGES = {BY_SCANS: 31.0, BY_PARTICIPANTS: 24.5}
 BOTH = (BY_SCANS, BY_PARTICIPANTS)
 IMAGES = (".nii", ".mgz", ".mgh", ".img", ".hdr", ".nrrd", ".mha", ".mhd", ".dcm", ".mnc")
+SECONDS = 100
+"""No plan takes as long, on however busy a machine; one that waits for a pipe never ends."""
 REMEDY = re.compile(
     r"\b(rename|remove|give|repair|correct|save|keep|fetch|add|convert|check|choose|use|write|move|make|split|copy|separate|point|replace|"
     r"shorten|name|there are|near names)\b",
@@ -99,12 +102,19 @@ class _Kept(logging.Handler):
         self.told.append(record.getMessage())
 
 
+def _too_long(*_: object) -> None:
+    msg = f"no plan after {SECONDS} s"
+    raise AssertionError(msg)
+
+
 def dry_run(root: Path, atlas: Path, *options: str, out: Path | None = None) -> Told:
     """The app's own dry run, in this process."""
     command = [str(root), str(out or root.parent / "out"), "participant", "--dry-run", "--atlas", "Phantom", "--atlas-dir", str(atlas)]
     told, kept = io.StringIO(), _Kept()
     logger = logging.getLogger("posepipe")
     logger.addHandler(kept)
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
     try:
         with redirect_stdout(told), redirect_stderr(told):
             try:
@@ -112,6 +122,8 @@ def dry_run(root: Path, atlas: Path, *options: str, out: Path | None = None) -> 
             except SystemExit as stop:  # argparse
                 code = int(stop.code or 0)
     finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
         logger.removeHandler(kept)
     text = told.getvalue()
     ages = {found[1]: float(found[2]) for found in _PLANNED.finditer(text)}
