@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,40 @@ def test_healthy_dataset_has_nothing_to_say(tmp_path: Path, small_atlas: Path) -
     told = dry_run(root, small_atlas)
     assert told.code == 0 and not told.warnings and "left out" not in told.text
     assert told.ages == {f"sub-{label}/anat/sub-{label}_T2w.nii": age for label, age in {"01": 29.0, **AGES}.items()}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", b"\xff\xfe"])
+def test_atlas_whose_description_is_broken_is_named(content: str | bytes, tmp_path: Path, small_atlas: Path, dataset: Path) -> None:
+    atlas = Path(shutil.copytree(small_atlas, tmp_path / "atlas"))
+    (atlas / "tpl-Phantom" / "atlas.toml").unlink()
+    path = put(atlas / "tpl-Phantom" / "template_description.json", content)
+    told = dry_run(dataset, atlas)
+    assert told.code == 2 and str(path) in told.text and "repair" in told.text, told.text
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 100_000, "a = ", "\ufeffage = 'x'", b"\xff\xfe", "nowhere = 1"])
+def test_option_files_that_are_broken_are_named(content: str | bytes, tmp_path: Path, small_atlas: Path, dataset: Path) -> None:
+    path = put(tmp_path / "options.toml", content)
+    told = dry_run(dataset, small_atlas, "--config-file", str(path))
+    assert told.code == 2 and str(path) in told.text and "Traceback" not in told.text, told.text
+
+
+def test_folder_of_atlases_that_one_may_not_read(tmp_path: Path, small_atlas: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as TemplateFlow's home of somebody else; root may read everything."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o755)
+        for source, name in ((small_atlas, "atlas"), (dataset, "ds")):
+            shutil.copytree(source, folder / name)
+        put(folder / "theirs/templateflow/tpl-Phantom/x")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "theirs"))
+        dry_run(folder / "ds", folder / "atlas")
+        (folder / "theirs").chmod(0)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        told = dry_run(folder / "ds", folder / "atlas")
+        assert told.code == 0 and len(told.ages) == 3, told.text
+    finally:
+        os.seteuid(os.getuid())
+        (folder / "theirs").chmod(0o755)
+        shutil.rmtree(folder)
