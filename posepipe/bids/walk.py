@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = ("T1w", "T2w")
 _INPUT = re.compile(rf"sub-[^/]+_(?:{'|'.join(SUFFIXES)})\.nii(?:\.gz)?", re.DOTALL)
+# pybids reads files of this name in each folder as settings of its own; none is called so
+_NO_CONFIG = ".no-layout-config.json"
 # made by posepipe: never an input, even where its outputs lie in the dataset that is walked
 _OWN_DESC = re.compile(r"(?:.+\+)?(?:reoriented|synth)")
 _DERIVED = {"space", "cohort", "res", "den", "label", "seg", "atlas", "desc"}
@@ -122,7 +125,9 @@ class _Walk:
         self._subjects = _choose(self._root, self._all, self._asked, self._lost)
         self._description = _description(self._root)
         there = [s for s in (self._asked or self._all) if s not in self._lost]
-        self._present, self._reasons = _inputs(self._root, _index(self._root, there, self._sessions, self._folders))
+        sound = self._description is not None or not os.path.lexists(self._root / "dataset_description.json")
+        files = _index(self._root, there, self._sessions, self._folders, sound=sound)
+        self._present, self._reasons = _inputs(self._root, files)
 
     @property
     def passed_over(self) -> list[str]:
@@ -256,9 +261,13 @@ def _description(root: Path) -> dict[str, Any] | None:
     return content
 
 
-def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folders) -> list[Path]:
-    """Anatomical T1w and T2w files, of the ``sub-*/[ses-*/]anat`` folders that were asked for; no other folder is entered."""
-    found = []
+def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folders, *, sound: bool) -> list[Path]:
+    """Anatomical T1w and T2w files, of the ``sub-*/[ses-*/]anat`` folders that were asked for; no other folder is entered.
+
+    They are those of a pybids index. Where pybids fails on what lies in these folders, or the description is not ``sound``, which it would
+    read, all that are there by their names are taken.
+    """
+    there = []
     for subject in subjects:
         home = root / f"sub-{subject}"
         units = [home / name for name in folders.folders(home, "ses-") if not sessions or name[4:] in sessions]
@@ -266,8 +275,44 @@ def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folder
             if "anat" in folders.folders(unit, "anat") and not_fetched(unit / "anat") is None:
                 with suppress(OSError):  # told by what is left out
                     entries = folders.entries(unit / "anat")
-                    found += [unit / "anat" / e.name for e in entries if _INPUT.fullmatch(e.name) and not e.is_folder]
-    return sorted(found)
+                    there += [unit / "anat" / e.name for e in entries if _INPUT.fullmatch(e.name) and not e.is_folder]
+    if sound and there:
+        try:
+            indexed = _by_pybids(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
+            return sorted(path for path in there if path in indexed)
+        except Exception as error:  # sqlite's, of names that are no text, among others
+            logger.debug("%s: pybids cannot index it (%s: %s); taken by their names", root, type(error).__name__, error)
+    return sorted(there)
+
+
+def _by_pybids(root: Path, anat: Sequence[str]) -> set[Path]:
+    """The T1w and T2w images in the folders ``anat`` by an index of pybids that enters no others."""
+    with _some_home():
+        from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    above = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
+    entered = "|".join(map(re.escape, sorted(above)))
+    inside = "|".join(map(re.escape, anat))
+    ignore = [re.compile(rf"^/(?!(?:{entered})$|(?:{inside})/{_INPUT.pattern}$)", re.DOTALL)]
+    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False, config_filename=_NO_CONFIG)
+    # the "bids" rules alone: entities of derivatives are read from the names, without loss
+    layout = BIDSLayout(root, validate=False, derivatives=False, config=["bids"], indexer=indexer)
+    return {Path(name) for name in layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")}
+
+
+@contextmanager
+def _some_home() -> Iterator[None]:
+    """A context in which there is a home folder, if only one that holds nothing: pybids looks for settings in it when it is imported, and
+    in a container that runs under a number that no user has there may be none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        if os.environ.get("HOME") == os.devnull:
+            del os.environ["HOME"]
 
 
 def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path, str]]:
