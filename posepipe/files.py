@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _MARK = ".tmp"
 
@@ -21,14 +23,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    stem, dot, extension = path.name.partition(".")
-    temporary = path.with_name(f".{stem}.{uuid.uuid4().hex[:12]}{_MARK}{dot}{extension}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+def temporary_name(name: str) -> str:
+    """A name that nobody else has, for a file that is to be called ``name``."""
+    stem, dot, extension = name.partition(".")
+    return f".{stem}.{uuid.uuid4().hex[:12]}{_MARK}{dot}{extension}"
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -41,6 +48,29 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return Path(path)
+
+
+def parse_json(text: str) -> Any:
+    """What ``text`` says in JSON. Raises ValueError for what is not JSON, is nested too deeply to be read, or says two things by one name.
+
+    >>> parse_json('{"a": 1, "a": 1}')
+    {'a': 1}
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        msg = "nested too deeply"
+        raise ValueError(msg) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                msg = f"{key[:60]!r} is there twice, with different values"
+                raise ValueError(msg)
+    return found
 
 
 def copy_file(source: str | Path, target: str | Path) -> Path:

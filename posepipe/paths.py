@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def split_derivative(spec: str | Path) -> tuple[str, Path]:
     (('masks', PosixPath('/data/masks')), ('', PosixPath('/data/a=b')))
     """
     name, equals, rest = str(spec).partition("=")
-    if not equals or "/" in name or Path(spec).is_dir():
+    if not equals or "/" in name or os.path.isdir(spec):  # noqa: PTH112 - of Path it raises for what is too long
         return "", absolute_path(spec)
     return name, absolute_path(rest)
 
@@ -45,8 +46,17 @@ def absolute_derivative(spec: str) -> str:
     return f"{name}={path}" if name else str(path)
 
 
+def printable(path: str | Path) -> str:
+    """``path`` in one line of text: signs that cannot be shown, such as a line break, as escapes.
+
+    >>> printable("sub-01/a\\nb")
+    'sub-01/a\\\\nb'
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "backslashreplace").decode() for sign in str(path))
+
+
 def check_writable(folder: Path) -> None:
     """Make sure that files can be made in ``folder``, or where it would be made; nothing is left behind. Raises OSError."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     with tempfile.TemporaryFile(dir=there):
         pass

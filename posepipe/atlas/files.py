@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import AtlasError
+
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".nii.gz", ".nii")
@@ -58,8 +60,13 @@ def scan_template(folder: Path, atlas: str) -> list[Found]:
 def _files(folder: Path) -> Iterator[_File]:
     """NIfTI files that are not empty, in name order, from ``folder`` and its cohort folders; of one that is there as ``.nii`` and as
     ``.nii.gz`` the latter, which posepipe writes, and that is logged."""
-    folders = [folder, *sorted(f for f in folder.glob("cohort-*") if f.is_dir())]
-    for path in (p for f in folders for p in sorted(f.iterdir())):
+    try:
+        folders = [folder, *sorted(f for f in folder.glob("cohort-*") if f.is_dir())]
+        paths = [p for f in folders for p in sorted(f.iterdir())]
+    except OSError as error:
+        msg = f"{error.filename or folder}: cannot be read ({error.strerror}); make the atlas readable"
+        raise AtlasError(msg) from error
+    for path in paths:
         extension = next((e for e in EXTENSIONS if path.name.endswith(e)), None)
         if extension is None or path.name.startswith(".") or not _has_content(path):
             continue

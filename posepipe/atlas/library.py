@@ -94,7 +94,7 @@ class AtlasLibrary:
         """
         for extra in map(absolute_path, extra_dirs):
             if not any(extra.glob("tpl-*")):
-                wrong = "no tpl-NAME folder in it" if extra.is_dir() else "no such folder"
+                wrong = "no tpl-NAME folder in it, or none that may be read" if os.path.isdir(extra) else "no such folder"  # noqa: PTH112
                 hint = f"; did you mean {extra.parent}?" if extra.name.startswith("tpl-") else ""
                 msg = f"{extra}: {wrong}; --atlas-dir takes a folder that holds tpl-NAME folders{hint}"
                 raise UsageError(msg)
@@ -109,7 +109,7 @@ class AtlasLibrary:
         """Names of atlases without a manifest that ``atlas add`` made in one of the folders."""
         names: dict[str, None] = {}
         for folder in self.dirs:
-            for entry in sorted(folder.glob("tpl-*/" + ATLAS_TOML)) if folder.is_dir() else ():
+            for entry in sorted(folder.glob("tpl-*/" + ATLAS_TOML)) if os.path.isdir(folder) else ():  # noqa: PTH112
                 names[entry.parent.name.removeprefix("tpl-")] = None
         return tuple(sorted(set(names) - set(self.manifests)))
 
@@ -184,7 +184,7 @@ class AtlasLibrary:
             get = self.manifests[atlas].how_to_get
             msg = f"the atlas {atlas} is not on this machine (looked in {looked}); get it: {get}"
             raise AtlasError(msg)
-        if any((d / f"tpl-{atlas}").is_dir() for d in self.dirs):
+        if any(self._folders(atlas)):
             msg = (
                 f"{self._where(atlas)}: no image posepipe can use: it needs tpl-{atlas}_cohort-X_T2w.nii.gz (or T1w), "
                 "not empty, and the age of each cohort in template_description.json or atlas.toml "
@@ -228,7 +228,7 @@ class AtlasLibrary:
 
     def _folders(self, atlas: str) -> Iterator[Path]:
         for folder in self.dirs:
-            if atlas.isalnum() and (folder / f"tpl-{atlas}").is_dir():
+            if atlas.isalnum() and os.path.isdir(folder / f"tpl-{atlas}"):  # noqa: PTH112 - of Path it raises where one may not look
                 yield folder / f"tpl-{atlas}"
 
     def _description(self, atlas: str) -> Description:

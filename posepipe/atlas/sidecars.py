@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtlasError
-from ..files import write_text
+from ..files import parse_json, write_text
 from .manifest import Cohort, weeks_from_months
 
 if sys.version_info >= (3, 11):
@@ -65,7 +65,7 @@ def write_fetched(images: Iterable[Path]) -> Path:
 def read_fetched(folder: Path) -> frozenset[str]:
     """The hashes that :func:`write_fetched` noted in ``folder``; none where it did not, or where they cannot be read."""
     try:
-        content = json.loads((folder / FETCHED).read_text(encoding="utf-8"))
+        content = parse_json((folder / FETCHED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return frozenset()
     return frozenset(map(str, content.values())) if isinstance(content, dict) else frozenset()
@@ -88,7 +88,7 @@ def _from_toml(path: Path) -> Description:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         cohorts = {label: Cohort(label, float(entry["age"])) for label, entry in data.get("cohorts", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = (
             f"{path}: not an atlas description ({error}); repair it, or make it again with `posepipe-tools atlas add`"
         )
@@ -98,7 +98,7 @@ def _from_toml(path: Path) -> Description:
 
 def _from_json(path: Path) -> Description:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         cohorts = {}
         for label, entry in data.get("cohort", {}).items():
             weeks = _weeks(entry)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..errors import AgeError
 from .image import InputImage
-from .tables import Row, Table, read_table
+from .links import Folders
+from .tables import Row, Table, read_table, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ _UNIT_WORDS = {
 }  # fmt: skip
 _UNIT_IN_NAME = re.compile(r"(?:^|_)(days?|weeks?|wks?|months?|years?)(?:_|$)")
 _WEEKS_AND_DAYS = re.compile(r"(\d{1,3})\s*(?:\+|w(?:eeks?|ks?)?\s*\+?)\s*(?:([0-6])\s*d?(?:ays?)?)?", re.IGNORECASE)
+_LONGEST = 40
+"""A text of more signs is no age: the longest in words, with spaces, has about twenty. It also bounds what the patterns have to try."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -91,6 +94,8 @@ def parse_age(text: str) -> tuple[float, bool] | None:
     206
     """
     text = text.strip()
+    if len(text) > _LONGEST:
+        return None
     if _NUMBER.fullmatch(text):
         return float(text), False
     found = _WEEKS_AND_DAYS.fullmatch(text)
@@ -127,6 +132,7 @@ class AgeReader:
         self._estimate = estimate
         self._tables: dict[Path, Table | None] = {}
         self._warned: set[str] = set()
+        self._folders = Folders()
 
     def age_of(self, image: InputImage) -> Age:
         """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv, else an estimate.
@@ -196,7 +202,9 @@ class AgeReader:
 
     def _sessions_of(self, subject: str) -> list[str]:
         """Labels of the sessions of a participant that have anatomical images."""
-        return sorted(path.parent.name.removeprefix("ses-") for path in (self._root / f"sub-{subject}").glob("ses-*/anat"))
+        folder = self._root / f"sub-{subject}"
+        sessions = self._folders.folders(folder, "ses-")
+        return [name.removeprefix("ses-") for name in sessions if "anat" in self._folders.folders(folder / name, "anat")]
 
     def _read(self, path: Path, key: str, inherited: str | None = None) -> Table | None:
         if path not in self._tables:
@@ -210,12 +218,12 @@ class AgeReader:
         self, image: InputImage, table: Table, rows: list[Row], where: str, problems: list[_NoAge]
     ) -> Age | None:
         """The first age in the row(s) of an image; reasons against the columns before it are added to ``problems``."""
-        by_lower = {column.lower(): column for column in table.columns}
+        self._check_length(image, table, rows)
         names = (self._column,) if self._column else COLUMNS
-        columns = [by_lower[name.lower()] for name in names if name.lower() in by_lower]
+        columns = [column for name in names for column in dict.fromkeys(table.columns) if column.lower() == name.lower()]
         if not columns:
             lacks = f"column {self._column!r}" if self._column else "age column"
-            problems.append(_NoAge(f"{where} has no {lacks} (columns: {', '.join(table.columns)})"))
+            problems.append(_NoAge(f"{where} has no {lacks} (columns: {shortened(table.columns)})"))
         first: Age | None = None
         differing = []
         for column in columns:
@@ -232,14 +240,26 @@ class AgeReader:
         note = f"{first.source} ({first.weeks:.2f} weeks) was used, but {', '.join(differing)}; --age-column chooses"
         return Age(first.weeks, first.source, (*first.warnings, note))
 
+    def _check_length(self, image: InputImage, table: Table, rows: list[Row]) -> None:
+        """Of a row with more cells than there are columns nobody can tell which is the age."""
+        for row in rows:
+            if row.cells > len(table.columns):
+                msg = (
+                    f"{table.path}: line {row.line}, for {image.relative}, has {row.cells} cells for {len(table.columns)} columns; correct "
+                    "it, or give --age WEEKS"
+                )
+                raise AgeError(msg)
+
     def _one(self, image: InputImage, table: Table, rows: list[Row], column: str) -> Age | _NoAge:
         """What all rows of the image say in one column."""
         readings = [self._cell(image, table, row, column) for row in rows]
         ages = [reading for reading in readings if isinstance(reading, Age)]
         if len({round(age.weeks, 6) for age in ages}) > 1:
             values = " and ".join(sorted({row.get(column, "") for row in rows}))
+            lines = {row.line for row in rows}
+            what = f"{len(lines)} rows for {image.relative} disagree in" if len(lines) > 1 else f"{image.relative} has two columns"
             msg = (
-                f"{table.path}: {len(rows)} rows for {image.relative} disagree in {column!r} ({values}); "
+                f"{table.path}: {what} {column!r} ({values}); "
                 "keep one, use --age, or give each session its age in sessions.tsv"
             )
             raise AgeError(msg)
@@ -252,7 +272,7 @@ class AgeReader:
             return _NoAge(f"{where} is {text or 'empty'}")
         parsed = parse_age(text)
         if parsed is None or not math.isfinite(parsed[0]):
-            return _NoAge(f"{where} is {text!r}, neither a number nor weeks+days such as 29+3", notable=True)
+            return _NoAge(f"{where} is {_quoted(text)}, neither a number nor weeks+days such as 29+3", notable=True)
         value, says_weeks = parsed
         unit, problem = _unit(table, column)
         if problem or (says_weeks and unit not in {None, "weeks"}):
@@ -271,11 +291,16 @@ class AgeReader:
             return self._since_birth(image, row, table, weeks, where)
         assumed = unit is None and not says_weeks
         warnings = (f"{where} has no Units in {sidecar.name}: read as weeks",) if assumed else ()
+        if row.cells < len(table.columns):
+            cells = f"{row.cells} cells for {len(table.columns)} columns"
+            warnings = (*warnings, f"line {row.line} of {self._name(table)} has {cells}: see that {column} is right")
         return Age(weeks, where, warnings)
 
     def _since_birth(self, image: InputImage, row: Row, table: Table, weeks: float, where: str) -> Age | _NoAge:
         """Postmenstrual age = gestational age at birth + age since birth."""
         participants, rows, _ = self._participant(image)
+        if participants is not None:
+            self._check_length(image, participants, rows)
         places = [(table, row)] + [(participants, r) for r in rows if participants is not None]
         for place, candidate in places:
             by_lower = {column.lower(): column for column in candidate}
@@ -288,6 +313,10 @@ class AgeReader:
                     return Age(birth.weeks + weeks, f"{birth.source} + {where}", (*birth.warnings, note))
         why = "counts from birth; that is no postmenstrual age without the gestational age at birth"
         return _NoAge(f"{where} {why} (a column such as {BIRTH_COLUMNS[0]} or {BIRTH_COLUMNS[2]})", notable=True)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def _counts_from_birth(column: str, unit: str | None, weeks: float) -> bool:
@@ -317,10 +346,10 @@ def _unit(table: Table, column: str) -> tuple[str | None, str | None]:
         return by_name, None
     units = {_UNIT_WORDS[word] for word in re.findall(r"[a-z]+", written.lower()) if word in _UNIT_WORDS}
     if len(units) != 1:
-        return None, f"the unit {written!r} is not one of weeks, days, months, years"
+        return None, f"the unit {_quoted(written)} is not one of weeks, days, months, years"
     unit = units.pop()
     if by_name not in {None, unit}:
-        return None, f"its name says {by_name}, but its Units say {written!r}"
+        return None, f"its name says {by_name}, but its Units say {_quoted(written)}"
     return unit, None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
-from ..files import write_text
+from ..files import write_bytes
 from .masks import parse_derivative
 from .sidecars import read_json, write_json
 
@@ -76,7 +76,7 @@ def write_dataset_description(
         "DatasetType": "derivative",
         "GeneratedBy": [*others, ours],
         "SourceDatasets": sources,
-        "DatasetLinks": {**old.get("DatasetLinks", {}), **links},
+        "DatasetLinks": {**_links(old, path), **links},
     }
     return path if new == old else write_json(path, new)
 
@@ -96,6 +96,14 @@ def record_hashes(out_dir: str | Path, *, atlases: Mapping[str, str], weights: M
     made_by = [new_ours if entry is ours else entry for entry in entries] if ours in entries else [*entries, new_ours]
     new = {**old, "GeneratedBy": made_by}
     return path if new == old else write_json(path, new)
+
+
+def _links(description: dict[str, Any], path: Path) -> dict[str, Any]:
+    value = description.get("DatasetLinks", {})
+    if not isinstance(value, dict):
+        msg = f"{path}: DatasetLinks must be an object; correct it, or remove the file"
+        raise BidsError(msg)
+    return value
 
 
 def _list(description: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
@@ -126,6 +134,6 @@ def _with(entries: list[dict[str, Any]], entry: dict[str, Any]) -> list[dict[str
 def write_bidsignore(out_dir: str | Path) -> Path:
     """Write ``.bidsignore``, or add posepipe's lines to the one that is there."""
     path = Path(out_dir) / ".bidsignore"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    missing = [line for line in IGNORED if line not in lines]
-    return write_text(path, "\n".join([*lines, *missing]) + "\n") if missing else path
+    lines = path.read_bytes().splitlines() if path.exists() else []  # whatever encoding they are in: they are kept as they are
+    missing = [line.encode() for line in IGNORED if line.encode() not in lines]
+    return write_bytes(path, b"\n".join([*lines, *missing]) + b"\n") if missing else path

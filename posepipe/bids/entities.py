@@ -1,7 +1,6 @@
 """BIDS file names: entities in their official order, and names taken apart and put together without loss.
 
-pybids finds the files, but it drops entities that it does not know (``cohort``) and turns indices into numbers.
-Outputs keep every entity of their input, so names are split here.
+Outputs keep every entity of their input, known or not (``cohort``), and indices as they are written (``run-01``).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ ENTITIES: tuple[tuple[str, str], ...] = (
 )
 _RANK = {short: rank for rank, (short, _) in enumerate(ENTITIES)}
 _UNKNOWN_RANK = _RANK["from"] - 0.5
-# ``staining`` is pybids' name for the schema's ``stain``
+# ``staining`` is pybids' name for the schema's ``stain``, and filter files are written with its names
 _SHORT = {name: short for short, long in ENTITIES for name in (short, long)} | {"staining": "stain"}
 _PAIR = re.compile(r"([0-9A-Za-z]+)-([0-9A-Za-z+]+)")
 _STEM_END = re.compile(r"[0-9A-Za-z]+")

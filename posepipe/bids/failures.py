@@ -8,13 +8,15 @@ network file systems.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from pathlib import Path
 
 from ..errors import BidsError
-from ..files import write_text
+from ..files import temporary_name, write_text
 from .image import InputImage
+from .names import LONGEST_NAME
 from .sidecars import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Failures:
         for name in self._listing():
             with contextlib.suppress(BidsError):
                 row = read_json(self._records / name)
-                if row.get("dataset") == str(root) and not (root / str(row.get("image"))).exists():
+                if row.get("dataset") == str(root) and not os.path.lexists(root / str(row.get("image"))):
                     (self._records / name).unlink(missing_ok=True)
         self.merge()
 
@@ -110,7 +112,10 @@ class Failures:
         return found
 
     def _record_of(self, image: InputImage) -> Path:
-        return self._records / f"{image.path.name.partition('.')[0]}.json"
+        name = f"{image.path.name.partition('.')[0]}.json"
+        if len(temporary_name(name).encode()) > LONGEST_NAME:  # of an image whose name is itself as long as can be
+            name = f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        return self._records / name
 
     def _shown(self, log: str | Path | None) -> str:
         if log is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import BidsError, UsageError
+from ..files import parse_json
 from .entities import ENTITIES, short_name
 from .image import InputImage
+from .reading import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,20 @@ def read_filter_file(path: str | Path) -> dict[str, Any]:
     """Read a filter file. Raises :class:`~posepipe.errors.UsageError` if it is missing, not JSON, or not an object."""
     path = Path(path)
     try:
-        filters = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        msg = f"{path}: the BIDS filter file cannot be read ({error.strerror})"
+        text = read_text(path)
+    except BidsError as error:
+        msg = f"{error} (--bids-filter-file)"
         raise UsageError(msg) from error
+    if text is None:
+        msg = f"{path}: the BIDS filter file cannot be read (no such file); give one that is there"
+        raise UsageError(msg)
+    try:
+        filters = parse_json(text)
     except ValueError as error:
-        msg = f"{path}: the BIDS filter file is not valid JSON ({error})"
+        msg = f"{path}: the BIDS filter file is not valid JSON ({error}); repair it"
         raise UsageError(msg) from error
+    if filters is None:
+        raise _no_object(str(path), filters)
     parse_filters(filters, source=str(path))
     return filters
 
@@ -48,23 +56,26 @@ def parse_filters(filters: Mapping[str, Any] | None, source: str = "filters") ->
     >>> parse_filters({"t2w": {"reconstruction": "svr"}})
     {'T2w': {'rec': 'svr'}}
     """
-    if not isinstance(filters or {}, Mapping):
-        example = '{"t2w": {"reconstruction": "svr"}}'
-        msg = f"{source}: expected an object such as {example}, found {type(filters).__name__}"
-        raise UsageError(msg)
+    if not isinstance({} if filters is None else filters, Mapping):
+        raise _no_object(source, filters)
     wanted: Wanted = {}
-    for key, query in (filters or {}).items():
+    for key, query in ({} if filters is None else filters).items():
         contrast = CONTRASTS.get(key.lower())
         if contrast is None:
             logger.warning("%s: %r is no contrast of posepipe (t1w, t2w): left alone", source, key)
         elif query is None:
             wanted[contrast] = None
         elif isinstance(query, Mapping):
-            wanted[contrast] = {_field(name, source): value for name, value in query.items()}
+            wanted[contrast] = {_field(name, source): _value_wanted(name, value, source) for name, value in query.items()}
         else:
-            msg = f"{source}: {key!r} must hold an object of entities, or null to leave it out, not {query!r}"
+            msg = f"{source}: {key!r} must hold an object of entities, or null to leave it out, not {str(query)[:60]!r}; correct it"
             raise UsageError(msg)
     return wanted
+
+
+def _no_object(source: str, found: Any) -> UsageError:
+    example = '{"t2w": {"reconstruction": "svr"}}'
+    return UsageError(f"{source}: expected an object such as {example}, found {type(found).__name__}; correct it")
 
 
 def _field(name: str, source: str) -> str:
@@ -72,10 +83,18 @@ def _field(name: str, source: str) -> str:
     if short is None:
         known = sorted({*_OTHER_FIELDS, *(n for pair in ENTITIES for n in pair)})
         near = get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
+        hint = f"; did you mean {' or '.join(near)}? Correct it" if near else f"; use one of: {', '.join(known)}"
         msg = f"{source}: unknown entity {name!r}{hint}"
         raise UsageError(msg)
     return short
+
+
+def _value_wanted(name: str, value: Any, source: str) -> Any:
+    for one in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(one, (Mapping, list, tuple)):
+            msg = f"{source}: {name!r} cannot be {str(one)[:60]}; give a label, a number, a list of them, or null"
+            raise UsageError(msg)
+    return value
 
 
 def matches(image: InputImage, wanted: Wanted) -> bool:
@@ -109,4 +128,4 @@ def _agrees(value: str | None, want: Any) -> bool:
         return True
     text = str(want)
     # an index is a number: run 1 is also written run-01
-    return value == text or (value.isdecimal() and text.isdecimal() and int(value) == int(text))
+    return value == text or (value.isdecimal() and text.isdecimal() and value.lstrip("0") == text.lstrip("0"))

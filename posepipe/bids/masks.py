@@ -7,12 +7,11 @@ square.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +21,9 @@ from ..errors import BidsError, UsageError
 from ..paths import split_derivative
 from .entities import split_name
 from .image import InputImage
-from .links import not_fetched
+from .links import Folders, not_fetched
+from .reading import read_object
+from .tables import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,17 @@ def parse_derivative(spec: str | Path) -> tuple[str, Path]:
     Raises :class:`~posepipe.errors.UsageError` for a folder that is not there or that holds no ``sub-*``.
     """
     name, path = split_derivative(spec)
-    if not path.is_dir():
-        msg = f"-d {spec}: no such folder: {path}"
+    try:
+        there = any(e.is_folder and e.name.startswith("sub-") for e in Folders().entries(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"-d {spec}: no such folder: {path}; give that of a derivative dataset"
+        raise UsageError(msg) from error
+    except OSError as error:
+        msg = f"-d {spec}: {path} cannot be read ({error.strerror}); make it readable"
+        raise UsageError(msg) from error
+    if not there:
+        msg = f"-d {spec}: {path} has no sub-* folders; point to one dataset, such as derivatives/masks"
         raise UsageError(msg)
-    with os.scandir(path) as entries:
-        if not any(e.name.startswith("sub-") and e.is_dir() for e in entries):
-            msg = f"-d {spec}: {path} has no sub-* folders; point to one dataset, such as derivatives/masks"
-            raise UsageError(msg)
     return name or path.name, path
 
 
@@ -91,6 +96,30 @@ def attach_masks(
     return found
 
 
+def unused_masks(present: Sequence[InputImage], derivatives: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
+    """The masks of the participants and sessions of ``present`` that belong to none of these images, and why; where they cannot be read,
+    none, for that is an error of the images."""
+    units: dict[tuple[str, str | None], list[InputImage]] = defaultdict(list)
+    for image in present:
+        units[image.subject, image.session].append(image)
+    for images in units.values():
+        with suppress(BidsError):
+            folders = [parse_derivative(spec)[1] for spec in derivatives]
+            yield from ((path, "a brain mask that belongs to none of the images by its name") for path in _MaskIndex(folders, images).idle)
+            for folder in folders:
+                yield from ((p, "its name does not say that it is a brain's (desc-brain)") for p in _other_masks(folder, images[0]))
+
+
+def unknown_participants(derivatives: Sequence[str | Path], subjects: Sequence[str]) -> list[str]:
+    """A line for each derivative dataset with participants that are not among ``subjects``."""
+    lines = []
+    for folder in (parse_derivative(spec)[1] for spec in derivatives):
+        names = [name for name in Folders().folders(folder, "sub-") if name[4:] not in set(subjects)]
+        if names:
+            lines.append(f"{folder}: what is there of {shortened(names)}, which the dataset has not, is not used")
+    return lines
+
+
 class _MaskIndex:
     """The masks of one participant and session, by the image they name and by their entities."""
 
@@ -110,6 +139,11 @@ class _MaskIndex:
             for key in _keys(image):
                 for mask in self._by_key.get(key, ()):
                     self._fits[mask.path] += mask.contrast in {None, image.suffix}
+
+    @property
+    def idle(self) -> list[Path]:
+        """The masks that fit no image."""
+        return sorted(mask.path for masks in self._by_key.values() for mask in masks if not self._fits[mask.path])
 
     def mask_of(self, image: InputImage) -> Path | None:
         bound = self._bound.get(image.path.name)
@@ -153,17 +187,27 @@ def _keys(image: InputImage) -> Iterator[Key]:
 
 
 def _masks_in(folder: Path, subject: str, session: str | None) -> Iterator[_Mask]:
-    anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
-    if not anat.is_dir():
-        if problem := not_fetched(anat):
-            raise BidsError(problem)
-        return
-    with os.scandir(anat) as entries:
-        names = sorted(e.name for e in entries if _MASK_FILE.fullmatch(e.name))
-    for name in names:
-        mask = _parse(anat / name)
+    for path in _mask_files(folder, subject, session):
+        mask = _parse(path)
         if mask is not None and ("ses" in dict(mask.key)) == (session is not None):
             yield mask
+
+
+def _other_masks(folder: Path, image: InputImage) -> list[Path]:
+    return [path for path in _mask_files(folder, image.subject, image.session) if _parse(path) is None]
+
+
+def _mask_files(folder: Path, subject: str, session: str | None) -> list[Path]:
+    anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
+    if problem := not_fetched(anat):
+        raise BidsError(problem)
+    try:
+        return [anat / e.name for e in Folders().entries(anat) if _MASK_FILE.fullmatch(e.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        msg = f"{anat}: cannot be read ({error.strerror}); make it readable, or leave out its -d"
+        raise BidsError(msg) from error
 
 
 def _parse(path: Path) -> _Mask | None:
@@ -191,18 +235,16 @@ def _parse(path: Path) -> _Mask | None:
 def _one_source(path: Path) -> str | None:
     """File name of the one image that the mask's sidecar names; None without a sidecar, or if it names several."""
     sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    if problem := not_fetched(sidecar):
+        raise BidsError(problem)
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        if problem := not_fetched(sidecar):
-            raise BidsError(problem) from error
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s: cannot be read as JSON (%s); the mask is matched by its name", sidecar, error)
+        content = read_object(sidecar) or {}
+    except BidsError as error:
+        logger.warning("%s; the mask is matched by its name", error)
         return None
     for key in _SOURCE_KEYS:
-        value: Any = content.get(key) if isinstance(content, dict) else None
-        sources = [value] if isinstance(value, str) else value or []
+        value: Any = content.get(key)
+        sources = [value] if isinstance(value, str) else value if isinstance(value, list) else []
         # the mask of a reconstruction may list all of its stacks: that binds it to none of them
         images = [str(s).rpartition("/")[2] for s in sources if str(s).endswith((".nii", ".nii.gz"))]
         if images:

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BidsError
+from ..files import temporary_name
 from .entities import join_name
 from .image import InputImage
 
+LONGEST_NAME = 255
+"""Bytes in the name of a file: the limit of every common file system (NAME_MAX of Linux)."""
 _GRID_ENTITIES = ("space", "cohort", "res", "den")
 
 
@@ -115,6 +118,18 @@ class OutputNames:
         made = [self.forward, self.resampled, self.reoriented, self.mask]
         made += [*([self.synth] if synth else []), *([self.slices] if slices else []), self.backward]
         return (*made, *(self.sidecar(path) for path in made))
+
+    def check_length(self) -> None:
+        """See that file systems take the names of all that may be written for the image.
+
+        Raises :class:`~posepipe.errors.BidsError` for an image whose name is too long for that.
+        """
+        paths = (*self.files(synth=True, slices=True), self.subject_page, *(self.folder.parents))
+        longest = max((path.name for path in paths), key=lambda name: len(name.encode()))
+        over = len(temporary_name(longest).encode()) - LONGEST_NAME
+        if over > 0:
+            msg = f"{self.image.path}: the names of its outputs would be too long, such as {longest}; shorten its name by {over} signs"
+            raise BidsError(msg)
 
     @property
     def _contrast(self) -> dict[str, str]:

@@ -16,8 +16,8 @@ from ..errors import BidsError
 from ..files import write_text
 from .entities import split_name
 from .image import InputImage
-from .links import not_fetched
 from .names import OutputNames
+from .reading import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,9 @@ def write_json(path: str | Path, obj: Any) -> Path:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object. Raises :class:`~posepipe.errors.BidsError` if it is missing, broken, or not an object."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        msg = not_fetched(Path(path)) or f"{path}: cannot be read as JSON ({error})"
-        raise BidsError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"{path}: expected a JSON object, found {type(content).__name__}"
+    content = read_object(path)
+    if content is None:
+        msg = f"{path}: cannot be read as JSON (no such file)"
         raise BidsError(msg)
     return content
 
@@ -123,8 +119,11 @@ class Metadata:
     def _listing(self, folder: Path) -> dict[str, list[tuple[dict[str, str], Path]]]:
         if folder not in self._folders:
             found: dict[str, list[tuple[dict[str, str], Path]]] = defaultdict(list)
-            with os.scandir(folder) as entries:
-                names = [entry.name for entry in entries if entry.name.endswith(".json")]
+            try:
+                names = [name for name in os.listdir(folder) if name.endswith(".json")]  # noqa: PTH208
+            except OSError as error:
+                msg = f"{folder}: its sidecars cannot be read ({error.strerror}); make the folder readable"
+                raise BidsError(msg) from error
             for name in names:
                 # sidecars further up name no participant, so one is lent to take the name apart
                 split = split_name(name) or split_name(f"sub-x_{name}")

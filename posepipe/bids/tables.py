@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AgeError
+from ..errors import AgeError, BidsError
 from .entities import bare_label
-from .links import not_fetched
+from .reading import read_object, read_text
 
-Row = dict[str, str]
+
+class Row(dict[str, str]):
+    """The cells of a row by column; ``line`` is its number in the table's file, ``cells`` how many it has."""
+
+    line = 0
+    cells = 0
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,49 @@ def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
     one that is not there is an error).
 
     ``inherited`` are sidecars further up, the most general first; the one beside the table overrides them. Labels are
-    keyed without ``sub-``/``ses-``, file names as POSIX paths. Raises :class:`~posepipe.errors.AgeError` for a broken
-    file.
+    keyed without ``sub-``/``ses-``, file names as POSIX paths. Of columns by one name each makes a row of its own, so that what they
+    say is compared as that of two rows is. Raises :class:`~posepipe.errors.AgeError` for a broken file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        if problem := not_fetched(path):
-            raise AgeError(f"{problem}, or give --age WEEKS") from error
+    text = _text(path)
+    if text is None:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as UTF-8 text ({error})"
-        raise AgeError(msg) from error
-    reader = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    lines = [[cell.strip() for cell in line] for line in reader if any(cell.strip() for cell in line)]
-    columns = tuple(lines[0]) if lines else ()
+    lines = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in enumerate(_lines(text), 1) if line.strip()]
+    columns = tuple(lines[0][1]) if lines else ()
     if key not in columns:
-        msg = f"{path}: no column {key!r} in its first line ({', '.join(columns) or 'empty'}); is it separated by tabs?"
+        msg = (
+            f"{path}: no column {key!r} in its first line ({shortened(columns) or 'empty'}); is it separated by tabs? Separate the columns "
+            f"by tabs and name one {key!r}, or give --age WEEKS"
+        )
         raise AgeError(msg)
     rows: dict[str, list[Row]] = defaultdict(list)
-    for line in lines[1:]:
-        row = dict(zip(columns, line, strict=False))
-        rows[_row_key(row[key], key) if key in row else ""].append(row)
+    for number, cells in lines[1:]:
+        for row in _rows(columns, cells):
+            row.line, row.cells = number, len(cells)
+            rows[_row_key(row[key], key) if key in row else ""].append(row)
     sidecar: dict[str, Any] = {}
     for source in (*inherited, path.with_suffix(".json")):
         sidecar |= _read_sidecar(source)
     return Table(path, columns, dict(rows), sidecar)
+
+
+def shortened(words: tuple[str, ...] | list[str], most: int = 12) -> str:
+    """The words in a line, as far as one is read."""
+    return ", ".join(word if len(word) <= 40 else f"{word[:40]}…" for word in words[:most]) + " …" * (len(words) > most)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that end as those of Unix, Windows or the old Mac do."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _rows(columns: tuple[str, ...], cells: list[str]) -> list[Row]:
+    """One row, or as many as columns have the same name."""
+    while len(cells) > len(columns) and not cells[-1]:
+        cells.pop()
+    named: dict[str, list[str]] = defaultdict(list)
+    for column, cell in zip(columns, cells, strict=False):
+        named[column].append(cell)
+    return [Row({c: found[min(n, len(found) - 1)] for c, found in named.items()}) for n in range(max(map(len, named.values())))]
 
 
 def _row_key(value: str, key: str) -> str:
@@ -72,14 +91,17 @@ def _row_key(value: str, key: str) -> str:
     return bare_label(value, {"participant_id": "sub", "session_id": "ses"}[key])
 
 
+def _text(path: Path) -> str | None:
+    try:
+        return read_text(path)
+    except BidsError as error:
+        msg = f"{error}, or give --age WEEKS"
+        raise AgeError(msg) from error
+
+
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        if problem := not_fetched(path):
-            raise AgeError(f"{problem}, or give --age WEEKS") from error
-        return {}
-    except (OSError, ValueError) as error:
-        msg = f"{path}: not valid JSON ({error}); ages need the units it gives. Repair it, or use --age"
+        return read_object(path) or {}
+    except BidsError as error:
+        msg = f"{error}; ages need the units it gives. Or give --age WEEKS"
         raise AgeError(msg) from error
-    return content if isinstance(content, dict) else {}

@@ -7,23 +7,28 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError, UsageError
+from ..paths import printable
 from .entities import bare_label, split_name
 from .filters import matches, parse_filters
 from .image import InputImage
-from .leftover import IMAGE_FILE, left_out_files
-from .links import not_fetched
-from .masks import attach_masks
+from .leftover import IMAGE_FILE, left_out_files, strays
+from .links import Folders, is_lost_link, not_fetched
+from .masks import attach_masks, unknown_participants, unused_masks
+from .reading import read_object
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = ("T1w", "T2w")
+_INPUT = re.compile(rf"sub-[^/]+_(?:{'|'.join(SUFFIXES)})\.nii(?:\.gz)?", re.DOTALL)
+# pybids reads files of this name in each folder as settings of its own; none is called so
+_NO_CONFIG = ".no-layout-config.json"
 # made by posepipe: never an input, even where its outputs lie in the dataset that is walked
 _OWN_DESC = re.compile(r"(?:.+\+)?(?:reoriented|synth)")
 _DERIVED = {"space", "cohort", "res", "den", "label", "seg", "atlas", "desc"}
@@ -36,14 +41,15 @@ class Survey:
     """What was found of what was asked for: the ``images``, sorted by path.
 
     ``left_out`` is a line for each file that looks like an image and is no input, with the reason; ``lacking`` one for each participant or
-    session that was asked for by name, or is a link to what is not there, and has no image; ``unmasked`` says for the paths of images whose
-    brain mask cannot be told why that is.
+    session that was asked for by name, or is a link to what is not there or a folder that cannot be read, and has no image; ``unmasked``
+    says for the paths of images whose brain mask cannot be told why that is, and ``misnamed`` for those whose name BIDS does not allow.
     """
 
     images: list[InputImage]
     left_out: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     unmasked: Mapping[Path, BidsError] = field(default_factory=dict)
+    misnamed: Mapping[Path, BidsError] = field(default_factory=dict)
 
 
 def find_images(
@@ -71,7 +77,9 @@ def find_images(
     equal masks.
     """
     walk = _Walk(bids_dir, participants, sessions, filters)
-    images, unmasked = walk.images(derivatives, validate=validate, left_out=walk.passed_over)
+    if validate and (error := walk.misnamed_together()):
+        raise error
+    images, unmasked = walk.images(derivatives, left_out=walk.passed_over)
     for error in unmasked.values():
         raise error
     return images
@@ -88,11 +96,17 @@ def survey_images(
     everywhere: bool = False,
 ) -> Survey:
     """As :func:`find_images`, with all that was left out and what is lacking; ``everywhere``: other folders than ``anat`` are read too.
-    An image whose mask cannot be told stands against none of the others: that is noted, not raised."""
+    An image whose mask cannot be told, or whose name BIDS does not allow, stands against none of the others: that is noted, and raised
+    only if there is no other image."""
     walk = _Walk(bids_dir, participants, sessions, filters)
     left_out, absent = walk.leftovers(everywhere=everywhere)
-    images, unmasked = walk.images(derivatives, validate=validate, left_out=[*absent, *left_out])
-    return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)), unmasked)
+    misnamed = walk.misnamed() if validate else {}
+    images, unmasked = walk.images(derivatives, left_out=[*absent, *left_out])
+    if misnamed and all(image.path in misnamed for image in images) and (error := walk.misnamed_together()):
+        raise error
+    if everywhere:
+        left_out += walk.idle_masks(derivatives)
+    return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)), unmasked, misnamed)
 
 
 class _Walk:
@@ -101,29 +115,50 @@ class _Walk:
     def __init__(
         self, bids_dir: str | Path, participants: Iterable[str], sessions: Iterable[str], filters: Mapping[str, Any] | None
     ) -> None:
-        self._root = _dataset(bids_dir)
+        self._folders = Folders()
+        self._root = _dataset(bids_dir, self._folders)
         self._filters, self._wanted = filters, parse_filters(filters)
         self._asked, self._sessions = _unique(participants, "sub"), _unique(sessions, "ses")
-        self._lost = _broken_participants(self._root)
-        self._subjects = _choose(self._root, list_subjects(self._root), self._asked, self._lost)
+        lost = (e.name for e in self._folders.entries(self._root) if e.is_lost)
+        self._lost = [name[4:] for name in lost if name.startswith("sub-") and "." not in name]
+        self._all = [name[4:] for name in self._folders.folders(self._root, "sub-")]
+        self._subjects = _choose(self._root, self._all, self._asked, self._lost)
         self._description = _description(self._root)
-        there = [s for s in self._asked if s not in self._lost]
-        names = _index(self._root, there if self._asked else None, self._sessions) if there or not self._asked else []
-        self._present, self._reasons = _inputs(self._root, names)
+        there = [s for s in (self._asked or self._all) if s not in self._lost]
+        sound = self._description is not None or not os.path.lexists(self._root / "dataset_description.json")
+        files = _index(self._root, there, self._sessions, self._folders, sound=sound)
+        self._present, self._reasons = _inputs(self._root, files)
 
     @property
     def passed_over(self) -> list[str]:
         """A line for each T1w or T2w file of the index that is no input."""
-        return [f"{path.relative_to(self._root)}: {why}" for path, why in self._reasons.items()]
+        return [self._line(path, why) for path, why in self._reasons.items()]
+
+    def _line(self, path: Path, why: str) -> str:
+        return f"{printable(path.relative_to(self._root) if path.is_relative_to(self._root) else path)}: {why}"
+
+    def misnamed(self) -> dict[Path, BidsError]:
+        """The images whose names are not valid in a raw dataset, where this is one, each with the error that says so."""
+        wrong = _wrong_names(self._description, self._present)
+        return {i.path: BidsError(f"{i.path}: the name is not valid in a raw BIDS dataset; {_NOT_VALID}") for i in wrong}
+
+    def misnamed_together(self) -> BidsError | None:
+        """One error for all of them; None if there are none."""
+        wrong = [image.relative.as_posix() for image in _wrong_names(self._description, self._present)]
+        shown = ", ".join(wrong[:5]) + (" …" if len(wrong) > 5 else "")
+        return BidsError(f"{self._root}: {len(wrong)} names are not valid in a raw BIDS dataset ({shown}); {_NOT_VALID}") if wrong else None
+
+    def idle_masks(self, derivatives: Sequence[str | Path]) -> list[str]:
+        """A line for each brain mask of the participants asked for that belongs to no image, and for participants that only masks know."""
+        lines = [self._line(path, why) for path, why in unused_masks(self._present, derivatives)]
+        return [*lines, *([] if self._asked else unknown_participants(derivatives, self._all))]
 
     def images(
-        self, derivatives: Sequence[str | Path], *, validate: bool, left_out: list[str]
+        self, derivatives: Sequence[str | Path], *, left_out: list[str]
     ) -> tuple[list[InputImage], dict[Path, BidsError]]:
         """The images, with their masks, and the paths of those whose mask cannot be told, and why; ``left_out`` is told where there are
         none."""
-        if validate:
-            _check_names(self._root, self._description, self._present)
-        _check_sessions(self._root, self._subjects, self._sessions, self._present)
+        _check_sessions(self._root, self._subjects, self._sessions, self._present, self._folders)
         images = [image for image in self._present if matches(image, self._wanted)]
         if not images:
             raise BidsError(_nothing(self._root, self._subjects, self._sessions, self._filters, self._present, left_out))
@@ -141,11 +176,15 @@ class _Walk:
         used = {image.path: None if matches(image, self._wanted) else refused for image in self._present}
         left_out: list[str] = []
         absent: list[str] = []
-        for path, why, meant in left_out_files(self._root, self._subjects, self._sessions, used | self._reasons, everywhere=everywhere):
-            line = f"{path.relative_to(self._root)}: {why}"
+        known = used | self._reasons
+        for path, why, meant in left_out_files(self._root, self._subjects, self._sessions, known, self._folders, everywhere=everywhere):
             if meant:
-                logger.warning("%s: left out, %s", path, why)
-            (left_out if IMAGE_FILE.fullmatch(path.name) else absent).append(line)
+                logger.warning("%s: left out, %s", printable(path), why)
+            (left_out if IMAGE_FILE.fullmatch(path.name) else absent).append(self._line(path, why))
+        for path, why, meant in strays(self._root, self._folders, everywhere=everywhere) if not self._asked else ():
+            if meant:
+                logger.warning("%s: left out, %s", printable(path), why)
+            left_out.append(self._line(path, why))
         return left_out, absent
 
     def lacking(self, images: list[InputImage], left_out: list[str], absent: list[str]) -> Iterator[str]:
@@ -165,24 +204,21 @@ class _Walk:
             yield from (f"ses-{s} was asked for, but nobody has a T1w or T2w image of it that can be used" for s in nobody)
 
 
-def _broken_participants(root: Path) -> list[str]:
-    """Labels of participants whose folder is a link to what is not there."""
-    with os.scandir(root) as entries:
-        links = [e.name for e in entries if e.name.startswith("sub-") and "." not in e.name and e.is_symlink() and not e.is_dir()]
-    return sorted(name[4:] for name in links if not (root / name).exists())
-
-
 def list_subjects(bids_dir: str | Path) -> list[str]:
     """Labels of the participants that have a folder in ``bids_dir``, sorted; the folders are not entered."""
-    with os.scandir(bids_dir) as entries:
-        return sorted(e.name[4:] for e in entries if e.name.startswith("sub-") and e.is_dir())
+    return [name[4:] for name in Folders().folders(Path(bids_dir), "sub-")]
 
 
-def _dataset(bids_dir: str | Path) -> Path:
+def _dataset(bids_dir: str | Path, folders: Folders) -> Path:
     root = Path(bids_dir).absolute()
-    if not root.is_dir():
+    try:
+        folders.entries(root)
+    except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{root}: no such folder; give the root of a BIDS dataset"
-        raise BidsError(msg)
+        raise BidsError(msg) from error
+    except OSError as error:
+        msg = f"{root}: cannot be read ({error.strerror}); give the root of a BIDS dataset, and make it readable"
+        raise BidsError(msg) from error
     return root
 
 
@@ -213,37 +249,55 @@ def _not_there(prefix: str, label: str, there: list[str]) -> str:
 
 def _description(root: Path) -> dict[str, Any] | None:
     path = root / "dataset_description.json"
+    if is_lost_link(path) and (problem := not_fetched(path)):
+        raise BidsError(problem)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        if problem := not_fetched(path):
-            raise BidsError(problem) from error
-        logger.warning("%s: no dataset_description.json; BIDS asks for one. Going on without", root)
+        content = read_object(path)
+    except BidsError as error:
+        logger.warning("%s. Going on without", error)
         return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s: cannot be read as JSON (%s). Going on without", path, error)
-        return None
-    return content if isinstance(content, dict) else None
+    if content is None:
+        logger.warning("%s: no dataset_description.json; BIDS asks for one, add it. Going on without", root)
+    return content
 
 
-def _index(root: Path, subjects: list[str] | None, sessions: list[str]) -> list[Path]:
-    """Anatomical T1w and T2w files, by a pybids index that enters the asked ``sub-*/[ses-*/]anat`` folders only."""
+def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folders, *, sound: bool) -> list[Path]:
+    """Anatomical T1w and T2w files, of the ``sub-*/[ses-*/]anat`` folders that were asked for; no other folder is entered.
+
+    They are those of a pybids index. Where pybids fails on what lies in these folders, or the description is not ``sound``, which it would
+    read, all that are there by their names are taken.
+    """
+    there = []
+    for subject in subjects:
+        home = root / f"sub-{subject}"
+        units = [home / name for name in folders.folders(home, "ses-") if not sessions or name[4:] in sessions]
+        for unit in (home, *units):
+            if "anat" in folders.folders(unit, "anat") and not_fetched(unit / "anat") is None:
+                with suppress(OSError):  # told by what is left out
+                    entries = folders.entries(unit / "anat")
+                    there += [unit / "anat" / e.name for e in entries if _INPUT.fullmatch(e.name) and not e.is_folder]
+    if sound and there:
+        try:
+            indexed = _by_pybids(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
+            return sorted(path for path in there if path in indexed)
+        except Exception as error:  # sqlite's, of names that are no text, among others
+            logger.debug("%s: pybids cannot index it (%s: %s); taken by their names", root, type(error).__name__, error)
+    return sorted(there)
+
+
+def _by_pybids(root: Path, anat: Sequence[str]) -> set[Path]:
+    """The T1w and T2w images in the folders ``anat`` by an index of pybids that enters no others."""
     with _some_home():
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    sub = "(?:" + "|".join(map(re.escape, subjects)) + ")" if subjects else "[^/]+"
-    ses = "(?:" + "|".join(map(re.escape, sessions)) + ")" if sessions else "[^/]+"
-    ignore = [
-        re.compile(rf"^/(?!sub-{sub}(?:/|$))"),
-        re.compile(rf"^/sub-[^/]+/(?!(?:ses-{ses}|anat)(?:/|$))"),
-        re.compile(r"^/sub-[^/]+/ses-[^/]+/(?!anat(?:/|$))"),
-        re.compile(rf"^/sub-[^/]+/(?:ses-[^/]+/)?anat/(?!sub-[^/]+_(?:{'|'.join(SUFFIXES)})\.nii(?:\.gz)?$)"),
-    ]
-    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False)
+    above = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
+    entered = "|".join(map(re.escape, sorted(above)))
+    inside = "|".join(map(re.escape, anat))
+    ignore = [re.compile(rf"^/(?!(?:{entered})$|(?:{inside})/{_INPUT.pattern}$)", re.DOTALL)]
+    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False, config_filename=_NO_CONFIG)
     # the "bids" rules alone: entities of derivatives are read from the names, without loss
     layout = BIDSLayout(root, validate=False, derivatives=False, config=["bids"], indexer=indexer)
-    found = layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")
-    return sorted(Path(name) for name in found)
+    return {Path(name) for name in layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")}
 
 
 @contextmanager
@@ -270,7 +324,7 @@ def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path,
         folders = [f"{key}-{split.entities[key]}" for key in ("sub", "ses") if key in split.entities] if split else []
         if split is None or split.stray or tuple(folders) != relative.parts[:-2]:
             why = "the name is not BIDS, or does not agree with its folders"
-            logger.warning("%s: left out, %s; rename it", path, why)
+            logger.warning("%s: left out, %s; rename it", printable(path), why)
             left_out[path] = why
         elif reason := _not_an_input(split.entities):
             left_out[path] = reason
@@ -289,25 +343,22 @@ def _not_an_input(entities: Mapping[str, str]) -> str | None:
     return None
 
 
-def _check_names(root: Path, description: Mapping[str, Any] | None, images: list[InputImage]) -> None:
+_NOT_VALID = "rename it, set DatasetType to derivative in dataset_description.json, or use --skip-bids-validation"
+
+
+def _wrong_names(description: Mapping[str, Any] | None, images: list[InputImage]) -> list[InputImage]:
+    """The images whose names are not valid, in a raw dataset."""
     from bids_validator import BIDSValidator  # type: ignore[import-untyped]
 
     content = description or {}
     if content.get("DatasetType") == "derivative" or "GeneratedBy" in content or "PipelineDescription" in content:
-        return  # the validator of names knows raw datasets only
+        return []  # the validator of names knows raw datasets only
     validator = BIDSValidator()
     checked = [i for i in images if description is not None or not _DERIVED & i.entities.keys()]
-    wrong = [i.relative.as_posix() for i in checked if not validator.is_bids(f"/{i.relative.as_posix()}")]
-    if wrong:
-        shown = ", ".join(wrong[:5]) + (" …" if len(wrong) > 5 else "")
-        msg = (
-            f"{root}: {len(wrong)} names are not valid in a raw BIDS dataset ({shown}); rename them, set DatasetType "
-            "to derivative in dataset_description.json, or use --skip-bids-validation"
-        )
-        raise BidsError(msg)
+    return [i for i in checked if not validator.is_bids(f"/{i.relative.as_posix()}")]
 
 
-def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images: list[InputImage]) -> None:
+def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images: list[InputImage], folders: Folders) -> None:
     """Name the sessions asked for that nobody has; say who lacks one that others have."""
     if not sessions:
         return
@@ -316,7 +367,7 @@ def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images
     with_images = {session for _, session in have}
     missing = [session for session in sessions if session not in with_images]
     if missing:
-        there = sorted({name for subject in subjects for name in _session_folders(root / f"sub-{subject}")})
+        there = sorted({name[4:] for subject in subjects for name in folders.folders(root / f"sub-{subject}", "ses-")})
         unknown = [session for session in missing if session not in there]
         if unknown:
             raise UsageError(f"{root}: " + "; ".join(_not_there("ses", label, there or ["none"]) for label in unknown))
@@ -324,13 +375,6 @@ def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images
         lacking = [s for s in sessions if (subject, s) not in have]
         if lacking:
             logger.warning("sub-%s has no T1w or T2w image in session %s", subject, ", ".join(lacking))
-
-
-def _session_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir()]
 
 
 def _nothing(
@@ -345,9 +389,12 @@ def _nothing(
     if len(subjects) > 5:
         shown += f" and {len(subjects) - 5} more"
     where = "sub-*/anat and sub-*/ses-*/anat" if not sessions else "sub-*/ses-{" + ",".join(sessions) + "}/anat"
-    parts = [f"{root}: no image found. Looked for *_T1w and *_T2w (.nii, .nii.gz) in {where} of {shown}"]
+    looked = f"Looked for *_T1w and *_T2w (.nii, .nii.gz) in {where} of {shown}"
+    parts = [f"{root}: no image found; give a dataset and labels that have some. {looked}"]
     if filters:
-        parts.append(f"the filter {json.dumps(dict(filters))} let none of {len(present)} images through")
+        text = json.dumps(dict(filters))
+        shown = text if len(text) <= 300 else f"{text[:300]}…"
+        parts.append(f"The filter {shown} let none of {len(present)} images through: change it")
     if left_out:
         parts.append(f"left out {len(left_out)}: " + "; ".join(left_out[:5]))
     return ". ".join(parts)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import parse_json
 
 # written by posepipe into its own record of a run, which is a config file too
 _RECORDS = {"run", "versions"}
@@ -23,12 +23,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
+        msg = f"{path}: cannot be read ({error.strerror}); give a file that can"
         raise UsageError(msg) from error
-    except ValueError as error:
-        msg = f"{path}: not valid TOML ({error})"
+    except (ValueError, RecursionError) as error:
+        msg = f"{path}: not valid TOML ({error}); repair it"
         raise UsageError(msg) from error
 
 
@@ -90,7 +90,7 @@ def read_plugin_args(path: Path) -> dict[str, Any]:
     if path.suffix != ".json":
         return read_toml(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read as JSON ({error})"
         raise UsageError(msg) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AgeError, AtlasError, BidsError, ImageError, MaskError, PosepipeError, UsageError
+from ..errors import AgeError, AtlasError, ImageError, MaskError, PosepipeError, UsageError
 from ..plan import (
     SLICE_KEYS,
     ImagePlan,
@@ -26,7 +26,7 @@ from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Template
-    from ..bids import InputImage
+    from ..bids import InputImage, Survey
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -50,7 +50,7 @@ def make_plan(settings: Settings) -> Plan:
         validate=not settings.skip_bids_validation,
         everywhere=settings.dry_run or settings.verbose > 0,
     )
-    planner = _Planner(settings, library, survey.unmasked)
+    planner = _Planner(settings, library, survey)
     double = twins(survey.images)
     told: set[str] = set()
     parts: list[ImagePlan | PlanFailure] = []
@@ -90,13 +90,13 @@ def check_atlas(library: AtlasLibrary, atlas: str) -> None:
 class _Planner:
     """Plans one image after another; tables of ages and files of templates are read once."""
 
-    def __init__(self, settings: Settings, library: AtlasLibrary, unmasked: Mapping[Path, BidsError]) -> None:
+    def __init__(self, settings: Settings, library: AtlasLibrary, survey: Survey) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
         from .ages import AgesOfImages
 
         self._settings = settings
         self._library = library
-        self._unmasked = unmasked
+        self._misnamed, self._unmasked = survey.misnamed, survey.unmasked
         self._files = FileDigests()
         try:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
@@ -115,6 +115,8 @@ class _Planner:
 
         stage = "image"
         try:
+            if image.path in self._misnamed:
+                raise self._misnamed[image.path]
             spacing, doubts = check_header(image.path)
             timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
             stage = "mask"
@@ -168,6 +170,7 @@ class _Planner:
             self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
         volumes = VolumeRange.of(template, self._ends[contrast])
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
+        names.check_length()
         networks = (
             *POSE_NETWORKS,
             *(SCAN_NETWORKS if uses_mask_network(image, s.mask) else ()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import stat
 import zlib
 from pathlib import Path
 from typing import Any
@@ -127,9 +129,17 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
     import nibabel as nib
 
     path = Path(path)
-    if not path.is_file():
-        link = " (a link to what is not there; fetch it: datalad get, git annex get)" if path.is_symlink() and not path.exists() else ""
-        msg = f"{path}: no such file{link}"
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        if is_file:
+            path.open("rb").close()
+    except OSError as error:
+        link = " (a link to what is not there; fetch it: datalad get, git annex get)" if os.path.islink(path) else ""  # noqa: PTH114
+        missing = isinstance(error, FileNotFoundError) or link
+        msg = f"{path}: no such file{link}" if missing else f"{path}: cannot be read ({error.strerror}); make it readable"
+        raise ImageError(msg) from error
+    if not is_file:
+        msg = f"{path}: expected a file, found a folder, a pipe or a device; replace it by an image"
         raise ImageError(msg)
     try:
         image: Any = nib.load(path)
@@ -157,7 +167,7 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
 
 def unreadable(path: Path, error: BaseException) -> ImageError:
     """The error for a file that cannot be read, because of ``error``."""
-    return ImageError(f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file?")
+    return ImageError(f"{path}: cannot be read ({type(error).__name__}: {error}); is it a complete NIfTI file? If not, copy it again")
 
 
 def check_affine(affine: npt.ArrayLike, source: str) -> None:

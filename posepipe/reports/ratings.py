@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RatingError
+from ..files import parse_json
 
 VERSION = 1
 #: What a reviewer may decide of an image, from the best to the worst.
@@ -60,7 +60,7 @@ def read_ratings(path: str | Path) -> list[Rating]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path}: cannot be read as JSON ({error}); export the ratings again from the page"
         raise RatingError(msg) from error

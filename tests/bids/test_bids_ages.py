@@ -191,7 +191,7 @@ def test_one_row_per_participant_and_session(age_of):
 def test_broken_tables_name_the_file(age_of):
     with pytest.raises(AgeError, match=r"participants.tsv: no column 'participant_id'.*separated by tabs"):
         age_of({"participants.tsv": "participant_id,ga_weeks\nsub-01,29\n"})
-    with pytest.raises(AgeError, match=r"participants.json: not valid JSON"):
+    with pytest.raises(AgeError, match=r"participants.json: cannot be read as JSON"):
         age_of(participants("ga_weeks", "29") | {"participants.json": "{"})
 
 

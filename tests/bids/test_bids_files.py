@@ -325,6 +325,29 @@ def test_tasks_of_a_job_array_lose_no_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("links", [[], "raw", 5])
+def test_links_of_a_description_that_are_no_object(tmp_path, make_dataset, links):
+    root = make_dataset("sub-01_T2w.nii.gz")
+    write_json(tmp_path / "out" / "dataset_description.json", {"DatasetType": "derivative", "DatasetLinks": links})
+    with pytest.raises(BidsError, match=r"dataset_description\.json: DatasetLinks must be an object; correct it"):
+        write_dataset_description(tmp_path / "out", version="1", source=root)
+
+
+def test_bidsignore_in_another_encoding_is_kept(tmp_path):
+    (tmp_path / ".bidsignore").write_bytes(b"M\xfcller\n")
+    write_bidsignore(tmp_path)
+    assert (tmp_path / ".bidsignore").read_bytes().startswith(b"M\xfcller\n*.html\n")
+
+
+def test_a_failure_of_an_image_with_the_longest_name_is_recorded(tmp_path, image_of):
+    failures = Failures(tmp_path)
+    image = image_of(tmp_path, f"sub-01/anat/sub-01_acq-{'A' * 235}_T2w.nii")
+    failures.record(image, "image", "too long")
+    assert [row["error"] for row in failures.rows()] == ["too long"]
+    failures.clear(image)
+    assert not failures.rows()
+
+
 def test_importing_the_package_is_light():
     code = "import sys, posepipe.bids; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

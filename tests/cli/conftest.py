@@ -97,3 +97,9 @@ def first_run(raw_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Fir
     study = raw_study.copy(tmp_path_factory.mktemp("first"))
     code, told = study.main()
     return FirstRun(study, code, told)
+
+
+@pytest.fixture(scope="session")
+def small_atlas(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    """A folder with the phantoms' atlas of 24 and 31 weeks, coarse: for plans, in which nothing is aligned."""
+    return write_demo(tmp_path_factory.mktemp("small"), n_subjects=1, weeks=[24, 31], spacing=6.0).atlas_dir

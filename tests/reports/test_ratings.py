@@ -63,6 +63,7 @@ def test_times_compare_whatever_zone_they_are_written_in(write, text, hour):
     ("obj", "says"),
     [
         ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "there is no key 'posepipe_ratings'"),
         ({"ratings": []}, "there is no key 'posepipe_ratings'"),
         (content(posepipe_ratings=2), "ratings of version 2, but this posepipe reads version 1"),
