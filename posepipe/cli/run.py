@@ -16,6 +16,7 @@ from .batch_plugins import GRAPH, LOCAL
 from .parser import cores
 from .provenance import write_provenance
 from .stopping import children, end_children
+from .threads import library_threads, within_cores
 
 if TYPE_CHECKING:
     from .claims import Claims
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LEAST_GB = 0.1
+"""What is left to nodes of a ``--mem-gb`` that this process uses up itself: less than any needs, so that they run one at a time."""
 _OTHER_WORK = "name another folder for intermediate files with -w"
 
 
@@ -31,6 +34,12 @@ def run_app(settings: Settings) -> int:
 
     Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
     """
+    settings = within_cores(settings)
+    with library_threads(settings.omp_nthreads or 1):
+        return _run_level(settings)
+
+
+def _run_level(settings: Settings) -> int:
     from .claims import Claims
     from .plan import describe, make_plan
 
@@ -163,6 +172,7 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
     from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, told_plugin
 
+    from ..interfaces.resources import resident_mb
     from .batch_plugins import failed_to_hand_over, make_ready
     from .config_file import read_plugin_args
 
@@ -185,7 +195,7 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
     else:
         limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
         if settings.mem_gb is not None:
-            limits["memory_gb"] = settings.mem_gb
+            limits["memory_gb"] = max(settings.mem_gb - (resident_mb() or 0.0) / 1000, LEAST_GB)
         plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
     others = children()
     try:
