@@ -172,7 +172,6 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
     from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, told_plugin
 
-    from ..interfaces.resources import resident_mb
     from .batch_plugins import failed_to_hand_over, make_ready
     from .config_file import read_plugin_args
 
@@ -195,7 +194,7 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
     else:
         limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
         if settings.mem_gb is not None:
-            limits["memory_gb"] = max(settings.mem_gb - (resident_mb() or 0.0) / 1000, LEAST_GB)
+            limits["memory_gb"] = left_for_nodes(settings.mem_gb)
         plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
     others = children()
     try:
@@ -208,6 +207,13 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         logger.debug("the workflow ended with %s", error)
     finally:
         end_children(others)  # at once: little time may be left, and what follows must not meet a worker
+
+
+def left_for_nodes(mem_gb: float) -> float:
+    """Of ``mem_gb`` for the whole run what this process does not hold itself (GB)."""
+    from ..interfaces.resources import resident_mb
+
+    return max(mem_gb - (resident_mb() or 0.0) / 1000, LEAST_GB)
 
 
 def _write_graph(workflow: Any) -> None:

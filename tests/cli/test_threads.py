@@ -1,4 +1,4 @@
-"""How many threads a run has."""
+"""How many threads a run has, and how much memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from posepipe.workflows.memory import memory_gb
 
 from posepipe.bids import read_json
 from posepipe.cli.parser import cores, parse_settings
+from posepipe.cli.run import LEAST_GB, left_for_nodes
 from posepipe.cli.threads import VARIABLES, library_threads, within_cores
+from posepipe.interfaces.resources import resident_mb
 
 FAST = ("--participant-label", "01", "--init", "search", "--refine", "torch")
 APP = """
@@ -121,3 +123,10 @@ def test_no_more_threads_than_cores(raw_study: Any, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
     assert got("--nprocs", "2", "--omp-nthreads", "3") == 2
     assert "--omp-nthreads 3: 2 cores to use, so an image gets 2 threads" in capsys.readouterr().out
+
+
+def test_memory_of_the_main_process_is_taken_off() -> None:
+    own = (resident_mb() or 0) / 1000
+    assert left_for_nodes(own + 3) == pytest.approx(3, abs=0.02)
+    if own:
+        assert own > 0.1 and left_for_nodes(own / 2) == LEAST_GB
