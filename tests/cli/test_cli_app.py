@@ -163,7 +163,7 @@ def test_what_stages_took_makes_no_result_out_of_date(first_run: Any, tmp_path: 
         other = {"Seconds": dict.fromkeys(STAGES, 1.0), "PeakMemoryMB": dict.fromkeys(STAGES, 1.0)}
         write_json(path.with_suffix(".json"), sidecar | other)
     images = make_plan(parse_settings(study.command())).images
-    assert len(images) > 5 and [image.done for image in images if image.image.subject not in {"06", "07"}] == [True] * 6
+    assert [image.done for image in images if image.image.subject != "06"] == [True] * 6  # 06 is damaged
 
 
 def test_sidecars_name_ages_masks_and_sources(first_run: Any) -> None:
