@@ -20,8 +20,8 @@ x86-64, two cores, Python 3.11, torch on the CPU. It is the whole process that c
 IDLE_GB = 0.94
 """What a worker keeps that has nothing to do: the largest peak of nodes that only copy files (``outputs``), measured as :data:`NEEDS`."""
 MARGIN = 1.1
-"""Nodes ask for so many times what was measured: a tenth for other libraries and systems, which were not. More images in a process need none:
-of six newborns' images, one after the other, the third to sixth took 1.01 times the second at most (0.79 GB)."""
+"""Nodes ask for so many times what was measured: a tenth for other libraries and systems, which were not. More images in a process need
+none: of six newborns' images, one after the other, the third to sixth took 1.01 times the second at most (0.79 GB)."""
 
 
 def memory_gb(node: str, voxels: int) -> float:
