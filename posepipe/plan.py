@@ -75,7 +75,7 @@ class ImagePlan:
     image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
     that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
     each slice is wanted, else None. ``volumes`` are the sizes of brains in the atlases that it may be compared with; ``doubts`` are what of
-    its header and its age is reason enough for ``review``.
+    its header and its age is reason enough for ``review``. ``voxels`` are how many it has, which tells the memory that it needs.
     """
 
     image: InputImage
@@ -92,6 +92,7 @@ class ImagePlan:
     timing: Mapping[str, Any] | None = field(default=None, hash=False)
     volumes: VolumeRange | None = None
     doubts: tuple[str, ...] = ()
+    voxels: int = 0
 
     @property
     def files(self) -> tuple[Path, ...]:

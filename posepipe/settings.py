@@ -29,8 +29,8 @@ LEVELS = ("participant", "group")
 class Settings:
     """The settings of one run; the defaults stand here and nowhere else.
 
-    Names are those of the command-line options. ``nprocs`` None: all cores of this machine; ``omp_nthreads`` (of torch, for one
-    image) None: one. ``run_id`` names the run's log folders.
+    Names are those of the command-line options. ``nprocs`` None: all cores of this machine; ``omp_nthreads`` (for one image)
+    None: one. ``run_id`` names the run's log folders.
     """
 
     bids_dir: Path

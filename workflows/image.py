@@ -24,9 +24,8 @@ from posepipe.plan import ImagePlan, planned_mask, uses_mask_network
 from posepipe.settings import Settings
 
 from .engine import Workflow
+from .memory import memory_gb
 from .methods import Methods, image_methods
-
-_MEM_GB = 1.5
 
 
 def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
@@ -64,8 +63,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """
     workflow = Workflow(name=image_wf_name(plan))
     workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
-    of_torch = settings.omp_nthreads or 1
-    template = {**template_inputs(plan.choice.template), "torch_threads": of_torch}
+    threads = settings.omp_nthreads or 1
+    template = {**template_inputs(plan.choice.template), "torch_threads": threads}
     compute = {**template, "device": settings.device}
 
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
@@ -74,25 +73,28 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         inputnode.inputs.mask = str(plan.image.mask)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
+    def stage(interface: Any, name: str) -> pe.Node:
+        # as many threads for each: linear algebra has them too
+        return pe.Node(interface, name=name, n_procs=threads, mem_gb=memory_gb(name, plan.voxels))
+
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
-    initial = _node(InitialPose(method=settings.init, **networks, **compute), "initial_pose", of_torch)
-    refined = _node(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement", of_torch)
+    initial = stage(InitialPose(method=settings.init, **networks, **compute), "initial_pose")
+    refined = stage(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement")
     sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
     about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
-    quality = pe.Node(PoseQuality(**about, **sizes, **networks, **template), name="quality", n_procs=of_torch, mem_gb=0.5)
-    apply = pe.Node(ApplyPose(template=template["template"]), name="resampling", mem_gb=0.5)
-    figure = pe.Node(PoseFigure(**template), name="figure", mem_gb=0.5)
-    derivatives = pe.Node(Derivatives(**_derivatives_inputs(plan, settings)), name="outputs", mem_gb=0.2)
+    quality = stage(PoseQuality(**about, **sizes, **networks, **template), "quality")
+    apply = stage(ApplyPose(template=template["template"]), "resampling")
+    figure = stage(PoseFigure(**template), "figure")
+    derivatives = stage(Derivatives(**_derivatives_inputs(plan, settings)), "outputs")
 
     given: list[Any] = [("image", "in_file")]
+    finding: dict[str, Any] = {}
     if uses_mask_network(plan.image, settings.mask):
-        finding = BrainMask(mode=settings.mask, device=settings.device, torch_threads=of_torch, **networks)
-        mask = _node(finding, "mask", of_torch)
-    else:
-        mask = pe.Node(BrainMask(mode=settings.mask), name="mask", mem_gb=0.5)
+        finding = {"device": settings.device, "torch_threads": threads, **networks}
+    mask = stage(BrainMask(mode=settings.mask, **finding), "mask")
     aligned: tuple[Any, list[Any]] = (inputnode, given)
     if plan.converted:
-        convert = _node(ContrastConvert(device=settings.device, torch_threads=of_torch, **networks), "conversion", of_torch)
+        convert = stage(ContrastConvert(device=settings.device, torch_threads=threads, **networks), "conversion")
         aligned = (convert, [("out_file", "in_file")])
         workflow.connect([
             (inputnode, convert, given),
@@ -102,7 +104,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         ])  # fmt: skip
     final = refined
     if plan.timing is not None:
-        slices = _node(SlicePoses(timing=dict(plan.timing), **networks, **compute), "slices", of_torch)
+        slices = stage(SlicePoses(timing=dict(plan.timing), **networks, **compute), "slices")
         workflow.connect([
             (aligned[0], slices, aligned[1]),
             (mask, slices, [("out_mask", "in_mask")]),
@@ -134,7 +136,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         ]),
         (quality, derivatives, [("out_record", "quality_record")]),
         # the picture first: once the outputs are there, the page can be written
-        (figure, derivatives, [("out_figure", "figure")]),
+        (figure, derivatives, [("out_figure", "figure"), ("out_record", "figure_record")]),
         (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
     ])  # fmt: skip
     for node in workflow._get_all_nodes():
@@ -147,10 +149,6 @@ def image_wf_name(plan: ImagePlan) -> str:
     """Name of the workflow of an image: its file name in the signs that Nipype takes."""
     stem = plan.image.path.name.partition(".")[0]
     return re.sub(r"\W", "_", stem) + "_wf"
-
-
-def _node(interface: Any, name: str, threads: int) -> pe.Node:
-    return pe.Node(interface, name=name, n_procs=threads, mem_gb=_MEM_GB)
 
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:

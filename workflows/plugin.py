@@ -14,10 +14,13 @@ from traceback import format_exception
 from typing import Any
 
 import nipype.pipeline.plugins
+import numpy as np
 from nipype.pipeline.plugins.base import DistributedPluginBase
 from nipype.pipeline.plugins.linear import LinearPlugin
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.utils.misc import str2bool
+
+from .memory import IDLE_GB
 
 START_METHOD = "spawn"
 """How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever. Not by ``forkserver``: it
@@ -108,8 +111,9 @@ def told_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
 
 
 class SafeMultiProcPlugin(ToldPlugin, MultiProcPlugin):
-    """MultiProc that takes the images in their order, whose workers start afresh, and which survives their death.
+    """MultiProc that takes the images in their order, whose workers start afresh, which survives their death, and counts the idle.
 
+    A worker that has nothing to do keeps what it has loaded; so much less is there for the nodes that run (``memory_gb``).
     When a worker dies (out of memory, a crash in a library), Nipype's own plugin waits for it for ever. Here the tasks
     that were running fail, each with an error that says so, and the others go on in new workers.
     """
@@ -129,6 +133,18 @@ class SafeMultiProcPlugin(ToldPlugin, MultiProcPlugin):
             initargs=(self._cwd, level),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context", START_METHOD)),
         )
+
+    def _check_resources(self, running_tasks: Any) -> Any:
+        free, *others = super()._check_resources(running_tasks)
+        idle = len(self.pool._processes or ()) - len(running_tasks)
+        free -= IDLE_GB * max(idle - 1, 0)  # one of them gets the next node
+        ready = np.flatnonzero(~self.proc_done & (np.asarray(self.depidx.sum(axis=0)).ravel() == 0))
+        least = min((self.procs[job].mem_gb for job in ready), default=0.0)
+        if not running_tasks and free < min(least, self.memory_gb):  # waiting would free nothing
+            self.pool.shutdown()
+            self.pool = self._new_pool()
+            free = self.memory_gb
+        return max(free, 0.0), *others
 
     def _sort_jobs(self, jobids: Any, scheduler: str | None = None) -> Any:
         if scheduler not in {None, "tsort"}:

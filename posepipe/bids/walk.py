@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..paths import printable
 from .entities import bare_label, split_name
 from .filters import matches, parse_filters
 from .image import InputImage
+from .index import INPUT, SUFFIXES, indexed_images
 from .leftover import IMAGE_FILE, left_out_files, strays
 from .links import Folders, is_lost_link, not_fetched
 from .masks import attach_masks, unknown_participants, unused_masks
@@ -25,10 +26,6 @@ from .reading import read_object
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = ("T1w", "T2w")
-_INPUT = re.compile(rf"sub-[^/]+_(?:{'|'.join(SUFFIXES)})\.nii(?:\.gz)?", re.DOTALL)
-# pybids reads files of this name in each folder as settings of its own; none is called so
-_NO_CONFIG = ".no-layout-config.json"
 # made by posepipe: never an input, even where its outputs lie in the dataset that is walked
 _OWN_DESC = re.compile(r"(?:.+\+)?(?:reoriented|synth)")
 _DERIVED = {"space", "cohort", "res", "den", "label", "seg", "atlas", "desc"}
@@ -275,44 +272,14 @@ def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folder
             if "anat" in folders.folders(unit, "anat") and not_fetched(unit / "anat") is None:
                 with suppress(OSError):  # told by what is left out
                     entries = folders.entries(unit / "anat")
-                    there += [unit / "anat" / e.name for e in entries if _INPUT.fullmatch(e.name) and not e.is_folder]
+                    there += [unit / "anat" / e.name for e in entries if INPUT.fullmatch(e.name) and not e.is_folder]
     if sound and there:
         try:
-            indexed = _by_pybids(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
+            indexed = indexed_images(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
             return sorted(path for path in there if path in indexed)
         except Exception as error:  # sqlite's, of names that are no text, among others
             logger.debug("%s: pybids cannot index it (%s: %s); taken by their names", root, type(error).__name__, error)
     return sorted(there)
-
-
-def _by_pybids(root: Path, anat: Sequence[str]) -> set[Path]:
-    """The T1w and T2w images in the folders ``anat`` by an index of pybids that enters no others."""
-    with _some_home():
-        from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    above = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
-    entered = "|".join(map(re.escape, sorted(above)))
-    inside = "|".join(map(re.escape, anat))
-    ignore = [re.compile(rf"^/(?!(?:{entered})$|(?:{inside})/{_INPUT.pattern}$)", re.DOTALL)]
-    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False, config_filename=_NO_CONFIG)
-    # the "bids" rules alone: entities of derivatives are read from the names, without loss
-    layout = BIDSLayout(root, validate=False, derivatives=False, config=["bids"], indexer=indexer)
-    return {Path(name) for name in layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")}
-
-
-@contextmanager
-def _some_home() -> Iterator[None]:
-    """A context in which there is a home folder, if only one that holds nothing: pybids looks for settings in it when it is imported, and
-    in a container that runs under a number that no user has there may be none."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = os.devnull
-    try:
-        yield
-    finally:
-        if os.environ.get("HOME") == os.devnull:
-            del os.environ["HOME"]
 
 
 def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path, str]]:

@@ -11,6 +11,7 @@ from ..paths import absolute_path
 from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
 from .parser import add_alignment, age_option, command_line
+from .threads import library_threads
 
 if TYPE_CHECKING:
     from ..registration.alignment import Alignment
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     given = vars(args)
     image, folder = Path(args.image), Path(args.out_dir)
     stem = stem_of(image)
-    alignment = _align(given, image)
+    with library_threads(given.get("omp_nthreads", 1)):
+        alignment = _align(given, image)
     sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))])
     page = _write_page(folder / f"{stem}.html", stem, alignment, sidecars, written, given)
     print(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..paths import absolute_path
 from ..settings import INIT_CHOICES, REFINE_CHOICES
+from .threads import library_threads
 
 if TYPE_CHECKING:
     from ..geometry import Rigid
@@ -59,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises :class:`~posepipe.errors.PosepipeError`.
     """
+    with library_threads(1):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from ..imaging.demo_data import write_demo
 
     out = args.out_dir

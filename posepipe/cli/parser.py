@@ -129,7 +129,7 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--nprocs", type=whole_number, metavar="N", help="cores to use (default: all)")
-    group.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads of torch for each image (default: 1); ANTs has one")
+    group.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads for each image (default: 1); ANTs has one")
     group.add_argument("--mem-gb", type=gigabytes, metavar="GB", help="memory to use; 6, 7.5, 7.5GB or 800MB")
     group.add_argument("-w", "--work-dir", type=absolute_path, metavar="DIR", help="intermediate files (default: ./work)")
     group.add_argument("--nipype-plugin", metavar="NAME", help="Nipype plugin, such as Linear, MultiProc or SLURM")

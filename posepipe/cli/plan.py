@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -117,14 +118,15 @@ class _Planner:
         try:
             if image.path in self._misnamed:
                 raise self._misnamed[image.path]
-            spacing, doubts = check_header(image.path)
-            timing = self._timing(image) if wants_slices(spacing, self._settings.slices) else None
+            header = check_header(image.path)
+            timing = self._timing(image) if wants_slices(header.spacing, self._settings.slices) else None
             stage = "mask"
             self._check_mask(image)
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            return replace(self._plan(image, age, timing), doubts=(*doubts, *age.doubts))
+            planned = self._plan(image, age, timing)
+            return replace(planned, doubts=(*header.doubts, *age.doubts), voxels=math.prod(header.shape))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 

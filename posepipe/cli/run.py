@@ -16,6 +16,7 @@ from .batch_plugins import GRAPH, LOCAL
 from .parser import cores
 from .provenance import write_provenance
 from .stopping import children, end_children
+from .threads import library_threads, within_cores
 
 if TYPE_CHECKING:
     from .claims import Claims
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LEAST_GB = 0.1
+"""What is left to nodes of a ``--mem-gb`` that this process uses up itself: less than any needs, so that they run one at a time."""
 _OTHER_WORK = "name another folder for intermediate files with -w"
 
 
@@ -31,6 +34,12 @@ def run_app(settings: Settings) -> int:
 
     Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
     """
+    settings = within_cores(settings)
+    with library_threads(settings.omp_nthreads or 1):
+        return _run_level(settings)
+
+
+def _run_level(settings: Settings) -> int:
     from .claims import Claims
     from .plan import describe, make_plan
 
@@ -185,7 +194,7 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
     else:
         limits: dict[str, Any] = {"n_procs": nprocs, "raise_insufficient": False}
         if settings.mem_gb is not None:
-            limits["memory_gb"] = settings.mem_gb
+            limits["memory_gb"] = left_for_nodes(settings.mem_gb)
         plugin = SafeMultiProcPlugin({**limits, "nipype_level": _nipype_level(settings), **args})
     others = children()
     try:
@@ -198,6 +207,13 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         logger.debug("the workflow ended with %s", error)
     finally:
         end_children(others)  # at once: little time may be left, and what follows must not meet a worker
+
+
+def left_for_nodes(mem_gb: float) -> float:
+    """Of ``mem_gb`` for the whole run what this process does not hold itself (GB)."""
+    from ..interfaces.resources import resident_mb
+
+    return max(mem_gb - (resident_mb() or 0.0) / 1000, LEAST_GB)
 
 
 def _write_graph(workflow: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -216,8 +216,16 @@ def check_length(path: str | Path, image: Any) -> None:
         raise ImageError(msg)
 
 
-def check_header(path: str | Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Voxel edges (3 values, mm) of the image in a file, and what its header gives reason to doubt; its voxels are not read.
+class Checked(NamedTuple):
+    """Of an image in a file: voxels along each axis, their edges (3 values, mm), and what its header gives reason to doubt."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    doubts: tuple[str, ...]
+
+
+def check_header(path: str | Path) -> Checked:
+    """What the header of an image in a file tells, if it can be one; its voxels are not read.
 
     Raises :class:`~posepipe.errors.ImageError` as :func:`open_image`, :func:`check_affine` and :func:`check_length` do.
     """
@@ -225,4 +233,5 @@ def check_header(path: str | Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
     check_affine(image.affine, str(path))
     check_length(path, image)
     edges = np.linalg.norm(right_angled(image.affine)[:3, :3], axis=0)
-    return tuple(float(edge) for edge in edges), (*header_doubts(image), *shear_doubts(image.affine, image.shape))
+    doubts = (*header_doubts(image), *shear_doubts(image.affine, image.shape))
+    return Checked(tuple(int(n) for n in image.shape), tuple(float(edge) for edge in edges), doubts)

@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
 
 from .base import DigestInputSpec
-from .records import stopwatch, write_record
+from .records import write_record
+from .resources import measured
 
 _STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
 
@@ -22,7 +23,7 @@ class _ApplyPoseInputSpec(DigestInputSpec):
 class _ApplyPoseOutputSpec(TraitedSpec):
     resampled = File(exists=True, desc="the image on the template's grid, float32")
     reoriented = File(exists=True, desc="the image's own voxels under a new affine")
-    out_record = File(exists=True, desc="JSON: seconds")
+    out_record = File(exists=True, desc="JSON: what it took")
 
 
 class ApplyPose(SimpleInterface):
@@ -40,7 +41,7 @@ class ApplyPose(SimpleInterface):
 
         record: dict[str, Any] = {}
         cwd = Path(runtime.cwd)
-        with stopwatch(record):
+        with measured(record):
             pose = read_itk(self.inputs.in_pose)
             image = load_volume(self.inputs.in_file)
             resampled = resample_to_template(image, load_volume(self.inputs.template), pose)

@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
 from .base import DigestInputSpec
-from .records import stopwatch, weights_folder, write_record
+from .records import weights_folder, write_record
+from .resources import measured
 
 
 class _ContrastConvertInputSpec(DigestInputSpec):
@@ -21,7 +22,7 @@ class _ContrastConvertInputSpec(DigestInputSpec):
 
 class _ContrastConvertOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="synthetic T2-like image on the image's grid, 0 outside the mask")
-    out_record = File(exists=True, desc="JSON: network, weights, seconds")
+    out_record = File(exists=True, desc="JSON: network, weights, what it took")
 
 
 class ContrastConvert(SimpleInterface):
@@ -42,7 +43,7 @@ class ContrastConvert(SimpleInterface):
 
         torch.set_num_threads(self.inputs.torch_threads)
         record: dict[str, Any] = {"network": CONTRAST_NETWORK}
-        with stopwatch(record):
+        with measured(record):
             converter = Converter(weights_folder(self.inputs), pick_device(self.inputs.device))
             converted = converter.convert(load_volume(self.inputs.in_file), load_mask(self.inputs.in_mask))
             path = save_volume(converted.volume, Path(runtime.cwd) / "converted.nii.gz", np.int16)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, Undefined, isdefined, traits
 
 from ..files import copy_file, remove_leftovers
 from .base import DigestInputSpec
-from .sidecars import forward_sidecar, other_sidecars
+from .resources import measured
+from .sidecars import STAGES, Records, forward_sidecar, other_sidecars
+
+if TYPE_CHECKING:
+    from ..geometry import Rigid
 
 
 class _DerivativesInputSpec(DigestInputSpec):
@@ -27,6 +31,7 @@ class _DerivativesInputSpec(DigestInputSpec):
     slices_record = File(exists=True, desc="record of SlicePoses, if it ran")
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
     figure = File(exists=True, desc="picture for the page, handed on")
+    figure_record = File(exists=True, desc="record of PoseFigure, if it ran")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
         traits.Str, traits.Str, mandatory=True,
@@ -58,24 +63,35 @@ class Derivatives(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..bids import OutputNames, read_json, write_json
-        from ..geometry import read_itk, write_itk
+        from ..geometry import read_itk
 
         files = {name: Path(path) for name, path in self.inputs.out_files.items()}
-        converted = isdefined(self.inputs.in_synth)
-        by_slices = isdefined(self.inputs.slices)
-        optional = (*(("convert",) if converted else ()), *(("slices",) if by_slices else ()))
-        stages = ("mask", *optional, "initial", "refined", "apply", "quality")
-        records = {stage: read_json(getattr(self.inputs, f"{stage}_record")) for stage in stages}
+        handed = {stage: getattr(self.inputs, f"{stage}_record", Undefined) for stage in STAGES}
+        records = {stage: read_json(path) for stage, path in handed.items() if isdefined(path)}
+        records["outputs"] = {}
         pose = read_itk(self.inputs.in_pose)
         marker = OutputNames.sidecar(files["forward"])
         marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
+        with measured(records["outputs"]):
+            written = self._write(files, pose, records)
+        write_json(marker, forward_sidecar(self.inputs.known, pose, records))
+        self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
+        if isdefined(self.inputs.figure):
+            self._results["figure"] = self.inputs.figure
+        return runtime
+
+    def _write(self, files: dict[str, Path], pose: Rigid, records: Records) -> list[Path]:
+        """Write all but the forward transform's sidecar; the paths."""
+        from ..bids import OutputNames, write_json
+        from ..geometry import write_itk
+
         for path in files.values():
             for one in (path, OutputNames.sidecar(path)):
                 remove_leftovers(one)
         copy_file(self.inputs.in_mask, files["mask"])
-        if converted:
+        if isdefined(self.inputs.in_synth):
             copy_file(self.inputs.in_synth, files["synth"])
-        if by_slices:
+        if isdefined(self.inputs.slices):
             copy_file(self.inputs.slices, files["slices"])
         copy_file(self.inputs.resampled, files["resampled"])
         copy_file(self.inputs.reoriented, files["reoriented"])
@@ -87,8 +103,4 @@ class Derivatives(SimpleInterface):
         others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
         for name, content in others.items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
-        write_json(marker, forward_sidecar(self.inputs.known, pose, records))
-        self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
-        if isdefined(self.inputs.figure):
-            self._results["figure"] = self.inputs.figure
-        return runtime
+        return written

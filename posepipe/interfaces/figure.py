@@ -7,6 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined
 
+from .records import write_record
+from .resources import measured
 from .template import TemplateInputSpec, target_of
 
 
@@ -19,6 +21,7 @@ class _PoseFigureInputSpec(TemplateInputSpec):
 
 class _PoseFigureOutputSpec(TraitedSpec):
     out_figure = File(exists=True, desc="pictures (JSON): slices before and after and of the atlas, with outlines")
+    out_record = File(exists=True, desc="JSON: what it took")
 
 
 class PoseFigure(SimpleInterface):
@@ -34,14 +37,17 @@ class PoseFigure(SimpleInterface):
         from ..imaging.volume import load_volume
         from ..reports.views import make_views, write_views
 
-        target = target_of(self.inputs)
-        views = make_views(
-            load_volume(self.inputs.in_file),
-            load_volume(self.inputs.in_mask, np.uint8),
-            target.volume,
-            target.mask,
-            read_itk(self.inputs.in_pose),
-            synth=load_volume(self.inputs.in_synth) if isdefined(self.inputs.in_synth) else None,
-        )
-        self._results = {"out_figure": str(write_views(views, Path(runtime.cwd) / "views.json"))}
+        record: dict[str, Any] = {}
+        with measured(record):
+            target = target_of(self.inputs)
+            views = make_views(
+                load_volume(self.inputs.in_file),
+                load_volume(self.inputs.in_mask, np.uint8),
+                target.volume,
+                target.mask,
+                read_itk(self.inputs.in_pose),
+                synth=load_volume(self.inputs.in_synth) if isdefined(self.inputs.in_synth) else None,
+            )
+            path = write_views(views, Path(runtime.cwd) / "views.json")
+        self._results = {"out_figure": str(path), "out_record": write_record(runtime.cwd, "figure", record)}
         return runtime

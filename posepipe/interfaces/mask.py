@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from .base import DigestInputSpec
-from .records import mask_to_record, stopwatch, weights_folder, write_record
+from .records import mask_to_record, weights_folder, write_record
+from .resources import measured
 
 
 class _BrainMaskInputSpec(DigestInputSpec):
@@ -25,7 +26,7 @@ class _BrainMaskInputSpec(DigestInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, found (pose), seconds")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, found (pose), what it took")
     source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
@@ -42,15 +43,16 @@ class BrainMask(SimpleInterface):
         from ..imaging.volume import load_volume, save_volume
 
         record: dict[str, Any] = {}
-        with stopwatch(record):
+        with measured(record):
             image = load_volume(self.inputs.in_file)
             use_given = isdefined(self.inputs.in_mask) and self.inputs.mode in {"auto", "given"}
             given = load_volume(self.inputs.in_mask) if use_given else None
             mask = brain_mask(image, given, self.inputs.mode, self._finder)
             path = str(save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz"))
+            told = mask_to_record(mask, image)
         self._results = {
             "out_mask": path,
-            "out_record": write_record(runtime.cwd, "mask", record | mask_to_record(mask, image)),
+            "out_record": write_record(runtime.cwd, "mask", record | told),
             "source": mask.source,
             "millilitres": mask.millilitres,
             "warnings": list(mask.warnings),

@@ -7,7 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from .records import found_of, initial_of, initial_to_record, mask_of, refined_of, stopwatch, weights_folder, write_record
+from .records import found_of, initial_of, initial_to_record, mask_of, refined_of, weights_folder, write_record
+from .resources import measured
 from .template import TemplateInputSpec, target_of
 
 
@@ -39,7 +40,7 @@ class _InitialPoseInputSpec(ComputeInputSpec):
 
 class _InitialPoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, seconds")
+    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, what it took")
 
 
 class InitialPose(SimpleInterface):
@@ -55,7 +56,7 @@ class InitialPose(SimpleInterface):
         from ..registration.initial import initial_pose
 
         record: dict[str, Any] = {}
-        with stopwatch(record):
+        with measured(record):
             image, mask, target, device = prepare(self.inputs)
             initial = initial_pose(
                 image,
@@ -83,7 +84,7 @@ class _RefinePoseInputSpec(ComputeInputSpec):
 
 class _RefinePoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="refined pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, what of the template served, similarity before and after, warnings, seconds")
+    out_record = File(exists=True, desc="JSON: method, what of the template served, similarity before and after, warnings, what it took")
 
 
 class RefinePose(SimpleInterface):
@@ -97,7 +98,7 @@ class RefinePose(SimpleInterface):
         from ..registration.refine import refine_pose
 
         record: dict[str, Any] = {}
-        with stopwatch(record):
+        with measured(record):
             image, mask, target, device = prepare(self.inputs)
             refined = refine_pose(
                 image,
@@ -134,7 +135,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template's mask), seconds")
+    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template's mask), what it took")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 
@@ -153,7 +154,7 @@ class PoseQuality(SimpleInterface):
         from ..registration.target import SPACING
 
         record: dict[str, Any] = {}
-        with stopwatch(record):
+        with measured(record):
             target = target_of(self.inputs)
             mask = mask_of(self.inputs.in_mask, self.inputs.mask_record)
             initial = initial_of(self.inputs.initial_record, self.inputs.initial_pose)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +12,6 @@ if TYPE_CHECKING:
     from ..imaging.volume import Volume
     from ..registration.initial import InitialPose, Witness
     from ..registration.refine import Refined
-
-
-@contextmanager
-def stopwatch(record: dict[str, Any]) -> Iterator[None]:
-    """Note under ``seconds`` how long the block took."""
-    start = time.perf_counter()
-    yield
-    record["seconds"] = round(time.perf_counter() - start, 3)
 
 
 def write_record(cwd: str | Path, name: str, record: Mapping[str, Any]) -> str:

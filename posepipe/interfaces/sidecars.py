@@ -22,8 +22,10 @@ STAGES = {
     "slices": "Slices",
     "quality": "Quality",
     "apply": "Resampling",
+    "figure": "Figure",
+    "outputs": "Outputs",
 }
-"""Stage of the workflow → its key under ``Seconds``; of images that are not converted there is no record of
+"""Stage of the workflow → its key under ``Seconds`` and ``PeakMemoryMB``; of images that are not converted there is no record of
 ``convert``, of those that are no stack none of ``slices``."""
 _PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "antspyx")
 
@@ -71,7 +73,8 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "QC": quality["qc"],
         "QCReasons": quality["reasons"],
         **({"Warnings": quality["notes"]} if quality.get("notes") else {}),
-        "Seconds": {name: records[stage]["seconds"] for stage, name in STAGES.items() if stage in records},
+        "Seconds": _by_stage(records, "seconds"),
+        **({"PeakMemoryMB": peaks} if (peaks := _by_stage(records, "peak_memory_mb")) else {}),
         "Weights": {
             **records["mask"]["weights"],
             **(convert["weights"] if convert else {}),
@@ -81,6 +84,11 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "SoftwareVersions": software_versions(),
         HASH_KEY: known["ParametersHash"],
     }
+
+
+def _by_stage(records: Records, key: str) -> dict[str, Any]:
+    """What the records of the stages hold under ``key``, by the names of sidecars."""
+    return {name: records[stage][key] for stage, name in STAGES.items() if key in records.get(stage, {})}
 
 
 def other_sidecars(
@@ -136,7 +144,7 @@ def other_sidecars(
 
 def about_slices(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a sidecar tells of the slices of a stack, of the record of :class:`~posepipe.interfaces.slices.SlicePoses`."""
-    return {k: v for k, v in record.items() if k not in {"seconds", "Weights"}}
+    return {k: v for k, v in record.items() if k not in {"seconds", "peak_memory_mb", "Weights"}}
 
 
 def _slice_poses(known: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 
 from .pose import ComputeInputSpec, prepare
-from .records import refined_of, stopwatch, weights_folder, write_record
+from .records import refined_of, weights_folder, write_record
+from .resources import measured
 
 
 class _SlicePosesInputSpec(ComputeInputSpec):
@@ -22,7 +23,7 @@ class _SlicePosesOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose of the stack, atlas points to image points (ITK)")
     out_record = File(exists=True, desc="record of RefinePose, of the pose that was kept")
     out_table = File(exists=True, desc="the poses of the slices (TSV)")
-    slices_record = File(exists=True, desc="JSON: what is told of the stack as a whole, seconds")
+    slices_record = File(exists=True, desc="JSON: what is told of the stack as a whole, what it took")
 
 
 class SlicePoses(SimpleInterface):
@@ -38,7 +39,7 @@ class SlicePoses(SimpleInterface):
         from ..slices.align import StackAligner
 
         record: dict[str, Any] = {}
-        with stopwatch(record):
+        with measured(record):
             image, mask, target, device = prepare(self.inputs)
             refined = refined_of(self.inputs.in_record, self.inputs.in_pose)
             aligner = StackAligner(weights_folder(self.inputs), device)

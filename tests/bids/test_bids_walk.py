@@ -224,9 +224,9 @@ def test_work_grows_with_the_images_not_with_their_square(tmp_path, watch_folder
             images = find_images(root, participants=[f"{i:03d}" for i in range(number)])
         assert len(images) == 2 * number
         counts[number] = len(listed)
-    # per participant: its folder, two sessions, two anat folders, by posepipe and by pybids; besides, the root is listed a fixed number of times
+    # per participant: its folder, two sessions, two anat folders, by posepipe and by pybids; besides, the root a fixed number of times
     assert counts[20] - counts[10] == 2 * 10 * 5
-    assert counts[40] - counts[20] == 20 * 5
+    assert counts[40] - counts[20] == 2 * 20 * 5
 
 
 def test_list_subjects_enters_no_folder(make_dataset, watch_folders):

@@ -16,16 +16,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from posepipe.bids import HASH_KEY, read_json
+from posepipe.bids import HASH_KEY, read_json, write_json
 from posepipe.cli.config_file import read_toml
+from posepipe.cli.parser import parse_settings
+from posepipe.cli.plan import make_plan
 from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging.volume import load_volume
 
 KEYS = (
     "Sources", "Age", "AgeSource", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod", "RefineTemplate",
     "RotationMatrix", "RotationVector", "RotationAngleDegrees", "TranslationMM", "Similarity", "Confidence", "QC",
-    "QCReasons", "Seconds", "Weights", "SoftwareVersions", HASH_KEY,
+    "QCReasons", "Seconds", "PeakMemoryMB", "Weights", "SoftwareVersions", HASH_KEY,
 )  # fmt: skip
+
+STAGES = ("Mask", "InitialPose", "Refinement", "Quality", "Resampling", "Figure", "Outputs")
 
 
 def outputs_of(stem: str, contrast: str, cohort: str, mod: str = "") -> set[str]:
@@ -142,7 +146,24 @@ def test_forward_sidecar(first_run: Any) -> None:
         assert sidecar["QC"] in {"pass", "review", "fail"}
         assert sidecar["InitMethod"] == "search" and sidecar["RefineMethod"] == "torch"
         assert set(sidecar["SoftwareVersions"]) >= {"posepipe", "torch", "nipype"}
-        assert all(seconds >= 0 for seconds in sidecar["Seconds"].values()) and len(sidecar["Seconds"]) == 5
+        assert all(seconds >= 0 for seconds in sidecar["Seconds"].values()) and tuple(sidecar["Seconds"]) == STAGES
+
+
+def test_peak_memory_of_each_stage_is_told(first_run: Any) -> None:
+    for name, path in forward_of(first_run.study.out).items():
+        peaks = read_json(path.with_suffix(".json"))["PeakMemoryMB"]
+        assert tuple(peaks) == STAGES, name
+        assert all(peak > 50 for peak in peaks.values()), peaks  # Python and numpy alone have as much
+
+
+def test_what_stages_took_makes_no_result_out_of_date(first_run: Any, tmp_path: Path) -> None:
+    study = first_run.study.copy(tmp_path)
+    for path in forward_of(study.out).values():
+        sidecar = read_json(path.with_suffix(".json"))
+        other = {"Seconds": dict.fromkeys(STAGES, 1.0), "PeakMemoryMB": dict.fromkeys(STAGES, 1.0)}
+        write_json(path.with_suffix(".json"), sidecar | other)
+    images = make_plan(parse_settings(study.command())).images
+    assert [image.done for image in images if image.image.subject != "06"] == [True] * 6  # 06 is damaged
 
 
 def test_sidecars_name_ages_masks_and_sources(first_run: Any) -> None:

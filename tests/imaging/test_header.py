@@ -105,7 +105,7 @@ def test_axes_are_made_perpendicular_and_keep_lengths_handedness_and_the_first_v
 
 def doubts(path) -> tuple[str, ...]:
     """What the header gives reason to doubt, by the plan's check and by reading the image: the same."""
-    assert check_header(path)[1] == load_volume(path).doubts
+    assert check_header(path).doubts == load_volume(path).doubts
     return load_volume(path).doubts
 
 

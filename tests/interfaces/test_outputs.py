@@ -34,7 +34,7 @@ def names(case: dict[str, Any], tmp_path: Path) -> OutputNames:
 def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
     outputs = ("forward", "backward", "resampled", "reoriented", "mask")
     stages = ("mask", "initial", "refined", "apply", "quality")
-    records = {f"{stage}_record": results[stage].out_record for stage in stages}
+    records = {f"{stage}_record": results[stage].out_record for stage in (*stages, "figure")}
     return Derivatives(
         in_pose=results["refined"].out_pose, in_mask=results["mask"].out_mask, resampled=results["apply"].resampled,
         reoriented=results["apply"].reoriented, figure=results["figure"].out_figure, out_dir=str(names.out_dir),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from nipype.pipeline import engine as pe
 from posepipe.workflows.base import citation_text, init_posepipe_wf
 from posepipe.workflows.engine import execution_config
 from posepipe.workflows.image import image_wf_name, init_image_wf
+from posepipe.workflows.memory import IDLE_GB, NEEDS, memory_gb
 from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, quiet_nipype
 
 from posepipe.atlas import Choice, Template, VolumeRange
 from posepipe.bids import Age, InputImage, OutputNames
+from posepipe.interfaces.base import DigestInputSpec
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
 from posepipe.plan import ImagePlan, Plan, SessionPlan
@@ -129,7 +133,21 @@ def test_what_the_network_masks_comes_with_its_pose(tmp_path: Path, settings: Se
     assert initial.inputs.method == "search" and mask.inputs.weights == initial.inputs.weights == quality.inputs.weights
     for node in workflow._get_all_nodes():  # all that have torch, the verdict and the picture too
         assert "torch_threads" not in node.inputs.traits() or node.inputs.torch_threads == 2
-    assert {quality.n_procs, initial.n_procs, mask.n_procs} == {2} and "torch_threads" in quality.inputs.traits()
+    assert "torch_threads" in quality.inputs.traits()
+    stages = [node for node in workflow._get_all_nodes() if isinstance(node.inputs, DigestInputSpec)]
+    assert len(stages) == 7 and {node.n_procs for node in stages} == {2}  # linear algebra has threads in all of them
+
+
+def test_nodes_ask_for_the_memory_that_images_of_their_size_took(tmp_path: Path, settings: Settings) -> None:
+    timing = {"SliceThickness": 3.0}
+    plan = replace(make_image(tmp_path, "01", suffix="T1w"), converted=True, timing=timing)
+    small, large = (init_image_wf(plan=replace(plan, voxels=voxels), settings=settings) for voxels in (2_000_000, 32_768_000))
+    for name in NEEDS:
+        asked = [graph.get_node(name).mem_gb for graph in (small, large)]
+        assert asked == [memory_gb(name, 2_000_000), memory_gb(name, 32_768_000)]
+        assert asked[0] < asked[1] or name == "outputs"  # which copies files
+    assert large.get_node("mask").mem_gb == pytest.approx(2.09, abs=0.01)  # of the 1.9 GB that it took
+    assert {node.name for node in small._get_all_nodes() if isinstance(node.inputs, DigestInputSpec)} == set(NEEDS)
 
 
 def test_mask_that_is_not_wanted_is_not_used(tmp_path: Path, settings: Settings) -> None:
@@ -218,6 +236,7 @@ def test_citation_tells_what_ran_once(tmp_path: Path, settings: Settings, done: 
 class _TaskInputSpec(BaseInterfaceInputSpec):
     die = traits.Bool(False, usedefault=True, desc="end the process")
     number = traits.Int(desc="something that tells tasks apart")
+    other = traits.Int(desc="and something more")
 
 
 class _TaskOutputSpec(TraitedSpec):
@@ -330,3 +349,31 @@ class Fails(Task):
     def _run_interface(self, runtime: Any) -> Any:
         msg = "on purpose"
         raise RuntimeError(msg)
+
+
+class Counts(Task):
+    """How many workers there are now."""
+
+    def _run_interface(self, runtime: Any) -> Any:
+        time.sleep(1)  # long enough that another starts meanwhile
+        workers = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                workers += parent == os.getppid() and b"spawn_main" in (process / "cmdline").read_bytes()
+        self._results["pid"] = workers
+        return runtime
+
+
+def test_memory_that_idle_workers_keep_is_counted(tmp_path: Path) -> None:
+    if not Path("/proc/self/stat").is_file():
+        pytest.skip("this system does not tell the processes")
+    limit = 3 * IDLE_GB
+    workflow = pe.Workflow(name="tasks", base_dir=str(tmp_path))
+    workflow.config = execution_config(crashdump_dir=tmp_path / "crash")
+    small = [pe.Node(Counts(), name=f"small{i}", mem_gb=limit / 2) for i in range(2)]
+    large = pe.Node(Counts(), name="large", mem_gb=limit)
+    workflow.connect([(small[0], large, [("pid", "number")]), (small[1], large, [("pid", "other")])])
+    done = workflow.run(plugin=SafeMultiProcPlugin({"n_procs": 2, "memory_gb": limit, "raise_insufficient": False}))
+    seen = {node.name: node.result.outputs.pid for node in done.nodes()}
+    assert max(seen["small0"], seen["small1"]) == 2 and seen["large"] == 1

@@ -1,0 +1,47 @@
+"""The index by pybids, of the folders that were asked for alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+SUFFIXES = ("T1w", "T2w")
+INPUT = re.compile(rf"sub-[^/]+_(?:{'|'.join(SUFFIXES)})\.nii(?:\.gz)?", re.DOTALL)
+# pybids reads files of this name in each folder as settings of its own; none is called so
+_NO_CONFIG = ".no-layout-config.json"
+
+
+def indexed_images(root: Path, anat: Sequence[str]) -> set[Path]:
+    """The T1w and T2w images in the folders ``anat``, below ``root`` and written with slashes, by an index of pybids that enters no others.
+
+    What pybids or its database cannot bear is raised as they raise it: names that are no text, folders that cannot be read.
+    """
+    with _some_home():
+        from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    above = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
+    entered = "|".join(map(re.escape, sorted(above)))
+    inside = "|".join(map(re.escape, anat))
+    ignore = [re.compile(rf"^/(?!(?:{entered})$|(?:{inside})/{INPUT.pattern}$)", re.DOTALL)]
+    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False, config_filename=_NO_CONFIG)
+    # the "bids" rules alone: entities of derivatives are read from the names, without loss
+    layout = BIDSLayout(root, validate=False, derivatives=False, config=["bids"], indexer=indexer)
+    return {Path(name) for name in layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")}
+
+
+@contextmanager
+def _some_home() -> Iterator[None]:
+    """A context in which there is a home folder, if only one that holds nothing: pybids looks for settings in it when it is imported, and
+    in a container that runs under a number that no user has there may be none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        if os.environ.get("HOME") == os.devnull:
+            del os.environ["HOME"]
