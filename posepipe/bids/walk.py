@@ -18,7 +18,7 @@ from ..paths import printable
 from .entities import bare_label, split_name
 from .filters import matches, parse_filters
 from .image import InputImage
-from .index import INPUT, SUFFIXES, indexed_images
+from .index import INPUT, indexed_images
 from .leftover import IMAGE_FILE, left_out_files, strays
 from .links import Folders, is_lost_link, not_fetched
 from .masks import attach_masks, unknown_participants, unused_masks

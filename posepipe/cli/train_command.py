@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..paths import absolute_derivative, absolute_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..atlas import AtlasLibrary
     from ..training.job import Job
 
@@ -170,13 +172,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace) -> int:
-    from ..training.recipes import recipe_arguments
+    from ..training.recipes import recipe_stages
 
-    command, *options = recipe_arguments(args.name)
-    _say(f"posepipe-tools train {' '.join([command, *options, *args.options])}")
-    chosen = args.commands[command].parse_args([*options, *args.options])
-    chosen.train_action = command
-    return _train(chosen)
+    stages = recipe_stages(args.name)
+    before: Path | None = None
+    for number, (command, *options) in enumerate(stages, start=1):
+        _say(f"posepipe-tools train {' '.join([command, *options, *args.options])}")
+        chosen = args.commands[command].parse_args([*options, *args.options])
+        chosen.train_action = command
+        if before is not None:
+            chosen.start = before / "weights"
+        if number < len(stages):
+            chosen.output = before = chosen.output / f"stage-{number}"
+        _train(chosen)
+    return 0
 
 
 def _scenes(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from posepipe.cli import train_command
 from posepipe.cli.tools import main
 from posepipe.models import load_network
+from posepipe.models.weights import PACKAGED
+from posepipe.training import recipes
 from posepipe.training.card import data_terms, terms_line
 from posepipe.training.engine import Schedule
 from posepipe.training.job import PRESETS, Job, run_job
 from posepipe.training.plot import plot_log
+from posepipe.training.recipes import recipe_names, recipe_stages
 from posepipe.training.sources import Sources
 
 TINY = ["--size", "16"]
@@ -182,3 +187,29 @@ def test_a_log_without_lines_cannot_be_drawn(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,stage,loss\n")
     with pytest.raises(UsageError, match="no line"):
         plot_log(tmp_path / "log.csv", tmp_path / "log.png")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_what_the_card_of_the_packaged_network_says(name: str) -> None:
+    card = (PACKAGED / f"{name}.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser.add_subparsers())
+    command, *options = recipe_stages(name)[-1]
+    args = parser.parse_args(["train", command, *options, "--sources", "s.npz", "-o", "out"])
+    job = train_command._job(args, "cpu")
+    steps = job.schedule.steps
+    assert f"Schedule: steps {steps[0]} + {steps[1]}, batch {job.schedule.batch}, rate {job.schedule.rate:g}," in card
+    assert f"seed {job.seed};" in card and job.name == name
+    assert not job.leave_out or f"Left out on purpose: {', '.join(job.leave_out)}." in card
+
+
+@pytest.mark.slow
+def test_stages_of_a_recipe_go_on_from_one_another(gathered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = '[[stages]]\ntrain = "pose"\n[stages.options]\nsteps = [2, 0]\nbatch = 2\nrate = {}\nsize = 16\n'
+    (tmp_path / "tiny.toml").write_text(stage.format("1e-3") + stage.format("1e-9"), encoding="utf-8")
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    out = tmp_path / "out"
+    assert main(["train", "recipe", "tiny", "--sources", str(gathered.path), "-o", str(out), "--log-every", "1"]) == 0
+    first, last = (load_network("tiny", weights_dir=folder / "weights") for folder in (out / "stage-1", out))
+    assert json.loads((out / "job.json").read_text(encoding="utf-8"))["start"] == {"tiny": first.sha256}
+    assert torch.allclose(first.module.state_dict()["head.weight"], last.module.state_dict()["head.weight"], atol=1e-3)

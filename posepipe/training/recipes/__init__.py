@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ...errors import UsageError
 from ...models.weights import PACKAGED
@@ -19,24 +20,29 @@ FOLDER = Path(__file__).parent
 def recipe_names() -> tuple[str, ...]:
     """Networks that have a recipe.
 
-    >>> recipe_names()
-    ('locator', 'scan')
+    >>> recipe_names()[:3]
+    ('contrast', 'contrast-unpaired', 'correction-net')
     """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-def recipe_arguments(name: str) -> list[str]:
-    """The command and its options that make the packaged network ``name``. Raises :class:`~posepipe.errors.UsageError` for another name.
+def recipe_stages(name: str) -> list[list[str]]:
+    """The commands and their options that, one after another, make the packaged network ``name``: each goes on from the weights of the one
+    before. Raises :class:`~posepipe.errors.UsageError` for another name.
 
-    >>> recipe_arguments("locator")[:5]
-    ['scan', '--network', 'locator', '--steps', '2400']
+    >>> [stage[:3] for stage in recipe_stages("pose-net")]
+    [['pose', '--name', 'pose-net']]
     """
     if name not in recipe_names():
         msg = f"there is no recipe {name!r}: choose from {', '.join(recipe_names())}"
         raise UsageError(msg)
-    recipe = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    options = dict(recipe["options"])
+    stages = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["stages"]
+    return [[stage["train"], "--name", name, *_options(stage["options"])] for stage in stages]
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    options = dict(given)
     if options.get("start") == "packaged":
         options["start"] = str(PACKAGED)
-    values = {key: value if isinstance(value, list) else [value] for key, value in options.items()}
-    return [recipe["train"], *(text for key, value in values.items() for text in (f"--{key}", *map(str, value)))]
+    values = {key: value if isinstance(value, list) else [] if value is True else [value] for key, value in options.items()}
+    return [text for key, value in values.items() for text in (f"--{key}", *map(str, value))]
