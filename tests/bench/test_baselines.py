@@ -104,6 +104,15 @@ def test_a_half_turn_comes_back_from_a_near_start_alone(target):
     assert off(found, p)[0] < 2 and off(found, p)[1] < 1
 
 
+def test_only_the_brain_is_seen(target):
+    """What lies outside the masks changes nothing."""
+    p = problem(target, 10)
+    image, template = (v.with_data(np.where(m.data > 0, v.data, 2 * v.data.max())) for v, m in ((p.image, p.mask), (target.volume, target.mask)))
+    start = geometric_center(image, template)
+    other = Target(template, target.mask, "Phantom+29")
+    assert vvr(image, p.mask, other, start).is_close(vvr(p.image, p.mask, target, start), 0, 0)
+
+
 def test_the_learning_rate_is_ants_own(target):
     """It searches along the gradient, so a rate must be very low to tell."""
     p = problem(target, 30)
