@@ -8,7 +8,7 @@ or refuses it, and there is one template. What the paper leaves open, or what is
 - Levels, iterations, bins, sampling and learning rate are those of ANTs' own script ``antsRegistrationSyNQuick.sh`` for its rigid stage,
   which has three levels; none was chosen by results. ANTs' optimiser is a conjugate gradient descent with a line search.
 - The lower learning rate is not given: it is a quarter, as for slices (:mod:`posepipe.bench.slice_baselines`).
-- Image and template are the brain-extracted volumes on their own grids, 0 outside their masks.
+- Image and template are the brain-extracted volumes on their own grids, 0 outside their masks; their brightness is not negative.
 - The paper does not say which way a principal axis points. Here each points to the positive side of the RAS axis along which it has its
   largest component, and the third completes a right-handed frame: one proper rotation; the other three are not tried.
 """
@@ -39,8 +39,8 @@ CONVERGENCE = "1e-6,10"
 BINS, SAMPLED = 32, 0.25
 """Bins of the joint histogram, and the share of voxels that is sampled, regularly: ``antsRegistrationSyNQuick.sh``."""
 RATE = 0.1
-"""Learning rate of ANTs' ``Rigid[...]``: ``antsRegistrationSyNQuick.sh``. ANTs searches along each gradient and only begins with it, so that
-results hardly depend on it: on the phantom, 30° off, alike from 1 to 0.001; at 0.00001 it stops near its start."""
+"""Learning rate of ANTs' ``Rigid[...]``: ``antsRegistrationSyNQuick.sh``. ANTs searches along each gradient and only begins with it, so
+that results hardly depend on it: on the phantom, 30° off, alike from 1 to 0.001; at 0.00001 it stops near its start."""
 DEEP_RATE = 0.25
 """Learning rate from a network, as a share of :data:`RATE`: "a lower learning rate" (section 3.2)."""
 UNMOVED_DEGREES, UNMOVED_MM = 1e-4, 1e-3

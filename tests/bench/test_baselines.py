@@ -48,7 +48,8 @@ def off(pose: Rigid, p: Problem) -> tuple[float, float]:
 def near(p: Problem, degrees: float) -> Rigid:
     """A pose ``degrees`` and 3 mm off the truth, as from a network."""
     center = p.target.brain.center
-    return p.truth @ Rigid.about(Rigid.from_rotvec(np.radians(degrees) * AXIS[::-1]).rotation, center, center + [2.0, -2.0, 1.0])
+    turn = Rigid.about(Rigid.from_rotvec(np.radians(degrees) * AXIS[::-1]).rotation, center)
+    return p.truth @ Rigid(np.eye(3), np.array([2.0, -2.0, 1.0])) @ turn
 
 
 @pytest.fixture
@@ -107,7 +108,8 @@ def test_a_half_turn_comes_back_from_a_near_start_alone(target):
 def test_only_the_brain_is_seen(target):
     """What lies outside the masks changes nothing."""
     p = problem(target, 10)
-    image, template = (v.with_data(np.where(m.data > 0, v.data, 2 * v.data.max())) for v, m in ((p.image, p.mask), (target.volume, target.mask)))
+    both = ((p.image, p.mask), (target.volume, target.mask))
+    image, template = (v.with_data(np.where(m.data > 0, v.data, 2 * v.data.max())) for v, m in both)
     start = geometric_center(image, template)
     other = Target(template, target.mask, "Phantom+29")
     assert vvr(image, p.mask, other, start).is_close(vvr(p.image, p.mask, target, start), 0, 0)
