@@ -145,6 +145,9 @@ def _initial(
         return replace(start, pose=pose, found=alone(compare, pose))
     if source == "search" and searched is not None:
         return searched
+    if source == "one-axes":
+        here, there = compare.brain.moments, problem.target.brain.moments
+        return contest.made(problem, compare, Rigid.about(here.axes @ there.axes.T, there.center, here.center), source)
     return contest.start(problem, compare, source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,13 @@ from ..registration.paper import CorrectionNetwork, PoseNetwork
 from ..registration.quality import Quality, judge_pose
 from ..registration.refine import Refined, refine_pose
 from ..registration.target import Target
+from .baselines import DEEP_RATE, RATE, brain_of, geometric_center, principal_axes, vvr
 
-METHODS: dict[str, tuple[str, str]] = {
-    "vvr-gc": ("center", "ants"),
-    "vvr-paa": ("one-axes", "ants"),
+VVR_RATES = {"vvr": RATE, "vvr-lower": RATE * DEEP_RATE}
+"""Registration by ANTs itself (:mod:`posepipe.bench.baselines`) → its learning rate."""
+METHODS: dict[str, tuple[str, ...]] = {
+    "vvr-gc": ("geometric-center", "vvr"),
+    "vvr-paa": ("principal-axes", "vvr"),
     "posenet-mse": ("pose-net-mse", "none"),
     "posenet": ("pose-net", "none"),
     "posenet+torch": ("pose-net", "torch"),
@@ -33,7 +36,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "posenet-t2+torch": ("pose-net-t2", "torch"),
     "correction": ("pose-net", "correction-net"),
     "correction-t2": ("pose-net-t2", "correction-net-t2"),
-    "vvr-deep": ("deep", "ants"),
+    "vvr-deep": ("pose-net", "vvr-lower"),
+    "vvr-deep-correction": ("pose-net", "correction-net", "vvr-lower"),
+    "vvr-deep-ours": ("deep", "vvr-lower"),
+    "center+ants": ("center", "ants"),
     "axes": ("axes", "none"),
     "axes+torch": ("axes", "torch"),
     "search": ("search", "none"),
@@ -41,10 +47,12 @@ METHODS: dict[str, tuple[str, str]] = {
     "deep": ("deep", "none"),
     "deep+correction": ("deep", "correction-net"),
     "deep+torch": ("deep", "torch"),
+    "deep+ants": ("deep", "ants"),
     "auto+torch": ("auto", "torch"),
     "auto+ants": ("auto", "ants"),
 }
-"""Name → first pose (one of posepipe's, ``one-axes`` as the paper's PAA, or the name of a network) and what follows."""
+"""Name → first pose (one of posepipe's or of the paper's, or the name of a network), then what follows, one step after the other:
+networks, the paper's registration (:data:`VVR_RATES`), or posepipe's own refinement (``ants``, ``torch``, ``none``)."""
 PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net", "correction-net-t2")
 
 
@@ -101,14 +109,14 @@ class Contest:
         """The outcome of each method; a first pose that several share is found once and its time counted for each."""
         starts: dict[str, tuple[Comparison, InitialPose, float]] = {}
         for method in methods:
-            init, then = METHODS[method]
+            init, *steps = METHODS[method]
             if init not in starts:
                 starts[init] = self._started(problem, init)
             compare, initial, first = starts[init]
             begun = time.perf_counter()
-            refined = self.finish(problem, compare, initial, then)
+            refined = self.finish(problem, compare, initial, *steps)
             # without a refinement what follows is only measuring
-            after = 0.0 if then == "none" else time.perf_counter() - begun
+            after = 0.0 if steps == ["none"] else time.perf_counter() - begun
             yield Outcome(method, initial, refined, self.judge(problem, initial, refined), first + after)
 
     def _started(self, problem: Problem, init: str) -> tuple[Comparison, InitialPose, float]:
@@ -124,31 +132,53 @@ class Contest:
             return initial_pose(
                 problem.image, problem.mask, target, method=init, compare=compare, networks=self.networks, found=problem.found
             )
-        if init == "one-axes":
-            rotation = target.brain.moments.axes @ compare.brain.moments.axes.T
-            pose = Rigid.about(rotation.T, target.brain.center, compare.brain.center)
+        if init == "geometric-center":
+            pose = geometric_center(problem.image, target.volume)
+        elif init == "principal-axes":
+            pose = principal_axes(brain_of(problem.image, problem.mask), brain_of(target.volume, target.mask))
         else:
             if init not in self._pose:
                 self._pose[init] = PoseNetwork(init, self._weights)
             pose = self._pose[init].pose(compare, self.networks.canonical(target))
-        hypothesis, features = network_hypotheses(compare.brain, target, self.networks, problem.found)[0]
-        witness = Witness.of(hypothesis.pose, features, self.networks)
-        return InitialPose(pose, init, alone(compare, pose), 1.0, witness)
+        return self.made(problem, compare, pose, init)
 
-    def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, then: str) -> Refined:
-        """What follows the first pose; a refinement that fails is told and leaves it."""
-        if then in PAPER_NETWORKS:
-            if then not in self._correction:
-                self._correction[then] = CorrectionNetwork(then, self._weights)
-            canonical = self.networks.canonical(problem.target)
-            # near already; after Pose-Net it is asked as in the paper
-            pose = self._correction[then].corrected(compare, initial.pose, canonical, both_ways=initial.method == "deep")
-            return self._refined(problem, compare, pose, "none")
-        try:
-            return self._refined(problem, compare, initial.pose, then)
-        except PosepipeError as error:
-            print(f"{problem.image.source}: {then}: {error}", flush=True)
-            return self._refined(problem, compare, initial.pose, "none")
+    def made(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> InitialPose:
+        """A first ``pose`` made elsewhere by ``method``, with the networks as witnesses."""
+        hypothesis, features = network_hypotheses(compare.brain, problem.target, self.networks, problem.found)[0]
+        witness = Witness.of(hypothesis.pose, features, self.networks)
+        return InitialPose(pose, method, alone(compare, pose), 1.0, witness)
+
+    def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
+        """What follows the first pose, each step from the pose that the one before it left. A registration that fails is told, leaves
+        the pose it began with, and is a warning of the result: the verdict is ``review`` at best."""
+        pose, warnings = initial.pose, list[str]()
+        for step in steps:
+            if step in PAPER_NETWORKS:
+                # near already; after Pose-Net it is asked as in the paper
+                pose = self._corrected(problem, compare, pose, step, both_ways=initial.method == "deep")
+                refined = self._refined(problem, compare, pose, "none")
+                continue
+            try:
+                refined = self._registered(problem, compare, pose, step)
+            except PosepipeError as error:
+                print(f"{problem.image.source}: {step}: {error}", flush=True)
+                refined = self._refined(problem, compare, pose, "none")
+                warnings.append(f"{step} failed: {error}")
+            pose = refined.pose
+        return replace(refined, warnings=(*refined.warnings, *warnings))
+
+    def _corrected(self, problem: Problem, compare: Comparison, pose: Rigid, name: str, *, both_ways: bool) -> Rigid:
+        """``pose`` with what the Correction-Net called ``name`` finds left of it."""
+        if name not in self._correction:
+            self._correction[name] = CorrectionNetwork(name, self._weights)
+        return self._correction[name].corrected(compare, pose, self.networks.canonical(problem.target), both_ways=both_ways)
+
+    def _registered(self, problem: Problem, compare: Comparison, pose: Rigid, step: str) -> Refined:
+        """By the paper's registration or posepipe's own, from ``pose``."""
+        if step not in VVR_RATES:
+            return self._refined(problem, compare, pose, step)
+        pose = vvr(problem.image, problem.mask, problem.target, pose, rate=VVR_RATES[step])
+        return replace(self._refined(problem, compare, pose, "none"), method=step)
 
     def _refined(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> Refined:
         return refine_pose(

@@ -17,8 +17,8 @@ from .rows import PartFile
 
 GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CLEAN_METHODS = (
-    "vvr-gc", "vvr-paa", "posenet-mse", "posenet", "correction", "vvr-deep", "search", "deep", "deep+correction", "deep+torch",
-    "auto+torch", "auto+ants",
+    "vvr-gc", "vvr-paa", "posenet-mse", "posenet", "correction", "vvr-deep", "vvr-deep-correction", "vvr-deep-ours", "search", "deep",
+    "deep+correction", "deep+torch", "auto+torch", "auto+ants",
 )  # fmt: skip
 DAMAGED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
 DAMAGES = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..geometry.so3 import Array
+from .baselines import METRIC
 from .problems import LAST_BINS
 from .rows import typed
 
@@ -57,6 +58,13 @@ def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
             out.append(_line(method, [r for r in mine if r.method == method]))
         out += [f"| {method} | {'– | ' * 14}not run: no {network} in these weights |" for method, network in (missing or {}).items()]
     return "\n".join(out)
+
+
+def note_on_vvr(rows: list[Row]) -> str:
+    """What the rows called ``vvr-…`` are, where there are such."""
+    if not any(r.method.startswith("vvr-") for r in rows):
+        return ""
+    return f"\n`vvr-…`: rigid registration by ANTs itself, three levels, {METRIC} (ANTs has no normalised one); its result as it is.\n"
 
 
 def _line(method: str, mine: list[Row]) -> str:

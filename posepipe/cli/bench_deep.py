@@ -106,7 +106,8 @@ def volume(args: argparse.Namespace) -> int:
     if damages == ["none"]:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
-    return told("\n".join([*parts, volume_tables.table_of_flags(measured)]), args.output / "volume.md")
+    parts += [volume_tables.table_of_flags(measured), volume_tables.note_on_vvr(measured)]
+    return told("\n".join(parts), args.output / "volume.md")
 
 
 def calibration(args: argparse.Namespace) -> int:

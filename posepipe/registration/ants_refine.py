@@ -36,7 +36,7 @@ def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, so
     """
     import ants
 
-    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, _one_thread(), _seeded(seed + 1):
+    with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, one_thread(), _seeded(seed + 1):
         first = write_itk(_rounded(start), Path(folder) / "start.txt")
         try:
             result = ants.registration(
@@ -76,7 +76,7 @@ def _ants_image(brain: Brain) -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """ITK reads its thread count from the environment, and keeps to that of the first registration of a process; put back after."""
     old = os.environ.get(THREADS_VARIABLE)
     os.environ[THREADS_VARIABLE] = "1"

@@ -18,7 +18,7 @@ from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measure, volume_cases
 from posepipe.bench.volume_plots import plot_all
-from posepipe.bench.volume_tables import Row, by_subject, table_by_age, table_by_bin, table_by_damage, table_of_flags
+from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_age, table_by_bin, table_by_damage, table_of_flags
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
@@ -83,6 +83,11 @@ def test_table_by_bin_counts_the_extra_draws_of_the_last_bin_once():
     missing = cells(table, "posenet")
     assert missing[-1] == "not run: no pose-net in these weights"
     assert len(missing) == 16
+
+
+def test_the_table_says_by_what_the_papers_registrations_were_made():
+    assert "Mattes mutual information (ANTs has no normalised one)" in note_on_vvr([ROW, replace(ROW, method="vvr-deep-correction")])
+    assert note_on_vvr([ROW]) == ""
 
 
 def test_the_bootstrap_draws_subjects():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posepipe.bench.slice_baselines import geometric_start, svr_deep, svr_gc
+from posepipe.bench.slice_baselines import DEEP_RATE, FIRST_STEP_MM, geometric_start, svr_deep, svr_gc
 from posepipe.bench.slice_register import slice_mm, start_off
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, random_rotations
@@ -18,6 +18,8 @@ from posepipe.slices.register import SHAPE_DEVIATION, SHARES, SlicePoses, SliceT
 from posepipe.slices.scanner import SliceScanner
 from posepipe.slices.smoothness import Smoothness, coupled_step
 from posepipe.slices.stack import SCALE_DEVIATION
+
+from .conftest import grid_through
 
 OWN = Rigid(random_rotations(1, np.random.default_rng(9))[0], np.array([12.0, -30.0, 7.0]))
 """Pose of the head that is sliced."""
@@ -197,6 +199,37 @@ def test_the_papers_descent_needs_a_good_start(pieces, slice_target):
     near = np.array([p.degrees_from(OWN) for p in deep.poses])
     assert np.median(near) < 5 < 20 < np.median(far)
     assert np.median(deep.ncc) > np.median(center.ncc)
+
+
+def test_the_papers_descent_brings_a_small_turn_back(average, slice_target):
+    """SVR-GC of a head 8° from its header's orientation, in slices through its middle: without steps, or with steps the other way, each
+    stays 8° off."""
+    rng = np.random.default_rng(6)
+    own = Rigid.about(Rigid.from_rotvec(np.radians(8) * np.array([0.6, -0.48, 0.64])).rotation, slice_target.center)
+    scanner = SliceScanner(*average, 1.2)
+    planes = [grid_through(slice_target.center, axes, 0.0) for axes in random_rotations(10, rng)]
+    some = [scanner.acquire(SliceGrid(g.shape, own.matrix @ g.affine, g.thickness), own, i) for i, g in enumerate(planes)]
+    begun = np.array([geometric_start(s, slice_target).degrees_from(own) for s in some])
+    np.testing.assert_allclose(begun, 8, atol=1e-6)
+    found = svr_gc(some, slice_target)
+    degrees = np.array([p.degrees_from(own) for p in found.poses])
+    assert np.median(degrees) < 6 and (degrees < 8).mean() > 0.8
+
+
+def test_the_papers_descent_begins_where_it_is_told_and_from_a_network_with_shorter_steps(pieces, slice_target):
+    """A step moves no pixel by more than :data:`FIRST_STEP_MM`, or a quarter of that."""
+    for descend, begin, most in (
+        (lambda n: svr_gc(pieces, slice_target, steps=(n, 0, 0)), [geometric_start(p, slice_target) for p in pieces], FIRST_STEP_MM),
+        (
+            lambda n: svr_deep(pieces, slice_target, starts(slice_target, 12, 12), steps=(n, 0, 0)),
+            starts(slice_target, 12, 12), FIRST_STEP_MM * DEEP_RATE,
+        ),
+    ):  # fmt: skip
+        still, moved = (
+            np.array([slice_mm(p, b, s) for p, b, s in zip(descend(n).poses, begin, pieces, strict=True)]) for n in (1, 2)
+        )
+        assert still.max() < 1e-3  # looked at, and no step yet
+        assert 0.2 * most < np.median(moved[moved > 0.01]) <= most
 
 
 def test_the_geometric_start_lays_middle_on_middle_and_turns_nothing(pieces, slice_target):

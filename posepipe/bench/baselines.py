@@ -1,0 +1,135 @@
+"""The paper's volume-to-volume registrations by ANTs itself: VVR-GC, VVR-PAA and VVR-Deep.
+
+Salehi et al. 2018, section 3.2: rigid, normalised mutual information, gradient descent, three levels; from the geometric centre, from
+moments and principal axes, or from a network with a lower learning rate. What ANTs returns is the result: no measure of posepipe's accepts
+or refuses it, and there is one template. What the paper leaves open, or what is done otherwise here:
+
+- ANTs has no normalised mutual information. Mattes mutual information stands for it, and tables say so (:data:`METRIC`).
+- Levels, iterations, bins, sampling and learning rate are those of ANTs' own script ``antsRegistrationSyNQuick.sh`` for its rigid stage,
+  which has three levels; none was chosen by results. ANTs' optimiser is a conjugate gradient descent with a line search.
+- The lower learning rate is not given: it is a quarter, as for slices (:mod:`posepipe.bench.slice_baselines`).
+- Image and template are the brain-extracted volumes on their own grids, 0 outside their masks; their brightness is not negative.
+- The paper does not say which way a principal axis points. Here each points to the positive side of the RAS axis along which it has its
+  largest component, and the third completes a right-handed frame: one proper rotation; the other three are not tried.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import TransformError
+from ..geometry import Rigid, read_itk
+from ..geometry.so3 import Array
+from ..imaging.moments import moments
+from ..imaging.volume import Volume
+from ..registration.ants_refine import one_thread
+
+if TYPE_CHECKING:
+    from ..registration.target import Target
+
+METRIC = "Mattes mutual information"
+ITERATIONS, SHRINK, SIGMAS = "1000x500x250", "8x4x2", "3x2x1vox"
+"""Most iterations, shrink factors and smoothing (standard deviations in voxels) of the three levels: ``antsRegistrationSyNQuick.sh``."""
+CONVERGENCE = "1e-6,10"
+"""A level ends where the metric's slope over 10 iterations is below 1e-6: ``antsRegistrationSyNQuick.sh``."""
+BINS, SAMPLED = 32, 0.25
+"""Bins of the joint histogram, and the share of voxels that is sampled, regularly: ``antsRegistrationSyNQuick.sh``."""
+RATE = 0.1
+"""Learning rate of ANTs' ``Rigid[...]``: ``antsRegistrationSyNQuick.sh``. ANTs searches along each gradient and only begins with it, so
+that results hardly depend on it: on the phantom, 30° off, alike from 1 to 0.001; at 0.00001 it stops near its start."""
+DEEP_RATE = 0.25
+"""Learning rate from a network, as a share of :data:`RATE`: "a lower learning rate" (section 3.2)."""
+UNMOVED_DEGREES, UNMOVED_MM = 1e-4, 1e-3
+"""A result this near its start is the start, written and read in single precision (3e-7° and 3e-5 mm off where ANTs took no step)."""
+SEED = 1
+"""Of ANTs' sampling, which shifts the regular points at random."""
+
+
+def brain_of(image: Volume, mask: Volume) -> Volume:
+    """``image``, 0 outside ``mask`` (same grid): what all of these methods see."""
+    return image.with_data(np.where(np.asarray(mask.data) > 0, image.data, 0).astype(np.float32))
+
+
+def geometric_center(image: Volume, template: Volume) -> Rigid:
+    """Template → image: middle of the grid on middle of the grid, no turn; ITK's ``CenteredTransformInitializer`` by geometry."""
+    return Rigid.about(np.eye(3), template.center, image.center)
+
+
+def principal_axes(image: Volume, template: Volume) -> Rigid:
+    """Template → image, both brain-extracted: centre of mass on centre of mass, principal axes of brightness on principal axes."""
+    here, there = moments(image), moments(template)
+    return Rigid.about(_pointed(here.axes) @ _pointed(there.axes).T, there.center, here.center)
+
+
+def _pointed(axes: Array) -> Array:
+    """``axes`` (3, 3), columns, each pointing along its largest component's RAS axis; the third completes a right-handed frame."""
+    first, second = (axis * np.sign(axis[np.abs(axis).argmax()]) for axis in axes.T[:2])
+    return np.stack([first, second, np.cross(first, second)], 1)
+
+
+def vvr(image: Volume, mask: Volume, target: Target, start: Rigid, *, rate: float = RATE) -> Rigid:
+    """Template → image (RAS mm): what ``antsRegistration`` makes of ``start``.
+
+    ``image`` and its brain ``mask`` are on one grid. One thread and a fixed seed: the same call gives the same bits. Raises
+    :class:`~posepipe.errors.TransformError`, which names the image, if ANTs fails; where its metric cannot be computed, ANTs says nothing
+    and returns its start.
+    """
+    try:
+        found = _by_ants(image, mask, target, start, rate)
+    except (RuntimeError, ValueError, IndexError, TransformError) as error:
+        msg = f"{image.source}: ANTs could not register this image ({error}); look at image and mask"
+        raise TransformError(msg) from error
+    if found.is_close(start, UNMOVED_DEGREES, UNMOVED_MM):
+        msg = f"{image.source}: ANTs could not register this image (it took no step from its start); look at image and mask"
+        raise TransformError(msg)
+    return found
+
+
+def _by_ants(image: Volume, mask: Volume, target: Target, start: Rigid, rate: float) -> Rigid:
+    """ANTs' answer, as it is."""
+    import ants
+
+    with tempfile.TemporaryDirectory(prefix="posepipe-vvr-") as folder, one_thread():
+        # ITK counts its threads when it makes its first image
+        fixed, moving = (_ants_image(brain_of(*both)) for both in ((target.volume, target.mask), (image, mask)))
+        first = _start_file(start, target.volume.center, Path(folder) / "start.txt")
+        ants.registration(_arguments(fixed, moving, f"{first}", f"{folder}/out_", rate), None)
+        return read_itk(f"{folder}/out_0GenericAffine.mat")
+
+
+def _arguments(fixed: Any, moving: Any, start: str, prefix: str, rate: float) -> list[str]:
+    """The command line of ``antsRegistration``; ``start`` is a file, or two images and how to lay one on the other."""
+    from ants.internal import get_pointer_string
+
+    pair = f"{get_pointer_string(fixed)},{get_pointer_string(moving)}"
+    return [
+        "--dimensionality", "3", "--float", "1", "--random-seed", f"{SEED}", "--output", prefix,
+        "--initial-moving-transform", start.format(pair=pair),
+        "--metric", f"Mattes[{pair},1,{BINS},Regular,{SAMPLED}]", "--transform", f"Rigid[{rate}]",
+        "--convergence", f"[{ITERATIONS},{CONVERGENCE}]", "--shrink-factors", SHRINK, "--smoothing-sigmas", SIGMAS,
+    ]  # fmt: skip
+
+
+def _ants_image(volume: Volume) -> Any:
+    """``volume`` on its own grid, in ITK's frame (LPS)."""
+    import ants
+
+    lps = np.diag([-1.0, -1.0, 1.0])
+    direction = lps @ volume.affine[:3, :3] / volume.spacing
+    return ants.from_numpy(
+        np.ascontiguousarray(volume.data, np.float32),
+        origin=tuple(lps @ volume.affine[:3, 3]), spacing=tuple(volume.spacing), direction=direction,
+    )  # fmt: skip
+
+
+def _start_file(pose: Rigid, center: Array, path: Path) -> Path:
+    """``pose`` as an ITK transform about ``center`` (3,) (RAS mm)."""
+    rotation, shift = Rigid(pose.rotation, pose.apply(center) - center).to_lps()
+    numbers = [" ".join(repr(float(v)) for v in row) for row in ((*rotation.ravel(), *shift), center * [-1, -1, 1])]
+    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n"
+    path.write_text(text.format(*numbers))
+    return path
