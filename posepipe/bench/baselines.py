@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import TransformError
-from ..geometry import Rigid, read_itk
+from ..geometry import Rigid, read_itk, write_itk
 from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.volume import Volume
@@ -96,7 +96,7 @@ def _by_ants(image: Volume, mask: Volume, target: Target, start: Rigid, rate: fl
     with tempfile.TemporaryDirectory(prefix="posepipe-vvr-") as folder, one_thread():
         # ITK counts its threads when it makes its first image
         fixed, moving = (_ants_image(brain_of(*both)) for both in ((target.volume, target.mask), (image, mask)))
-        first = _start_file(start, target.volume.center, Path(folder) / "start.txt")
+        first = write_itk(start, Path(folder) / "start.txt", target.volume.center)
         ants.registration(_arguments(fixed, moving, f"{first}", f"{folder}/out_", rate), None)
         return read_itk(f"{folder}/out_0GenericAffine.mat")
 
@@ -124,12 +124,3 @@ def _ants_image(volume: Volume) -> Any:
         np.ascontiguousarray(volume.data, np.float32),
         origin=tuple(lps @ volume.affine[:3, 3]), spacing=tuple(volume.spacing), direction=direction,
     )  # fmt: skip
-
-
-def _start_file(pose: Rigid, center: Array, path: Path) -> Path:
-    """``pose`` as an ITK transform about ``center`` (3,) (RAS mm)."""
-    rotation, shift = Rigid(pose.rotation, pose.apply(center) - center).to_lps()
-    numbers = [" ".join(repr(float(v)) for v in row) for row in ((*rotation.ravel(), *shift), center * [-1, -1, 1])]
-    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n"
-    path.write_text(text.format(*numbers))
-    return path

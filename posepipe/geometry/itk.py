@@ -9,22 +9,25 @@ import numpy as np
 from ..errors import TransformError
 from ..files import replacing
 from .rigid import Rigid
+from .so3 import Array
 
 _TEXT = """#Insight Transform File V1.0
 #Transform 0
 Transform: AffineTransform_double_3_3
 Parameters: {parameters}
-FixedParameters: 0 0 0
+FixedParameters: {fixed}
 """
 
 
-def write_itk(pose: Rigid, path: str | Path) -> Path:
+def write_itk(pose: Rigid, path: str | Path, center: Array | None = None) -> Path:
     """Write ``pose`` (RAS mm) as an ITK transform (LPS), text or ``.mat``: what ``antsApplyTransforms -t`` takes.
 
     A map from atlas points to image points resamples the image onto the atlas grid. The file appears whole or not
-    at all.
+    at all. Its turn is about ``center`` (3,) (RAS mm; default: the origin; text alone): the same map, but what is optimised from it turns
+    about that point.
     """
     path = Path(path)
+    about = np.zeros(3) if center is None else np.asarray(center, dtype=float)
     with replacing(path) as temporary:
         if path.suffix == ".mat":
             from nitransforms.io.itk import ITKLinearTransform
@@ -32,9 +35,10 @@ def write_itk(pose: Rigid, path: str | Path) -> Path:
             ITKLinearTransform.from_ras(pose.matrix).to_filename(temporary)
         else:
             # nitransforms writes six digits, which moves a point far from the origin by up to 0.005 mm: write them all
-            rotation, translation = pose.to_lps()
+            rotation, translation = Rigid(pose.rotation, pose.apply(about) - about).to_lps()
             parameters = " ".join(repr(float(v)) for v in (*rotation.ravel(), *translation))
-            temporary.write_text(_TEXT.format(parameters=parameters))
+            fixed = " ".join(f"{v + 0.0:.17g}" for v in about * [-1, -1, 1])
+            temporary.write_text(_TEXT.format(parameters=parameters, fixed=fixed))
     return path
 
 

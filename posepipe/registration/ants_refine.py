@@ -37,7 +37,8 @@ def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, so
     import ants
 
     with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, one_thread(), _seeded(seed + 1):
-        first = write_itk(_rounded(start), Path(folder) / "start.txt")
+        # turned about the brain, wherever the world's origin lies: about a point 200 mm away ANTs ended up to 6° off
+        first = write_itk(_rounded(start), Path(folder) / "start.txt", template.center)
         try:
             result = ants.registration(
                 fixed=_ants_image(template),

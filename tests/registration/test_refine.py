@@ -18,11 +18,12 @@ from posepipe.imaging.fluid import without_outer_fluid
 from posepipe.imaging.mask import BrainMask
 from posepipe.registration import ants_refine, refine
 from posepipe.registration.ants_refine import ants_rigid
+from posepipe.registration.brain import Brain
 from posepipe.registration.comparison import Comparison
 from posepipe.registration.initial import initial_pose
 from posepipe.registration.quality import judge_pose
 from posepipe.registration.refine import refine_pose
-from posepipe.registration.target import Target
+from posepipe.registration.target import SPACING, Target
 from posepipe.settings import WHOLE, WITHOUT_FLUID
 
 
@@ -66,12 +67,24 @@ def test_ants_brings_a_rough_start_to_where_torch_does(heads, target, which):
     assert by["ants"].similarity["NMI"]["after"] > by["ants"].similarity["NMI"]["before"]
 
 
+@pytest.mark.parametrize("away", [(0, 0, 0), (300, -250, 200)])
+def test_ants_finds_the_pose_wherever_the_world_s_origin_lies(heads, target, away):
+    """Template and image with headers moved by as much: about a far origin a turn is a long way, and ANTs would not get there."""
+    h, move = heads[0], Rigid(np.eye(3), np.array(away, dtype=float))
+    far = Target(target.volume.moved(move), target.mask.moved(move))
+    truth = move @ h.pose @ ~move
+    brain = Brain.prepare(h.image.moved(move), h.mask.moved(move), SPACING)
+    start = truth @ Rigid.about(so3.exp([0.2, -0.25, 0.2]), far.brain.center)
+    assert ants_rigid(brain, far.brain, start).degrees_from(truth) < 3
+
+
 SAME_BITS = """
 import os, random
 import numpy as np
 from posepipe.geometry import Rigid
 from posepipe.imaging import phantom
 from posepipe.registration.ants_refine import ants_rigid
+from posepipe.registration.brain import Brain
 from posepipe.registration.brain import Brain
 from posepipe.registration.target import SPACING, Target
 
