@@ -258,6 +258,7 @@ def demo_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case("Phantom+30", "templates", template.image, template.mask, template, Rigid.identity())
 
 
+@pytest.mark.slow
 def test_from_a_phantom_to_the_tables(demo_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(slices, "slice_cases", lambda data, groups: [demo_case])

@@ -194,6 +194,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case("Phantom+30", "templates", template.image, template.mask, template, Rigid.identity())
 
 
+@pytest.mark.slow
 def test_from_a_turned_phantom_to_rows(case: Case, contest: Contest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     problems = Problems(case)

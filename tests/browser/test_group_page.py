@@ -289,6 +289,7 @@ def many(out: Path, count: int) -> tuple[GroupRow, ...]:
     return tuple(rows)
 
 
+@pytest.mark.slow
 def test_two_thousand_images(tmp_path: Path, open_page: Callable):
     rows = many(tmp_path, 2000)
     content = GroupContent(

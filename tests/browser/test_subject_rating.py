@@ -219,6 +219,7 @@ def test_a_file_that_is_no_ratings_is_refused_by_name(open_page: Open, tmp_path:
     assert visit.tab.locator("#rater").input_value() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["#blind", "?blind#rate"])
 def test_a_blind_rater_sees_no_verdict_until_all_is_rated(open_page: Open, tmp_path: Path, address: str) -> None:
     page = write(tmp_path, qc=("pass", "review", "fail"))

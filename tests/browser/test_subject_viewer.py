@@ -38,6 +38,7 @@ def box(visit: Any, name: str, image: str = "image-1") -> Any:
     return visit.tab.locator(f"#{image} [name={name}]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "says"),
     [

@@ -74,6 +74,7 @@ def test_image_is_left_to_the_run_that_works_on_it(raw_study: Any, tmp_path: Pat
             os.killpg(first.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_holds_no_image(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     first = start(study, *FAST)

@@ -98,6 +98,7 @@ def test_an_image_that_cannot_be_estimated_is_a_failure_of_its_own(raw_study: An
     assert failure.stage == "age" and "sub-05_T2w.nii.gz" in str(failure.error)
 
 
+@pytest.mark.slow
 def test_align_estimates_too(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
     image = raw_study.bids / "sub-03/anat/sub-03_T2w.nii.gz"
     command = ["align", str(image), "--age", "estimate", "-o", str(tmp_path), "--atlas", "Phantom", "--init", "deep", "--refine", "none"]

@@ -292,6 +292,7 @@ def test_lost_output_comes_back_without_computing_anew(first_run: Any, tmp_path:
     assert computed.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_reports_only_makes_the_pages_from_the_outputs(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
     shutil.rmtree(study.work)
@@ -310,6 +311,7 @@ def test_reports_only_makes_the_pages_from_the_outputs(first_run: Any, tmp_path:
     assert "complete NIfTI file" in (study.out / "sub-06.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_stop_on_first_crash(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
     code, told = study.main("--stop-on-first-crash", "--participant-label", "06", "01", "--init", "center")
@@ -318,6 +320,7 @@ def test_stop_on_first_crash(raw_study: Any, tmp_path: Path) -> None:
     assert row["subject"] == "sub-06" and "complete NIfTI file" in row["error"]
 
 
+@pytest.mark.slow
 def test_two_atlases_in_one_folder_do_not_mix(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
     options = ("--participant-label", "01", "--init", "center", "--refine", "none")

@@ -120,6 +120,7 @@ def _check_outputs(study: Any, used: dict[str, str]) -> None:
     assert text.count("converted to T2-like contrast") == 1 and "doi:10.1109/CVPR.2017.632" in text
 
 
+@pytest.mark.slow
 def test_one_image(t2w_only: Any, contrast_weights: Any, tmp_path: Path, capsys: Any) -> None:
     image = t2w_only.bids / "sub-03/anat/sub-03_T1w.nii.gz"
     command = [

@@ -36,6 +36,7 @@ def study(raw_study: Any, tmp_path: Path) -> Any:
     return replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> None:
     weights = scan_weights(0.1)  # head and brain alike are bright enough
     always = replace(load_calibration(), weights=hashes(SCAN_NETWORKS, weights), brain=ConfidenceModel({}, 9.0, 0.5, 0.1))
@@ -60,6 +61,7 @@ def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> Non
     assert f"network, {sidecar['Millilitres']:.0f} ml" in (study.out / "sub-04.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_voxels_of_masks_that_are_not_finite_are_told(study: Any, tmp_path: Path) -> None:
     """Of the given mask, and of the template's files."""
     masks, atlases = tmp_path / "masks", tmp_path / "atlases"
@@ -84,6 +86,7 @@ def test_voxels_of_masks_that_are_not_finite_are_told(study: Any, tmp_path: Path
     assert words in (study.out / "sub-04.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, scan_weights: Any) -> None:
     options = ("--participant-label", "01", "04", "--weights", str(scan_weights(2.0)), *FAST)
     assert study.main(*options)[0] == 0  # neither needs the networks
@@ -96,6 +99,7 @@ def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, scan_weig
     assert "no brain was found" in (study.out / "sub-01.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_path: Path) -> None:
     study = raw_study.copy(tmp_path)
     study = replace(study, out=tmp_path / "new", work=tmp_path / "new-work")
@@ -133,6 +137,7 @@ def test_a_scan_without_its_brain_is_called_fail_and_the_others_pass(
     assert whole["QC"] == "pass" and whole["Confidence"] > 0.8
 
 
+@pytest.mark.slow
 def test_align_masks_a_whole_head_by_itself(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
     """The networks of the package on the phantom with skull and scalp, against the mask it was made with."""
     image = raw_study.bids / "sub-04/anat/sub-04_rec-svr_T2w.nii.gz"

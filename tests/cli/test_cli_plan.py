@@ -131,6 +131,7 @@ def test_output_folder_that_is_the_dataset(raw_study: Any, run_posepipe: Any) ->
     assert code == 2 and "the output folder would be the dataset itself" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["the same", "broken"])
 def test_an_image_in_two_files_fails_alone(raw_study: Any, tmp_path: Path, content: str) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work", demo=raw_study.copy(tmp_path).demo)

@@ -132,6 +132,7 @@ def _check_outputs(study: Any, used: dict[str, str]) -> None:
     assert "The pose of each slice was proposed" in (study.out / "logs/CITATION.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_one_image_with_a_sidecar_beside_it(study: Any, weights: Path, tmp_path: Path, capsys: Any) -> None:
     image = study.bids / IMAGE
     command = [

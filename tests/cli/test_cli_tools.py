@@ -22,6 +22,7 @@ def test_every_command_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"    {command}" in told for command in COMMANDS)
 
 
+@pytest.mark.slow
 def test_align_writes_the_same_kinds_of_files(raw_study: Any, tmp_path: Path, capsys: Any) -> None:
     image = raw_study.bids / "sub-03/anat/sub-03_T2w.nii.gz"
     code = main(

@@ -70,6 +70,7 @@ def test_folders_of_the_environment_are_absolute(tmp_path: Path, monkeypatch: py
     assert len(AtlasLibrary.default().dirs) == 3
 
 
+@pytest.mark.slow
 def test_relative_paths_all_the_way(raw_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_posepipe: Any) -> None:
     monkeypatch.chdir(tmp_path)
     atlases, masks, bids = (os.path.relpath(p, tmp_path) for p in (raw_study.demo.atlas_dir, raw_study.demo.masks_dir, raw_study.bids))

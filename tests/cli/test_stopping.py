@@ -64,6 +64,7 @@ def test_one_process_stops_between_images(raw_study: Any, tmp_path: Path) -> Non
     assert code == 0 and "1 done already" in told
 
 
+@pytest.mark.slow
 def test_one_process_stops_in_the_midst_of_an_image(raw_study: Any, tmp_path: Path) -> None:
     """As a task of a job array is cancelled: Nipype catches what is raised in a node, and would go on with the next image."""
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")

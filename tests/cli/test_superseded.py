@@ -58,6 +58,7 @@ def group_rows(study: Any) -> tuple[list[dict[str, str]], str]:
         return list(csv.DictReader(stream, delimiter="\t")), (study.out / "sub-01.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_corrected_age_takes_the_old_result_away(study: Any) -> None:
     assert spaces(study) == {"24"}
     set_age(study, "27.1")
@@ -106,6 +107,7 @@ def test_atlas_asked_for_by_name_stays_beside_another_until_the_age_is_another(s
     assert [r.names.template for r in results_in(study.out, anat)] == ["Other+27"]
 
 
+@pytest.mark.slow
 def test_poses_of_slices_that_are_no_longer_wanted_go(study: Any) -> None:
     """What a T1w image of the same name was converted to is that image's."""
     anat = study.out / "sub-01" / "anat"
@@ -117,6 +119,7 @@ def test_poses_of_slices_that_are_no_longer_wanted_go(study: Any) -> None:
     assert not any(path.exists() for path in stale) and all(path.exists() for path in others)
 
 
+@pytest.mark.slow
 def test_page_that_a_stopped_run_did_not_write_is_written(study: Any) -> None:
     page = study.out / "sub-01.html"
     before = page.read_text(encoding="utf-8")

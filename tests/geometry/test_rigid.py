@@ -17,6 +17,7 @@ from posepipe.geometry import Rigid, so3
 POINTS = np.random.default_rng(0).uniform(-100, 100, (4, 5, 3))
 
 
+@pytest.mark.slow
 @given(rigids(), rigids(), rigids())
 def test_group_laws(a, b, c):
     one = Rigid.identity()

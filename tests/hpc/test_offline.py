@@ -117,6 +117,7 @@ def test_atlases_that_are_not_here_are_told_and_not_fetched(offline: Offline, de
     assert (offline.tried, offline.log) == (0, "")
 
 
+@pytest.mark.slow
 def test_fetching_is_what_does(offline: Offline, tmp_path: Path) -> None:
     """Else the watch would be blind."""
     code, told = offline(_TOOLS, "atlas", "fetch", "FidonSBA", "--atlas-dir", str(tmp_path / "atlases"))

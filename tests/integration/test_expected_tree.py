@@ -127,6 +127,7 @@ def test_description_tells_what_it_was_made_with(run: Run):
     assert "T1w images were aligned" in citation and "Brain masks that came with the images" in citation
 
 
+@pytest.mark.slow
 def test_the_output_passes_the_bids_validator(run: Run, converted: tuple[int, Path], tmp_path: Path):
     if importlib.util.find_spec("bids_validator_deno") is None:
         pytest.skip("bids-validator-deno is not installed: pip install bids-validator-deno")

@@ -65,6 +65,7 @@ def test_template_survives_the_traits(case: dict[str, Any]) -> None:
     assert again == bare and again.to_canonical is None
 
 
+@pytest.mark.slow
 def test_torch_is_held_to_its_threads_by_all_that_use_it(results: dict[str, Any], case: dict[str, Any], tmp_path: Path) -> None:
     template, before = template_inputs(case["template"]), torch.get_num_threads()
     mask, initial, refined = (results[stage] for stage in ("mask", "initial", "refined"))
@@ -144,6 +145,7 @@ def test_conversion_keeps_the_grid_and_tells_the_network(
     assert (record["network"], record["weights"]) == ("contrast", hashes(("contrast",), weights)) and record["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_conversion_is_made_anew_with_other_weights_only(
     case: dict[str, Any], results: dict[str, Any], tmp_path: Path, contrast_weights: Any
 ) -> None:

@@ -48,6 +48,7 @@ def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_derivatives_are_all_there_and_told_of(results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path) -> None:
     done = derivatives(results, names).run(cwd=str(tmp_path)).outputs
     there = set(names.folder.iterdir())

@@ -119,6 +119,7 @@ def settle(net: nn.Module, cubes: Tensor) -> None:
         net(cubes.repeat(32, 1, 1, 1, 1))
 
 
+@pytest.mark.slow
 def test_posenet_learns_eight_volumes_by_both_stages():
     net, cubes, target = PoseNet(16, 0.5), volumes(8, 16), rotations(8)
 
@@ -139,6 +140,7 @@ def test_posenet_learns_eight_volumes_by_both_stages():
     assert error() < end + 0.02
 
 
+@pytest.mark.slow
 def test_correction_net_learns_eight_pairs():
     net, reference, moving = CorrectionNet(16, 0.5), volumes(8, 16), volumes(8, 16)
     rotation, shift = rotations(8) / 6, 0.3 * torch.randn(8, 3)

@@ -98,6 +98,7 @@ def estimator(series: CohortSeries) -> AgeEstimator:
     return AgeEstimator([CohortSeries("neonatal", ()), series], PoseNetworks())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", [26.0, 31.0])
 def test_age_of_a_phantom(estimator, make_head, age):
     head = make_head(3, (20.0, 150.0), age)
@@ -151,6 +152,7 @@ def test_no_cohort_at_all():
         AgeEstimator([CohortSeries("fetal", ())], PoseNetworks())
 
 
+@pytest.mark.slow
 def test_age_of_the_real_fetus(data_dir: Path):
     image = load_volume(data_dir / "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz")
     library = AtlasLibrary([data_dir / "atlases"])

@@ -24,6 +24,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> CohortSeries:
     return CohortSeries("fetal", tuple(templates))
 
 
+@pytest.mark.slow
 def test_a_brain_is_larger_than_younger_cohorts_and_smaller_than_older_ones(series, make_head):
     """Sizes are logarithms of the image's over the cohort's, those of the fit and those of the masks alike."""
     head = make_head(3, (20.0, 150.0), 29.0)

@@ -77,6 +77,7 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_finds_the_pose_and_says_how(done, head, files):
     assert done.pose.degrees_from(head.pose) < 2
     assert done.pose.mm_from(head.pose, done.target.brain.center) < 1
@@ -108,6 +109,7 @@ def test_warm_call_uses_the_same_target_and_gives_the_same_bits(done, warm, file
     assert again.refined.similarity == done.refined.similarity
 
 
+@pytest.mark.slow
 def test_a_new_aligner_gives_the_same_bits_from_the_cache(done, files):
     fresh = files.aligner().align(files.image, 29.2, mask=files.mask)
     assert fresh.target is not done.target
@@ -125,6 +127,7 @@ def test_brain_extracted_image_needs_no_mask(done, warm, files):
     assert out.pose.is_close(done.pose, degrees=1, mm=1)
 
 
+@pytest.mark.slow
 def test_networks_find_the_brain_once_they_are_needed(files, warm, head, scan_weights):
     weights = scan_weights(0.1)
     aligner = files.aligner(mask="network", weights=weights, init="deep", refine="none")
@@ -143,6 +146,7 @@ def test_no_brain_in_the_image(files, scan_weights):
         files.aligner(mask="network", weights=scan_weights(2.0)).align(files.image, 29.2)
 
 
+@pytest.mark.slow
 def test_age_can_be_estimated(warm, files, done):
     out = warm.align(files.image, "estimate", mask=files.mask)
     assert out.age_error is not None and 27 <= out.age <= 29
@@ -153,6 +157,7 @@ def test_age_can_be_estimated(warm, files, done):
         warm.align(files.image, "old", mask=files.mask)
 
 
+@pytest.mark.slow
 def test_age_chooses_the_cohort(warm, files):
     out = warm.align(files.image, 27.3, mask=files.mask)
     assert out.template.cohort == "27"
@@ -174,6 +179,7 @@ def test_a_header_that_cannot_be_believed_is_for_review(warm, done, files, tmp_p
     assert any(words in reason for reason in found.sidecar()["QCReasons"])
 
 
+@pytest.mark.slow
 def test_voxels_that_are_not_finite_are_told_of(warm, files):
     volume = load_volume(files.image)
     data = volume.data.copy()
@@ -188,6 +194,7 @@ def test_voxels_that_are_not_finite_are_told_of(warm, files):
     assert "NaN or infinite" in reason
 
 
+@pytest.mark.slow
 def test_so_are_those_of_a_mask_and_of_a_template(warm, files, tmp_path):
     mask = load_volume(files.mask)
     data = np.where(mask.data > 0, 1, np.nan).astype(np.float32)
@@ -220,6 +227,7 @@ def test_one_call(files, done):
     assert posepipe.Aligner is Aligner
 
 
+@pytest.mark.slow
 def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head):
     t1w = save_volume(head.image, files.image.with_name("sub-01_T1w.nii.gz"))
     out = files.aligner(convert="never", slices="on").align(t1w, 29, mask=files.mask)
@@ -233,6 +241,7 @@ def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head)
     assert overruled.warnings == () and overruled.quality.qc == "pass"
 
 
+@pytest.mark.slow
 def test_a_t1w_image_is_aligned_by_its_conversion(files, head, done, contrast_weights, tmp_path):
     """The network turns brightness over, and so did this image."""
     turned = save_volume(head.image.with_data((1000 - head.image.data).clip(0)), tmp_path / "sub-01_T1w.nii.gz")
@@ -333,6 +342,7 @@ def test_mask_of_another_grid(files, warm, average):
         warm.align(files.image, 29, mask=average[1])
 
 
+@pytest.mark.slow
 def test_threads_are_put_back(files, threads):
     torch.set_num_threads(1)
     files.aligner(threads=2, init="center", refine="none").align(files.image, 29, mask=files.mask)

@@ -57,6 +57,7 @@ def kept(target, tmp_path_factory) -> tuple[Path, RotationBank]:
     return path, bank
 
 
+@pytest.mark.slow
 def test_cache_is_used_again_bit_for_bit(kept, target, heads, caplog):
     path, first = kept
     brain, made = heads[3].brain.coarser(2), path.stat().st_mtime_ns

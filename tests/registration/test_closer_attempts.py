@@ -25,6 +25,7 @@ def test_poses_are_kept_from_an_overlap_of_a_half(head, target):
     torch.testing.assert_close(kept.poses.shift, line.shift[overlap >= 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attempts", "anywhere"), [(1, 0), (2, 0), (3, 1)])
 def test_the_second_attempt_starts_where_the_first_did_and_the_third_anywhere(head, target, monkeypatch, attempts, anywhere):
     """A brain of noise, which fits nowhere, so that every attempt is made."""

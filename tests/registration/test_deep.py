@@ -32,6 +32,7 @@ def networks() -> PoseNetworks:
     return PoseNetworks()
 
 
+@pytest.mark.slow
 def test_a_pose_untouched_by_intensities(heads, target, networks):
     """Phantoms are far from what was trained on, and the template's own frame is known by the networks alone."""
     degrees = []
@@ -66,6 +67,7 @@ def test_templates_of_one_name_have_a_rotation_each_which_is_kept(target, networ
     assert len(asked) == 1  # a damaged file is not believed
 
 
+@pytest.mark.slow
 def test_auto_polishes_what_the_networks_see(heads, target, networks):
     degrees = []
     for head in heads:
@@ -93,6 +95,7 @@ def test_auto_searches_where_the_networks_are_lost(head, target, networks):
     assert found.pose.degrees_from(head.pose) < 4 < 90 < found.witness.pose.degrees_from(head.pose)
 
 
+@pytest.mark.slow
 def test_a_survey_finds_what_both_networks_find(heads, networks):
     """The second network alone, knowing 40° around each start, covers all rotations."""
     for head in heads[::4]:
@@ -107,6 +110,7 @@ def test_a_survey_finds_what_both_networks_find(heads, networks):
         assert near.scale == pytest.approx(first.scale, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, target, networks, monkeypatch):
     asked = []
     survey = PoseNetworks.survey
@@ -211,6 +215,7 @@ def test_what_cannot_be_is_told(head, target, tmp_path):
         initial_pose(head.image, empty, target, method="deep")
 
 
+@pytest.mark.slow
 def test_real_templates_that_never_trained(data_dir, networks):
     library = AtlasLibrary([data_dir / "atlases"])
     subject, template = library.template("CHN", "33", "T2w"), library.template("CRL", "33", "T2w")

@@ -61,6 +61,7 @@ def test_the_contrast_of_a_newborn_is_seen(data_dir, library, own, template):
     assert seen == own and np.sign(correlation) == (1 if own == template else -1)
 
 
+@pytest.mark.slow
 def test_raw_stack_with_its_manual_mask(data_dir, library):
     folder = data_dir / "ds-stacks"
     image = load_volume(folder / "sub-01/anat/sub-01_run-1_T2w.nii.gz")

@@ -191,6 +191,7 @@ def test_a_comparison_at_hand_gives_the_same_pose(heads, target):
     np.testing.assert_array_equal(plain.pose.matrix, ready.pose.matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["torch", "ants"])
 def test_a_brain_without_fluid_around_it_is_refined_against_such_a_template(head, target, monkeypatch, method):
     bare = without_outer_fluid(head.image, head.mask)

@@ -25,6 +25,7 @@ def found(heads, target) -> list[InitialPose]:
     return [initial_pose(h.image, h.mask, target, method="search", compare=Comparison(h.brain, target)) for h in heads]
 
 
+@pytest.mark.slow
 def test_finds_every_pose_in_every_bin_on_grids_of_both_hands(heads, found, target):
     assert {np.sign(np.linalg.det(h.image.affine[:3, :3])) for h in heads} == {-1.0, 1.0}
     assert max(h.pose.angle_degrees for h in heads) > 150

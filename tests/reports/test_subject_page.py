@@ -248,6 +248,7 @@ def test_the_images_of_one_template_share_its_pictures(tmp_path: Path, views: Vi
     assert all(sheet.startswith("data:image/webp;base64,") for sheet in block["sheets"])
 
 
+@pytest.mark.slow
 def test_twelve_images_stay_under_three_megabytes(tmp_path: Path, views: Views) -> None:
     rng = np.random.default_rng(0)
     images = []

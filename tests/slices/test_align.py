@@ -127,6 +127,7 @@ def test_too_few_slices_keep_the_volume(moved, slice_target):
     assert network.asked == 0 and all(r.pose is None for r in found.rows)
 
 
+@pytest.mark.slow
 def test_a_still_head_keeps_the_pose_at_which_its_slices_fit_better(average, slice_target):
     """Motion of nothing: of the true pose and one 6° off the true one is kept, whichever of the two is the volume's."""
     stack = simulate_stack(*average, np.random.default_rng(4), degrees=0.0, protocol=StackProtocol(pixel=1.5, thickness=4.5))

@@ -83,6 +83,7 @@ def stack(seed: int, degrees: float, noise: float, stray: float, n: int = 30):
     return truth, own, found, twins, flipped, bad, order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [2.0, 8.0])
 def test_the_right_twins_are_found_among_noise_and_a_fifth_of_outliers(degrees):
     right, stacks_lost, error, hits, called, strayed = [], 0, [], 0, 0, 0

@@ -32,6 +32,7 @@ def _few_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posepipe.training.job.VALIDATION_BATCHES", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["posenet", "correction"])
 def test_from_sources_to_weights(gathered: Any, tmp_path: Path, capsys: Any, network: str) -> None:
     kind = ["correction"] if network == "correction" else ["pose", "--network", network]
@@ -52,6 +53,7 @@ def test_from_sources_to_weights(gathered: Any, tmp_path: Path, capsys: Any, net
     assert load_network(network, weights_dir=tmp_path / "weights").sha256 == loaded.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["coordinates", "posenet"])
 def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path: Path, network: str) -> None:
     schedule = replace(PRESETS[network].schedule, steps=(2, 2), batch=2, every=1, warmup=1)
@@ -140,6 +142,7 @@ def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path
     assert "with other seed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_stage_for_all_steps(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     command = ["train", "pose", "--network", "posenet", "--loss-stages", "mse", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
     assert main(command) == 0

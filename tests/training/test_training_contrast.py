@@ -71,6 +71,7 @@ def test_a_brain_in_one_contrast_alone_teaches_nothing(pairs: Sources) -> None:
         Slabs(lonely, CALM)
 
 
+@pytest.mark.slow
 def test_pairs_teach_the_other_contrast(pairs: Sources) -> None:
     torch.manual_seed(0)
     validation = [Slabs(pairs, CALM.plain(), part="validation", seed=9).slab(8)]
@@ -103,6 +104,7 @@ def test_slices_apart_are_of_other_brains_of_the_same_group() -> None:
     assert float(lonely.second.max()) == pytest.approx(float(same.second.max()))
 
 
+@pytest.mark.slow
 def test_without_pairs_both_ways_are_learnt(pairs: Sources) -> None:
     torch.manual_seed(0)
     validation = [Slabs(pairs, CALM.plain(), part="validation", seed=9).slab(4)]

@@ -110,12 +110,14 @@ def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources
         assert inside > 0.6 * PEDESTAL if pedestal else abs(inside) < 0.3
 
 
+@pytest.mark.slow
 def test_eight_images_are_learnt_by_heart(sources: Sources) -> None:
     supply = Same(sources, CLEAN, seed=1)
     dense = CoordinateTask(seeded(lambda: CoordinateNet(16, (12, 24, 32, 32))), supply, [], bf16=False)
     assert learn(dense, 60, rate=1e-2) < 15
 
 
+@pytest.mark.slow
 def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None:
     supply = Same(sources, CLEAN, seed=1)
     rotation = PoseTask(seeded(lambda: PoseNet(16, 0.25)), supply, [], bf16=False)

@@ -278,6 +278,7 @@ def run_tasks(folder: Path, dying: set[int], count: int = 3) -> tuple[dict[str, 
     return ended, told
 
 
+@pytest.mark.slow
 def test_dead_worker_fails_its_task_only(tmp_path: Path) -> None:
     ended, told = run_tasks(tmp_path, dying={0})
     assert ended == {"task0": "exception", "task1": "end", "task2": "end"}
@@ -294,6 +295,7 @@ def test_workers_are_other_processes(tmp_path: Path) -> None:
     assert loadpkl(result).outputs.pid != os.getpid()
 
 
+@pytest.mark.slow
 def test_workers_start_whatever_the_temporary_folder_is_called(tmp_path: Path) -> None:
     """A path of 107 characters and more is too long for a socket."""
     long = tmp_path / "job.1234567890" / ("x" * 120)
@@ -326,6 +328,7 @@ def ended_in_order(folder: Path, plugin: Any) -> list[str]:
     return order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plugin", [ImageByImagePlugin, SafeMultiProcPlugin])
 def test_images_are_finished_one_after_the_other(tmp_path: Path, plugin: Any) -> None:
     assert ended_in_order(tmp_path, plugin) == ["a.task0", "a.task1", "b.task0", "b.task1"]
