@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..bids import read_json, write_json
-from ..files import write_text
+from ..files import copy_file, write_text
 from ..imaging.volume import Volume, load_volume, save_volume
 from .rows import read_rows, write_rows
 
@@ -127,7 +126,7 @@ def _put(case: Case, source: Path, path: Path, order: int) -> None:
     """The image in ``source`` where the dataset has it, on the case's grid."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not case.edge:
-        shutil.copyfile(source, path)
+        copy_file(source, path)
         return
     volume = load_volume(source)
     save_volume(_regridded(volume, case.edge, case.field, order), path, np.int16)

@@ -102,7 +102,7 @@ def test_corrupt_gzip_truncated_nifti_and_other_files_are_refused(tmp_path):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.nii.gz")
-    assert "no such file" in refusal(tmp_path)
+    assert "expected a file, found a folder" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0, 0], [np.nan, 0, 1, 0]])
