@@ -119,8 +119,8 @@ def maybe_older(image: Volume) -> str:
         return ""
     assert found is not None
     return (
-        f"the background is exactly empty and what is left is like a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: if it "
-        "is the brain of an older child, no atlas here is for it; if it is a whole head, look at the mask"
+        f"the background is exactly empty and what is left is like a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: "
+        "if it is the brain of an older child, no atlas here is for it; if it is a whole head, look at the mask"
     )
 
 
