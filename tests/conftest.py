@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from miniature import Miniature, write_miniature
 
 # the same examples every time, no time limit an example, no folder of past failures
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
@@ -37,6 +38,12 @@ def one_thread_no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.delenv("POSEPIPE_ATLAS_PATH", raising=False)
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory, one_thread_no_cache: None) -> Miniature:
+    """The folder of real data in miniature, made of phantoms; read only."""
+    return write_miniature(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

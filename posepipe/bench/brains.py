@@ -42,8 +42,13 @@ class BrainImage:
     fold: str = ""
 
 
-def brain_images(data: Path) -> Iterator[BrainImage]:
-    """Real raw scans, whole-uterus scans cut beside the brain, validation newborns in made-up heads, and noise."""
+def brain_images(data: Path, names: tuple[str, ...] | None = None) -> Iterator[BrainImage]:
+    """Real raw scans, whole-uterus scans cut beside the brain, validation newborns in made-up heads, and noise; those of ``names``."""
+    return (one for one in _brain_images(data, names) if chosen(one.name, names))
+
+
+def _brain_images(data: Path, names: tuple[str, ...] | None) -> Iterator[BrainImage]:
+    """As :func:`brain_images`, and others that cost little to make."""
     for case in scan_cases(data, ("epi", "scans", "stacks")):
         image = load_volume(case.image)
         center = moments(load_volume(case.mask)).center if case.mask else case.center
@@ -53,6 +58,8 @@ def brain_images(data: Path) -> Iterator[BrainImage]:
             for kind, piece in brainless(image, case.center):
                 yield BrainImage(f"{case.name} {kind}", piece, None, case.fold)
     for name, (k, kind), trial in itertools.product(DRESSED, enumerate(DRESSES), range(TRIALS)):
+        if not chosen(f"{name} {kind} {trial}", names):
+            continue
         subject, _, contrast = name.rpartition("-")
         image = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_{contrast}.nii.gz")
         whole, truth = dressed(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])

@@ -65,6 +65,8 @@ def load_nodes(library: AtlasLibrary, names: tuple[str, ...] = ("CRL", "FidonSBA
     """Every cohort of the atlases at hand."""
     nodes = []
     for name in names:
+        if "T2w" not in library.contrasts(name):
+            continue
         for template in library.templates(name, "T2w"):
             target = Target.load(template)
             nodes.append(Node(template, target, _tissue_levels(template, target.brain)))

@@ -187,11 +187,11 @@ class Runner:
             )  # fmt: skip
 
 
-def stack_disagreement(found: list[Case]) -> str:
+def stack_disagreement(found: list[Case], *, threads: int = 1) -> str:
     """Median and largest angle between the poses of each pair of stacks, as they lie, by ``search`` and ``torch``."""
     poses = []
     for case in found:
-        runner = Runner(case, threads=2)
+        runner = Runner(case, threads=threads)
         start = initial_pose(runner.image, runner.mask, runner.target, method="search")
         poses.append(refine_pose(runner.image, runner.mask, runner.target, start.pose, method="torch").pose)
     pairs = [(i, j, a.degrees_from(b)) for i, a in enumerate(poses) for j, b in enumerate(poses) if i < j]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..atlas import AtlasLibrary
+from ..errors import UsageError
 from ..geometry.so3 import Array
 from ..registration.confidence import ConfidenceModel
 from ..registration.deep import PoseNetworks
@@ -107,12 +108,16 @@ class SliceFit:
 
 def fit_slices(rows: Sequence[dict[str, str]]) -> SliceFit:
     """Fit the confidence that a slice's pose is within 10° of the truth to rows of development brains; the threshold by
-    cross-validation over brains. Raises :class:`ValueError` where no slice is wrong."""
+    cross-validation over brains. Raises :class:`~posepipe.errors.UsageError` where no slice is wrong, or all are of one brain."""
     x = np.array([[float(r[name]) for name in FEATURES] for r in rows])
     y = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
     names = np.array([r["name"] for r in rows])
-    fit, held = fit_logistic(x, y), out_of_fold(x, y, names, folds=len(np.unique(names)))
-    limit = threshold(held, y, flagged=FLAGGED, alarms=ALARMS)
+    try:
+        fit, held = fit_logistic(x, y), out_of_fold(x, y, names, folds=len(np.unique(names)))
+        limit = threshold(held, y, flagged=FLAGGED, alarms=ALARMS)
+    except ValueError as error:
+        msg = f"{len(y)} slices of {len(np.unique(names))} brains do not make a model: {error}; run with more --trials or brains"
+        raise UsageError(msg) from error
     terms = {n: (float(c), float(m), float(s)) for n, c, m, s in zip(FEATURES, fit.coefficients, fit.mean, fit.scale, strict=True)}
     made = (
         f"{len(y)} slices of {len(np.unique(names))} brains in simulated moving stacks, {int((1 - y).sum())} of them more than "

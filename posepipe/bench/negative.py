@@ -23,9 +23,9 @@ BALLS = 4
 WEEKS: dict[str, float | str] = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "older": 40.0, "older, age estimated": ESTIMATE}
 
 
-def images(data: Path) -> Iterator[tuple[str, str, Volume]]:
-    """Kind, name and image."""
-    for one in brain_images(data):
+def images(data: Path, names: tuple[str, ...] | None = None) -> Iterator[tuple[str, str, Volume]]:
+    """Kind, name and image, of ``names`` and some others."""
+    for one in brain_images(data, names):
         if one.center is None:
             yield "noise" if one.name.startswith("noise") else "piece", one.name, one.image
     for seed in range(BALLS):
@@ -44,7 +44,7 @@ def measure(data: Path, part: PartFile, inits: tuple[str, ...], names: tuple[str
     """Add to ``part`` a row for each image and initial pose: its outcome, ``refused`` (no brain was found) or the verdict."""
     done = {(r["name"], r["init"]) for r in part.rows}
     aligners = {init: Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", threads=1) for init in inits}
-    for kind, name, image in images(data):
+    for kind, name, image in images(data, names):
         for init, aligner in aligners.items():
             if (name, init) in done or not chosen(name, names):
                 continue

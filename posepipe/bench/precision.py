@@ -22,7 +22,7 @@ from ..files import replacing
 from ..geometry import so3
 from ..models.precision import VARIABLE
 from ..registration.aligner import Aligner
-from .brains import brain_images, chosen
+from .brains import brain_images
 from .scans import overlap
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {
@@ -47,13 +47,13 @@ class Answer:
 
 
 def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> None:
-    """Write what posepipe makes of each image, as ``folder/NUMBER.npz``; those that are there are not made again."""
+    """Write what posepipe makes of each image, as ``folder/NAME.npz``; those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     aligners = [Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", mask="network", threads=1) for init in INITS]
-    for k, one in enumerate(brain_images(data)):
+    for one in brain_images(data, names):
         name, image = one.name, one.image
-        path = folder / f"{k:03}.npz"
-        if path.exists() or not chosen(name, names):
+        path = folder / f"{name.replace(' ', '_')}.npz"
+        if path.exists():
             continue
         begun = time.perf_counter()
         try:

@@ -20,6 +20,7 @@ from ..registration.refine import refine_pose
 from ..registration.target import Target
 from .classical import cases
 
+THREADS = (1, 2)
 
 def main(argv: list[str] | None = None) -> int:
     """Print median seconds for the fetus and two newborns, on one thread and on two.
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     repeats = int(args[1]) if len(args) > 1 else 5
     chosen = [c for c in cases(Path(args[0]), ("fetus", "newborn-T2w")) if c.name.startswith(("f234", "sub-A13", "sub-A14"))]
     networks = PoseNetworks()
-    for threads in (1, 2):
+    for threads in THREADS:
         torch.set_num_threads(threads)
         for case in chosen:
             image = load_volume(case.image)

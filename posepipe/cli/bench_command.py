@@ -88,7 +88,7 @@ def _classical(args: argparse.Namespace) -> int:
     text = classical.tables(rows)
     stacks = [c for c in cases if c.group == "stacks"]
     if stacks:
-        text += "\n\n" + classical.stack_disagreement(stacks)
+        text += "\n\n" + classical.stack_disagreement(stacks, threads=args.threads)
     write_text(args.output / "classical.md", text + "\n")
     print(text)
     return 0

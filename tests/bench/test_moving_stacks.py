@@ -10,6 +10,7 @@ import pytest
 
 from posepipe.bench import moving_stacks, real_stacks
 from posepipe.bench.moving_stacks import FEATURES, fit_slices, limits, report
+from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
 
 
@@ -42,7 +43,7 @@ def test_confidence_falls_with_what_wrong_slices_show():
     called = np.array([fit.model.probability({k: float(r[k]) for k in FEATURES}) < fit.model.fail for r in some])
     assert called[wrong].mean() > 0.8 and called[~wrong].mean() < 0.1
     assert f"{len(some)} slices of 3 brains" in fit.made and f"{wrong.sum()} of them more than 10 degrees off" in fit.made
-    with pytest.raises(ValueError, match="both right and wrong"):
+    with pytest.raises(UsageError, match="both right and wrong"):
         fit_slices([r for r in some if float(r["degrees"]) < 10])
 
 

@@ -11,7 +11,7 @@ from moving_heads import off, planes_of_stack
 
 import posepipe
 from posepipe.brainmask.finder import BrainFinder
-from posepipe.errors import ImageError, MaskError, UsageError
+from posepipe.errors import AgeError, ImageError, MaskError, UsageError
 from posepipe.geometry import Rigid, random_rotations, so3
 from posepipe.geometry.so3 import Array
 from posepipe.imaging.volume import Volume
@@ -244,3 +244,15 @@ def test_pixels_that_are_not_finite_are_told_and_taken_for_0(slice_target, caplo
 def test_the_network_is_shown_one_copy_of_each_slice(slice_target):
     """Four take 24 ms, one 12: a scanner does not wait."""
     assert SliceTracker(target=slice_target.target)._poser._copies == 1
+
+
+def test_a_tracker_chooses_its_template_as_the_aligner_does(miniature):
+    tracker = SliceTracker(29.6, atlas="CRL", atlas_dirs=[miniature.folder / "atlases"], register=False)
+    assert tracker.choice is not None and tracker.choice.template.space == "CRL+30" and tracker.head is None
+    # lies as its atlas does, so that the plane between the halves is known without a network
+    assert tracker.target.to_canonical is not None
+    normal = tracker._slice_target.plane.normal
+    assert abs(float((tracker.target.to_canonical @ normal)[0])) == pytest.approx(1, abs=1e-6)
+    tracker.warm()
+    with pytest.raises(AgeError):
+        SliceTracker(12.0, atlas="CRL", atlas_dirs=[miniature.folder / "atlases"])

@@ -216,3 +216,61 @@ def test_stages_of_a_recipe_go_on_from_one_another(gathered: Any, tmp_path: Path
     first, last = (load_network("tiny", weights_dir=folder / "weights") for folder in (out / "stage-1", out))
     assert json.loads((out / "job.json").read_text(encoding="utf-8"))["start"] == {"tiny": first.sha256}
     assert torch.allclose(first.module.state_dict()["head.weight"], last.module.state_dict()["head.weight"], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_who_stops_a_job_is_told_how_it_goes_on(
+    gathered: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(text: str) -> None:
+        print(text)
+        if text.startswith("step 4 of 6"):
+            raise KeyboardInterrupt
+
+    command = ["train", "pose", "--network", "posenet", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
+    with monkeypatch.context() as patch:
+        patch.setattr("posepipe.cli.train_command._say", stop)
+        assert main(command) == 130
+    told = capsys.readouterr()
+    assert "the last checkpoint is whole; the same command goes on from it" in told.out and "stopped by" in told.err
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "going on from step" in told.out and "step 6 of 6" in told.out and "step 2 of 6" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["contrast", "--unpaired", "--start", "x"], "learning without pairs trains two"),
+        (["recipe", "nowhere"], "there is no recipe 'nowhere': choose from"),
+        (["pose", "--batch", "-1"], "-1 is less than 0"),
+    ],
+)
+def test_commands_that_cannot_be(gathered: Any, tmp_path: Path, capsys: Any, command: list[str], words: str) -> None:
+    try:
+        code = main(["train", *command, "--sources", str(gathered.path), "-o", str(tmp_path)])
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    assert code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY[:-4], "--device", "cuda"]) == 2
+    assert "torch finds no CUDA device here; use --device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_label_maps_are_registered_to_the_reference(miniature: Any, tmp_path: Path, capsys: Any) -> None:
+    data = miniature.part(tmp_path / "data", "ds-labels", atlases=("CRL/35", "CRL/36"))
+    command = ["train", "sources", "--atlas-dir", str(data / "atlases"), "--atlases", "CRL", "--reference", "CRL"]
+    command += ["--labels", str(data / "ds-labels"), "--voxels", "40", "--terms", "ds-labels=mine", "-o", str(tmp_path / "pack.npz")]
+    assert main(command) == 0
+    assert "of 3 brains to train" in capsys.readouterr().out
+    sources = Sources.load(tmp_path / "pack.npz")
+    assert sources.terms["ds-labels"] == "mine"
+    found = {(p.name, p.group, p.kind) for p in sources.pictures}
+    assert found == {("sub-B01", "ds-labels", "labels"), *(("CRL+" + w, "CRL", k) for w in ("35", "36") for k in ("T2w", "labels"))}
+    # as large as the template of its age, of which it was made
+    radius = {p.name: p.radius_mm for p in sources.pictures}
+    assert radius["sub-B01"] == pytest.approx(radius["CRL+36"], rel=0.03)
