@@ -172,6 +172,7 @@ def test_the_same_turns_for_all_ways_of_a_newborn(
     miniature: Miniature, tmp_path: Path, contrast_weights, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(contrast, "LAST_BINS", contrast.LAST_BINS[:2])
+    monkeypatch.setattr(contrast, "CONVERTERS", {"GAN": "contrast"})
     weights = contrast_weights(4.0)
     command = ["bench", "contrast", str(miniature.folder), "-o", str(tmp_path), "--trials", "1", "--threads", "1"]
     command += ["--weights", str(weights), "--methods"]
