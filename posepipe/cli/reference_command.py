@@ -126,8 +126,9 @@ def _title(row: ReferenceRow) -> str:
     margin = "one pose" if row.margin is None else f"margin {row.margin:.2f}"
     name = row.image.rpartition("/")[2].partition(".")[0]
     verdict = "agree" if row.agree else "IN DOUBT"
+    whose = "" if row.candidate is not None else ", the search's pose"
     scores = f"criterion {row.criterion:.2f}, {margin}, search {row.search_degrees:.0f}° off"
-    return f"{name}, {row.age:g} weeks, {row.template}\n{scores}: {verdict}, accepted: {row.accepted}"
+    return f"{name}, {row.age:g} weeks, {row.template}{whose}\n{scores}: {verdict}, accepted: {row.accepted}"
 
 
 def _say(text: str) -> None:

@@ -128,6 +128,10 @@ class Comparison:
         """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself, then mutual information."""
         return self.finished(self.multi_scale(self.poses(start)))
 
+    def sketched(self, poses: Poses) -> Fitted:
+        """``poses``, as many as there may be, brought near by the outline at few points."""
+        return fit(self.sketch, poses, 8)
+
     def multi_scale(self, poses: Poses) -> Poses:
         """``poses`` improved side by side: on outline and coarse texture, which reach further, then on the criterion at many points."""
         return fit(self.fine, fit(self.rough, poses, 10).poses, LAST_STEPS).poses

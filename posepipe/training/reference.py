@@ -28,16 +28,16 @@ from ..registration.target import Target
 @dataclass(frozen=True, eq=False)
 class ReferencePose:
     """``pose`` (template → image, RAS mm) that came of the rotation ``candidate`` of
-    :func:`~posepipe.geometry.sampling.axis_rotations`, 0 to 23.
+    :func:`~posepipe.geometry.sampling.axis_rotations`, 0 to 23; None: it is that of the search, which fits better.
 
     ``criterion`` and ``coarse`` texture are those at the pose (:mod:`posepipe.registration.hypothesis`). ``margin`` is the criterion by
-    which its candidate leads the best that came to another pose, more than
+    which the best candidate leads the best that came to another pose, more than
     :data:`~posepipe.registration.hypothesis.RIVAL_DEGREES` (30°) away; None where all came to one. ``search_degrees`` is the angle between
-    it and the pose that search finds.
+    the best candidate's pose and that of the search.
     """
 
     pose: Rigid
-    candidate: int
+    candidate: int | None
     criterion: float
     coarse: float
     margin: float | None
@@ -74,24 +74,33 @@ class ReferencePose:
 def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose:
     """The reference pose of ``image`` with brain ``mask`` on the same grid.
 
+    Heads up to 30° from their grid's axes are within reach of the 24 rotations (docs/training.md). Of one that lies farther, or is
+    damaged, the pose of the search is returned if that has the higher criterion; being apart, the two are in doubt all the same.
     Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     compare = Comparison.of(image, mask, target)
-    centers = target.brain.center, compare.brain.center
-    starts = (compare.poses(Rigid.about(r, *centers)) for r in candidates(image.affine, target.to_canonical))
-    poses = compare.multi_scale(reduce(Poses.beside, starts))
+    pose, candidate, margin = _best_candidate(compare, candidates(image.affine, target.to_canonical))
+    criterion = compare.score(pose)
+    found = initial_pose(image, mask, target, method="search", compare=compare).pose
+    apart = pose.degrees_from(found)
+    if apart > WITHIN_DEGREES and (other := compare.score(refined := compare.refined(found))) > criterion:
+        return ReferencePose(refined, None, other, compare.coarse_score(refined), margin, apart)
+    return ReferencePose(pose, candidate, criterion, compare.coarse_score(pose), margin, apart)
+
+
+def _best_candidate(compare: Comparison, rotations: Array) -> tuple[Rigid, int, float | None]:
+    """The best pose that comes of ``rotations`` (n, 3, 3) about the brains' centres, which of them it was, and its lead."""
+    centers = compare.target.brain.center, compare.brain.center
+    starts = reduce(Poses.beside, [compare.poses(Rigid.about(rotation, *centers)) for rotation in rotations])
+    poses = compare.multi_scale(compare.sketched(starts).poses)
     judged = fit(compare.judging, poses, 0)
     found = [
-        Hypothesis(compare.rigid(poses, i), float(poses.log_scale[i]), 0.0, criterion=float(judged.criterion[i]))
+        Hypothesis(compare.rigid(poses, i), float(poses.log_scale[i]), float(judged.overlap[i]), criterion=float(judged.criterion[i]))
         for i in range(len(poses))
     ]
     ranked = Ranked.of(found, "criterion")
-    candidate = found.index(ranked.best)
-    pose = compare.finished(poses.pick(torch.tensor([candidate], device=poses.log_scale.device)))
-    other = initial_pose(image, mask, target, method="search", compare=compare).pose
-    return ReferencePose(
-        pose, candidate, compare.score(pose), compare.coarse_score(pose), ranked.lead(), pose.degrees_from(other)
-    )
+    best = found.index(ranked.best)
+    return compare.finished(poses.pick(torch.tensor([best], device=poses.log_scale.device))), best, ranked.lead()
 
 
 def candidates(affine: Array, to_canonical: Array | None = None) -> Array:

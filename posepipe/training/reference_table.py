@@ -27,16 +27,16 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "image": {"Description": "Path of the image below its dataset."},
     "age": {"Description": "Gestational (postmenstrual) age at the scan.", "Units": "weeks"},
     "template": {"Description": "Template that the pose is against: atlas and cohort."},
-    "candidate": {"Description": "Which of the 24 rotations of the image's grid the pose came of, 0 to 23."},
+    "candidate": {"Description": "Which of the 24 rotations of the grid the pose came of, 0 to 23; n/a: the search, which fits better."},
     "rotation_x": {"Description": "Rotation vector of the pose, x (atlas to image, RAS).", "Units": "rad"},
     "rotation_y": {"Description": "Rotation vector of the pose, y (atlas to image, RAS).", "Units": "rad"},
     "rotation_z": {"Description": "Rotation vector of the pose, z (atlas to image, RAS).", "Units": "rad"},
     "criterion": {"Description": "Correlation ratio of fine texture at the pose, plus 0.3 times that of the outline, up to 1.3."},
     "coarse": {"Description": "Correlation ratio of coarse texture at the pose, up to 1; wrong poses have next to nothing."},
     "margin": {
-        "Description": "Criterion by which the pose leads the best one more than 30 degrees away; n/a: all rotations led to one pose."
+        "Description": "Criterion by which the best rotation leads the best that led more than 30 degrees away; n/a: all led to one pose."
     },
-    "search_degrees": {"Description": "Angle between this pose and that of the search over all rotations.", "Units": "degree"},
+    "search_degrees": {"Description": "Angle between the best rotation's pose and that of the search over all rotations.", "Units": "degree"},
     "agree": {
         "Description": "Whether the search is within 15 degrees and the brain fits the template.",
         "Levels": {"yes": "Nothing speaks against the pose", "no": "Look at it: not learned from unless accepted"},
@@ -59,7 +59,7 @@ class ReferenceRow:
     image: str
     age: float
     template: str
-    candidate: int
+    candidate: int | None
     rotation: tuple[float, float, float]
     criterion: float
     coarse: float
@@ -103,7 +103,7 @@ class ReferenceRow:
         numbers = [*self.rotation, self.criterion, self.coarse, self.margin, self.search_degrees]
         texts = ["n/a" if v is None else f"{v:.6g}" for v in numbers]
         agree = "yes" if self.agree else "no"
-        names = [self.dataset, self.image, f"{self.age:.6g}", self.template, str(self.candidate)]
+        names = [self.dataset, self.image, f"{self.age:.6g}", self.template, "n/a" if self.candidate is None else str(self.candidate)]
         return [*names, *texts, agree, self.doubt or "n/a", self.sha256, self.accepted]
 
     @classmethod
@@ -118,11 +118,12 @@ class ReferenceRow:
         if not np.isfinite([x, y, z]).all():
             msg = "the rotation vector is not finite"
             raise ValueError(msg)
+        candidate = None if cells["candidate"] == "n/a" else int(cells["candidate"])
         margin = None if cells["margin"] == "n/a" else float(cells["margin"])
         doubt = "" if cells["doubt"] == "n/a" else cells["doubt"]
         return cls(
-            cells["dataset"], cells["image"], float(cells["age"]), cells["template"], int(cells["candidate"]), (x, y, z), criterion, coarse,
-            margin, degrees, cells["agree"] == "yes", doubt, cells["sha256"], answer,
+            cells["dataset"], cells["image"], float(cells["age"]), cells["template"], candidate, (x, y, z), criterion, coarse, margin,
+            degrees, cells["agree"] == "yes", doubt, cells["sha256"], answer,
         )  # fmt: skip
 
 
