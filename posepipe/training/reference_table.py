@@ -36,7 +36,7 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "margin": {
         "Description": "Criterion by which the best rotation leads the best that led more than 30 degrees away; n/a: all led to one pose."
     },
-    "search_degrees": {"Description": "Angle between the best rotation's pose and that of the search over all rotations.", "Units": "degree"},
+    "search_degrees": {"Description": "Angle between the best rotation's pose and that of the search.", "Units": "degree"},
     "agree": {
         "Description": "Whether the search is within 15 degrees and the brain fits the template.",
         "Levels": {"yes": "Nothing speaks against the pose", "no": "Look at it: not learned from unless accepted"},
