@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from ..atlas import AtlasLibrary
     from ..bids import AgeReader, find_images
+    from ..errors import UsageError
     from ..reports.contact_sheet import write_sheets
     from ..training.reference_table import read_references, write_references
     from ..training.subjects import Reference
@@ -63,6 +64,9 @@ def _run(args: argparse.Namespace) -> int:
     earlier = {(row.dataset, row.image): row for row in (read_references(table) if table.exists() else ())}
     images = find_images(args.bids_dir, participants=args.participant_label, derivatives=args.derivatives)
     images = [image for image in images if args.contrast in (None, image.suffix)]
+    if not images:
+        msg = f"{args.bids_dir}: no {args.contrast} image of these participants; leave --contrast out, or name others"
+        raise UsageError(msg)
     found: list[ReferenceRow] = []
     failed: list[str] = []
     ages = AgeReader(args.bids_dir, column=args.age_column)

@@ -155,6 +155,7 @@ def test_the_command_keeps_answers(made: Made, capsys: Any) -> None:
     made.table.write_text(text)
 
 
+@pytest.mark.slow
 def test_gathering_without_answers_checks_both_ways(made: Made, tmp_path: Path) -> None:
     """A head as far from the axes of its grid as can be, 60° about a diagonal, is left out, and it is told why."""
     bids = tmp_path / "newborns"
@@ -196,6 +197,14 @@ def test_a_table_that_is_none_is_not_written_over(made: Made, tmp_path: Path, ca
     assert main(base) == 2 and "name their datasets" in capsys.readouterr().err
     assert main([*base, "--subjects", str(made.bids), "--reference", "Phantom"]) == 2
     assert "none.tsv: no such file; posepipe-tools reference writes it" in capsys.readouterr().err
+
+
+def test_a_dataset_without_the_contrast_is_told(made: Made, tmp_path: Path, capsys: Any) -> None:
+    bids = tmp_path / "newborns"
+    shutil.copytree(made.bids, bids)
+    (bids / T1W).unlink()
+    assert main(["reference", str(bids), *made.command[2:-1], str(tmp_path / "out"), "--contrast", "T1w"]) == 2
+    assert "no T1w image of these participants" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_rows_are_of_the_file_that_was_seen(made: Made) -> None:

@@ -59,6 +59,7 @@ def test_candidates_hold_every_way_to_lie_in_a_grid(directions: Array) -> None:
         assert distance.min() < 1e-3 and np.sort(distance)[1] > 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "directions"), [(7, OBLIQUE), (22, OBLIQUE @ MIRROR)], ids=["oblique", "oblique-left"]
 )
@@ -93,6 +94,7 @@ def test_what_is_no_brain_is_in_doubt(target: Target) -> None:
         found.told(ball.source)
 
 
+@pytest.mark.slow
 def test_a_head_far_from_all_candidates_is_in_doubt(target: Target) -> None:
     """60° about a diagonal: the search's pose is shown, and not learned from before it is accepted."""
     far = Rigid.from_rotvec(np.radians(60) * np.ones(3) / np.sqrt(3)).rotation
