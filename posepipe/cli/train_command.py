@@ -111,6 +111,10 @@ def _add_sources(actions: Any) -> None:
         "--reference", metavar="NAME", help="atlas that subjects, label maps and atlases of unknown pose are registered to"
     )
     parser.add_argument(
+        "--references", action="append", default=[], type=absolute_path, metavar="TSV",
+        help="poses of these subjects that `posepipe-tools reference` found and somebody accepted; others are left out (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
         "--split", type=absolute_path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)"
     )
     parser.add_argument("--voxels", type=_count, metavar="N", help="edge of the pictures (default: 80; for `train contrast`: 160)")
@@ -209,6 +213,7 @@ def _scenes(args: argparse.Namespace) -> int:
 def _sources(args: argparse.Namespace) -> int:
     from ..atlas import AtlasLibrary
     from ..errors import UsageError
+    from ..training.reference_table import References
     from ..training.sources import SIDE, Collector
     from ..training.split import load_split
     from ..training.subjects import Reference, add_imaged_subjects, add_label_maps, add_templates
@@ -217,6 +222,10 @@ def _sources(args: argparse.Namespace) -> int:
     if (args.subjects or args.labels) and not args.reference:
         msg = "--subjects and --labels need --reference NAME: the atlas that they are registered to"
         raise UsageError(msg)
+    if args.references and not args.subjects:
+        msg = "--references holds poses of --subjects; name their datasets"
+        raise UsageError(msg)
+    accepted = References.load(*args.references) if args.references else None
     reference = Reference(library, args.reference) if args.reference else None
     if reference:
         reference.nearest(30.0)  # an atlas that is not here is told before the work begins
@@ -224,7 +233,7 @@ def _sources(args: argparse.Namespace) -> int:
     add_templates(collector, library, args.atlases or _on_this_machine(library), reference)
     for folder in args.subjects:
         assert reference is not None
-        add_imaged_subjects(collector, folder, reference, args.derivatives)
+        add_imaged_subjects(collector, folder, reference, args.derivatives, accepted)
     for folder in args.labels:
         assert reference is not None
         add_label_maps(collector, folder, reference)

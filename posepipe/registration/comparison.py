@@ -126,8 +126,18 @@ class Comparison:
 
     def refined(self, start: Rigid) -> Rigid:
         """``start`` improved: outline and coarse texture first, which reach further, then the criterion itself, then mutual information."""
-        poses = fit(self.rough, self.poses(start), 10).poses
-        poses = fit(self.fine, poses, LAST_STEPS).poses
+        return self.finished(self.multi_scale(self.poses(start)))
+
+    def sketched(self, poses: Poses) -> Fitted:
+        """``poses``, as many as there may be, brought near by the outline at few points."""
+        return fit(self.sketch, poses, 8)
+
+    def multi_scale(self, poses: Poses) -> Poses:
+        """``poses`` improved side by side: on outline and coarse texture, which reach further, then on the criterion at many points."""
+        return fit(self.fine, fit(self.rough, poses, 10).poses, LAST_STEPS).poses
+
+    def finished(self, poses: Poses) -> Rigid:
+        """The first of ``poses`` after the very last steps, on mutual information."""
         return self.rigid(fit(self.mutual, poses, MUTUAL_STEPS).poses)
 
     def judged(self, poses: Poses) -> Fitted:

@@ -16,7 +16,7 @@ from .bank import RotationBank, Scores
 from .brain import Brain
 from .closer import ATTEMPTS, closer_look
 from .comparison import Comparison
-from .fit import Fitted, Poses, fit
+from .fit import Fitted, Poses
 from .hypothesis import DOUBT, Hypothesis, Ranked
 from .target import Target
 
@@ -49,7 +49,7 @@ def search(
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
         proposed = proposed.beside(also)
-    tried = fit(compare.sketch, proposed, 8)
+    tried = compare.sketched(proposed)
     found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(tried.best(FINALISTS))))
     if found.best.score("criterion") >= DOUBT:
         return found

@@ -1,6 +1,7 @@
 """Where brains to train on come from: atlases, imaged subjects and label maps, each turned upright into the canonical frame.
 
-The rotation of the known atlases to that frame is stored. Everything else is registered to a *reference* atlas, its nearest cohort in age.
+The rotation of the known atlases to that frame is stored. Everything else is registered to a *reference* atlas, its nearest cohort in age
+(:mod:`posepipe.training.reference`), and left out where its pose is in doubt.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from ..errors import AgeError, ImageError, MaskError, UsageError
 from ..geometry.so3 import Array
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_told, load_volume
-from ..registration.comparison import Comparison
-from ..registration.initial import initial_pose
 from ..registration.target import Target
+from .reference import reference_pose
+from .reference_table import ReferenceRow, References
 from .sources import Collector
 
 
@@ -32,22 +33,42 @@ class Reference:
     library: AtlasLibrary
     name: str
 
-    def nearest(self, age: float) -> Template:
-        """The cohort nearest to ``age`` weeks, in T2w where there is one, with its rotation."""
+    def nearest(self, age: float, contrast: str = "T2w") -> Template:
+        """The cohort nearest to ``age`` weeks, in ``contrast`` where there is one, with its rotation."""
         contrasts = self.library.contrasts(self.name)
-        templates = self.library.templates(self.name, "T2w" if "T2w" in contrasts or not contrasts else "T1w")
-        best = min(templates, key=lambda t: abs(t.age - age))
-        return replace(best, to_canonical=np.eye(3)) if best.to_canonical is None else best
+        templates = self.library.templates(self.name, contrast if contrast in contrasts or not contrasts else contrasts[-1])
+        return _with_rotation(min(templates, key=lambda t: abs(t.age - age)))
 
-    def upright(self, image: Volume, mask: Volume, age: float) -> Array:
-        """Rotation (3, 3) of the image's RAS world to the canonical frame, by search and refinement against the nearest cohort."""
-        template = self.nearest(age)
-        assert template.to_canonical is not None
-        target = Target.load(template)
-        compare = Comparison.of(image, mask, target)
-        found = compare.refined(initial_pose(image, mask, target, method="search", compare=compare).pose)
-        rotation: Array = template.to_canonical @ found.rotation.T
-        return rotation
+    def upright(self, image: Volume, mask: Volume, age: float, contrast: str = "T2w") -> Array:
+        """Rotation (3, 3) of the image's RAS world to the canonical frame, by its reference pose against the nearest cohort.
+
+        Raises :class:`~posepipe.errors.ImageError` where that pose is in doubt (:attr:`~.reference.ReferencePose.doubt`), and
+        :class:`~posepipe.errors.MaskError` for an empty mask.
+        """
+        template = self.nearest(age, contrast)
+        found = reference_pose(image, mask, Target.load(template)).told(image.source)
+        return _canonical(template, found.pose.rotation)
+
+    def accepted(self, row: ReferenceRow) -> Array:
+        """Rotation (3, 3) of an image's RAS world to the canonical frame, by its ``row`` in a table of reference poses.
+
+        Raises :class:`~posepipe.errors.AtlasError` where the template of the row is not on this machine.
+        """
+        atlas, _, cohort = row.template.rpartition("+")
+        contrasts = self.library.contrasts(atlas)
+        template = self.library.template(atlas, cohort, contrasts[-1] if contrasts else "T2w")
+        return _canonical(_with_rotation(template), row.matrix)
+
+
+def _with_rotation(template: Template) -> Template:
+    return replace(template, to_canonical=np.eye(3)) if template.to_canonical is None else template
+
+
+def _canonical(template: Template, rotation: Array) -> Array:
+    """The ``rotation`` (3, 3) of a pose, template → image, as that of the image's world to the canonical frame."""
+    assert template.to_canonical is not None
+    turned: Array = template.to_canonical @ rotation.T
+    return turned
 
 
 def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[str], reference: Reference | None = None) -> None:
@@ -76,16 +97,23 @@ def _add_cohort(collector: Collector, templates: list[Template], reference: Refe
             collector.leave_out(first.space, "its rotation to the canonical frame is not known; name a --reference to register it to")
             return
         own = reference.name == first.atlas
-        rotation = np.eye(3) if own else reference.upright(image, mask, first.age)
+        try:
+            rotation = np.eye(3) if own else reference.upright(image, mask, first.age, first.contrast)
+        except ImageError as error:
+            collector.leave_out(first.space, str(error))
+            return
     labels = {"tissues": load_told(first.tissues)} if first.tissues else {}
     collector.add(first.space, first.atlas, first.age, mask, rotation, images, labels)
 
 
-def add_imaged_subjects(collector: Collector, folder: Path, reference: Reference, derivatives: Sequence[Path] = ()) -> int:
+def add_imaged_subjects(
+    collector: Collector, folder: Path, reference: Reference, derivatives: Sequence[Path] = (), accepted: References | None = None
+) -> int:
     """The T2w and T1w images of a BIDS ``folder``, one of each contrast a subject and session; returns how many sessions.
 
     Masks come from ``derivatives``; images without one must be skull-stripped. Label maps on the image's grid
-    (``derivatives/*/sub-*/[ses-*/]anat/*_dseg``) are used too. Raises what :func:`~posepipe.bids.find_images` does.
+    (``derivatives/*/sub-*/[ses-*/]anat/*_dseg``) are used too. Poses are those that were ``accepted``; without such a table each is
+    found here, and one in doubt leaves its session out. Raises what :func:`~posepipe.bids.find_images` does.
     """
     folder = folder.resolve()
     sessions: dict[str, list[InputImage]] = {}
@@ -98,7 +126,7 @@ def add_imaged_subjects(collector: Collector, folder: Path, reference: Reference
         if not collector.wants(name):
             continue
         try:
-            _add_session(collector, name, images, ages.age_of(images[0]).weeks, reference)
+            _add_session(collector, name, images, ages.age_of(images[0]).weeks, reference, accepted)
         except (AgeError, ImageError, MaskError) as error:
             collector.leave_out(name, str(error))
         else:
@@ -106,9 +134,14 @@ def add_imaged_subjects(collector: Collector, folder: Path, reference: Reference
     return count
 
 
-def _add_session(collector: Collector, name: str, images: list[InputImage], age: float, reference: Reference) -> None:
+def _add_session(
+    collector: Collector, name: str, images: list[InputImage], age: float, reference: Reference, accepted: References | None
+) -> None:
     # T2w first: what the reference is compared in
     ordered = sorted(images, key=lambda i: (i.suffix != "T2w", i.mask is None, i.relative))
+    row = None
+    if accepted is not None:
+        ordered, row = _accepted(collector, ordered, accepted)
     first = load_told(ordered[0].path)
     mask = (given_mask(load_volume(ordered[0].mask), first) if ordered[0].mask else nonzero_mask(first)).volume
     volumes = {ordered[0].suffix: first}
@@ -124,7 +157,28 @@ def _add_session(collector: Collector, name: str, images: list[InputImage], age:
     for file in [k for k, v in labels.items() if not v.same_grid(first)]:
         collector.leave_out(file, f"it is not on the grid of {ordered[0].relative.name}")
         del labels[file]
-    collector.add(name, root.name, age, mask, reference.upright(first, mask, age), volumes, labels)
+    rotation = reference.accepted(row) if row else reference.upright(first, mask, age, ordered[0].suffix)
+    collector.add(name, root.name, age, mask, rotation, volumes, labels)
+
+
+def _accepted(collector: Collector, images: list[InputImage], accepted: References) -> tuple[list[InputImage], ReferenceRow]:
+    """The ``images`` of a session that were not refused, first of them the one whose pose is used, and its row.
+
+    They are on one grid, so that one pose serves all. Raises :class:`~posepipe.errors.ImageError` where none may be learned from.
+    """
+    problems = []
+    for image in images:
+        try:
+            row = accepted.of(image)
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        others = [other for other in images if other is not image]
+        for other in others:
+            if accepted.refused(other):
+                collector.leave_out(other.relative.name, "its reference pose is not accepted")
+        return [image, *(other for other in others if not accepted.refused(other))], row
+    raise ImageError("; ".join(problems))
 
 
 def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> int:
@@ -149,7 +203,12 @@ def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> 
         labels = load_told(found.path)
         mask = labels.with_data(labels.data > 0)
         stand_in = _stand_in(labels, reference.nearest(age))
-        collector.add(name, folder.name, age, mask, reference.upright(stand_in, mask, age), {}, {"tissues": labels})
+        try:
+            rotation = reference.upright(stand_in, mask, age)
+        except ImageError as error:
+            collector.leave_out(name, str(error))
+            continue
+        collector.add(name, folder.name, age, mask, rotation, {}, {"tissues": labels})
         count += 1
     return count
 
