@@ -38,6 +38,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nprocs", "asked", "threads"), [(1, 1, 1), (2, 2, 2), (1, 2, 1)])
 def test_every_library_has_the_threads_asked_for(raw_study: Any, tmp_path: Path, nprocs: int, asked: int, threads: int) -> None:
     pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed: pip install posepipe[tests]")
@@ -72,6 +73,7 @@ def processes_of(session: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plugin", "nprocs"), [("Linear", 1), ("MultiProc", 2)])
 def test_there_are_no_threads_besides(raw_study: Any, tmp_path: Path, plugin: str, nprocs: int) -> None:
     """One that works and one that looks at the memory; in a worker also one that waits for the end of the main process."""
