@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class PosepipeError(Exception):
     """Root of posepipe's errors: caught per image, so that one bad input never stops the others."""
@@ -45,3 +47,20 @@ class WeightsError(PosepipeError):
 
 class TrainingError(PosepipeError):
     """Training that cannot go on: its loss is no longer a finite number."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of errors of the operating system: the disk is full, or what one may use of it."""
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def advised(text: str) -> str:
+    """``text`` of an error, with what to do where a disk is full.
+
+    >>> advised("OSError: [Errno 28] No space left on device")
+    'OSError: [Errno 28] No space left on device; make room in OUT_DIR or the working folder (-w), then the same command goes on from here'
+    """
+    first, *rest = text.splitlines() or [""]
+    if any(sign in text for sign in _FULL):
+        first += "; make room in OUT_DIR or the working folder (-w), then the same command goes on from here"
+    return "\n".join([first, *rest])

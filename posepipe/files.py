@@ -27,6 +27,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk is told while bytes are written, without the file's name
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()

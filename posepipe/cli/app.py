@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 if every image that was asked for was processed (group level: every file was read), 1 if any failed, 2 for a
     usage error, 128 + its number for a signal that ended the run.
     """
-    from ..errors import AtlasError, BidsError, PosepipeError, UsageError
+    from ..errors import NO_ROOM, AtlasError, BidsError, PosepipeError, UsageError, advised
     from .parser import parse_settings
     from .stopping import Stopped, stoppable
 
@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except PosepipeError as error:
         print(f"posepipe: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"posepipe: error: {advised(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         stop = Stopped.of(interrupt)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bids import Failures, read_json
-from ..errors import PosepipeError
+from ..errors import PosepipeError, advised
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
 from ..settings import Settings
 from .stopping import Stopped
@@ -142,7 +142,7 @@ class Monitor:
         for crash in crashes:
             log = self._log_of(crash.session, crash.node)
             if crash.text == NO_MESSAGE:  # other plugins tell nothing but in the crash file
-                crash.text = _cause(_trace_in(log))
+                crash.text = advised(_cause(_trace_in(log)))
             self._failures.record(crash.image.image, crash.stage, crash.text, log)
             self._done_with(crash.session)
         ready, self._ready = self._ready, []
@@ -172,8 +172,10 @@ class Monitor:
             sessions = [s.session for s in self.plan.sessions if s.subject == session.subject and s.session]
             write_page(self.settings, session.subject, session.session, self._figures, self.methods, sessions)
         except (PosepipeError, OSError, ValueError) as error:
-            self.page_errors.append(f"{page}: not written ({error})")
-            self.say(self.page_errors[-1])
+            message = advised(f"{page}: not written ({error})")
+            if message not in self.page_errors:  # it is tried again at the end
+                self.page_errors.append(message)
+                self.say(message)
         else:
             self.pages.append(page)
 
@@ -215,7 +217,7 @@ def error_text(node: Any, log: Path | None = None) -> str:
     trace = getattr(node, "_traceback", None) or ""
     with contextlib.suppress(OSError, AttributeError):  # no result: the worker died, or the node could not start
         trace = node.result.runtime.traceback or trace
-    return _cause("".join(trace) or _trace_in(log))
+    return advised(_cause("".join(trace) or _trace_in(log)))
 
 
 def _trace_in(log: Path | None) -> str:

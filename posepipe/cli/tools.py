@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     2 for a usage error, 128 + its number for a signal that ended it.
     """
-    from ..errors import AtlasError, PosepipeError, UsageError
+    from ..errors import NO_ROOM, AtlasError, PosepipeError, UsageError, advised
     from .app import show_all_signs, stay_offline
     from .stopping import Stopped, stoppable
 
@@ -61,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except PosepipeError as error:
         print(f"posepipe-tools {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"posepipe-tools {args.command}: error: {advised(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         stop = Stopped.of(interrupt)
