@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..paths import absolute_path
 from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
-from .parser import add_alignment, age_option, command_line
+from .parser import add_alignment, age_option, command_line, whole_number
 from .threads import library_threads
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_arguments(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("-o", "--out-dir", type=absolute_path, metavar="DIR", required=True, help="where the outputs go")
     parser.add_argument("--mask-file", type=absolute_path, metavar="FILE", help="brain mask on the image's grid")
-    parser.add_argument("--omp-nthreads", type=int, metavar="N", help="threads to use (default: 1)")
+    parser.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads to use (default: 1)")
     add_alignment(parser)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..files import write_text
 from ..paths import absolute_path
 from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_scans, bench_slice
+from .parser import whole_number
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
 
@@ -36,9 +37,9 @@ def _add_classical(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", nargs="+", default=["center", "axes", "search"], choices=["center", "axes", "search"])
     parser.add_argument("--refine", nargs="+", default=["none", "torch", "ants"], choices=["none", "torch", "ants"])
     parser.add_argument("--damage", nargs="+", default=["none"], help="none, cut, leak, bias, noise, all; NAME:STRENGTH scales it")
-    parser.add_argument("--trials", type=int, default=24, help="turns of each image, spread over six 30-degree bins")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each; with 1, one process and --threads")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch and ITK when --jobs is 1")
+    parser.add_argument("--trials", type=whole_number, default=24, help="turns of each image, spread over six 30-degree bins")
+    parser.add_argument("--jobs", type=whole_number, default=2, help="processes, one thread each; with 1, one process and --threads")
+    parser.add_argument("--threads", type=whole_number, default=2, help="threads of torch and ITK when --jobs is 1")
     parser.add_argument("--seed", type=int, default=0)
 
 

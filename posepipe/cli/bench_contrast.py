@@ -6,6 +6,7 @@ import argparse
 
 from ..files import write_text
 from ..paths import absolute_path
+from .parser import whole_number
 
 WAYS = ("T1w", "GAN", "cycleGAN", "T2w", "T1w on T1w")
 
@@ -19,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", nargs="+", help="subjects whose name starts with one of these (default: those kept for testing)")
     parser.add_argument("--methods", nargs="+", help="methods of `bench volume` (default: those of the paper's Figure 8 and posepipe's)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="how the brains are placed (default: all)")
-    parser.add_argument("--trials", type=int, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
+    parser.add_argument("--trials", type=whole_number, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
     )
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch and ITK (default: 2)")
+    parser.add_argument("--threads", type=whole_number, default=2, help="threads of torch and ITK (default: 2)")
 
 
 def run(args: argparse.Namespace) -> int:

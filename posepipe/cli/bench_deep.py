@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import write_text
 from ..paths import absolute_path
+from .parser import whole_number
 
 VOLUME_GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CONFIDENCE_GROUPS = ("validation", "train")
@@ -25,7 +26,7 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--damage", nargs="*", metavar="SPEC", help="none, or KIND[:STRENGTH] joined by +; without SPEC the whole second table"
     )
-    parser.add_argument("--trials", type=int, default=10, help="draws of each image in each of seven bins (default 10)")
+    parser.add_argument("--trials", type=whole_number, default=10, help="draws of each image in each of seven bins (default 10)")
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
-    parser.add_argument("--trials", type=int, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
+    parser.add_argument("--trials", type=whole_number, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
     add_folds(parser)
     add_install(parser)
 
@@ -71,7 +72,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="processes, one thread each")
     parser.add_argument("--seed", type=int, default=0)
 
 

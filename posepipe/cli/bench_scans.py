@@ -7,6 +7,7 @@ import argparse
 from ..files import write_text
 from ..paths import absolute_path
 from .bench_deep import add_folds, folds_of
+from .parser import whole_number
 
 PARTS = ("epi", "scans", "stacks", "heads", "cut", "twins")
 
@@ -24,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     add_folds(parser)
-    parser.add_argument("--trials", type=int, default=4, help="times each brain is put into each kind of surroundings (default: 4)")
+    parser.add_argument("--trials", type=whole_number, default=4, help="times each brain is put into each surroundings (default: 4)")
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
     )
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
+    parser.add_argument("--threads", type=whole_number, default=2, help="threads of torch (default: 2; 1 on a busy machine)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import argparse
 from dataclasses import replace
 
 from .bench_deep import add_common, add_install, named, run_all, told
+from .parser import whole_number
 
 SLICE_GROUPS = ("fetus", "newborn-T2w", "CHN", "development")
 
@@ -34,7 +35,7 @@ def add_stacks(parser: argparse.ArgumentParser) -> None:
         help="whose still volumes are made to move: brains kept for testing, some held for development, or those that networks were "
         "validated with; real: the six raw stacks",
     )  # fmt: skip
-    parser.add_argument("--trials", type=int, default=4, help="stacks of each brain at each level of motion (default 4)")
+    parser.add_argument("--trials", type=whole_number, default=4, help="stacks of each brain at each level of motion (default 4)")
     parser.add_argument(
         "--fit", action="store_true", help="fit the confidence of slices to the rows (of validation), write calibration.toml with it"
     )

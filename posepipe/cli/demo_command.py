@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..paths import absolute_path
 from ..settings import INIT_CHOICES, REFINE_CHOICES
+from .parser import whole_number
 from .threads import library_threads
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--random-seed", type=int, default=0, metavar="N", help="seed of the phantoms (default: 0)")
     parser.add_argument("--init", choices=INIT_CHOICES, help="how poses are found, as for posepipe")
     parser.add_argument("--refine", choices=REFINE_CHOICES, help="how they are refined, as for posepipe")
-    parser.add_argument("--nprocs", type=int, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--nprocs", type=whole_number, metavar="N", help="cores to use (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
 from ..paths import absolute_path
+from .parser import whole_number
 
 if TYPE_CHECKING:
     from ..bench.paper import Error
@@ -48,7 +49,7 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("piece", choices=PIECES, metavar="NAME", help=f"one of {', '.join(PIECES)}")
     parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-fetal and ds-neonates")
     parser.add_argument("-o", "--output", type=absolute_path, required=True, help="folder for rows, table and plot")
-    parser.add_argument("--trials", type=int, default=1, help="volumes: draws of each brain in each bin (default: 1)")
+    parser.add_argument("--trials", type=whole_number, default=1, help="volumes: draws of each brain in each bin (default: 1)")
     parser.add_argument("--slices", type=int, default=480, help="slices: at least so many (default: 480, as many as measured)")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="volumes: these alone (default: the paper's and posepipe's own)")
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")

@@ -99,3 +99,20 @@ def test_table_marks_what_is_lost() -> None:
     assert lines[1].split() == ["a", "90.0°", "1.20°", "0.50", "mm"]
     assert [line.endswith("LOST") for line in lines[1:]] == [False, True, True]
     assert "no pose" in lines[3]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["align", "brain.nii.gz", "--omp-nthreads", "0"],
+        ["demo", "out", "--nprocs", "0"],
+        ["bench", "volume", "data", "-o", "out", "--trials", "-1"],
+        ["bench", "classical", "data", "-o", "out", "--jobs", "0"],
+        ["bench", "scans", "data", "-o", "out", "--threads", "two"],
+        ["reproduce", "table2", "data", "-o", "out", "--trials", "0"],
+    ],
+)
+def test_counts_are_whole_numbers_above_0(command: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2 and "is not a whole number above 0" in capsys.readouterr().err
