@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from posepipe.cli.app import main
 
@@ -205,3 +207,14 @@ def hold(case: Case, root: Path, atlas: Path) -> Told:
     elif case.first == "gone":
         assert name not in told.failures and name not in told.ages, told.all
     return told
+
+
+def folder_for_all() -> Path:
+    """A new folder that every user may enter: those of a temporary folder of one's own may not."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    open_ones = [p for p in places if p.is_dir() and all(f.stat().st_mode & 0o001 for f in (p, *p.parents))]
+    if not open_ones:
+        pytest.skip("no temporary folder here that every user may enter")
+    folder = Path(tempfile.mkdtemp(dir=open_ones[0]))
+    folder.chmod(0o755)
+    return folder

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bad_datasets import AGES, BOTH, Case, check, dry_run, first, hold, image, image_bytes, make_dataset, put, table
+from bad_datasets import AGES, BOTH, Case, check, dry_run, first, folder_for_all, hold, image, image_bytes, make_dataset, put, table
 
 LONG = "A" * 150
 
@@ -251,8 +250,7 @@ def test_dataset_by_way_of_links_and_dots(root: Path, small_atlas: Path) -> None
 @contextmanager
 def as_somebody() -> Iterator[Path]:
     """A folder of one's own, and the rights of a user: root may read everything."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
+    folder = folder_for_all()
     user = os.geteuid()
     try:
         yield folder

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
-from bad_datasets import AGES, BOTH, Case, check, dry_run, hold, image, image_bytes, make_dataset, put
+from bad_datasets import AGES, BOTH, Case, check, dry_run, folder_for_all, hold, image, image_bytes, make_dataset, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -202,9 +201,8 @@ def test_option_files_that_are_broken_are_named(content: str | bytes, tmp_path: 
 
 def test_folder_of_atlases_that_one_may_not_read(tmp_path: Path, small_atlas: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as TemplateFlow's home of somebody else; root may read everything."""
-    folder = Path(tempfile.mkdtemp())
+    folder = folder_for_all()
     try:
-        folder.chmod(0o755)
         for source, name in ((small_atlas, "atlas"), (dataset, "ds")):
             shutil.copytree(source, folder / name)
         put(folder / "theirs/templateflow/tpl-Phantom/x")
