@@ -41,7 +41,6 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("nprocs", "asked", "threads"), [(1, 1, 1), (2, 2, 2), (1, 2, 1)])
 def test_every_library_has_the_threads_asked_for(raw_study: Any, tmp_path: Path, nprocs: int, asked: int, threads: int) -> None:
-    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed: pip install posepipe[tests]")
     if cores() < 2:
         pytest.skip("one core only: every library has one thread anyway")
     study = raw_study.copy(tmp_path)
