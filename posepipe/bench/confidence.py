@@ -24,7 +24,7 @@ from ..registration.hypothesis import Ranked, measured
 from ..registration.initial import InitialPose, alone
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
-from .logistic import auroc, brier, fit_logistic, out_of_fold, reliability, threshold
+from .logistic import auroc, brier, fit_logistic, held_out, out_of_fold, reliability, threshold
 from .methods import Contest, Problem, networks_key
 from .problems import Problems, parse_damage
 from .rows import PartFile
@@ -161,7 +161,11 @@ def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> Init
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceFit:
-    """The fitted ``model``, how it was ``made`` in words, and the probabilities ``p`` (N,) of models that had not seen the brain."""
+    """The fitted ``model``, how it was ``made`` in words, and the probabilities ``p`` (N,) of models that had not seen the brain.
+
+    ``limits`` (N,): below which a pose is to be reviewed, where neither the model nor the limit has seen the brain (nested
+    cross-validation); what a new brain can expect. The model's own limit was chosen on these very poses.
+    """
 
     model: ConfidenceModel
     made: str
@@ -170,6 +174,7 @@ class ConfidenceFit:
     weights: Array
     natural: Array
     damages: Array
+    limits: Array
 
     def report(self) -> str:
         """Markdown: figures cross-validated by brain."""
@@ -181,11 +186,23 @@ class ConfidenceFit:
             mine = self.natural & (self.damages == damage)
             lines.append(_line(f"natural, {damage}", self.p[mine], self.right[mine], self.model.review))
         lines += ["", f"Review below {self.model.review:.3f}, fail below {self.model.fail:.3f}.", ""]
+        lines.append(f"With limits that have not seen the brain either (nested cross-validation), natural poses: {self.nested()}.")
+        lines.append("")
         lines += ["| mean confidence | share right | weight | poses |", "|" + "---|" * 4]
         lines += [f"| {m:.3f} | {s:.3f} | {w:.1f} | {n} |" for m, s, w, n in reliability(self.p, self.right, self.weights)]
         lines += ["", "| feature | coefficient (per standard deviation) | mean | deviation |", "|" + "---|" * 4]
         lines += [f"| {k} | {c:+.2f} | {m:.3g} | {s:.3g} |" for k, (c, m, s) in self.model.terms.items()]
         return "\n".join(lines) + "\n"
+
+
+    def nested(self) -> str:
+        """How many failures are flagged, and right poses with them, of natural poses by ``limits``; and the range of these."""
+        flagged = (self.p < self.limits)[self.natural]
+        wrong = self.right[self.natural] == 0
+        return (
+            f"{flagged[wrong].sum()} of {wrong.sum()} wrong ones flagged, {flagged[~wrong].sum()} of {(~wrong).sum()} right ones; "
+            f"limits {self.limits.min():.3f} to {self.limits.max():.3f}"
+        )
 
 
 def _line(title: str, p: Array, right: Array, review: float) -> str:
@@ -219,6 +236,11 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
         fitted = fit_logistic(x, right, weights=counts, ridge=ridge, signs=signs)
         review = _threshold(p, right, natural, FLAGGED, ALARMS)
         fail = min(_threshold(p, right, natural, FLAGGED, FAIL_ALARMS), review / 2)
+        limits = np.full(len(p), np.nan)
+        for held in held_out(brains, FOLDS):
+            rest = ~held
+            inner = out_of_fold(x[rest], right[rest], brains[rest], weights=counts[rest], folds=FOLDS, ridge=ridge, signs=signs)
+            limits[held] = _threshold(inner, right[rest], natural[rest], FLAGGED, ALARMS)
     except ValueError as error:
         msg = f"{len(rows)} poses of {len(set(brains))} brains do not make a model: {error}; run with more --trials or brains"
         raise UsageError(msg) from error
@@ -230,7 +252,7 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
         f"purpose with {100 * MADE_SHARE:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
     )
     model = ConfidenceModel(terms, fitted.intercept, review, fail)
-    return ConfidenceFit(model, made, p, right, counts, natural, np.array([r["damage"] for r in rows]))
+    return ConfidenceFit(model, made, p, right, counts, natural, np.array([r["damage"] for r in rows]), limits)
 
 
 def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: float) -> float:

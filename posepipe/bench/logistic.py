@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..geometry.so3 import Array
 
@@ -73,16 +75,25 @@ def _solved(z: Array, y: Array, weights: Array, penalty: Array) -> Array:
     return beta
 
 
-def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0,
-                signs: Array | None = None) -> Array:  # fmt: skip
-    """Probabilities (N,) by models that saw no row of the same group: whole ``groups`` (N,) are held out, ``folds`` times."""
-    out = np.full(len(y), np.nan)
+def held_out(groups: Array, folds: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Masks (N,) of the rows that each fold of cross-validation holds out: whole ``groups`` (N,), ``folds`` times at most.
+
+    Raises :class:`ValueError` for rows of one group only.
+    """
     names = np.unique(groups)
     if len(names) < 2:
         msg = f"cross-validation needs rows of two brains or more, not {len(names)}"
         raise ValueError(msg)
-    for fold in range(min(folds, len(names))):
-        held = np.isin(groups, names[fold :: min(folds, len(names))])
+    count = min(folds, len(names))
+    for fold in range(count):
+        yield np.isin(groups, names[fold::count])
+
+
+def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0,
+                signs: Array | None = None) -> Array:  # fmt: skip
+    """Probabilities (N,) by models that saw no row of the same group: whole ``groups`` (N,) are held out, ``folds`` times."""
+    out = np.full(len(y), np.nan)
+    for held in held_out(groups, folds):
         some = None if weights is None else weights[~held]
         out[held] = fit_logistic(x[~held], y[~held], weights=some, ridge=ridge, signs=signs).probability(x[held])
     return out

@@ -36,12 +36,18 @@ def add_arguments(subparsers: Any) -> None:
         help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
     _add_pictures(pose)
+    _add_sizes(pose)
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
     correction.add_argument(
         "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
     )
+    correction.add_argument(
+        "--offsets", choices=("ours", "paper"), default="ours",
+        help="paper: uniform angles about x, y and z and uniform shifts in mm, from the atlas's template of the age alone",
+    )  # fmt: skip
     _add_pictures(correction)
+    _add_sizes(correction)
     _add_training(correction)
     slices = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
     _add_pictures(slices)
@@ -86,6 +92,13 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         "--pedestal", type=float, metavar="SDS",
         help="the paper's networks: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; "
         "0: none)",
+    )  # fmt: skip
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sizes", choices=("mask", "age"), default="mask",
+        help="the paper's networks: the image is as large as the brain's own mask, or as the atlas of its age, as in the paper",
     )  # fmt: skip
 
 
@@ -308,6 +321,9 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
         msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does without"
         raise UsageError(msg)
+    if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
+        msg = f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"
+        raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))
     if args.start and network == "contrast-unpaired":
@@ -341,6 +357,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         contrast=getattr(args, "contrast", None),
         plain=getattr(args, "plain", False),
         pedestal=getattr(args, "pedestal", None),
+        sizes=getattr(args, "sizes", Job.sizes),
+        offsets=getattr(args, "offsets", Job.offsets),
     )
 
 

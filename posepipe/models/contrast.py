@@ -97,6 +97,16 @@ def fooling_loss(drawn: Tensor) -> Tensor:
     return F.softplus(-drawn).mean()
 
 
+def square_critic_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """The same by least squares, ½ E (D(real) − 1)² + ½ E D(drawn)², as cycleGAN has it (Mao et al. 2017; Zhu et al. 2017, §4)."""
+    return 0.5 * (((real - 1) ** 2).mean() + (drawn**2).mean())
+
+
+def square_fooling_loss(drawn: Tensor) -> Tensor:
+    """What the generator minimises then: E (D(drawn) − 1)²."""
+    return ((drawn - 1) ** 2).mean()
+
+
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     """Mean |a − b| where ``mask`` is 1; all (B, 1, H, W).
 

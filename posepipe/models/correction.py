@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .inputs import PEDESTAL
+from .inputs import PEDESTAL, known_sizes
 from .trunk import RotationHead, Trunk, VectorHead
 
 
@@ -27,6 +27,8 @@ class CorrectionNet(nn.Module):
         Factor on the number of channels and of dense units.
     pedestal
         What :func:`~posepipe.models.inputs.outlined` is to add inside the masks: with 0 the network sees intensities alone.
+    sizes
+        What the cubes are as large as: "mask", each brain's own; "age", the atlas's of the age.
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for other input shapes.
 
@@ -36,9 +38,9 @@ class CorrectionNet(nn.Module):
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:
         super().__init__()
-        self.pedestal = pedestal
+        self.pedestal, self.sizes = pedestal, known_sizes(sizes)
         self.trunk = Trunk(2, size, width)
         self.rotation = RotationHead(self.trunk.features)
         self.translation = VectorHead(self.trunk.features)

@@ -9,6 +9,18 @@ PEDESTAL = 2.5
 """Added inside the mask, in standard deviations: most of the brain then stands out from the empty outside."""
 
 
+SIZES = ("mask", "age")
+"""What the cubes of the paper's networks are as large as: the mask of the brain, or the atlas of its age."""
+
+
+def known_sizes(sizes: str) -> str:
+    """``sizes``, if it is one of :data:`SIZES`; else raises :class:`ValueError`."""
+    if sizes not in SIZES:
+        msg = f"sizes must be one of {', '.join(SIZES)}, not {sizes!r}"
+        raise ValueError(msg)
+    return sizes
+
+
 def outlined(cube: Tensor, pedestal: float = PEDESTAL) -> Tensor:
     """One channel (B, 1, S, S, S) for :class:`~posepipe.models.posenet.PoseNet` and
     :class:`~posepipe.models.correction.CorrectionNet`: 0 outside, brighter by ``pedestal`` inside, so that the outline shows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .inputs import PEDESTAL
+from .inputs import PEDESTAL, known_sizes
 from .trunk import RotationHead, Trunk
 
 
@@ -25,6 +25,8 @@ class PoseNet(nn.Module):
         Factor on the number of channels and of dense units.
     pedestal
         What :func:`~posepipe.models.inputs.outlined` is to add inside the mask: with 0 the network sees intensities alone.
+    sizes
+        What the cube is as large as: "mask", the brain's own; "age", the atlas's of its age (the paper's GA scale parameter).
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
 
@@ -33,9 +35,9 @@ class PoseNet(nn.Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:
         super().__init__()
-        self.pedestal = pedestal
+        self.pedestal, self.sizes = pedestal, known_sizes(sizes)
         self.trunk = Trunk(1, size, width)
         self.rotation = RotationHead(self.trunk.features)
 

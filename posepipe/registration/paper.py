@@ -30,11 +30,13 @@ class PoseNetwork:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
+        self._by_age = loaded.options.get("sizes") == "age"
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
         brain, target = compare.brain, compare.target.brain
-        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center), self._pedestal)
+        radius = target.radius if self._by_age else brain.radius
+        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center, radius), self._pedestal)
         with answering(cube.device):
             vector = self._network(cube)[0]
         return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)
@@ -47,6 +49,7 @@ class CorrectionNetwork:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
         self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
+        self._by_age = loaded.options.get("sizes") == "age"
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
         """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's.
@@ -58,15 +61,16 @@ class CorrectionNetwork:
         brain, target = compare.brain, compare.target.brain
         upright = start.rotation @ to_canonical.T
         center = start.apply(target.center)
-        reference = _cube(target, self._size, to_canonical.T, target.center)
-        moving = _cube(brain, self._size, upright, center)
+        radius = target.radius if self._by_age else brain.radius
+        reference = _cube(target, self._size, to_canonical.T, target.center, target.radius)
+        moving = _cube(brain, self._size, upright, center, radius)
         vector, shift = self._answer(reference, moving)
         if both_ways:
             back, shift_back = self._answer(moving, reference)
             vector = (vector - back) / 2
             shift = (shift - so3.exp(vector) @ shift_back) / 2
         rotation = upright @ so3.exp(vector)
-        moved = center + brain.radius * HALF_SIDE * (upright @ shift)
+        moved = center + radius * HALF_SIDE * (upright @ shift)
         return Rigid.about(rotation @ to_canonical, target.center, moved)
 
     def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
@@ -93,9 +97,9 @@ class PaperNetworks:
         return self._second.corrected(compare, self._first.pose(compare, to_canonical), to_canonical)
 
 
-def _cube(brain: Brain, size: int, rotation: Array, center: Array) -> Tensor:
+def _cube(brain: Brain, size: int, rotation: Array, center: Array, radius: float) -> Tensor:
     """``brain`` (1, 2, S, S, S) in the frame ``x = center + radius · rotation · v``, standardised as in training."""
     device = brain.image.device
-    world = cube_points(size, device=device) @ tensor(rotation, device).T * brain.radius + tensor(center, device)
+    world = cube_points(size, device=device) @ tensor(rotation, device).T * radius + tensor(center, device)
     stack = torch.stack([brain.image * brain.mask, brain.mask])
     return sampled(sample(stack, brain.world_to_voxel, world).reshape(1, 2, size, size, size))

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models.contrast import SLICES, ContrastNet, PatchNet, critic_loss, fooling_loss, masked_l1
+from ..models.contrast import (
+    SLICES,
+    ContrastNet,
+    PatchNet,
+    critic_loss,
+    fooling_loss,
+    masked_l1,
+    square_critic_loss,
+    square_fooling_loss,
+)
 from ..models.precision import autocast
 from .slabs import Slab, Slabs
 
@@ -24,6 +34,8 @@ CYCLE = 3.0
 IDENTITY = 1.0
 """Weights of finding the way back, and of leaving alone what has the right contrast already, over the adversarial loss. With cycleGAN's
 own, 10 and 5, from the beginning the generators learnt to copy (docs/experiments-contrast.md): so the latter waits for the second stage."""
+POOL = 50
+"""Earlier drawings that a critic is still shown without pairs, in half of the cases (cycleGAN's)."""
 
 
 class _Critics:
@@ -128,6 +140,34 @@ def brightness_gap(drawn: Tensor, where: Tensor, real: Tensor, there: Tensor) ->
     return total / max(weight, 1)
 
 
+class Pool:
+    """The last drawings of a generator, so that its critic does not forget them (Shrivastava et al. 2017; Zhu et al. 2017, §4)."""
+
+    def __init__(self, size: int = POOL, seed: int = 0) -> None:
+        self._size, self._rng = size, np.random.default_rng(seed)
+        self._kept: list[Tensor] = []
+
+    def shown(self, drawn: Tensor) -> Tensor:
+        """``drawn`` (B, 1, H, W); once the pool is full, in half of the cases one of it instead, whose place the drawing then takes."""
+        out = []
+        for one in drawn.detach().clone():
+            if len(self._kept) < self._size:
+                self._kept.append(one)
+            elif self._rng.random() < 0.5:
+                at = int(self._rng.integers(self._size))
+                self._kept[at], one = one, self._kept[at]
+            out.append(one)
+        return torch.stack(out)
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, and the state of the random generator."""
+        return {"kept": list(self._kept), "rng": self._rng.bit_generator.state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to a state of :meth:`state`."""
+        self._kept, self._rng.bit_generator.state = list(state["kept"]), state["rng"]
+
+
 class CyclePair(nn.Module):
     """``there`` converts T1w to T2w, ``back`` the other way: each a :class:`~posepipe.models.contrast.ContrastNet` of the ``options`` that
     begins by turning brightness over."""
@@ -143,13 +183,24 @@ class UnpairedTask(_ContrastTask):
     """A :class:`CyclePair` on T1w slices of some brains and T2w slices of others, as where no brain was imaged in both.
 
     A generator sees three slices and draws one; for the way back the drawing stands for all three. Both kinds of slices are from the same
-    data sets, though of different brains.
+    data sets, though of different brains. The critics learn by least squares, from drawings of now and of before (:class:`Pool`).
     """
 
     def __init__(
         self, network: CyclePair, slabs: Slabs, validation: list[Slab], *, rate: float, device: str = "cpu", bf16: bool = True
     ) -> None:
         super().__init__(network, slabs, validation, _Critics(PatchNet(1), PatchNet(1), rate=rate, device=device), bf16=bf16)
+        self._pools = (Pool(seed=0), Pool(seed=1))
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`~posepipe.training.engine.Task`."""
+        return {**super().state(), "pools": [pool.state() for pool in self._pools]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :class:`~posepipe.training.engine.Task`."""
+        super().restore(state)
+        for pool, kept in zip(self._pools, state["pools"], strict=True):
+            pool.restore(kept)
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`; the identity loss comes in the second stage. The way back has weight 1."""
@@ -160,13 +211,14 @@ class UnpairedTask(_ContrastTask):
         drawn_t2 = self._run(pair.there, t1) * one.middle
         drawn_t1 = self._run(pair.back, t2) * other.middle
         real_t1 = t1[:, SLICES // 2, None]
-        judged = [self._judged(i, *two) for i, two in enumerate(((other.second, drawn_t2.detach()), (real_t1, drawn_t1.detach())))]
-        against = critic_loss(*judged[0]) + critic_loss(*judged[1])
+        both = ((other.second, drawn_t2), (real_t1, drawn_t1))
+        judged = [self._judged(i, real, self._pools[i].shown(drawn)) for i, (real, drawn) in enumerate(both)]
+        against = square_critic_loss(*judged[0]) + square_critic_loss(*judged[1])
         self._critics.learn(against)
         back_t1 = self._run(pair.back, drawn_t2.expand(-1, SLICES, -1, -1)) * one.middle
         back_t2 = self._run(pair.there, drawn_t1.expand(-1, SLICES, -1, -1)) * other.middle
         cycle = masked_l1(back_t1, real_t1, one.middle) + masked_l1(back_t2, other.second, other.middle)
-        fooled = fooling_loss(self._judged(0, other.second, drawn_t2)[1]) + fooling_loss(self._judged(1, real_t1, drawn_t1)[1])
+        fooled = sum((square_fooling_loss(self._judged(i, *two)[1]) for i, two in enumerate(both)), torch.zeros(()))
         bright = brightness_gap(drawn_t2, one.middle, other.second, other.middle)
         bright = bright + brightness_gap(drawn_t1, other.middle, real_t1, one.middle)
         same = torch.zeros(())

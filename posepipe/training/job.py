@@ -28,7 +28,7 @@ from .card import Made, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .paper import CORRECTION, POSENET, CorrectionTask, PoseTask, References
+from .paper import AS_PAPER, CORRECTION, POSENET, CorrectionTask, PoseTask, References
 from .plot import plot_log
 from .scan_task import ScanTask
 from .scans import LEAST, LOCATOR, OUTLINE, ScanRecipe, ScanSynthesis
@@ -91,7 +91,8 @@ class Job:
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the scan network, ``scene_share`` the share of
     crops from them, and ``leave_fold`` the fold of cross-validation that is not among them; ``start`` a weights folder whose network
     ``start_name`` (default: that of this name) is trained further. With a ``contrast`` a pose network sees images of that one alone,
-    ``plain`` ones neither deformed nor damaged; ``pedestal`` is an option of the paper's networks.
+    ``plain`` ones neither deformed nor damaged; ``pedestal`` and ``sizes`` ("mask" or "age") are options of the paper's networks;
+    ``offsets`` ("ours" or "paper") says how those that Correction-Net learns are drawn, and against what.
     ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
 
@@ -115,6 +116,8 @@ class Job:
     contrast: str | None = None
     plain: bool = False
     pedestal: float | None = None
+    sizes: str = "mask"
+    offsets: str = "ours"
 
     @property
     def preset(self) -> Preset:
@@ -129,6 +132,10 @@ class Job:
             return replace(recipe, scenes=self.scene_share)
         if isinstance(recipe, Recipe) and self.contrast:
             recipe = replace(recipe, contrast=self.contrast, labels=0.0)
+        if isinstance(recipe, Recipe):
+            recipe = replace(recipe, sizes=self.sizes)
+            if self.offsets == "paper":
+                recipe = replace(recipe, xyz=AS_PAPER["xyz"], shift_mm=AS_PAPER["shift_mm"])
         return recipe.clean() if isinstance(recipe, Recipe) and self.plain else recipe
 
     @property
@@ -140,7 +147,8 @@ class Job:
     def options(self) -> dict[str, Any]:
         """Options of the network's constructor."""
         own = {} if self.pedestal is None else {"pedestal": self.pedestal}
-        return {"size": self.size, **self.preset.options, **own}
+        sizes = {} if self.sizes == "mask" else {"sizes": self.sizes}
+        return {"size": self.size, **self.preset.options, **own, **sizes}
 
 
 def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
@@ -204,7 +212,8 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     if job.network == "slice":
         return SliceCoordinateTask(network, training, validation)
     if job.network == "correction":
-        references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2)
+        own = job.offsets == "paper"
+        references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
         return CorrectionTask(
             network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal
         )
@@ -288,6 +297,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
         **({} if job.pedestal is None else {"pedestal": job.pedestal}),
+        "offsets": job.offsets,
         "curriculum": job.curriculum,
         "translation_weight": job.translation_weight,
         "recipe": asdict(recipe),

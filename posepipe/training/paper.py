@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
@@ -25,6 +26,9 @@ CORRECTION = Recipe(max_angle=40.0, shift=0.12, log_scale=0.06)
 """Angles as far as Pose-Net errs; shifts of 0.12 radii, about 4 mm, standard deviation, up to 10 mm."""
 NEAR_WEEKS = 2.0
 """A reference is at most this much older or younger, where there is one."""
+AS_PAPER: dict[str, float] = {"xyz": 25.0, "shift_mm": 10.0}
+"""How Correction-Net's offsets are drawn with ``--offsets paper``, ± degrees about x, y and z and ± mm along them. The text at hand has
+lost the paper's ranges: as far as ours reach (25° about each of three axes is 40° to within 3°, :data:`CORRECTION`)."""
 
 
 class PoseTask(OutlinedTask):
@@ -49,12 +53,21 @@ class PoseTask(OutlinedTask):
 
 
 class References:
-    """Upright pictures of atlases and subjects to compare images with, near in age and of another brain where there are such."""
+    """Upright pictures of atlases and subjects to compare images with, near in age and of another brain where there are such.
 
-    def __init__(self, sources: Sources, synthesis: Synthesis, *, leave_out: tuple[str, ...] = (), seed: int = 0) -> None:
-        self._pictures, self._synthesis = sources.pictures, synthesis
+    With ``atlas`` of the age's own template alone: the nearest in age, of another brain where there is one.
+    """
+
+    def __init__(
+        self, sources: Sources, synthesis: Synthesis, *, leave_out: tuple[str, ...] = (), seed: int = 0, atlas: bool = False
+    ) -> None:
+        self._pictures, self._synthesis, self._weeks = sources.pictures, synthesis, 0.0 if atlas else NEAR_WEEKS
         contrast = synthesis.recipe.contrast
-        self._rows = sources.pick(part="train", leave_out=leave_out, kinds=(contrast,) if contrast else IMAGES)
+        rows = sources.pick(part="train", leave_out=leave_out, kinds=(contrast,) if contrast else IMAGES)
+        self._rows = np.array([row for row in rows if self._pictures[row].template]) if atlas else rows
+        if not len(self._rows):
+            msg = "offsets as in the paper are from the age's own atlas, and the sources have none; gather sources with --atlases"
+            raise UsageError(msg)
         self._ages = np.array([self._pictures[row].age for row in self._rows])
         self._names = np.array([self._pictures[row].name for row in self._rows])
         self._rng = np.random.default_rng(seed)
@@ -70,7 +83,7 @@ class References:
     def _one(self, row: int) -> int:
         picture = self._pictures[row]
         apart = np.abs(self._ages - picture.age) + 1e3 * (self._names == picture.name)
-        near = self._rows[apart <= max(NEAR_WEEKS, apart.min())]
+        near = self._rows[apart <= max(self._weeks, apart.min())]
         return int(self._rng.choice(near))
 
     def state(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class SliceSynthesis(Synthesis):
         assert isinstance(recipe, SliceRecipe)
         pictured = self._draw_rows(-(-n // ALIKE))
         rows = np.repeat(pictured, ALIKE)
-        rotation, translation, scale = self._poses(len(rows))
+        rotation, translation, scale = self._poses(rows)
         if recipe.half:
             rotation = torch.where(rotation[:, 2:, 2:] < 0, twin(rotation, translation)[0], rotation)
         stretch = self._stretch(len(rows))

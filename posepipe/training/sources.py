@@ -46,6 +46,11 @@ class Picture:
     mask: int
     radius_mm: float
 
+    @property
+    def template(self) -> bool:
+        """Whether this is a template of an atlas, rather than of a subject."""
+        return self.name.startswith(f"{self.group}+")
+
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -78,6 +83,19 @@ class Sources:
             )
             raise UsageError(msg)
         return np.array(keep)
+
+    def atlas_radii(self, leave_out: tuple[str, ...] = ()) -> Array:
+        """For each picture (N,) the brain radius in mm that atlases have at its age: the mean of the templates of an age, those of
+        ``leave_out`` excepted, interpolated between ages. Raises :class:`~posepipe.errors.UsageError` where there is no template."""
+        of: dict[float, list[float]] = {}
+        for p in self.pictures:
+            if p.template and p.part == "train" and p.group not in leave_out:
+                of.setdefault(p.age, []).append(p.radius_mm)
+        if not of:
+            msg = "sizes by age need templates of an atlas to train with, and the sources have none; gather sources with --atlases"
+            raise UsageError(msg)
+        ages = sorted(of)
+        return np.interp([p.age for p in self.pictures], ages, [float(np.mean(of[age])) for age in ages])
 
     @property
     def side(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation as ScipyRotation
 from torch import Tensor
 
 from ..errors import UsageError
@@ -37,6 +38,11 @@ class Recipe:
     ``shift`` is the spread of the centre's error, ``log_scale`` that of the size, ``stretch`` that of scaling an axis, ``deform`` that
     of a smooth displacement. ``labels`` is the share of images made from label maps; ``damage`` how the mask and image are spoilt.
     With a ``contrast`` images are of that one alone, as bright as they are up to gamma; None: of any, and turned to others at random.
+
+    As in the paper (Salehi et al. 2018, §2.4 and 2.5) where they are above 0: ``xyz``, rotations about x, y and z in turn, each by a
+    uniform angle of up to so many degrees either way; ``shift_mm``, uniform shifts of up to so many mm along each axis. With ``sizes``
+    "age" the cube is that of the age's atlas (their GA scale parameter), so that a brain shows how large it is for its age; with "mask"
+    that of the brain's own mask.
     """
 
     size: int = 32
@@ -48,6 +54,9 @@ class Recipe:
     labels: float = 0.5
     damage: Damage = field(default_factory=Damage)
     contrast: str | None = None
+    sizes: str = "mask"
+    xyz: float = 0.0
+    shift_mm: float = 0.0
 
     def clean(self) -> Recipe:
         """The same poses and sizes without damage: what validation also looks at."""
@@ -101,13 +110,15 @@ class Synthesis:
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._labels, self._images = _rows(sources, part, leave_out, recipe)
+        self._radius_mm = np.array([p.radius_mm for p in sources.pictures])
+        self._cube_mm = sources.atlas_radii(leave_out) if recipe.sizes == "age" else self._radius_mm
         self._voxels = torch.as_tensor(sources.voxels).to(self._device)
         self._masks = torch.as_tensor(sources.masks).to(self._device)
 
     def batch(self, n: int) -> Batch:
         """``n`` new images."""
         rows = self._draw_rows(n)
-        rotation, translation, scale = self._poses(n)
+        rotation, translation, scale = self._poses(rows)
         points = self._source_points(rotation, translation, scale)
         pictures, between, _ = self._pictures(rows)
         image, mask = read_pictures(pictures, points.sub_(between))
@@ -151,16 +162,22 @@ class Synthesis:
         labelled = self._rng.random(n) < self.recipe.labels
         return np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
 
-    def _poses(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        r = self.recipe
-        if r.max_angle >= 180:
+    def _poses(self, rows: Array) -> tuple[Tensor, Tensor, Tensor]:
+        r, n = self.recipe, len(rows)
+        if r.xyz > 0:
+            each = np.radians(self._rng.uniform(-r.xyz, r.xyz, (n, 3)))
+            rotation = ScipyRotation.from_euler("xyz", each).as_matrix()
+        elif r.max_angle >= 180:
             rotation = random_rotations(n, self._rng)
         else:
             axis = self._rng.normal(size=(n, 3))
             angle = np.radians(self._rng.uniform(0, r.max_angle, (n, 1)))
             rotation = so3.exp(axis / np.linalg.norm(axis, axis=1, keepdims=True) * angle)
-        shift = np.clip(self._rng.normal(0, r.shift, (n, 3)), -MAX_SHIFT, MAX_SHIFT)
-        size = np.exp(np.clip(self._rng.normal(0, r.log_scale, n), -0.3, 0.3))
+        if r.shift_mm > 0:
+            shift = self._rng.uniform(-r.shift_mm, r.shift_mm, (n, 3)) / self._cube_mm[rows, None]
+        else:
+            shift = np.clip(self._rng.normal(0, r.shift, (n, 3)), -MAX_SHIFT, MAX_SHIFT)
+        size = np.exp(np.clip(self._rng.normal(0, r.log_scale, n), -0.3, 0.3)) * (self._radius_mm / self._cube_mm)[rows]
         return self._tensor(rotation), self._tensor(shift), self._tensor(size)
 
     def _source_points(self, rotation: Tensor, translation: Tensor, scale: Tensor) -> Tensor:

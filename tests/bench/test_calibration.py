@@ -39,6 +39,21 @@ def test_no_feature_counts_the_wrong_way():
     assert all(coefficient * SIGNS[name] > 0 for name, (coefficient, *_) in terms.items())
 
 
+def test_limits_of_nested_cross_validation_have_not_seen_the_brain():
+    """What is known of a brain changes the limit of all others, and not its own."""
+    made = rows()
+    before = fit_confidence(made)
+    for r in made:
+        if r["name"] == "b3":
+            r["apart"] = str(-float(r["apart"]))
+    after = fit_confidence(made)
+    mine = np.array([r["name"] == "b3" for r in made])
+    assert len(set(before.limits[mine])) == 1 and np.isfinite(before.limits).all()
+    np.testing.assert_array_equal(before.limits[mine], after.limits[mine])
+    assert (before.limits[~mine] != after.limits[~mine]).any()
+    assert "limits that have not seen the brain" in before.report() and before.nested() in before.report()
+
+
 def test_raw_scans_between_right_and_wrong_count_for_neither():
     made = rows()
     for r in made[:30]:

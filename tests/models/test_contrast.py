@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posepipe.models.contrast import ContrastNet, PatchNet, critic_loss, fooling_loss, masked_l1
+from posepipe.models.contrast import (
+    ContrastNet,
+    PatchNet,
+    critic_loss,
+    fooling_loss,
+    masked_l1,
+    square_critic_loss,
+    square_fooling_loss,
+)
 
 NARROW = (4, 4, 8, 8, 8)
 
@@ -54,5 +62,8 @@ def test_losses_are_least_where_they_should_be() -> None:
     sure, unsure = torch.full((1, 1, 2, 2), 9.0), torch.zeros(1, 1, 2, 2)
     assert critic_loss(sure, -sure) < 0.001 < critic_loss(unsure, unsure) < critic_loss(-sure, sure)
     assert fooling_loss(sure) < fooling_loss(unsure) < fooling_loss(-sure)
+    one, none = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    assert square_critic_loss(one, none) == 0 < square_critic_loss(0.5 * one, 0.5 * one) == 0.25 < square_critic_loss(none, one)
+    assert square_fooling_loss(one) == 0 < square_fooling_loss(0.5 * one) < square_fooling_loss(none) == 1
     half = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
     assert float(masked_l1(half, 0 * half, half)) == 1 and float(masked_l1(half, half, 0 * half)) == 0

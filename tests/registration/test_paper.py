@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,29 @@ def test_posenet_is_an_initial_pose_by_both(folder, compare):
     assert np.linalg.norm(found.pose.apply(target.brain.center) - brain.center) > 0.5  # the shift of the second
     assert found.method == "posenet" and found.witness is not None
     assert set(found.witness.weights) == {"pose-coarse", "pose-fine", "pose-net", "correction-net"}
+
+
+@pytest.mark.parametrize("sizes", ["mask", "age"])
+def test_cubes_are_as_large_as_the_networks_were_taught(compare, tmp_path, monkeypatch, sizes):
+    """A brain twice as large as the template fills its cube as the template does, or, by age, reaches beyond it."""
+    options = {**OPTIONS, "sizes": sizes}
+    for kind, name in ((PoseNet, "pose-net"), (CorrectionNet, "correction-net")):
+        network = kind(**options)
+        answering(network)
+        save_network(network, name, tmp_path, architecture=kind.__name__, options=options, card="For a test.", terms="none")
+    double = np.diag([2.0, 2.0, 2.0, 1.0])
+    volume, mask = (replace(v, affine=double @ v.affine) for v in (compare.target.volume, compare.target.mask))
+    large = Comparison.of(volume, mask, compare.target)
+    assert large.brain.radius == pytest.approx(2 * compare.target.brain.radius, rel=0.02)
+    seen = []
+    for kind in (PoseNet, CorrectionNet):
+        forward = kind.forward
+        monkeypatch.setattr(kind, "forward", lambda self, *cubes, do=forward: seen.extend(cubes) or do(self, *cubes))
+    start = Rigid.about(np.eye(3), compare.target.brain.center, large.brain.center)
+    PoseNetwork("pose-net", tmp_path).pose(large, TO_CANONICAL)
+    found = CorrectionNetwork("correction-net", tmp_path).corrected(large, start, TO_CANONICAL)
+    alone, reference, moving = ((cube != 0).float().mean().item() for cube in seen)
+    assert moving == pytest.approx(reference, rel=0.1) if sizes == "mask" else min(alone, moving) > 2 * reference
+    radius = (compare.target.brain if sizes == "age" else large.brain).radius
+    moved = np.linalg.norm(found.apply(compare.target.brain.center) - large.brain.center)
+    assert moved == pytest.approx(np.linalg.norm(SHIFT) * HALF_SIDE * radius, rel=0.01)

@@ -14,7 +14,7 @@ from posepipe.errors import UsageError
 from posepipe.models import load_network
 from posepipe.models.contrast import ContrastNet
 from posepipe.models.coordinates import HALF_SIDE
-from posepipe.training.conversion import CyclePair, PairedTask, UnpairedTask
+from posepipe.training.conversion import CyclePair, PairedTask, Pool, UnpairedTask
 from posepipe.training.engine import Schedule
 from posepipe.training.job import PRESETS, Job, run_job
 from posepipe.training.slabs import SlabRecipe, Slabs
@@ -130,6 +130,20 @@ def test_what_has_the_right_contrast_is_to_be_left_alone_in_the_second_stage(pai
     task.restore(begun)
     # brightness turned over is far from left alone
     assert float(task.loss(3, "geodesic")[0].detach()) > first + 0.05
+
+
+def test_a_critic_is_shown_drawings_of_before() -> None:
+    """All new ones until the pool is full, then one of the pool in half of the cases, which leaves it: none is shown twice."""
+    pool = Pool(size=10, seed=3)
+    first = [float(x) for x in pool.shown(torch.arange(10.0).reshape(10, 1, 1, 1))]
+    assert first == list(range(10))
+    kept = pool.state()
+    seen = [float(pool.shown(torch.tensor(float(i)).reshape(1, 1, 1, 1))) for i in range(10, 410)]
+    earlier = [i for i, value in enumerate(seen, start=10) if value != i]
+    assert 160 < len(earlier) < 240 and len(set(seen)) == len(seen)
+    assert all(value < i for i, value in enumerate(seen, start=10) if i in set(earlier))
+    pool.restore(kept)
+    assert [float(pool.shown(torch.tensor(float(i)).reshape(1, 1, 1, 1))) for i in range(10, 410)] == seen
 
 
 @pytest.mark.parametrize("network", ["contrast", "contrast-unpaired"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from posepipe.errors import UsageError
 from posepipe.models.coordinates import HALF_SIDE, cube_points
@@ -20,6 +21,7 @@ from posepipe.training.sources import LEFT, Sources
 from posepipe.training.synthesis import MAX_SHIFT, Recipe, Synthesis
 
 NONE = Damage().none()
+CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +189,36 @@ def test_everything_at_once_is_finite(sources: Sources) -> None:
     batch = Synthesis(sources, worst, seed=1).batch(16)
     assert bool(batch.input.isfinite().all()) and float(batch.brain.max()) <= 1
     assert float(cube_points(4).abs().max()) < HALF_SIDE
+
+
+def test_offsets_about_the_axes_and_in_mm(sources: Sources) -> None:
+    """Each angle and each shift is uniform up to its limit, of any size of brain; the limits are met."""
+    made = Synthesis(sources, replace(CLEAN, xyz=25.0, shift_mm=10.0), seed=2).batch(64)
+    angles = Rotation.from_matrix(made.rotation.numpy()).as_euler("xyz", degrees=True)
+    radius = torch.tensor([sources.pictures[row].radius_mm for row in made.rows])
+    shifts = (made.translation * radius[:, None]).numpy()
+    for drawn, limit in ((angles, 25), (shifts, 10)):
+        assert np.abs(drawn).max() <= limit + 1e-3
+        assert 0.9 * limit < np.abs(drawn).max() and abs(drawn.mean()) < 0.15 * limit
+        assert drawn.std() == pytest.approx(limit / 3**0.5, rel=0.1)
+
+
+def test_sizes_by_age_are_those_of_the_atlas(sources: Sources) -> None:
+    """A brain that is larger than the atlas of its age fills more of the cube, by as much; one by its mask fills it always alike."""
+    expected = sources.atlas_radii()
+    for p, radius in zip(sources.pictures, expected, strict=True):
+        if p.template and p.part == "train":
+            assert radius == pytest.approx(p.radius_mm)
+    pictures = [p if p.template else replace(p, radius_mm=1.2 * r) for p, r in zip(sources.pictures, expected, strict=True)]
+    grown = replace(sources, pictures=tuple(pictures))
+    for sizes, larger in (("mask", 1.0), ("age", 1.2)):
+        batch = Synthesis(grown, replace(CLEAN, sizes=sizes, log_scale=0.0), seed=1).batch(32)
+        templates = np.array([grown.pictures[row].template and grown.pictures[row].part == "train" for row in batch.rows])
+        assert 0 < templates.sum() < 32
+        assert torch.allclose(batch.scale[templates], torch.ones(()), atol=1e-5)
+        assert torch.allclose(batch.scale[~templates], torch.tensor(larger), atol=1e-5)
+
+
+def test_sizes_by_age_need_an_atlas(blob: Any) -> None:
+    with pytest.raises(UsageError, match="need templates of an atlas"):
+        Synthesis(blob.sources, replace(CLEAN, sizes="age"), seed=1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from posepipe.errors import UsageError
 from posepipe.geometry import so3_torch
 from posepipe.models.coordinates import HALF_SIDE, CoordinateField, CoordinateNet
 from posepipe.models.correction import CorrectionNet
@@ -220,3 +221,14 @@ def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sou
     drawn = phantoms.of(rows)
     phantoms.restore(state)
     assert torch.equal(phantoms.of(rows), drawn) and drawn.shape == (len(rows), 2, 16, 16, 16)
+
+
+def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sources: Sources) -> None:
+    chosen = References(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
+    pictures = sources.pictures
+    for row, picture in enumerate(pictures):
+        reference = pictures[chosen._one(row)]
+        gaps = {abs(p.age - picture.age) for p in pictures if p.template and p.part == "train" and p.name != picture.name}
+        assert reference.template and reference.name != picture.name and abs(reference.age - picture.age) == min(gaps)
+    with pytest.raises(UsageError, match="the age's own atlas"):
+        References(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)
