@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from posepipe import phantom
 from posepipe.bench.scans import DRESSES, dressed, overlap
 from posepipe.brainmask.finder import BrainFinder
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
 
 AGES = (23.0, 30.0, 37.0)
 TITLES = {"rim": "a rim is left", "air": "a head in air", "body": "in a body"}

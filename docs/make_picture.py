@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from posepipe import phantom
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
 from posepipe.imaging.volume import Volume
 
 AGES = (23.0, 30.0, 37.0)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .registration.aligner import Aligner, align
-    from .registration.alignment import Alignment
+    from .aligner import Aligner, align
+    from .alignment import Alignment
     from .slices.tracker import SliceTracker, TrackedPose
 
 __all__ = ["Aligner", "Alignment", "SliceTracker", "TrackedPose", "__version__", "align"]
@@ -17,7 +17,7 @@ __all__ = ["Aligner", "Alignment", "SliceTracker", "TrackedPose", "__version__",
 def __getattr__(name: str) -> Any:
     # late, so that `import posepipe` (and so `posepipe --help`) stays cheap
     if name in {"Aligner", "Alignment", "align"}:
-        from .registration import aligner, alignment
+        from . import aligner, alignment
 
         return getattr(alignment if name == "Alignment" else aligner, name)
     if name in {"SliceTracker", "TrackedPose"}:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from miniature import Miniature, write_miniature
+from phantom_heads import average, head, heads, make_head, target
+
+__all__ = ["average", "head", "heads", "make_head", "target"]
 
 # the same examples every time, no time limit an example, no folder of past failures
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from posepipe import __version__
+from posepipe._version import __version__
 from posepipe.atlas import load_manifests
 from posepipe.plan import ImagePlan, planned_mask
 from posepipe.settings import BY_SLICES, WITHOUT_FLUID, Settings

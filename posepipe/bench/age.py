@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..age.curves import STAGES, AgeCurve, AgeModel, StageModel, most_likely_age
+from ..age.estimator import AgeEstimator
 from ..atlas import AtlasLibrary, CohortSeries, candidates
 from ..brainmask.choose import brain_mask
 from ..errors import UsageError
 from ..geometry.so3 import Array
 from ..imaging.volume import load_volume
-from ..registration.age import STAGES, AgeCurve, AgeModel, StageModel, most_likely_age
-from ..registration.age_estimator import AgeEstimator
-from ..registration.deep import PoseNetworks
+from ..pose.coordinate_networks import PoseNetworks
 from ..training.split import load_split
 from .rows import PartFile
 

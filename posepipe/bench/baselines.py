@@ -26,10 +26,10 @@ from ..geometry import Rigid, read_itk, write_itk
 from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.volume import Volume
-from ..registration.ants_refine import one_thread
+from ..refinement.ants import one_thread
 
 if TYPE_CHECKING:
-    from ..registration.target import Target
+    from ..matching.target import Target
 
 METRIC = "Mattes mutual information"
 ITERATIONS, SHRINK, SIGMAS = "1000x500x250", "8x4x2", "3x2x1vox"

@@ -17,8 +17,8 @@ from ..geometry.so3 import Array
 from ..imaging.mask import nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
-from ..registration.confidence import BRAIN_SIGNS as SIGNS
-from ..registration.confidence import ConfidenceModel
+from ..models.calibration import BRAIN_SIGNS as SIGNS
+from ..models.calibration import ConfidenceModel
 from .logistic import auroc, fit_logistic, out_of_fold
 from .rows import PartFile
 from .scans import DRESSES, brainless, dressed, scan_cases

@@ -20,11 +20,11 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, smooth, tensor
 from ..imaging.volume import load_volume
-from ..registration.brain import Brain
-from ..registration.comparison import Comparison
-from ..registration.fit import Term, fit
-from ..registration.levels import Level, channel
-from ..registration.target import Target
+from ..matching.brain import Brain
+from ..matching.channels import Level, channel
+from ..matching.comparison import Comparison
+from ..matching.gauss_newton import Term, fit
+from ..matching.target import Target
 
 TISSUES: dict[str, dict[str, tuple[int, ...]]] = {
     "CRL": {"white": (1, 8), "ventricles": (2,), "cerebellum": (3,), "cortex": (5,), "deep": (6,), "brainstem": (7,)},

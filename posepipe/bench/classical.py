@@ -24,10 +24,10 @@ from ..files import replacing
 from ..geometry import Rigid, rotations_in_bin
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume, load_volume
-from ..registration.comparison import Comparison
-from ..registration.initial import initial_pose
-from ..registration.refine import refine_pose
-from ..registration.target import Target
+from ..matching.comparison import Comparison
+from ..matching.target import Target
+from ..pose.initial import initial_pose
+from ..refinement.refine import refine_pose
 from .perturb import damaged, turned
 
 BINS = [(low, low + 30) for low in range(0, 180, 30)]

@@ -18,10 +18,11 @@ from ..errors import UsageError
 from ..files import replacing
 from ..geometry import Rigid, rotations_in_bin
 from ..geometry.so3 import Array
-from ..registration.comparison import Comparison
-from ..registration.confidence import SIGNS, WITHIN_DEGREES, ConfidenceModel, confidence_features
-from ..registration.hypothesis import Ranked, measured
-from ..registration.initial import InitialPose, alone
+from ..matching.comparison import Comparison
+from ..models.calibration import SIGNS, ConfidenceModel
+from ..pose.hypothesis import Ranked, measured
+from ..pose.initial import InitialPose, alone
+from ..quality.confidence import WITHIN_DEGREES, confidence_features
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, held_out, out_of_fold, reliability, threshold

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..atlas import AtlasLibrary
+from ..contrast.converter import BRIGHT, DARK, LIGHT, Converter
 from ..files import replacing
 from ..geometry.so3 import Array
 from ..imaging.mask import nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from ..models import available
-from ..registration.conversion import BRIGHT, DARK, LIGHT, Converter
 from ..training.split import load_split
 from .classical import Case, cases
 from .methods import Contest, networks_key

@@ -13,15 +13,15 @@ from ..errors import PosepipeError
 from ..geometry import Rigid
 from ..imaging.mask import BrainMask, FoundPose
 from ..imaging.volume import Volume
+from ..matching.comparison import Comparison
+from ..matching.target import Target
 from ..models import available
-from ..registration.calibration import load_calibration
-from ..registration.comparison import Comparison
-from ..registration.deep import PoseNetworks
-from ..registration.initial import INIT_METHODS, InitialPose, Witness, alone, initial_pose, network_hypotheses
-from ..registration.paper import CorrectionNetwork, PoseNetwork
-from ..registration.quality import Quality, judge_pose
-from ..registration.refine import Refined, refine_pose
-from ..registration.target import Target
+from ..models.calibration import load_calibration
+from ..pose.coordinate_networks import PoseNetworks
+from ..pose.initial import INIT_METHODS, InitialPose, Witness, alone, initial_pose, network_hypotheses
+from ..pose.paper_networks import CorrectionNetwork, PoseNetwork
+from ..quality.verdict import Quality, judge_pose
+from ..refinement.refine import Refined, refine_pose
 from .baselines import DEEP_RATE, RATE, brain_of, geometric_center, principal_axes, vvr
 
 VVR_RATES = {"vvr": RATE, "vvr-lower": RATE * DEEP_RATE}

@@ -19,10 +19,10 @@ import torch
 from ..atlas import AtlasLibrary
 from ..errors import UsageError
 from ..geometry.so3 import Array
-from ..registration.confidence import ConfidenceModel
-from ..registration.deep import PoseNetworks
-from ..registration.initial import initial_pose
-from ..registration.refine import refine_pose
+from ..models.calibration import ConfidenceModel
+from ..pose.coordinate_networks import PoseNetworks
+from ..pose.initial import initial_pose
+from ..refinement.refine import refine_pose
 from ..slices.align import WITHIN_DEGREES, align_stack
 from ..slices.motion import LEVELS, MovingStack, simulate_stack
 from ..slices.network import SliceNetwork

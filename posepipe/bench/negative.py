@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..aligner import Aligner
 from ..errors import MaskError
 from ..imaging.volume import Volume, load_volume
-from ..registration.aligner import Aligner
 from ..settings import ESTIMATE
 from .brains import brain_images, chosen, smooth_noise
 from .rows import PartFile

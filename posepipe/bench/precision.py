@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..aligner import Aligner
 from ..errors import MaskError
 from ..files import replacing
 from ..geometry import so3
 from ..models.precision import VARIABLE
-from ..registration.aligner import Aligner
 from .brains import brain_images
 from .scans import overlap
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..atlas import AtlasLibrary, Template
 from ..errors import UsageError
 from ..geometry import Rigid, rotations_in_bin
-from ..registration.target import Target
+from ..matching.target import Target
 from .classical import BINS, Case, Runner, canonical_pose
 from .methods import Problem
 from .perturb import DAMAGES, damaged, turned

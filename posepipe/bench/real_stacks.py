@@ -16,11 +16,11 @@ from ..bids import read_json
 from ..geometry import Rigid
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume, load_volume
+from ..matching.target import Target
 from ..plan import SLICE_KEYS
-from ..registration.deep import PoseNetworks
-from ..registration.initial import initial_pose
-from ..registration.refine import refine_pose
-from ..registration.target import Target
+from ..pose.coordinate_networks import PoseNetworks
+from ..pose.initial import initial_pose
+from ..refinement.refine import refine_pose
 from ..slices.align import StackAligner, StackAlignment
 from ..slices.frames import Slice, slices_of, twin_pose
 from ..slices.network import SliceNetwork

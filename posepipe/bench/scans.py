@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from ..aligner import Aligner
 from ..brainmask.choose import brain_mask
 from ..errors import MaskError, PosepipeError
 from ..geometry import Rigid, random_rotations, so3
@@ -29,8 +30,7 @@ from ..geometry.so3 import Array
 from ..imaging.mask import BrainMask, given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
-from ..registration.aligner import Aligner
-from ..registration.confidence import ConfidenceModel
+from ..models.calibration import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
 from ..training.surroundings import Surroundings, scanned, surrounded

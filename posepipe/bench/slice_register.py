@@ -27,9 +27,9 @@ from ..geometry import Rigid, random_rotations, so3
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.moments import moments
 from ..imaging.volume import Volume, load_volume
+from ..matching.comparison import Comparison
+from ..matching.target import Target
 from ..models.slices import MIDDLE
-from ..registration.comparison import Comparison
-from ..registration.target import Target
 from ..slices.frames import Slice, SliceGrid
 from ..slices.points import SliceBatch, SliceTarget
 from ..slices.register import SHAPE_DEVIATION, SVROptions, register_slices

@@ -13,11 +13,11 @@ import torch
 
 from ..brainmask.choose import brain_mask
 from ..imaging.volume import Volume, load_volume
-from ..registration.comparison import Comparison
-from ..registration.deep import Glance, PoseNetworks
-from ..registration.initial import initial_pose, network_hypotheses
-from ..registration.refine import refine_pose
-from ..registration.target import Target
+from ..matching.comparison import Comparison
+from ..matching.target import Target
+from ..pose.coordinate_networks import Glance, PoseNetworks
+from ..pose.initial import initial_pose, network_hypotheses
+from ..refinement.refine import refine_pose
 from .classical import cases
 
 THREADS = (1, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UsageError
-from ..registration.calibration import Sureness
-from ..registration.confidence import WITHIN_DEGREES
+from ..models.calibration import Sureness
+from ..quality.confidence import WITHIN_DEGREES
 
 SURE_VOTES = 0.75
 """Three of four turned copies agree: with one, networks that are right by chance would count as sure."""

@@ -15,8 +15,8 @@ from ..geometry.so3 import Array, geodesic_distance
 from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
-from ..registration.calibration import load_calibration, uncalibrated
-from ..registration.deep import Glance, Placement, PoseNetworks
+from ..models.calibration import load_calibration, uncalibrated
+from ..pose.coordinate_networks import Glance, Placement, PoseNetworks
 from .detection import LARGEST_RADIUS_MM, Detection, Likely, Place, ScanNetworks
 from .scan import Frame, Scan
 

@@ -13,11 +13,11 @@ from ..settings import ESTIMATED, Settings
 from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
+    from ..age.curves import AgeEstimate
+    from ..age.estimator import AgeEstimator
     from ..atlas import AtlasLibrary, CohortSeries
     from ..bids import Age, InputImage
     from ..brainmask.finder import BrainFinder
-    from ..registration.age import AgeEstimate
-    from ..registration.age_estimator import AgeEstimator
 
 FOLDER = "ages"
 
@@ -47,9 +47,9 @@ class AgesOfImages:
     def _estimate(self, image: InputImage) -> AgeEstimate:
         import torch
 
+        from ..age.estimator import AgeEstimator
         from ..brainmask.choose import brain_mask
         from ..imaging.volume import load_volume
-        from ..registration.age_estimator import AgeEstimator
 
         contrast = self._contrast(image)
         torch.set_num_threads(self._settings.omp_nthreads or 1)
@@ -68,9 +68,9 @@ class AgesOfImages:
             raise AgeError(msg) from error
 
     def _key(self, image: InputImage) -> str:
+        from ..age.curves import PACKAGED
         from ..bids import parameters_hash
         from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS
-        from ..registration.age import PACKAGED
 
         contrast = self._contrast(image)
         masked = uses_mask_network(image, self._settings.mask)
@@ -96,7 +96,7 @@ class AgesOfImages:
 
     @cached_property
     def _networks(self) -> Any:
-        from ..registration.deep import PoseNetworks
+        from ..pose.coordinate_networks import PoseNetworks
 
         return PoseNetworks(self._settings.weights, device=self._device)
 
@@ -108,15 +108,15 @@ class AgesOfImages:
 
     @cached_property
     def _device(self) -> str:
-        from ..registration.aligner import pick_device
+        from ..models.device import pick_device
 
         return pick_device(self._settings.device)
 
 
 def _read(path: Path) -> AgeEstimate | None:
     """An estimate that an earlier run wrote; None where there is none, or no whole one."""
+    from ..age.curves import AgeEstimate
     from ..bids import read_json
-    from ..registration.age import AgeEstimate
 
     if not path.is_file():
         return None

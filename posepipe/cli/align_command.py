@@ -14,7 +14,7 @@ from .parser import add_alignment, age_option, command_line, whole_number
 from .threads import library_threads
 
 if TYPE_CHECKING:
-    from ..registration.alignment import Alignment
+    from ..alignment import Alignment
 
 _EXTENSIONS = (".nii.gz", ".nii", ".mgz", ".mgh", ".img", ".hdr")
 
@@ -107,7 +107,7 @@ def stem_of(image: Path) -> str:
 
 
 def _align(given: dict[str, Any], image: Path) -> Alignment:
-    from ..registration.aligner import Aligner
+    from ..aligner import Aligner
 
     same = ("atlas", "init", "refine", "mask", "contrast", "convert", "slices", "age_policy", "device", "weights")
     options = {name: given[name] for name in same if name in given}
@@ -133,9 +133,9 @@ def _write_page(
     page: Path, stem: str, alignment: Alignment, sidecars: dict[str, dict[str, Any]], written: list[Path], given: dict[str, Any]
 ) -> Path:
     from .._version import __version__
+    from ..bids.slice_table import table_text
     from ..reports.subject import PageImage, write_subject_page
     from ..reports.views import make_views
-    from ..slices.table import table_text
 
     target = alignment.target
     views = make_views(

@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from ..age.curves import PACKAGED, load_age_model, save_age_model
     from ..bench import age as bench
     from ..bench.methods import networks_key
     from ..bench.rows import PartFile, read_rows, write_rows
     from ..errors import UsageError
     from ..models.weights import POSE_NETWORKS, hashes
-    from ..registration.age import PACKAGED, load_age_model, save_age_model
 
     cases = [c for c in bench.age_cases(args.data, tuple(args.parts)) if not args.names or c.name.startswith(tuple(args.names))]
     if not cases:

@@ -58,7 +58,7 @@ def add_install(parser: argparse.ArgumentParser) -> None:
     """The option for a folder that what was fitted is written to."""
     parser.add_argument(
         "--install", type=absolute_path, metavar="DIR",
-        help="also write what was fitted into this folder: of weights of your own, or posepipe/registration in a checkout of the source",
+        help="also write what was fitted into this folder: of weights of your own, or posepipe/models/data in a checkout of the source",
     )  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def calibration(args: argparse.Namespace) -> int:
 
     from ..bench import brains, methods, rows, scans, sureness
     from ..bench import confidence as bench
+    from ..models.calibration import NAME, Calibration, load_calibration, write_calibration
     from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
-    from ..registration.calibration import NAME, Calibration, load_calibration, write_calibration
 
     cases = named(bench.confidence_cases(args.data, tuple(args.groups)), args.names)
     tasks = [(case, args.output, args.trials, args.seed, args.weights) for case in cases]

@@ -47,8 +47,8 @@ def stacks(args: argparse.Namespace) -> int:
     from ..bench import moving_stacks, real_stacks, rows
     from ..bench.slices import slice_cases
     from ..errors import UsageError
+    from ..models.calibration import NAME, load_calibration, write_calibration
     from ..models.weights import SLICE_NETWORK, hashes
-    from ..registration.calibration import NAME, load_calibration, write_calibration
 
     simulated = [g for g in args.groups if g != "real"]
     parts = []

@@ -15,7 +15,7 @@ from .threads import library_threads
 
 if TYPE_CHECKING:
     from ..geometry import Rigid
-    from ..imaging.demo_data import DemoDataset
+    from ..phantom.demo_data import DemoDataset
 
 LOST_DEGREES = 15.0
 _STOPPED = 128
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..imaging.demo_data import write_demo
+    from ..phantom.demo_data import write_demo
 
     out = args.out_dir
     print(f"writing phantoms to {out}", flush=True)

@@ -26,8 +26,8 @@ def parameters_of(
 
     Raises :class:`~posepipe.errors.WeightsError` for weights that are not there, and OSError for a file that cannot be read.
     """
+    from ..models.calibration import calibration_file
     from ..models.weights import hashes
-    from ..registration.calibration import calibration_file
 
     return {
         "version": __version__,

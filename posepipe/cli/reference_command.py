@@ -115,7 +115,7 @@ def _reference(image: InputImage, age: float, reference: Reference) -> tuple[Ref
     """The row of an ``image``, and what is drawn of it: image, mask, template, its mask and the pose."""
     from ..imaging.mask import given_mask, nonzero_mask
     from ..imaging.volume import load_told, load_volume
-    from ..registration.target import Target
+    from ..matching.target import Target
     from ..training.reference import reference_pose
     from ..training.reference_table import ReferenceRow
 

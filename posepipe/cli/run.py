@@ -87,7 +87,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
     from ..bids import Failures
 
     if settings.device == "cuda":  # better told once than for every image
-        from ..registration.aligner import pick_device
+        from ..models.device import pick_device
 
         pick_device(settings.device)
     pending = plan.pending

@@ -12,7 +12,7 @@ from .parser import cores
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Where OpenMP (torch) and the linear algebra under numpy, scipy and torch (OpenBLAS, MKL, Apple's) read how many threads to make. ANTs
-sees to its own (:mod:`posepipe.registration.ants_refine`)."""
+sees to its own (:mod:`posepipe.refinement.ants`)."""
 
 
 @contextmanager

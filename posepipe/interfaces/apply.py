@@ -36,8 +36,8 @@ class ApplyPose(SimpleInterface):
         import numpy as np
 
         from ..geometry import read_itk
+        from ..imaging.apply import reorient, resample_to_template
         from ..imaging.volume import load_volume, save_volume
-        from ..registration.apply import reorient, resample_to_template
 
         record: dict[str, Any] = {}
         cwd = Path(runtime.cwd)

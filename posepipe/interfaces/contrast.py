@@ -35,11 +35,11 @@ class ContrastConvert(SimpleInterface):
         import numpy as np
         import torch
 
+        from ..contrast.converter import Converter
         from ..imaging.inside import load_mask
         from ..imaging.volume import load_volume, save_volume
+        from ..models.device import pick_device
         from ..models.weights import CONTRAST_NETWORK
-        from ..registration.aligner import pick_device
-        from ..registration.conversion import Converter
 
         torch.set_num_threads(self.inputs.torch_threads)
         record: dict[str, Any] = {"network": CONTRAST_NETWORK}

@@ -79,7 +79,7 @@ class FinishedImage:
         from ..bids import read_json
         from ..geometry import read_itk
         from ..imaging.volume import load_volume
-        from ..registration.target import Target
+        from ..matching.target import Target
         from ..reports.views import make_views
 
         names = self.names

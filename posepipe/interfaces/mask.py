@@ -64,7 +64,7 @@ class BrainMask(SimpleInterface):
         import torch
 
         from ..brainmask.finder import BrainFinder
-        from ..registration.aligner import pick_device
+        from ..models.device import pick_device
 
         torch.set_num_threads(self.inputs.torch_threads)
         return BrainFinder(weights_folder(self.inputs), pick_device(self.inputs.device))

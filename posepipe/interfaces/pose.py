@@ -25,7 +25,7 @@ def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
 
     from ..imaging.inside import load_mask
     from ..imaging.volume import load_volume
-    from ..registration.aligner import pick_device
+    from ..models.device import pick_device
 
     device = pick_device(inputs.device)
     return load_volume(inputs.in_file), load_mask(inputs.in_mask), target_of(inputs, device), device
@@ -52,8 +52,8 @@ class InitialPose(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from ..bids import read_json
         from ..geometry import write_itk
-        from ..registration.deep import PoseNetworks
-        from ..registration.initial import initial_pose
+        from ..pose.coordinate_networks import PoseNetworks
+        from ..pose.initial import initial_pose
 
         record: dict[str, Any] = {}
         with measured(record):
@@ -95,7 +95,7 @@ class RefinePose(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..geometry import read_itk, write_itk
-        from ..registration.refine import refine_pose
+        from ..refinement.refine import refine_pose
 
         record: dict[str, Any] = {}
         with measured(record):
@@ -148,10 +148,10 @@ class PoseQuality(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from ..atlas import VolumeRange
         from ..imaging.volume import load_volume
-        from ..registration.brain import Brain
-        from ..registration.calibration import load_calibration
-        from ..registration.quality import judge_pose
-        from ..registration.target import SPACING
+        from ..matching.brain import Brain
+        from ..matching.target import SPACING
+        from ..models.calibration import load_calibration
+        from ..quality.verdict import judge_pose
 
         record: dict[str, Any] = {}
         with measured(record):

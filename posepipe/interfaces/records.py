@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask, FoundPose
     from ..imaging.volume import Volume
-    from ..registration.initial import InitialPose, Witness
-    from ..registration.refine import Refined
+    from ..pose.initial import InitialPose, Witness
+    from ..refinement.refine import Refined
 
 
 def write_record(cwd: str | Path, name: str, record: Mapping[str, Any]) -> str:
@@ -61,8 +61,8 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     """The initial pose that :func:`initial_to_record` and its transform file hold."""
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
-    from ..registration.hypothesis import Hypothesis, Ranked
-    from ..registration.initial import InitialPose, Witness
+    from ..pose.hypothesis import Hypothesis, Ranked
+    from ..pose.initial import InitialPose, Witness
 
     record = read_json(record_file)
     hypotheses = tuple(
@@ -84,7 +84,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
     """The refined pose that the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file hold."""
     from ..bids import read_json
     from ..geometry import read_itk
-    from ..registration.refine import Refined
+    from ..refinement.refine import Refined
     from ..settings import WHOLE
 
     record = read_json(record_file)

@@ -149,7 +149,7 @@ def about_slices(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _slice_poses(known: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The data dictionary of the table of slice poses."""
-    from ..slices.table import COLUMNS
+    from ..bids.slice_table import COLUMNS
 
     return {
         "Description": "Pose of the head in each slice of the image: rigid maps from points of the atlas to points of the image, RAS mm.",

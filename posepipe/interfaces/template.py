@@ -12,7 +12,7 @@ from .base import DigestInputSpec
 
 if TYPE_CHECKING:
     from ..atlas import Template
-    from ..registration.target import Target
+    from ..matching.target import Target
 
 
 class TemplateInputSpec(DigestInputSpec):
@@ -83,6 +83,6 @@ def target_of(inputs: Any, device: str = "cpu") -> Target:
 
 @lru_cache(maxsize=2)
 def _target(template: Template, _changed: int, device: str) -> Target:
-    from ..registration.target import Target
+    from ..matching.target import Target
 
     return Target.load(template, device=device)

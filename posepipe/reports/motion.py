@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..slices.table import SliceRow, read_table
+from ..bids.slice_table import SliceRow, read_table
 
 _WIDTH, _HEIGHT = 560, 130  # pixels of a panel's plot
 _LEFT, _TOP, _GAP = 46, 16, 44

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..bids.slice_table import SliceRow, write_table
 from ..errors import BidsError
 from ..geometry import Rigid
 from ..imaging.volume import Volume
-from ..registration.calibration import load_calibration
-from ..registration.comparison import Comparison
-from ..registration.confidence import ConfidenceModel
-from ..registration.deep import PoseNetworks
-from ..registration.refine import Refined, refine_pose
-from ..registration.target import Target
+from ..matching.comparison import Comparison
+from ..matching.target import Target
+from ..models.calibration import ConfidenceModel, load_calibration
+from ..pose.coordinate_networks import PoseNetworks
+from ..refinement.refine import Refined, refine_pose
 from ..settings import BY_SLICES
 from .acquisition import Acquisition, from_sidecar, guessed, guessed_from_poses
 from .frames import Slice, slice_axis, slices_of
@@ -28,7 +28,6 @@ from .network import SliceNetwork, SlicePose
 from .points import SliceBatch, SliceTarget
 from .register import ncc_at
 from .stack import HEAD, StackPoses, register_stack
-from .table import SliceRow, write_table
 
 LEAST_MM2 = 100.0
 """Slices with less brain have no pose, mm²: a disc 11 mm wide."""

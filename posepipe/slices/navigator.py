@@ -17,8 +17,8 @@ from ..errors import MaskError
 from ..geometry import Rigid
 from ..imaging.mask import given_mask
 from ..imaging.volume import Volume
-from ..registration.deep import Glance, PoseNetworks
-from ..registration.target import Target
+from ..matching.target import Target
+from ..pose.coordinate_networks import Glance, PoseNetworks
 
 
 @dataclass(frozen=True, eq=False)

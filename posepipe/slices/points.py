@@ -1,6 +1,6 @@
 """What slice-to-volume registration compares: a template at three levels of blur, and the pixels of slices at the same levels.
 
-Two channels, as for volumes (:mod:`posepipe.registration.levels`). *Brightness*, lifted above an empty background: the brain's outline
+Two channels, as for volumes (:mod:`posepipe.matching.channels`). *Brightness*, lifted above an empty background: the brain's outline
 counts as well as what is inside. *Texture*, brightness relative to its surroundings: blind to bias and to the mask's rim. A level's blur is
 a Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
 slice's thickness exceeds that by is made up by sampling several planes (:func:`profile`).
@@ -20,9 +20,9 @@ from torch import Tensor
 from ..errors import MaskError
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, smooth, tensor
+from ..matching.target import Target
 from ..models.coordinates import cube_points, grid_points
 from ..models.slices import EXTENT_CELLS
-from ..registration.target import Target
 from .frames import MidsagittalPlane, Slice
 
 LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
@@ -38,11 +38,11 @@ blur of the first level and less than the brain's own radius (30–60 mm)."""
 FWHM = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
 WINDOW_MM = 8.0
-"""Surroundings that texture is relative to, standard deviation in mm: as :data:`posepipe.registration.levels.TEXTURE_WINDOW_MM`."""
+"""Surroundings that texture is relative to, standard deviation in mm: as :data:`posepipe.matching.channels.TEXTURE_WINDOW_MM`."""
 EROSION_MM = 2.5
-"""Texture counts from about so far inside the mask, mm: as :data:`posepipe.registration.levels.TEXTURE_EROSION_MM`."""
+"""Texture counts from about so far inside the mask, mm: as :data:`posepipe.matching.channels.TEXTURE_EROSION_MM`."""
 FINE_MM = 1.6
-"""Grid on which texture is made, mm: that of templates (:data:`posepipe.registration.target.SPACING`)."""
+"""Grid on which texture is made, mm: that of templates (:data:`posepipe.matching.target.SPACING`)."""
 LEAST_INSIDE_MM2 = 200.0
 """With less texture than this, mm² (a disc 16 mm wide), all of a section's mask counts."""
 THIN = 0.4

@@ -30,7 +30,7 @@ farther starts (docs/experiments-slices.md, 4)."""
 STEPS = (12, 10, 8)
 """Gauss–Newton steps at each level, coarse to fine."""
 OUTLIER = 3.0
-"""A pixel whose residual is this many robust standard deviations counts half: as :data:`posepipe.registration.fit.OUTLIER`."""
+"""A pixel whose residual is this many robust standard deviations counts half: as :data:`posepipe.matching.gauss_newton.OUTLIER`."""
 TURN_LIMIT = 0.15
 """Most that a slice turns in a step, radians (8.6°): steps beyond the blur of a level over the brain's radius are not to be trusted."""
 SHIFT_LIMIT = 6.0

@@ -21,9 +21,9 @@ from ..geometry.so3 import Array
 from ..imaging.inside import inside_of
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume, checked, finite
-from ..registration.aligner import pick_device, threads_of_torch
-from ..registration.deep import PoseNetworks
-from ..registration.target import Target
+from ..matching.target import Target
+from ..models.device import pick_device, threads_of_torch
+from ..pose.coordinate_networks import PoseNetworks
 from .align import LEAST_MM2
 from .frames import MidsagittalPlane, Slice, SliceGrid, twin_pose
 from .fuse import DEGREES, FARTHEST, MM
@@ -83,7 +83,7 @@ class SliceTracker:
     ahead.
 
     ``age`` (weeks), ``atlas`` (a name or ``auto``), ``atlas_dirs`` (searched first) and ``contrast`` (T2w or T1w, that of the images)
-    choose the template as :class:`~posepipe.registration.aligner.Aligner` does; ``target`` gives one that is ready instead. ``weights``: a
+    choose the template as :class:`~posepipe.aligner.Aligner` does; ``target`` gives one that is ready instead. ``weights``: a
     folder of networks that come before the package's; ``network`` and ``volumes`` give networks that are ready. ``register``: slices
     are registered to the template after the network. ``device`` and ``threads`` as in Aligner; ``seed`` too, though nothing in a
     tracker is random. All poses are atlas → image, RAS mm of the affines that come with the images.
@@ -183,8 +183,8 @@ class SliceTracker:
 
         ``mask`` is the brain's on the same grid, if known; without one the brain is sought where the head was last, and in all of the
         volume at first and where the networks are not sure of what they see there. Of a pose that they are sure of
-        (:meth:`~posepipe.registration.deep.PoseNetworks.sure`) the head's is made at once: a volume has no twin. Others are taken as slices
-        are, and held. Raises :class:`~posepipe.errors.MaskError` for a mask
+        (:meth:`~posepipe.pose.coordinate_networks.PoseNetworks.sure`) the head's is made at once: a volume has no twin.
+        Others are taken as slices are, and held. Raises :class:`~posepipe.errors.MaskError` for a mask
         on another grid or an empty one, and :class:`~posepipe.errors.UsageError` where time runs backwards.
         """
         begun = clock.perf_counter()

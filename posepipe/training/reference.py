@@ -17,12 +17,12 @@ from ..errors import ImageError
 from ..geometry import Rigid, axis_rotations, so3
 from ..geometry.so3 import Array
 from ..imaging.volume import Volume
-from ..registration.comparison import Comparison
-from ..registration.confidence import WITHIN_DEGREES
-from ..registration.fit import Poses, fit
-from ..registration.hypothesis import Hypothesis, Ranked, fits
-from ..registration.initial import initial_pose
-from ..registration.target import Target
+from ..matching.comparison import Comparison
+from ..matching.gauss_newton import Poses, fit
+from ..matching.target import Target
+from ..pose.hypothesis import Hypothesis, Ranked, fits
+from ..pose.initial import initial_pose
+from ..quality.confidence import WITHIN_DEGREES
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class ReferencePose:
     """``pose`` (template → image, RAS mm) that came of the rotation ``candidate`` of
     :func:`~posepipe.geometry.sampling.axis_rotations`, 0 to 23; None: it is that of the search, which fits better.
 
-    ``criterion`` and ``coarse`` texture are those at the pose (:mod:`posepipe.registration.hypothesis`). ``margin`` is the criterion by
+    ``criterion`` and ``coarse`` texture are those at the pose (:mod:`posepipe.pose.hypothesis`). ``margin`` is the criterion by
     which the best candidate leads the best that came to another pose, more than
-    :data:`~posepipe.registration.hypothesis.RIVAL_DEGREES` (30°) away; None where all came to one. ``search_degrees`` is the angle between
+    :data:`~posepipe.pose.hypothesis.RIVAL_DEGREES` (30°) away; None where all came to one. ``search_degrees`` is the angle between
     the best candidate's pose and that of the search.
     """
 
@@ -47,8 +47,8 @@ class ReferencePose:
     def doubt(self) -> str:
         """Why the pose is not to be learned from unseen; empty where nothing speaks against it.
 
-        The two ways must come within 15° of each other (:data:`~posepipe.registration.confidence.WITHIN_DEGREES`, within which a pose
-        counts as right everywhere), and the brain must fit (:func:`~posepipe.registration.hypothesis.fits`): what fits nowhere can have
+        The two ways must come within 15° of each other (:data:`~posepipe.quality.confidence.WITHIN_DEGREES`, within which a pose
+        counts as right everywhere), and the brain must fit (:func:`~posepipe.pose.hypothesis.fits`): what fits nowhere can have
         one and the same wrong pose both ways.
         """
         found = []

@@ -18,7 +18,7 @@ from ..errors import BidsError, ImageError, UsageError
 from ..files import write_text
 from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
-from ..registration.confidence import WITHIN_DEGREES
+from ..quality.confidence import WITHIN_DEGREES
 from .reference import ReferencePose
 
 ANSWERS = ("yes", "no", "n/a")

@@ -19,7 +19,7 @@ from ..errors import AgeError, ImageError, MaskError, UsageError
 from ..geometry.so3 import Array
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_told, load_volume
-from ..registration.target import Target
+from ..matching.target import Target
 from .reference import reference_pose
 from .reference_table import ReferenceRow, References
 from .sources import Collector

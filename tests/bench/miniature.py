@@ -13,8 +13,8 @@ from posepipe.atlas.manifest import load_canonical
 from posepipe.atlas.sidecars import write_fetched
 from posepipe.geometry import Rigid
 from posepipe.geometry.so3 import Array, exp
-from posepipe.imaging.phantom import brain_labels, brain_mask, render, subject
 from posepipe.imaging.volume import Volume, save_volume
+from posepipe.phantom import brain_labels, brain_mask, render, subject
 from posepipe.training.scene_files import EYES_TILT_DEGREES
 from posepipe.training.split import load_scan_poses
 

@@ -8,17 +8,17 @@ import sys
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.bench import baselines, methods
 from posepipe.bench.baselines import DEEP_RATE, RATE, brain_of, geometric_center, principal_axes, vvr
 from posepipe.bench.methods import METHODS, VVR_RATES, Contest, Problem, missing_networks
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, read_itk
-from posepipe.imaging import phantom
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
-from posepipe.registration import refine
-from posepipe.registration.comparison import Comparison
-from posepipe.registration.target import Target
+from posepipe.matching.comparison import Comparison
+from posepipe.matching.target import Target
+from posepipe.refinement import refine
 
 AGE, VOXEL = 29.0, 2.5
 AWAY = Rigid(np.eye(3), np.array([90.0, -70.0, 60.0]))
@@ -244,7 +244,7 @@ import numpy as np
 from posepipe.bench.baselines import geometric_center, vvr
 from posepipe.geometry import Rigid
 from posepipe.imaging import phantom
-from posepipe.registration.target import Target
+from posepipe.matching.target import Target
 
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "7"
 labels = phantom.brain_labels(29, 2.5)

@@ -7,7 +7,7 @@ import pytest
 
 from posepipe.bench.confidence import ABOUT, SCAN, fit_confidence
 from posepipe.bench.logistic import fit_logistic, out_of_fold
-from posepipe.registration.confidence import SIGNS
+from posepipe.models.calibration import SIGNS
 
 
 def rows(n: int = 240) -> list[dict[str, str]]:

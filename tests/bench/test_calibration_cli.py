@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 from posepipe.bench import brains, confidence, scans, sureness
 from posepipe.cli.tools import main as tools
+from posepipe.models.calibration import ConfidenceModel, load_calibration, read_calibration
 from posepipe.models.weights import SCAN_NETWORKS, hashes
-from posepipe.registration.calibration import load_calibration, read_calibration
-from posepipe.registration.confidence import ConfidenceModel
 
 
 def test_the_networks_of_each_fold_get_the_same_limits_under_their_own_hashes(tmp_path: Path, scan_weights, monkeypatch) -> None:

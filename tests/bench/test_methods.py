@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from posepipe import phantom
 from posepipe.bench.confidence import _initial
 from posepipe.bench.methods import METHODS, Contest, Outcome, Problem
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
+from posepipe.matching.comparison import Comparison
+from posepipe.matching.target import Target
 from posepipe.models.correction import CorrectionNet
 from posepipe.models.weights import save_network
-from posepipe.registration.comparison import Comparison
-from posepipe.registration.initial import InitialPose
-from posepipe.registration.target import Target
+from posepipe.pose.initial import InitialPose
 
 AGE, VOXEL = 29.0, 2.0
 TRUTH = Rigid.from_rotvec([1.1, -0.6, 1.3], [12.0, -25.0, 8.0])

@@ -16,11 +16,11 @@ from posepipe.bench.perturb import COMBINED, STRENGTHS
 from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
 from posepipe.bench.volume import volume_cases
 from posepipe.geometry import Rigid, so3
-from posepipe.imaging.demo_data import write_demo
 from posepipe.imaging.volume import load_volume, save_volume
-from posepipe.registration.brain import Brain
-from posepipe.registration.similarity import similarity
-from posepipe.registration.target import SPACING
+from posepipe.matching.brain import Brain
+from posepipe.matching.similarity import similarity
+from posepipe.matching.target import SPACING
+from posepipe.phantom.demo_data import write_demo
 
 OWN = Rigid.from_rotvec([0.5, -0.9, 0.4], [10.0, -5.0, 20.0])
 """How the case's image lies against its template, week 30."""

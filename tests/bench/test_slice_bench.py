@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.bench import slice_methods, slices
 from posepipe.bench.classical import Case
 from posepipe.bench.rows import PartFile, read_rows
@@ -22,11 +23,10 @@ from posepipe.bench.slices import SAMPLINGS, THICKNESS, SliceProblem, draw, judg
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid, so3
-from posepipe.imaging import phantom
-from posepipe.imaging.demo_data import write_demo
+from posepipe.matching.target import Target
 from posepipe.models.slices import SliceCoordinateNet, slice_offset
 from posepipe.models.weights import save_network
-from posepipe.registration.target import Target
+from posepipe.phantom.demo_data import write_demo
 from posepipe.slices.frames import twin_degrees, twin_pose
 from posepipe.slices.network import SlicePose
 from posepipe.slices.points import SliceTarget

@@ -22,10 +22,10 @@ from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
-from posepipe.imaging.demo_data import write_demo
-from posepipe.registration.confidence import SIGNS
-from posepipe.registration.hypothesis import Hypothesis, Ranked
-from posepipe.registration.initial import InitialPose
+from posepipe.models.calibration import SIGNS
+from posepipe.phantom.demo_data import write_demo
+from posepipe.pose.hypothesis import Hypothesis, Ranked
+from posepipe.pose.initial import InitialPose
 
 ROW = Row("fetus", "f1", 29.0, "none", 0, 0, "deep", 2.0, 0.5, 0.05, "pass", 0.99)
 

@@ -17,8 +17,8 @@ from posepipe.geometry import so3
 from posepipe.imaging.mask import FoundPose
 from posepipe.imaging.moments import Moments
 from posepipe.imaging.volume import Volume
-from posepipe.registration.confidence import ConfidenceModel
-from posepipe.registration.deep import Placement
+from posepipe.models.calibration import ConfidenceModel
+from posepipe.pose.coordinate_networks import Placement
 
 SHAPE = (90, 50, 50)
 IMAGE = Volume(np.random.default_rng(0).random(SHAPE).astype(np.float32) + 10, np.diag([3.0, 3, 3, 1]), "a_T2w.nii.gz")

@@ -16,10 +16,9 @@ from posepipe.errors import MaskError, WeightsError
 from posepipe.geometry import so3
 from posepipe.imaging.volume import Volume
 from posepipe.models import save_network
+from posepipe.models.calibration import ConfidenceModel, load_calibration, uncalibrated, write_calibration
 from posepipe.models.coordinates import CoordinateNet
 from posepipe.models.weights import SCAN_NETWORKS, hashes
-from posepipe.registration.calibration import load_calibration, uncalibrated, write_calibration
-from posepipe.registration.confidence import ConfidenceModel
 
 UNCALIBRATED = uncalibrated(SCAN_NETWORKS)
 AFFINE = np.diag([2.0, 2, 2, 1])

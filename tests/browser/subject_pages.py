@@ -12,8 +12,8 @@ import numpy as np
 
 from posepipe.bids import read_json, write_json
 from posepipe.cli.app import main
-from posepipe.imaging.demo_data import write_demo
 from posepipe.imaging.volume import load_volume, save_volume
+from posepipe.phantom.demo_data import write_demo
 
 
 @dataclass(frozen=True)

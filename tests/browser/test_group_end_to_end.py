@@ -10,7 +10,7 @@ import pytest
 from waiting import until
 
 from posepipe.cli.app import main
-from posepipe.imaging.demo_data import write_demo
+from posepipe.phantom.demo_data import write_demo
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from posepipe.cli.app import main
-from posepipe.imaging.demo_data import DemoDataset, write_demo
+from posepipe.phantom.demo_data import DemoDataset, write_demo
 
 
 @dataclass(frozen=True)

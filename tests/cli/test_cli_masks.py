@@ -16,9 +16,8 @@ from posepipe.bench.scans import brainless
 from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
+from posepipe.models.calibration import ConfidenceModel, load_calibration, write_calibration
 from posepipe.models.weights import SCAN_NETWORKS, hashes
-from posepipe.registration.calibration import load_calibration, write_calibration
-from posepipe.registration.confidence import ConfidenceModel
 from posepipe.training.scene_files import read_landmarks
 
 FAST = ("--init", "center", "--refine", "none")

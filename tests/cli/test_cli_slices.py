@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from posepipe.bids import read_json
+from posepipe.bids.slice_table import COLUMNS, read_table
 from posepipe.cli.parser import parse_settings
 from posepipe.cli.plan import make_plan
 from posepipe.cli.tools import main as tools
@@ -20,7 +21,6 @@ from posepipe.geometry import read_itk
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 from posepipe.models.slices import SliceCoordinateNet
 from posepipe.models.weights import hashes, save_network
-from posepipe.slices.table import COLUMNS, read_table
 
 IMAGE = "sub-01/anat/sub-01_rec-svr_T2w.nii.gz"
 FAST = ("--participant-label", "01", "--init", "search", "--refine", "torch")

@@ -22,13 +22,13 @@ from posepipe.cli.ages import AgesOfImages
 from posepipe.cli.parameters import FileDigests, parameters_of
 from posepipe.cli.parser import parse_settings
 from posepipe.cli.plan import make_plan
+from posepipe.matching import rotation_bank as bank
+from posepipe.matching.brain import Brain
 from posepipe.models import save_network
+from posepipe.models.calibration import NAME
+from posepipe.models.calibration import PACKAGED as CALIBRATION
 from posepipe.models.posenet import PoseNet
 from posepipe.models.weights import PACKAGED
-from posepipe.registration import bank
-from posepipe.registration.brain import Brain
-from posepipe.registration.calibration import NAME
-from posepipe.registration.calibration import PACKAGED as CALIBRATION
 
 ROOT = Path(posepipe.__file__).parent
 ONE = ("--participant-label", "04", "--init", "center", "--refine", "none")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import slurm_here
 
-from posepipe.imaging.demo_data import DemoDataset, write_demo
+from posepipe.phantom.demo_data import DemoDataset, write_demo
 
 HARD = "it's a \"study\" 100% $HOME; x"
 """What a folder may be called, and what shells and schedulers make of it if it is not quoted."""

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from posepipe.imaging.demo_data import write_demo
+from posepipe.phantom.demo_data import write_demo
 
 _APP = "import sys; from posepipe.cli.app import main; sys.exit(main())"
 SHARED = ("dataset_description.json", ".bidsignore", "logs/CITATION.md", "failures.tsv")

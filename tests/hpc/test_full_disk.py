@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
-from posepipe.imaging.demo_data import DemoDataset, write_demo
+from posepipe.phantom.demo_data import DemoDataset, write_demo
 
 _APP = "import sys; from posepipe.cli.app import main; sys.exit(main())"
 _TRY = """

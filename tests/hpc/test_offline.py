@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from posepipe.imaging.demo_data import DemoDataset, write_demo
+from posepipe.phantom.demo_data import DemoDataset, write_demo
 
 _WATCH = """
 import os, sys

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from posepipe.imaging.demo_data import write_demo
+from posepipe.phantom.demo_data import write_demo
 
 _APP = "import sys; from posepipe.cli.app import main; sys.exit(main())"
 _LOCKED = "mount -t tmpfs -o ro none /dev/shm && exec \"$@\""

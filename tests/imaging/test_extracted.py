@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from posepipe import phantom
 from posepipe.errors import MaskError
-from posepipe.imaging import phantom
 from posepipe.imaging.extracted import Signs, filled, not_a_brain, signs
 from posepipe.imaging.mask import has_empty_background, is_extracted, maybe_older, nonzero_mask
 from posepipe.imaging.volume import Volume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posepipe.imaging import phantom
+from posepipe import phantom
 from posepipe.imaging.fluid import without_outer_fluid
 from posepipe.imaging.volume import Volume
 

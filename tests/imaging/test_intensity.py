@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from posepipe.geometry import Rigid
+from posepipe.imaging.apply import resample_to_template
 from posepipe.imaging.intensity import empty_value, from_zero, offset
 from posepipe.imaging.mask import has_empty_background, is_extracted, nonzero_mask
-from posepipe.imaging.phantom import brain_labels, render
 from posepipe.imaging.volume import Volume
-from posepipe.registration.apply import resample_to_template
+from posepipe.phantom import brain_labels, render
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from posepipe.cli.app import main
-from posepipe.imaging.demo_data import write_demo
+from posepipe.phantom.demo_data import write_demo
 
 SHARED = [".bidsignore", "dataset_description.json", "failures.tsv", "logs/CITATION.md", "logs/running.lock"]
 GROUP = ["group_pose.html", "group_pose.json", "group_pose.tsv", "logs/thumbnails.json"]

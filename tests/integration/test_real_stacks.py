@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posepipe.aligner import Aligner
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
-from posepipe.registration.aligner import Aligner
 
 RUN = "sub-01_run-3_T2w"
 

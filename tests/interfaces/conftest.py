@@ -10,13 +10,13 @@ import pytest
 
 from posepipe.atlas import Template
 from posepipe.geometry import Rigid
-from posepipe.imaging.phantom import brain_labels, brain_mask, render, subject
 from posepipe.imaging.volume import save_volume
 from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.figure import PoseFigure
 from posepipe.interfaces.mask import BrainMask
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.template import template_inputs
+from posepipe.phantom import brain_labels, brain_mask, render, subject
 
 WEEK, SPACING = 28.0, 2.0
 

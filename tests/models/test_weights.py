@@ -11,6 +11,7 @@ from torch import nn
 
 from posepipe.errors import PosepipeError, WeightsError
 from posepipe.models import available, load_network, save_network, weights
+from posepipe.models.calibration import NAME as CALIBRATION
 from posepipe.models.correction import CorrectionNet
 from posepipe.models.listing import LISTING, Entry, listing_text, read_listing
 from posepipe.models.posenet import PoseNet
@@ -230,6 +231,6 @@ def test_the_package_s_own_folder_is_whole(monkeypatch):
     for name, entry in listed.items():
         assert load_network(name).sha256 == entry.sha256
         assert (weights.PACKAGED / entry.card).read_text(encoding="utf-8").strip()
-    expected = {LISTING} | {file for entry in listed.values() for file in (entry.file, entry.card)}
+    expected = {LISTING, CALIBRATION} | {file for entry in listed.values() for file in (entry.file, entry.card)}
     assert {p.name for p in weights.PACKAGED.iterdir()} == expected
     assert sum(p.stat().st_size for p in weights.PACKAGED.iterdir()) < 60e6

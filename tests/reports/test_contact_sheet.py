@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid, random_rotations
-from posepipe.imaging import phantom
 from posepipe.imaging.volume import Volume
 from posepipe.reports import contact_sheet
 from posepipe.reports.contact_sheet import COLUMNS, ROWS, SIDE, Case, make_case, write_sheets

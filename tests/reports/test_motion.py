@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from posepipe.bids.slice_table import SliceRow, table_text
 from posepipe.errors import BidsError
 from posepipe.geometry import Rigid
 from posepipe.reports.motion import motion_plot
-from posepipe.slices.table import SliceRow, table_text
 
 ROWS = [
     SliceRow(0, None, 0.0),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.geometry import random_rotations
 from posepipe.geometry.so3 import Array
-from posepipe.imaging import phantom
 from posepipe.imaging.volume import Volume
-from posepipe.registration.target import Target
+from posepipe.matching.target import Target
 from posepipe.slices.frames import SliceGrid
 from posepipe.slices.points import SliceTarget
 

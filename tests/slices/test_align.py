@@ -10,9 +10,9 @@ import pytest
 from posepipe.bench.slice_register import start_off
 from posepipe.geometry import Rigid
 from posepipe.imaging.volume import Volume
-from posepipe.registration.confidence import ConfidenceModel
-from posepipe.registration.refine import refine_pose
-from posepipe.registration.target import Target
+from posepipe.matching.target import Target
+from posepipe.models.calibration import ConfidenceModel
+from posepipe.refinement.refine import refine_pose
 from posepipe.slices.align import KeptPose, align_stack
 from posepipe.slices.frames import twin_pose
 from posepipe.slices.motion import MovingStack, StackProtocol, simulate_stack

@@ -13,9 +13,9 @@ from posepipe.errors import WeightsError
 from posepipe.geometry import Rigid, so3
 from posepipe.geometry.so3 import Array
 from posepipe.imaging.volume import Volume
+from posepipe.matching.target import Target
 from posepipe.models.slices import MIDDLE, NUMBERS, SliceCoordinateNet, SlicePoseNet
 from posepipe.models.weights import save_network
-from posepipe.registration.target import Target
 from posepipe.slices.frames import SliceGrid
 from posepipe.slices.network import mask_middle
 from posepipe.slices.paper import SlicePoseNetwork

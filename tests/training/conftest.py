@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from posepipe.cli.tools import main
-from posepipe.imaging.demo_data import DemoDataset, write_demo
 from posepipe.models.coordinates import HALF_SIDE
+from posepipe.phantom.demo_data import DemoDataset, write_demo
 from posepipe.training.sources import SIDE, Picture, Sources
 
 SPLIT = """[validation]

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.atlas import AtlasLibrary
 from posepipe.bids import find_images
 from posepipe.cli.tools import main
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
 from posepipe.imaging.volume import save_volume
 from posepipe.training.reference_table import ReferenceRow, References, read_references, write_references
 from posepipe.training.sources import Collector

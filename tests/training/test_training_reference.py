@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.errors import ImageError
 from posepipe.geometry import Rigid, axis_rotations, geodesic_distance, random_rotations
 from posepipe.geometry.so3 import Array
-from posepipe.imaging import phantom
 from posepipe.imaging.volume import Volume
-from posepipe.registration.target import Target
+from posepipe.matching.target import Target
 from posepipe.training.reference import ReferencePose, candidates, reference_pose
 
 AGE, VOXEL, TILT = 29.0, 2.0, 12.0

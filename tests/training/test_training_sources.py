@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from posepipe import phantom
 from posepipe.atlas import AtlasLibrary
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid, random_rotations
-from posepipe.imaging import phantom
 from posepipe.imaging.mask import nonzero_mask
 from posepipe.imaging.volume import load_volume
 from posepipe.training.sources import LEFT, SIDE, Collector, Sources

@@ -1,0 +1,131 @@
+"""How old a brain is, by its size and by how well the cohorts of an atlas match it.
+
+Two curves over the cohorts' weeks say it: the criterion of :mod:`~posepipe.matching.comparison` after a fit, and the fitted size of the
+brain over the cohort's. The age is where ``similarity · 100 · criterion − ½ (log size / spread)²`` is largest, the criterion smoothed by a
+parabola. The constants lie in ``age.toml`` beside this file, written by ``posepipe-tools bench age`` from brains of known age
+(docs/bench.md, docs/measured-age.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import WeightsError
+from ..files import write_text
+from ..geometry.so3 import Array
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGED = Path(__file__).with_name("age.toml")
+STAGES = ("fetal", "neonatal")
+SPREAD = 0.05
+"""Standard deviation of the logarithm of the radius among brains of one age, about as the newborns of the calibration have it; sets what
+the similarity is weighed against."""
+SCORE_WEEKS, SIZE_WEEKS = 3.0, 4.0
+"""Reach of the parabolas through both curves: standard deviation of the weights of their points."""
+STEP_WEEKS = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class AgeCurve:
+    """What cohorts say of one brain, by rising age (N,): ``weeks`` of the cohorts, ``score`` (the criterion after the fit), ``log_size``
+    (logarithm of the brain's size over the cohort's, as fitted) and ``log_mask`` (the same by the masks' radii)."""
+
+    weeks: Array
+    score: Array
+    log_size: Array
+    log_mask: Array
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """``similarity``: what a hundredth of the criterion counts beside the size; ``error``: root mean square error, weeks."""
+
+    similarity: float
+    error: float
+
+
+@dataclass(frozen=True)
+class AgeModel:
+    """The constants by the stage of the atlas (``fetal``, ``neonatal``); ``made`` says from what."""
+
+    stages: Mapping[str, StageModel]
+    made: str = ""
+
+    def of(self, stage: str, weeks: float) -> StageModel:
+        """The constants for an atlas of ``stage``; by its ``weeks`` where nobody said what it is of."""
+        return self.stages[stage if stage in self.stages else STAGES[weeks > 38]]
+
+
+@dataclass(frozen=True)
+class AgeEstimate:
+    """Estimated ``weeks`` and their standard ``error``, and what the reader should know; ``doubt``: why the volume of the brain mask speaks
+    against them, empty where it does not (:meth:`~posepipe.atlas.volumes.GrowthCurve.doubt`). The error then reaches as far as the age that
+    the volume means."""
+
+    weeks: float
+    error: float
+    warnings: tuple[str, ...] = ()
+    doubt: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the volume of the brain mask is usual at this age."""
+        return not self.doubt
+
+
+def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False) -> float:
+    """Weeks within those of the cohorts; ``similarity`` 0 goes by size alone, infinity by the criterion alone. ``by_mask``: size as the
+    masks have it instead of the fitted one.
+
+    >>> weeks = np.array([26.0, 28, 30, 32])
+    >>> curve = AgeCurve(weeks, 1 - 0.01 * (weeks - 29) ** 2, 0.03 * (30 - weeks), 0.03 * (28 - weeks))
+    >>> [round(most_likely_age(curve, s), 1) for s in (0, 0.4, np.inf)], round(most_likely_age(curve, 0, by_mask=True), 1)
+    ([30.0, 29.3, 29.0], 28.0)
+    """
+    first, last = float(curve.weeks[0]), float(curve.weeks[-1])
+    grid = np.linspace(first, last, round((last - first) / STEP_WEEKS) + 1)
+    score = 100 * _parabola(curve.weeks, curve.score, curve.weeks[curve.score.argmax()], SCORE_WEEKS)(grid)
+    if np.isinf(similarity):
+        return float(grid[score.argmax()])
+    log_size = curve.log_mask if by_mask else curve.log_size
+    size = _parabola(curve.weeks, log_size, curve.weeks[np.abs(log_size).argmin()], SIZE_WEEKS)(grid)
+    return float(grid[(similarity * score - 0.5 * (size / SPREAD) ** 2).argmax()])
+
+
+def _parabola(weeks: Array, values: Array, center: float, reach: float) -> np.poly1d:
+    """The parabola (a line or a constant through fewer points than it needs) nearest to ``values``, those about ``center`` first."""
+    weight = np.exp(-0.25 * ((weeks - center) / reach) ** 2)
+    found = np.poly1d(np.polyfit(weeks - center, values, min(2, len(weeks) - 1), w=weight))
+    return np.poly1d(found(np.poly1d([1.0, -center])))
+
+
+def load_age_model(path: str | Path = PACKAGED) -> AgeModel:
+    """The model in ``path``; raises :class:`~posepipe.errors.WeightsError` for a file that is none."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        stages = {s: StageModel(float(content[s]["similarity"]), float(content[s]["error"])) for s in STAGES}
+        return AgeModel(stages, str(content["made"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: not a model of ages ({error!r}); install posepipe again, or write it with `posepipe-tools bench age`"
+        raise WeightsError(msg) from error
+
+
+def save_age_model(model: AgeModel, path: str | Path) -> Path:
+    """Write ``model`` as TOML by atomic replace."""
+    path = Path(path)
+    lines = [
+        "# How ages are estimated (posepipe/age/curves.py). Written by `posepipe-tools bench age`.",
+        f'made = "{model.made}"',
+    ]
+    for name, stage in model.stages.items():
+        lines += ["", f"[{name}]", f"similarity = {stage.similarity:.6g}", f"error = {stage.error:.3g}"]
+    return write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,31 @@
+"""What a pose is for: the image on the atlas grid, and the image with a turned header."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ..geometry import Rigid
+from .intensity import outside
+from .volume import Volume
+
+
+def resample_to_template(image: Volume, template: Volume, pose: Rigid, order: int = 3) -> Volume:
+    """``image`` on the grid of ``template`` by ``pose`` (template → image, RAS mm): one interpolation, cubic by default.
+
+    Values stay within the image's own range (a spline overshoots at edges); voxels outside the image are 0, or what else is empty in it
+    (:func:`~posepipe.imaging.intensity.outside`). ``order`` 0 is for masks.
+    """
+    to_image = np.linalg.inv(image.affine) @ pose.matrix @ template.affine
+    data = ndimage.affine_transform(
+        image.data.astype(np.float32), to_image[:3, :3], to_image[:3, 3], output_shape=template.shape, order=order,
+        cval=outside(image.data),
+    )
+    if order > 1:
+        data = np.clip(data, float(image.data.min()), float(image.data.max()))
+    return Volume(data, template.affine, image.source)
+
+
+def reorient(image: Volume, pose: Rigid) -> Volume:
+    """The same voxels with the header turned by the inverse of ``pose``: in the atlas's frame without interpolation."""
+    return image.moved(~pose)

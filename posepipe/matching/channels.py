@@ -1,0 +1,156 @@
+"""What two brains are compared by: an outline channel and a texture channel, at one spacing.
+
+*Outline*: brightness lifted above an empty background, so that the brain's edge counts as much as what is inside; it pulls from
+far away. *Texture*: intensities relative to their surroundings (local mean and spread), inside the eroded mask only; blind to bias,
+to the mask's rim and to how a mask treats the outer fluid, it decides between hypotheses and sets the last degree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..imaging.sampling import smooth, tensor
+from .brain import Brain
+
+LIFT = 2.5
+"""Background lies this many standard deviations below the brain's mean in the outline channel."""
+MARGIN_MM = 14.0
+OUTLINE_BLUR_MM = 2.0
+TEXTURE_WINDOW_MM = 8.0
+TEXTURE_EROSION_MM = 2.5
+BRIGHTEST = 0.998
+"""Share of the values that histograms hold below their last bin."""
+FINE_EROSION_MM = 2.0
+"""For the last steps, where the pose is right to a few degrees and the cortex near the rim helps (docs/experiments.md, 9 and 11)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One channel of a brain on a grid of ``spacing`` mm: ``value`` and ``weight`` (X, Y, Z), weight in [0, 1].
+
+    ``as_template`` (X, Y, Z) is its weight if it is the template.
+    ``center`` (3,) and ``world_to_voxel`` (4, 4) as in :class:`~posepipe.matching.brain.Brain`.
+    """
+
+    value: Tensor
+    weight: Tensor
+    as_template: Tensor
+    origin: Tensor
+    spacing: float
+    center: Tensor
+    world_to_voxel: Tensor
+
+    @cached_property
+    def fields(self) -> Tensor:
+        """What a template is sampled for (5, X, Y, Z): value, weight as a template, and the value's gradient an mm."""
+        return torch.cat([self.value[None], self.as_template[None], _gradient(self.value) / self.spacing])
+
+    @cached_property
+    def top(self) -> float:
+        """The brightest value that a histogram tells from brighter ones (:func:`top`)."""
+        return top(self.value)
+
+    @property
+    def reach(self) -> float:
+        """Half the longest side of the grid, mm."""
+        return 0.5 * self.spacing * max(self.value.shape)
+
+    def points(self, at_most: int) -> Points:
+        """Up to ``at_most`` voxels with weight, spread evenly at random but always the same ones."""
+        index = (self.weight > 0.05).nonzero()
+        if len(index) > at_most:
+            pick = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:at_most]
+            index = index[pick.sort().values.to(index.device)]
+        flat = tuple(index.T)
+        where = index.to(torch.float32) * self.spacing + self.origin - self.center
+        return Points(where, self.value[flat], self.weight[flat])
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Voxels of a moving image: ``where`` (N, 3) mm from its mask's centre, ``value`` (N,), ``weight`` (N,)."""
+
+    where: Tensor
+    value: Tensor
+    weight: Tensor
+
+
+def top(value: Tensor) -> float:
+    """The quantile :data:`BRIGHTEST` of what in ``value`` (any shape) is above 0, from at most 50,000 numbers; 1 where nothing is."""
+    some = value[value > 0].flatten()
+    some = some[:: max(1, len(some) // 50_000)]
+    return max(float(torch.quantile(some, BRIGHTEST)) if len(some) else 1.0, 1e-3)
+
+
+def outline(brain: Brain, step: int = 1) -> Level:
+    """Outline channel of ``brain``, every ``step``-th voxel; weight reaches a few mm beyond the mask."""
+    image, mask, origin = _padded(brain)
+    blur = OUTLINE_BLUR_MM if step > 1 else 0.5
+    value = _blur((image + LIFT) * mask, blur, brain)
+    weight = ((_blur(mask, 5.0, brain) - 0.10) / 0.10).clamp(0, 1)
+    return _level(brain, value, weight, torch.ones_like(weight), origin, step)
+
+
+def texture(brain: Brain, step: int = 1, erosion_mm: float = TEXTURE_EROSION_MM) -> Level:
+    """Texture channel of ``brain``, every ``step``-th voxel; weight is the mask eroded by about ``erosion_mm``."""
+    image, mask, origin = _padded(brain, 1)  # nothing outside the mask counts
+    # a blurred half-space is Φ(depth/σ): 0.8–0.88 lies about one σ inside the edge
+    inner = ((_blur(mask, erosion_mm, brain) - 0.80) / 0.08).clamp(0, 1) * mask
+    if float(inner.sum()) < 100:  # a sliver of a mask has no inside
+        inner = mask
+    window = TEXTURE_WINDOW_MM / brain.spacing
+    total, first, second = smooth(torch.stack([inner, image * inner, image * image * inner]), (window,) * 3)
+    mean = first / total.clamp_min(1e-2)
+    spread = (second / total.clamp_min(1e-2) - mean * mean).clamp_min(0)
+    value = torch.where(inner > 0.01, (image - mean) / (spread + 0.05).sqrt(), torch.zeros_like(image))
+    blur = 0.5 if step == 1 else 0.42 * brain.spacing * step
+    share, value = smooth(torch.stack([inner, value * inner]), (blur / brain.spacing,) * 3)
+    value = torch.where(share > 1e-2, value / share.clamp_min(1e-2), torch.zeros_like(value))
+    return _level(brain, value, inner, inner, origin, step)
+
+
+def channel(brain: Brain, value: Tensor) -> Level:
+    """A channel of its own, ``value`` on the grid of ``brain`` (a tissue's share, say), weighted like the outline."""
+    pad = int(np.ceil(MARGIN_MM / brain.spacing))
+    _, mask, origin = _padded(brain)
+    weight = ((_blur(mask, 5.0, brain) - 0.10) / 0.10).clamp(0, 1)
+    return _level(brain, _blur(F.pad(value, (pad,) * 6), 2.0, brain), weight, torch.ones_like(weight), origin, 1)
+
+
+def _padded(brain: Brain, pad: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Image, mask and origin with ``pad`` empty voxels around them, by default :data:`MARGIN_MM`."""
+    pad = int(np.ceil(MARGIN_MM / brain.spacing)) if pad is None else pad
+    image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
+    return image, mask, brain.origin - pad * brain.spacing
+
+
+def _blur(x: Tensor, millimetres: float, brain: Brain) -> Tensor:
+    return smooth(x[None], (millimetres / brain.spacing,) * 3)[0]
+
+
+def _level(brain: Brain, value: Tensor, weight: Tensor, as_template: Tensor, origin: np.ndarray, step: int) -> Level:
+    if step > 1:
+        value, weight, as_template = (x[::step, ::step, ::step].contiguous() for x in (value, weight, as_template))
+    spacing = brain.spacing * step
+    value = value / ((value**2 * weight).sum() / weight.sum()).sqrt().clamp_min(1e-6)
+    to_voxel = np.diag([1 / spacing] * 3 + [1.0])
+    to_voxel[:3, 3] = -origin / spacing
+    device = value.device
+    return Level(
+        value, weight, as_template, tensor(origin, device), spacing, tensor(brain.center, device), tensor(to_voxel, device)
+    )
+
+
+def _gradient(value: Tensor) -> Tensor:
+    """Central differences (3, X, Y, Z) a voxel, 0 on the faces."""
+    out = torch.zeros((3, *value.shape), dtype=value.dtype, device=value.device)
+    out[0, 1:-1] = (value[2:] - value[:-2]) / 2
+    out[1, :, 1:-1] = (value[:, 2:] - value[:, :-2]) / 2
+    out[2, :, :, 1:-1] = (value[:, :, 2:] - value[:, :, :-2]) / 2
+    return out

@@ -1,0 +1,113 @@
+"""Search over all rotations: a rotation bank proposes, Gauss–Newton polishes, texture decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry.so3 import Array
+from ..imaging.sampling import tensor
+from ..matching.brain import Brain
+from ..matching.comparison import Comparison
+from ..matching.gauss_newton import Fitted, Poses
+from ..matching.rotation_bank import RotationBank, Scores
+from ..matching.target import Target
+from .hypothesis import DOUBT, Hypothesis, Ranked
+from .multistart import ATTEMPTS, closer_look
+
+DISTINCT_DEGREES = 20.0
+BY_CONTRAST, BY_RATIO = 12, 8
+"""Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
+FINALISTS = 6
+CENTER_SHIFT = 0.15
+"""How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
+
+
+def search(
+    compare: Comparison,
+    *,
+    age_known: bool = True,
+    also: Poses | None = None,
+    more: Callable[[], Poses] | None = None,
+    attempts: int = ATTEMPTS,
+) -> Ranked:
+    """Distinct hypotheses for the pose of an image against its target; ``also`` are tried besides those of the bank.
+
+    With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
+    taken both from that and from the mask's radius; else from the mask's radius alone.
+
+    Where the criterion of the best is below :data:`~posepipe.pose.hypothesis.DOUBT`, as under heavy damage, a
+    :func:`~posepipe.pose.multistart.closer_look` starts from all of them and from ``more``, which is asked only then, and tries up to
+    ``attempts`` times. Those of its hypotheses that have at least the criterion of the best take their place, ranked by coarse texture: a
+    brain unlike its template scores low everywhere, and is not to be led astray.
+    """
+    proposed = propose(compare.brain, compare.target, age_known=age_known)
+    if also is not None:
+        proposed = proposed.beside(also)
+    tried = compare.sketched(proposed)
+    found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(tried.best(FINALISTS))))
+    if found.best.score("criterion") >= DOUBT:
+        return found
+    starts = proposed if more is None else proposed.beside(more())
+    floor = compare.score(found.best.pose)
+    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS, attempts), "coarse")
+    known = (replace(h, criterion=compare.score(h.pose)) for h in closer.hypotheses)
+    better = tuple(h for h in known if h.score("criterion") >= floor)
+    return Ranked(better, "coarse") if better else found
+
+
+def distinct_hypotheses(
+    compare: Comparison, judged: Fitted, by: Literal["criterion", "coarse"] = "criterion"
+) -> Ranked:
+    """Poses that have been judged ``by`` a score, as hypotheses more than 5° apart."""
+    found = []
+    for i in judged.best(FINALISTS):
+        about = compare.rigid(judged.poses, int(i)), float(judged.poses.log_scale[i]), float(judged.overlap[i])
+        score = float(judged.criterion[i])
+        found.append(Hypothesis(*about, criterion=score) if by == "criterion" else Hypothesis(*about, coarse=score))
+    return Ranked(tuple(found), by)
+
+
+def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:
+    """The bank's best distinct rotations, with a centre and a size each."""
+    coarse = image.coarser(2)
+    trials: list[tuple[Scores, float, Array]] = []
+    sizes = [image.radius, target.brain.radius] if age_known else [image.radius]
+    for size in sizes:
+        centers = _centers() if size == sizes[-1] else np.zeros((1, 3))
+        trials.append((target.bank.score(coarse, size, centers), size, centers))
+    plain = [s.overlap + 0.3 * s.ncc for s, _, _ in trials]
+    mixed = [s.dice + 0.3 * s.ratio for s, _, _ in trials]
+    chosen = _distinct(plain, target.bank, BY_CONTRAST) + _distinct(mixed, target.bank, BY_RATIO)
+    flat = [(size, center) for _, size, centers in trials for center in centers]
+    rotation = target.bank.rotations[[j for j, _ in chosen]].transpose(0, 2, 1)
+    scale = np.array([target.brain.radius / flat[h][0] for _, h in chosen])
+    center = np.stack([flat[h][1] * flat[h][0] for _, h in chosen])
+    shift = -scale[:, None] * np.einsum("nij,nj->ni", rotation, center)
+    device = image.image.device
+    return Poses(tensor(rotation, device), tensor(shift, device), tensor(np.log(scale), device))
+
+
+def _centers() -> Array:
+    """The mask's centre, and 14 around it (H, 3) in radii: faces and corners of a cube."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
+    return CENTER_SHIFT * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3), corners])
+
+
+def _distinct(scores: list[Tensor], bank: RotationBank, n: int) -> list[tuple[int, int]]:
+    """The ``n`` best rotations at least :data:`DISTINCT_DEGREES` apart, as (rotation, centre) indices."""
+    best, which = torch.cat(scores, 1).max(1)
+    best = best.clone()
+    flat = tensor(bank.rotations, best.device).flatten(1)
+    limit = 1 + 2 * np.cos(np.radians(DISTINCT_DEGREES))
+    out = []
+    for _ in range(n):
+        j = int(best.argmax())
+        out.append((j, int(which[j])))
+        best[flat @ flat[j] > limit] = -torch.inf
+    return out

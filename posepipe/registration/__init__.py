@@ -1,1 +1,0 @@
-"""Poses: proposed, refined, judged and applied."""
