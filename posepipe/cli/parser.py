@@ -119,7 +119,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--labels", action="store_true",
-        help="the atlas's label maps (tissues, regions) turned and shifted onto the image, rigidly: where things about are, not a segmentation",
+        help="the atlas's label maps (tissues, regions) turned and shifted onto the image: where things are about, not a segmentation",
     )  # fmt: skip
 
 

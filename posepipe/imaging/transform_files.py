@@ -53,7 +53,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 @dataclass(frozen=True)
 class Format:
     """One format: the tool that ``title`` names, what its numbers map (``maps``), which images' geometry it ``needs``
-    (of ``moving``, ``reference``), and how it is written and read."""
+    (of ``moving``, ``reference``) to be written or used, how it is written and read, and which images reading needs."""
 
     name: str
     title: str
@@ -61,6 +61,7 @@ class Format:
     needs: tuple[str, ...]
     write: Callable[[Rigid, Path, Any, Any], object]
     read: Callable[[Path, Any, Any], Rigid]
+    needs_to_read: tuple[str, ...] = ()
 
     @property
     def extension(self) -> str:
@@ -79,7 +80,7 @@ def write_transform(pose: Rigid, path: str | Path, form: str, moving: Grid | Non
     Raises :class:`~posepipe.errors.UsageError` for an unknown format and for an image that it needs and that was not given.
     """
     path, chosen = Path(path), format_named(form)
-    _check_given(path, chosen, moving, reference)
+    _check_given(path, chosen, chosen.needs, moving, reference)
     chosen.write(pose, path, moving, reference)
     return path
 
@@ -95,7 +96,7 @@ def read_transform(path: str | Path, form: str | None = None, moving: Grid | Non
         msg = f"{path}: no such transform file"
         raise TransformError(msg)
     chosen = format_named(form or guess_format(path))
-    _check_given(path, chosen, moving, reference)
+    _check_given(path, chosen, chosen.needs_to_read, moving, reference)
     try:
         return chosen.read(path, moving, reference)
     except TransformError as error:
@@ -143,9 +144,9 @@ def guess_format(path: Path) -> str:
     raise TransformError(msg)
 
 
-def _check_given(path: Path, form: Format, moving: Grid | None, reference: Grid | None) -> None:
+def _check_given(path: Path, form: Format, needs: tuple[str, ...], moving: Grid | None, reference: Grid | None) -> None:
     given = {"moving": moving, "reference": reference}
-    lacking = [name for name in form.needs if given[name] is None]
+    lacking = [name for name in needs if given[name] is None]
     if lacking:
         named = " and ".join(f"--{name}" for name in lacking)
         msg = f"{path}: a transform of {form.title} depends on the images that it is for; name {' and '.join(lacking)} image with {named}"
@@ -338,7 +339,7 @@ FORMATS: dict[str, Format] = {
         Format("itk", "ITK (ANTs)", "points of the reference to points of the moving image, LPS mm", (), _write_itk, _read_itk),
         Format(
             "fsl", "FSL (flirt)", "the moving image to the reference, in scaled voxels, x flipped where the axes are right-handed",
-            _BOTH, _write_fsl, _read_fsl,
+            _BOTH, _write_fsl, _read_fsl, _BOTH,
         ),
         Format(
             "lta", "FreeSurfer (LTA)", "points of the moving image (src) to points of the reference (dst), RAS mm", _BOTH,
