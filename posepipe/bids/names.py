@@ -129,11 +129,16 @@ class OutputNames:
         return path.with_name(path.name.partition(".")[0] + ".json")
 
     def files(
-        self, *, synth: bool = False, slices: bool = False, formats: Iterable[str] = (), labels: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        *,
+        synth: bool = False,
+        slices: bool = False,
+        formats: Iterable[str] = (),
+        labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> tuple[Path, ...]:
         """Every file that a finished image has, sidecars included.
 
-        ``synth``: the converted contrast too; ``slices``: the poses of its slices too; ``formats``: transforms in these formats;
+        ``synth``: the converted contrast too; ``slices``: poses of its slices too; ``formats``: transforms in these formats;
         ``labels``: these label maps too, as ``Labels`` of the forward transform's sidecar has them.
         """
         made = [self.forward, self.resampled, self.reoriented, self.mask]

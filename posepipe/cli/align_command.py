@@ -119,7 +119,7 @@ def _save_formats(alignment: Alignment, sidecars: dict[str, dict[str, Any]], fil
 
 
 def _save_labels(alignment: Alignment, sidecar: dict[str, Any], known: dict[str, Any], forward: Path, stem: Path) -> list[Path]:
-    """Write the label maps of the template on the image's grid, with their sidecars and names, and say so in the transform's ``sidecar``."""
+    """Write the template's label maps on the image's grid, with their sidecars and names, and say so in the transform's ``sidecar``."""
     from ..atlas import label_maps
     from ..atlas.sidecars import file_sha256
     from ..bids import write_json

@@ -25,10 +25,10 @@ def order_for(data: npt.NDArray) -> int:
 
 
 def restore(volume: Volume, original: Volume, pose: Rigid, order: int | None = None) -> Volume:
-    """``volume``, which lies in the atlas's frame, on the grid of ``original``; ``pose`` maps points of the atlas to points of ``original``.
+    """``volume``, which lies in the atlas's frame, on the grid of ``original``; ``pose`` maps points of the atlas to its points.
 
-    It may have been made of the reoriented image (header only): then it gets the header of ``original``, voxel for voxel. Or it lies
-    on another grid in that frame, the template's as a rule: then it is interpolated once. ``order`` is 0 (nearest), 1 (linear) or 3
+    It may have been made of the reoriented image (header only): then it gets the header of ``original`` again. Or it
+    lies on another grid in that frame, the template's as a rule: then it is interpolated once. ``order`` is 0 (nearest), 1 (linear) or 3
     (cubic); None: :func:`order_for`. What lies outside of it becomes 0 for order 0, else the image's empty value. The data type stays;
     whole numbers that are interpolated are rounded.
 

@@ -16,9 +16,12 @@ mirtk     reference (target) → moving (source): three shifts, mm, and    no
           three angles, degrees (binary)
 ========  =============================================================  =====================
 
-FSL, LTA and NiftyReg are written here and not by *nitransforms*: that writes FSL's numbers with 8 decimals; in an LTA it puts the
-reference's geometry where the moving image's belongs (``src``), by which FreeSurfer's tools take the transform for its inverse, and it
-reads the matrix in single precision; NiftyReg it does not know. X5 is laid out as *nitransforms* 25.1 reads and writes it. MIRTK's file
+FSL, LTA and NiftyReg are written here and not by *nitransforms*. Its matrices for FSL are right (of oblique images, of either handedness
+and of unlike shapes), but have 8 decimals, and it takes the edges of voxels from the affine, where flirt takes them from ``pixdim``. In
+an LTA it puts the reference's geometry where the moving image's belongs (``src``), by which FreeSurfer's tools take the transform for its
+inverse, and it reads the matrix in single precision. NiftyReg it does not know.
+
+X5 is laid out as *nitransforms* 25.1 reads and writes it. MIRTK's file
 is laid out as its sources have it (Transformation.cc, RigidTransformation.cc, Cofstream.cc, HomogeneousTransformation.h).
 """
 
@@ -46,7 +49,7 @@ MIRTK_MAGIC, MIRTK_RIGID = 815007, 2
 FREESURFER_MM = 0.01
 """Corners of one grid in an LTA and in its image's header lie this near to each other (mm): the tools that write LTAs give edges of voxels
 in six decimals, which is 0.0003 mm over 300 voxels, and directions in seven digits, which is less."""
-_MIRTK = struct.Struct(">III6d")
+_MIRTK = ">III6d"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -201,19 +204,19 @@ def _write_mirtk(pose: Rigid, path: Path, _moving: Grid | None, _reference: Grid
         warnings.simplefilter("ignore")  # of angles that are not unique (gimbal lock) any will do
         # MIRTK's matrix is (Rz Ry Rx) transposed (Matrix.cc)
         angles = Rotation.from_matrix(pose.rotation.T).as_euler("xyz", degrees=True)
-    write_bytes(path, _MIRTK.pack(MIRTK_MAGIC, MIRTK_RIGID, 6, *pose.translation, *angles))
+    write_bytes(path, struct.pack(_MIRTK, MIRTK_MAGIC, MIRTK_RIGID, 6, *pose.translation, *angles))
 
 
 def _read_mirtk(path: Path, _moving: Grid | None, _reference: Grid | None) -> Rigid:
     from scipy.spatial.transform import Rotation
 
     content = path.read_bytes()
-    big = content[:4] == struct.pack(">I", MIRTK_MAGIC)
-    order = _MIRTK if big else struct.Struct(_MIRTK.format.replace(">", "<"))
-    magic, kind, count, *numbers = order.unpack(content)
+    order = ">" if content[:4] == struct.pack(">I", MIRTK_MAGIC) else "<"  # MIRTK reads either
+    magic, kind, count = struct.unpack(f"{order}III", content[:12])
     if (magic, kind, count) != (MIRTK_MAGIC, MIRTK_RIGID, 6):
         msg = f"not a rigid transform of MIRTK (type {kind}, {count} parameters); convert it: mirtk convert-dof IN OUT -output-format rigid"
         raise TransformError(msg)
+    numbers = struct.unpack(f"{order}6d", content[12:])
     return Rigid(Rotation.from_euler("xyz", numbers[3:], degrees=True).as_matrix().T, np.array(numbers[:3]))
 
 

@@ -33,9 +33,9 @@ class _DerivativesInputSpec(DigestInputSpec):
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
     image = File(exists=True, desc="the image, for transforms and labels that its grid is needed for")
     template = File(exists=True, desc="the template, for transforms that its grid is needed for")
-    xfm_formats = traits.List(traits.Str, desc="formats of transforms to write besides ITK's")
+    xfm_formats = traits.List(traits.Str, usedefault=True, desc="formats of transforms to write besides ITK's")
     labels = traits.Dict(
-        traits.Str, traits.Any, desc="label maps to write: kind → file, names (a table, empty: none), request (for the sidecar)"
+        traits.Str, traits.Any, usedefault=True, desc="label maps to write: kind → file, names (a table or nothing), request"
     )
     figure = File(exists=True, desc="picture for the page, handed on")
     figure_record = File(exists=True, desc="record of PoseFigure, if it ran")
