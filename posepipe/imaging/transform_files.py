@@ -213,7 +213,10 @@ def _read_mirtk(path: Path, _moving: Grid | None, _reference: Grid | None) -> Ri
     content = path.read_bytes()
     order = ">" if content[:4] == struct.pack(">I", MIRTK_MAGIC) else "<"  # MIRTK reads either
     magic, kind, count = struct.unpack(f"{order}III", content[:12])
-    if (magic, kind, count) != (MIRTK_MAGIC, MIRTK_RIGID, 6):
+    if magic != MIRTK_MAGIC:
+        msg = "it does not begin as files of MIRTK do"
+        raise ValueError(msg)
+    if (kind, count) != (MIRTK_RIGID, 6):
         msg = f"not a rigid transform of MIRTK (type {kind}, {count} parameters); convert it: mirtk convert-dof IN OUT -output-format rigid"
         raise TransformError(msg)
     numbers = struct.unpack(f"{order}6d", content[12:])
