@@ -14,6 +14,8 @@ import pytest
 from posepipe.cli.tools import main
 from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging.apply import reorient
+from posepipe.imaging.grid import Grid
+from posepipe.imaging.transform_files import read_transform
 from posepipe.imaging.volume import Volume, load_volume, save_volume
 from posepipe.settings import XFM_FORMATS
 
@@ -62,6 +64,13 @@ def test_align_writes_formats_and_labels(aligned: Aligned) -> None:
     told = json.loads(aligned.forward.with_suffix(".json").read_text(encoding="utf-8"))
     assert set(told["TransformFiles"]) == set(XFM_FORMATS) - {"itk"} and set(told["Labels"]) == {"tissues"}
     assert told["TransformFiles"]["fsl"]["NeedsGeometryOf"] == [aligned.image.name, aligned.template.name]
+    image, template = Grid.load(aligned.image), Grid.load(aligned.template)
+    pose, inverse = read_itk(aligned.forward), "head_from-Phantom+39_to-T2w_mode-image_xfm"
+    for form, end in XFM_FORMATS.items():
+        one, other = read_transform(aligned.out / f"{stem}{end}", form, image, template), aligned.out / f"{inverse}{end}"
+        assert one.is_close(pose, 1e-4, 1e-4) and read_transform(other, form, template, image).is_close(~pose, 1e-4, 1e-4)
+    told = json.loads((aligned.out / f"{inverse}.json").read_text(encoding="utf-8"))
+    assert told["TransformFiles"]["fsl"]["NeedsGeometryOf"] == [aligned.template.name, aligned.image.name]
     labels, mask = load_volume(aligned.made("seg-tissues_desc-atlas_dseg.nii.gz")), load_volume(aligned.made("desc-brain_mask.nii.gz"))
     assert labels.same_grid(load_volume(aligned.image))
     a, b = labels.data > 0, mask.data > 0
