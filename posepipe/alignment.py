@@ -11,12 +11,13 @@ import numpy as np
 
 from ._version import __version__
 from .age.curves import AgeEstimate
-from .atlas import Template
+from .atlas import Template, label_maps
 from .contrast.converter import Converted
 from .geometry import Rigid, write_itk
 from .imaging.apply import reorient, resample_to_template
 from .imaging.mask import BrainMask
-from .imaging.volume import Volume, save_volume
+from .imaging.restore import labels_on_image, restore
+from .imaging.volume import Volume, load_volume, save_volume
 from .matching.target import Target
 from .models.weights import CONTRAST_NETWORK
 from .pose.initial import InitialPose
@@ -71,6 +72,15 @@ class Alignment:
     def reoriented(self) -> Volume:
         """The image's own voxels, header turned into the template's frame."""
         return reorient(self.image, self.pose)
+
+    def restore(self, volume: Volume, order: int | None = None) -> Volume:
+        """``volume``, made of the reoriented image or on the template's grid, back on the image's own grid; see
+        :func:`~posepipe.imaging.restore.restore`."""
+        return restore(volume, self.image, self.pose, order)
+
+    def labels(self) -> dict[str, Volume]:
+        """The template's label maps (tissues, regions) on the image's grid, by kind: turned and shifted only, no segmentation."""
+        return {m.kind: labels_on_image(load_volume(m.path, None), self.image, self.pose) for m in label_maps(self.template)}
 
     def sidecar(self) -> dict[str, Any]:
         """What is known of the transform, by the keys of DESIGN §1."""

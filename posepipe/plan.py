@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import PosepipeError
 
 if TYPE_CHECKING:
-    from .atlas import Choice, VolumeRange
+    from .atlas import Choice, LabelMap, VolumeRange
     from .bids import Age, InputImage, OutputNames
 
 
@@ -76,6 +76,8 @@ class ImagePlan:
     that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
     each slice is wanted, else None. ``volumes`` are the sizes of brains in the atlases that it may be compared with; ``doubts`` are what of
     its header and its age is reason enough for ``review``. ``voxels`` are how many it has, which tells the memory that it needs.
+    ``formats`` are those of its transforms, ``labels`` the label maps that are written, ``label_request`` what its sidecar tells of them,
+    and ``notes`` what is to be known of that.
     """
 
     image: InputImage
@@ -93,16 +95,20 @@ class ImagePlan:
     volumes: VolumeRange | None = None
     doubts: tuple[str, ...] = ()
     voxels: int = 0
+    formats: tuple[str, ...] = ()
+    labels: tuple[LabelMap, ...] = ()
+    label_request: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that it has once it is finished."""
-        return self.names.files(synth=self.converted, slices=self.timing is not None)
+        return self.names.files(synth=self.converted, slices=self.timing is not None, formats=self.formats, labels=self.label_request)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be known of its age and its template."""
-        return (*self.age.warnings, *self.choice.warnings)
+        """What is to be known of its age, its template and what was asked for."""
+        return (*self.age.warnings, *self.choice.warnings, *self.notes)
 
     @property
     def space(self) -> str:

@@ -22,6 +22,10 @@ WHOLE, WITHOUT_FLUID = "whole", "without outer fluid"
 """What of the template a pose was refined against, as records and sidecars say."""
 BY_SLICES = "slices"
 """What is told as the method by which a pose was refined that is the mean of the poses of the slices."""
+XFM_FORMATS = {"itk": ".txt", "fsl": ".mat", "lta": ".lta", "x5": ".x5", "niftyreg": ".niftyreg.txt", "mirtk": ".dof"}
+"""Formats of transforms (:mod:`posepipe.imaging.transform_files`) and what their files end in."""
+LABEL_MAPS = ("tissues", "regions")
+"""Label maps that a template may have."""
 LEVELS = ("participant", "group")
 
 
@@ -55,6 +59,8 @@ class Settings:
     slices: str = "auto"
     init: str = "auto"
     refine: str = "ants"
+    xfm_formats: tuple[str, ...] = ("itk",)
+    labels: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None
     mem_gb: float | None = None

@@ -362,3 +362,13 @@ def test_template_whose_mask_does_not_fit_is_named(files, warm, done, tmp_path):
     bare = Target.load(replace(done.template, mask=None), cache_dir=tmp_path)
     assert bare.mask.data.sum() == pytest.approx(done.target.mask.data.sum(), rel=0.02)
     assert bare.name == "Phantom+29"
+
+
+def test_what_is_made_of_the_upright_image_comes_back(done):
+    labels = done.reoriented().with_data((done.image.data > 300).astype(np.uint8))
+    back = done.restore(labels)
+    assert np.array_equal(back.data, labels.data) and back.same_grid(done.image)
+    image = done.restore(done.resampled())
+    assert image.same_grid(done.image) and np.corrcoef(image.data.ravel(), done.image.data.ravel())[0, 1] > 0.97
+    assert done.restore(done.resampled(), 0).data.max() <= done.resampled().data.max()
+    assert done.labels() == {}  # this atlas has none

@@ -162,9 +162,17 @@ def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
         *(("synth",) if plan.converted else ()),
         *(("slices",) if plan.timing is not None else ()),
     )
+    labels = {
+        one.kind: {"file": str(one.path), "names": one.table() if one.names else "", "request": dict(plan.label_request[one.kind])}
+        for one in plan.labels
+    }
     return {
         "out_dir": str(settings.out_dir),
-        "out_files": {name: str(getattr(names, name)) for name in outputs},
+        "out_files": {name: str(getattr(names, name)) for name in outputs} | {kind: str(names.labels(kind)) for kind in labels},
+        "image": str(plan.image.path),
+        "template": str(template.image),
+        "xfm_formats": list(plan.formats),
+        "labels": labels,
         "known": {
             "Sources": list(plan.sources),
             "Age": plan.age.weeks,

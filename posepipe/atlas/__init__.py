@@ -9,6 +9,7 @@ from .add import add, add_folder
 from .candidates import CohortSeries, candidates, end_templates
 from .choose import Choice, choose_template
 from .fetch import fetch
+from .labels import LabelMap, label_maps
 from .library import AtlasLibrary, AtlasStatus, Template
 from .manifest import CanonicalRotation, Cohort, Manifest, SourceFile, load_canonical, load_manifests
 from .volumes import GrowthCurve, VolumeRange
@@ -21,6 +22,7 @@ __all__ = [
     "Cohort",
     "CohortSeries",
     "GrowthCurve",
+    "LabelMap",
     "Manifest",
     "SourceFile",
     "Template",
@@ -31,6 +33,7 @@ __all__ = [
     "choose_template",
     "end_templates",
     "fetch",
+    "label_maps",
     "load_canonical",
     "load_manifests",
 ]

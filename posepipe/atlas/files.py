@@ -17,13 +17,14 @@ _IMAGE_ENTITIES = {"tpl", "cohort", "res"}
 
 @dataclass(frozen=True)
 class Found:
-    """An image on disk with the mask and tissue labels of its grid."""
+    """An image on disk with the mask and the label maps of its grid."""
 
     cohort: str
     contrast: str
     image: Path
     mask: Path | None
     tissues: Path | None
+    regions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ def scan_template(folder: Path, atlas: str) -> list[Found]:
         image = of_cohort[0] if len(of_cohort) == 1 else min(of_cohort, key=lambda f: (_voxel_volume(f.path), f.path))
         beside = [f for f in files if _same_grid(f, image)]
         mask = next((f.path for f in beside if f.suffix == "mask" and _says(f, "brain")), None)
-        tissues = next((f.path for f in beside if f.suffix == "dseg" and _says(f, "tissues")), None)
-        found.append(Found(cohort, contrast, image.path, mask, tissues))
+        tissues, regions = (
+            next((f.path for f in beside if f.suffix == "dseg" and _says(f, kind)), None) for kind in ("tissues", "regions")
+        )
+        found.append(Found(cohort, contrast, image.path, mask, tissues, regions))
     return found
 
 

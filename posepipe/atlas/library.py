@@ -30,7 +30,7 @@ CONTRASTS = ("T1w", "T2w")
 class Template:
     """One template on disk.
 
-    ``age`` is in weeks; ``image`` the NIfTI file in ``contrast``; ``mask`` and ``tissues`` are on its grid.
+    ``age`` is in weeks; ``image`` the NIfTI file in ``contrast``; ``mask``, ``tissues`` and ``regions`` are on its grid.
     ``to_canonical`` (3, 3) turns directions of this template's RAS world into the canonical frame, ``x_canonical = R
     x_template``; None where it is not known. ``notes`` are what is to be known of this template, in words.
     """
@@ -44,6 +44,7 @@ class Template:
     tissues: Path | None = None
     to_canonical: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    regions: Path | None = None
 
     @property
     def space(self) -> str:
@@ -212,7 +213,7 @@ class AtlasLibrary:
 
     def _template(self, atlas: str, label: str, age: float, found: Found) -> Template:
         known = self._canonical.get((atlas, label))
-        template = Template(atlas, label, age, found.contrast, found.image, found.mask, found.tissues)
+        template = Template(atlas, label, age, found.contrast, found.image, found.mask, found.tissues, regions=found.regions)
         if known is None:
             return template
         digest = file_sha256(found.image)

@@ -24,10 +24,10 @@ IGNORED = (
     "group_*",
     "sub-*/**/log",  # the validator knows folders below sub-* without a slash at the end only
     # not in the standard yet: transforms, the cohort of a space, and the contrast that a mask was made from
-    "*_xfm.txt",
-    "*_xfm.json",
+    "*_xfm.*",
     "*_cohort-*",
     "*_mod-*_mask.*",
+    "*_mod-*_dseg.*",
 )
 
 

@@ -6,23 +6,29 @@
   ``desc-spaceT2w+res05``).
 - ``desc-`` of the input stays in front, joined by ``+``: ``desc-preproc`` → ``desc-preproc+reoriented``,
   ``desc-preproc+brain``.
-- ``desc-brain_mask`` and ``desc-slices_pose`` do not say the contrast, and a T1w and a T2w image often share all entities: those of a T1w
-  image always carry ``mod-T1w``, those of a T2w image never do, whatever else the dataset holds.
+- Transforms in other formats than ITK's have its name but for the extension (:data:`~posepipe.settings.XFM_FORMATS`): one sidecar tells of
+  all of them.
+- ``desc-brain_mask``, ``desc-atlas_dseg`` and ``desc-slices_pose`` do not say the contrast, and a T1w and a T2w image often share all
+  entities: those of a T1w image always carry ``mod-T1w``, those of a T2w image never do, whatever else the dataset holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import BidsError
 from ..files import temporary_name
+from ..settings import LABEL_MAPS, XFM_FORMATS
 from .entities import join_name
 from .image import InputImage
 
 LONGEST_NAME = 255
 """Bytes in the name of a file: the limit of every common file system (NAME_MAX of Linux)."""
+FORMATS_KEY, LABELS_KEY, NAMES_KEY = "TransformFiles", "Labels", "NamesSHA256"
+"""Of the forward transform's sidecar: transforms in other formats, label maps, and the hash of a label map's names."""
 _GRID_ENTITIES = ("space", "cohort", "res", "den")
 
 
@@ -94,6 +100,16 @@ class OutputNames:
         """Table of the poses of its slices; written for stacks of slices only."""
         return self._with_desc("slices", "pose", ".tsv", **self._contrast)
 
+    def labels(self, kind: str) -> Path:
+        """The atlas's label map ``kind`` (tissues, regions) on the image's own grid; written on request only."""
+        own = self.image.entities.get("seg")
+        return self._with_desc("atlas", "dseg", **self._contrast, seg=f"{own}+{kind}" if own else kind)
+
+    def label_table(self, kind: str) -> Path:
+        """Names of the labels in that map."""
+        path = self.labels(kind)
+        return path.with_name(path.name.partition(".")[0] + ".tsv")
+
     @property
     def subject_page(self) -> Path:
         """The report of the image's participant and session."""
@@ -112,19 +128,37 @@ class OutputNames:
         """
         return path.with_name(path.name.partition(".")[0] + ".json")
 
-    def files(self, *, synth: bool = False, slices: bool = False) -> tuple[Path, ...]:
-        """Every file that a finished image has, sidecars included (``synth``: the converted contrast too; ``slices``: the poses of its
-        slices too)."""
+    def files(
+        self,
+        *,
+        synth: bool = False,
+        slices: bool = False,
+        formats: Iterable[str] = (),
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> tuple[Path, ...]:
+        """Every file that a finished image has, sidecars included.
+
+        ``synth``: the converted contrast too; ``slices``: poses of its slices too; ``formats``: transforms in these formats;
+        ``labels``: these label maps too, as ``Labels`` of the forward transform's sidecar has them.
+        """
         made = [self.forward, self.resampled, self.reoriented, self.mask]
         made += [*([self.synth] if synth else []), *([self.slices] if slices else []), self.backward]
-        return (*made, *(self.sidecar(path) for path in made))
+        others = [in_format(path, form) for path in (self.forward, self.backward) for form in formats if form != "itk"]
+        others += [self.label_table(kind) for kind, told in (labels or {}).items() if NAMES_KEY in told]
+        made += [self.labels(kind) for kind in labels or {}]
+        return (*made, *others, *(self.sidecar(path) for path in made))
+
+    @property
+    def every_file(self) -> tuple[Path, ...]:
+        """Every file that may be there of a finished image."""
+        return self.files(synth=True, slices=True, formats=XFM_FORMATS, labels={kind: {NAMES_KEY: ""} for kind in LABEL_MAPS})
 
     def check_length(self) -> None:
         """See that file systems take the names of all that may be written for the image.
 
         Raises :class:`~posepipe.errors.BidsError` for an image whose name is too long for that.
         """
-        paths = (*self.files(synth=True, slices=True), self.subject_page, *(self.folder.parents))
+        paths = (*self.every_file, self.subject_page, *(self.folder.parents))
         longest = max((path.name for path in paths), key=lambda name: len(name.encode()))
         over = len(temporary_name(longest).encode()) - LONGEST_NAME
         if over > 0:
@@ -147,6 +181,24 @@ class OutputNames:
         own = self.image.entities.get("desc")
         entities = {**self.image.entities, **extra, "desc": f"{own}+{label}" if own else label}
         return self.folder / join_name(entities, suffix, extension)
+
+
+def in_format(transform: Path, form: str) -> Path:
+    """The transform at ``transform`` in another format: the same name with another extension, so that both share a sidecar.
+
+    >>> in_format(Path("sub-01_from-T2w_to-CRL+29_mode-image_xfm.txt"), "fsl").name
+    'sub-01_from-T2w_to-CRL+29_mode-image_xfm.mat'
+    """
+    return transform.with_name(transform.name.removesuffix(XFM_FORMATS["itk"]) + XFM_FORMATS[form])
+
+
+def requested(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written on request of the image with this ``sidecar`` of the forward transform, as :meth:`OutputNames.files` takes it."""
+    formats, labels = sidecar.get(FORMATS_KEY), sidecar.get(LABELS_KEY)
+    return {
+        "formats": [form for form in formats if form in XFM_FORMATS] if isinstance(formats, Mapping) else [],
+        "labels": {kind: labels[kind] for kind in labels if kind in LABEL_MAPS} if isinstance(labels, Mapping) else {},
+    }
 
 
 def subject_page(out_dir: str | Path, subject: str, session: str | None = None) -> Path:

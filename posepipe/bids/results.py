@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import BidsError
 from .entities import join_name, split_name
 from .image import InputImage
-from .names import OutputNames
+from .names import OutputNames, requested
 from .sidecars import read_json
 
 _OF_TRANSFORMS = {"from", "to", "mode"}
@@ -91,9 +91,11 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
     the forward transform's sidecar (empty where it cannot be read). Raises OSError for a file that cannot be removed.
     """
     kept = set(files)
+    with contextlib.suppress(BidsError):  # what was asked for once and is of the pose of now is left
+        kept |= set(names.files(**requested(read_json(names.sidecar(names.forward)))))
     gone, own = [], names.image.path.name.partition(".")[0]
     # a T2-like image is made of a T1w image alone; of that name it may be another image's
-    possible = set(names.files(synth=names.image.suffix == "T1w", slices=True))
+    possible = set(names.every_file) - (set() if names.image.suffix == "T1w" else {names.synth, names.sidecar(names.synth)})
     for result in results_in(names.out_dir, names.folder):
         if result.stem != own or result.names.forward == names.forward:
             continue
@@ -101,10 +103,11 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
         with contextlib.suppress(BidsError):
             sidecar = read_json(result.sidecar)
         if is_superseded(result.atlas, sidecar):
-            possible |= set(result.names.files())
+            possible |= set(result.names.files(**requested(sidecar)))
             gone.append(result.names.template)
         else:
-            kept |= set(result.names.files(synth=bool(sidecar.get("ContrastConversion")), slices=bool(sidecar.get("Slices"))))
+            synth, slices = bool(sidecar.get("ContrastConversion")), bool(sidecar.get("Slices"))
+            kept |= set(result.names.files(synth=synth, slices=slices, **requested(sidecar)))
     # the sidecar of the transform first: without it there is no result
     for path in sorted(possible - kept, key=lambda path: not path.name.endswith("_xfm.json")):
         path.unlink(missing_ok=True)

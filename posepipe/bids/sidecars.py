@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..errors import BidsError
 from ..files import write_text
 from .entities import split_name
 from .image import InputImage
-from .names import OutputNames
+from .names import OutputNames, requested
 from .reading import read_object
 
 logger = logging.getLogger(__name__)
@@ -79,19 +79,32 @@ def _file_digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def is_done(names: OutputNames, parameters: Mapping[str, Any], *, synth: bool = False, slices: bool = False) -> bool:
+def is_done(
+    names: OutputNames,
+    parameters: Mapping[str, Any],
+    *,
+    synth: bool = False,
+    slices: bool = False,
+    formats: Iterable[str] = (),
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+) -> bool:
     """Whether an earlier run finished this image with these settings: all outputs are there, and the hash that
     the forward transform's sidecar holds under ``ParametersHash`` is equal.
 
-    ``synth``: the converted contrast is among the outputs; ``slices``: the poses of its slices are. An input that
-    was replaced since is not done.
+    ``synth``: the converted contrast is among the outputs; ``slices``: the poses of its slices are; ``formats`` and
+    ``labels`` are what was asked for besides (:meth:`OutputNames.files`). An input that was replaced since is not done. Neither is what was
+    asked for besides if the sidecar does not tell of it: it may be of another pose. What is there and was not asked for matters not.
     """
-    if not all(path.is_file() for path in names.files(synth=synth, slices=slices)):
+    formats, labels = [form for form in formats if form != "itk"], labels or {}
+    if not all(path.is_file() for path in names.files(synth=synth, slices=slices, formats=formats, labels=labels)):
         return False
     try:
-        written = read_json(names.sidecar(names.forward)).get(HASH_KEY)
+        sidecar = read_json(names.sidecar(names.forward))
     except BidsError as error:
         logger.warning("%s; the image is processed again", error)
+        return False
+    written, there = sidecar.get(HASH_KEY), requested(sidecar)
+    if not set(formats) <= set(there["formats"]) or any(there["labels"].get(kind) != told for kind, told in labels.items()):
         return False
     return written is not None and written == parameters_hash(parameters, names.image)
 

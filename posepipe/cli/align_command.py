@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..paths import absolute_path
 from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
-from .parser import add_alignment, age_option, command_line, whole_number
+from .parser import add_alignment, add_outputs, age_option, command_line, whole_number
 from .threads import library_threads
 
 if TYPE_CHECKING:
@@ -36,22 +37,26 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--mask-file", type=absolute_path, metavar="FILE", help="brain mask on the image's grid")
     parser.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads to use (default: 1)")
     add_alignment(parser)
+    add_outputs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
     given = vars(args)
+    from ..interfaces.on_request import no_labels
+
     image, folder = Path(args.image), Path(args.out_dir)
     stem = stem_of(image)
     with library_threads(given.get("omp_nthreads", 1)):
         alignment = _align(given, image)
-    sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))])
+    sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))], given)
     page = _write_page(folder / f"{stem}.html", stem, alignment, sidecars, written, given)
     print(
         f"{image.name}: {alignment.quality.qc}, turned {alignment.pose.angle_degrees:.1f}° from "
         f"{alignment.template.space}, {sum(alignment.seconds.values()):.1f} s"
     )
-    for line in (*alignment.quality.reasons, *alignment.warnings):
+    notes = (no_labels(alignment.template.space),) if given.get("labels") and "Labels" not in sidecars["forward"] else ()
+    for line in (*alignment.quality.reasons, *alignment.warnings, *notes):
         print(f"  note: {line}")
     for path in written:
         print(f"  {path}")
@@ -59,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> tuple[dict[str, dict[str, Any]], list[Path]]:
+def _save(
+    alignment: Alignment, folder: Path, stem: str, sources: list[str], given: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[Path]]:
     """Write all files; the sidecars by output, and the files."""
     from ..bids import OutputNames, write_json
     from ..interfaces.records import mask_to_record
@@ -90,8 +97,47 @@ def _save(alignment: Alignment, folder: Path, stem: str, sources: list[str]) -> 
     slices = alignment.slices.about() if alignment.slices else None
     others = other_sidecars(known, mask, alignment.target.millilitres, files["forward"].name, convert, slices)
     sidecars = {"forward": sidecar, **others}
+    more = _save_formats(alignment, sidecars, files, given.get("xfm_formats", ()))
+    more += _save_labels(alignment, sidecars["forward"], known, files["forward"], folder / f"{stem}_seg") if given.get("labels") else []
     written = [write_json(OutputNames.sidecar(files[name]), content) for name, content in sidecars.items()]
-    return sidecars, [*files.values(), *written]
+    return sidecars, [*files.values(), *more, *written]
+
+
+def _save_formats(alignment: Alignment, sidecars: dict[str, dict[str, Any]], files: dict[str, Path], formats: Sequence[str]) -> list[Path]:
+    """Write both transforms in other formats, and say so in their sidecars."""
+    from ..bids.names import FORMATS_KEY
+    from ..imaging.grid import Grid
+    from ..interfaces.on_request import write_formats
+
+    image, template = Grid.of(alignment.image), Grid.load(alignment.template.image)
+    written = []
+    for name, pose, moving, reference in (("forward", alignment.pose, image, template), ("backward", ~alignment.pose, template, image)):
+        told = write_formats(pose, files[name], formats, moving, reference)
+        sidecars[name] |= {FORMATS_KEY: told} if told else {}
+        written += [files[name].with_name(one["File"]) for one in told.values()]
+    return written
+
+
+def _save_labels(alignment: Alignment, sidecar: dict[str, Any], known: dict[str, Any], forward: Path, stem: Path) -> list[Path]:
+    """Write the template's label maps on the image's grid, with their sidecars and names, and say so in the transform's ``sidecar``."""
+    from ..atlas import label_maps
+    from ..atlas.sidecars import file_sha256
+    from ..bids import write_json
+    from ..bids.names import LABELS_KEY
+    from ..files import write_text
+    from ..imaging.volume import save_volume, stored_type
+    from ..interfaces.on_request import label_request, label_sidecar
+
+    maps = label_maps(alignment.template)
+    request = label_request(maps, file_sha256)
+    sidecar |= {LABELS_KEY: request} if maps else {}
+    written, volumes = [], alignment.labels()
+    for one in maps:
+        base, labels = f"{stem}-{one.kind}_desc-atlas_dseg", volumes[one.kind]
+        written.append(save_volume(labels, f"{base}.nii.gz", stored_type(labels.data.dtype)))
+        written.append(write_json(f"{base}.json", label_sidecar(known, one.kind, request[one.kind], forward.name)))
+        written += [write_text(f"{base}.tsv", one.table())] if one.names else []
+    return written
 
 
 def stem_of(image: Path) -> str:

@@ -25,6 +25,7 @@ from ..settings import (
     MASK_CHOICES,
     REFINE_CHOICES,
     SLICES_CHOICES,
+    XFM_FORMATS,
     Settings,
     command_line,
 )
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     _add_selection(parser)
     add_alignment(parser)
+    add_outputs(parser)
     _add_age(parser)
     _add_group(parser)
     _add_run(parser)
@@ -106,6 +108,19 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is written, which ``posepipe-tools align`` has too."""
+    group = parser.add_argument_group("outputs")
+    group.add_argument(
+        "--xfm-formats", nargs="+", choices=XFM_FORMATS, metavar="FORMAT",
+        help=f"transforms in the formats of other tools too: {', '.join(XFM_FORMATS)} (default: itk, which is always written)",
+    )  # fmt: skip
+    group.add_argument(
+        "--labels", action="store_true",
+        help="the atlas's label maps (tissues, regions) turned and shifted onto the image: where things are about, not a segmentation",
+    )  # fmt: skip
 
 
 def _add_age(parser: argparse.ArgumentParser) -> None:

@@ -150,8 +150,9 @@ class _Planner:
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
     def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
-        from ..atlas import VolumeRange, choose_template, end_templates
+        from ..atlas import VolumeRange, choose_template, end_templates, label_maps
         from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
+        from ..interfaces.on_request import label_request, no_labels
         from ..models.weights import CONTRAST_NETWORK, PAPER_NETWORKS, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK
 
         s = self._settings
@@ -196,15 +197,21 @@ class _Planner:
                 networks=networks, weights_dir=s.weights, templates=[template], settings=chosen, files=self._files
             )
             template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
-            done = is_done(names, parameters, synth=converted, slices=timing is not None) and is_turned_by(names)
+            labels = label_maps(template) if s.labels else ()
+            request = label_request(labels, self._files.of)
+            done = is_done(
+                names, parameters, synth=converted, slices=timing is not None, formats=s.xfm_formats, labels=request
+            ) and is_turned_by(names)  # fmt: skip
             digest = parameters_hash(parameters, image)
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
         sources = self._sources(image)
         return ImagePlan(
-            image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing, volumes
-        )
+            image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing, volumes,
+            formats=s.xfm_formats, labels=labels, label_request=request,
+            notes=(no_labels(template.space),) if s.labels and not labels else (),
+        )  # fmt: skip
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one

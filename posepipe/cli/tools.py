@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-COMMANDS = ("align", "demo", "atlas", "array", "reference", "train", "bench", "reproduce")
+COMMANDS = ("align", "demo", "convert", "reorient", "restore", "atlas", "array", "reference", "train", "bench", "reproduce")
 """Each is a module ``<name>_command`` beside this one, with ``add_arguments(subparsers)`` and ``run(args) -> int``."""
 
 

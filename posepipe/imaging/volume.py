@@ -17,6 +17,7 @@ from .header import check_affine, header_doubts, open_image, right_angled, shear
 NOT_FINITE = 0.05
 """Share of NaN or infinite voxels above which an image is for ``review``: the rule of the project. What is not finite becomes 0, and up to
 here that may be a rim or a few spoilt voxels."""
+_STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
 Float = npt.NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
@@ -146,6 +147,16 @@ def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
     share = bad / data.size
     told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
     return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), told, share
+
+
+def stored_type(dtype: npt.DTypeLike) -> np.dtype:
+    """The type that voxels of type ``dtype`` are written in: their own where every NIfTI reader takes it, else float32.
+
+    >>> str(stored_type(np.int16)), str(stored_type(">i2")), str(stored_type(np.float64))
+    ('int16', 'int16', 'float32')
+    """
+    native = np.dtype(dtype).newbyteorder("=")
+    return native if native.str[1:] in _STORED else np.dtype(np.float32)
 
 
 def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = None) -> Path:

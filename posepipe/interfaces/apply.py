@@ -11,8 +11,6 @@ from .base import DigestInputSpec
 from .records import write_record
 from .resources import measured
 
-_STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
-
 
 class _ApplyPoseInputSpec(DigestInputSpec):
     in_file = File(exists=True, mandatory=True, desc="the image")
@@ -37,7 +35,7 @@ class ApplyPose(SimpleInterface):
 
         from ..geometry import read_itk
         from ..imaging.apply import reorient, resample_to_template
-        from ..imaging.volume import load_volume, save_volume
+        from ..imaging.volume import load_volume, save_volume, stored_type
 
         record: dict[str, Any] = {}
         cwd = Path(runtime.cwd)
@@ -48,18 +46,10 @@ class ApplyPose(SimpleInterface):
             save_volume(resampled, cwd / "resampled.nii.gz", np.float32)
             # the voxels as they are stored, whole numbers included: they only get another place
             stored = load_volume(self.inputs.in_file, None)
-            save_volume(reorient(stored, pose), cwd / "reoriented.nii.gz", _kept_type(stored.data.dtype))
+            save_volume(reorient(stored, pose), cwd / "reoriented.nii.gz", stored_type(stored.data.dtype))
         self._results = {
             "resampled": str(cwd / "resampled.nii.gz"),
             "reoriented": str(cwd / "reoriented.nii.gz"),
             "out_record": write_record(cwd, "apply", record),
         }
         return runtime
-
-
-def _kept_type(dtype: Any) -> Any:
-    """The type that voxels are written in: their own where every NIfTI reader takes it, else float32."""
-    import numpy as np
-
-    native = np.dtype(dtype).newbyteorder("=")
-    return native if native.str[1:] in _STORED else np.dtype(np.float32)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, Undefined, isdefined, traits
 
-from ..files import copy_file, remove_leftovers
+from ..files import copy_file, remove_leftovers, write_text
+from ..settings import LABEL_MAPS
 from .base import DigestInputSpec
 from .resources import measured
 from .sidecars import STAGES, Records, forward_sidecar, other_sidecars
@@ -30,12 +31,19 @@ class _DerivativesInputSpec(DigestInputSpec):
     slices = File(exists=True, desc="poses of the slices (TSV), of a stack")
     slices_record = File(exists=True, desc="record of SlicePoses, if it ran")
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
+    image = File(exists=True, desc="the image, for transforms and labels that its grid is needed for")
+    template = File(exists=True, desc="the template, for transforms that its grid is needed for")
+    xfm_formats = traits.List(traits.Str, usedefault=True, desc="formats of transforms to write besides ITK's")
+    labels = traits.Dict(
+        traits.Str, traits.Any, usedefault=True, desc="label maps to write: kind → file, names (a table or nothing), request"
+    )
     figure = File(exists=True, desc="picture for the page, handed on")
     figure_record = File(exists=True, desc="record of PoseFigure, if it ran")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
         traits.Str, traits.Str, mandatory=True,
-        desc="final paths: forward, backward, resampled, reoriented, mask, synth of a converted image, slices of a stack", hash_files=False,
+        desc="final paths: forward, backward, resampled, reoriented, mask, synth if converted, slices of a stack, label maps by kind",
+        hash_files=False,
     )  # fmt: skip
     known = traits.Dict(
         traits.Str, mandatory=True,
@@ -74,7 +82,9 @@ class Derivatives(SimpleInterface):
         marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
         with measured(records["outputs"]):
             written = self._write(files, pose, records)
-        write_json(marker, forward_sidecar(self.inputs.known, pose, records))
+            more, told = self._write_requested(files, pose)
+        write_json(marker, {**forward_sidecar(self.inputs.known, pose, records), **told})
+        written += more
         self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
         if isdefined(self.inputs.figure):
             self._results["figure"] = self.inputs.figure
@@ -97,10 +107,51 @@ class Derivatives(SimpleInterface):
         copy_file(self.inputs.reoriented, files["reoriented"])
         write_itk(pose, files["forward"])
         write_itk(~pose, files["backward"])
-        written = [*files.values()]
+        written = [path for name, path in files.items() if name not in LABEL_MAPS]
         forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
         expected = records["quality"]["expected_millilitres"]
         others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
         for name, content in others.items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
+        return written
+
+    def _write_requested(self, files: dict[str, Path], pose: Rigid) -> tuple[list[Path], dict[str, Any]]:
+        """Write what was asked for besides; the paths, and what the forward transform's sidecar tells of it."""
+        from ..bids import OutputNames, read_json, write_json
+        from ..bids.names import FORMATS_KEY, LABELS_KEY
+        from ..imaging.grid import Grid
+        from .on_request import write_formats
+
+        formats = [form for form in self.inputs.xfm_formats if form != "itk"]
+        told: dict[str, Any] = {}
+        written = []
+        if formats:
+            image, template = Grid.load(self.inputs.image), Grid.load(self.inputs.template)
+            told[FORMATS_KEY] = write_formats(pose, files["forward"], formats, image, template)
+            backward = write_formats(~pose, files["backward"], formats, template, image)
+            sidecar = OutputNames.sidecar(files["backward"])
+            write_json(sidecar, {**read_json(sidecar), FORMATS_KEY: backward})
+            for path, some in ((files["forward"], told[FORMATS_KEY]), (files["backward"], backward)):
+                written += [path.with_name(one["File"]) for one in some.values()]
+        if self.inputs.labels:
+            told[LABELS_KEY] = {kind: one["request"] for kind, one in self.inputs.labels.items()}
+            written += self._write_labels(files, pose)
+        return written, told
+
+    def _write_labels(self, files: dict[str, Path], pose: Rigid) -> list[Path]:
+        from ..bids import OutputNames, write_json
+        from ..imaging.restore import labels_on_image
+        from ..imaging.volume import load_volume, save_volume, stored_type
+        from .on_request import label_sidecar
+
+        image = load_volume(self.inputs.image)
+        forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
+        written = []
+        for kind, one in self.inputs.labels.items():
+            labels = load_volume(one["file"], None)
+            written.append(save_volume(labels_on_image(labels, image, pose), files[kind], stored_type(labels.data.dtype)))
+            sidecar = OutputNames.sidecar(files[kind])
+            written.append(write_json(sidecar, label_sidecar(self.inputs.known, kind, one["request"], forward)))
+            if one["names"]:
+                written.append(write_text(sidecar.with_suffix(".tsv"), one["names"]))
         return written

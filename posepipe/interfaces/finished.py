@@ -52,7 +52,9 @@ class FinishedImage:
 
     @property
     def _files(self) -> tuple[Path, ...]:
-        return self.names.files(synth=self._converted, slices=bool(self.sidecar.get("Slices")))
+        from ..bids.names import requested
+
+        return self.names.files(synth=self._converted, slices=bool(self.sidecar.get("Slices")), **requested(self.sidecar))
 
     @property
     def slices(self) -> str:

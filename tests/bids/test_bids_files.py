@@ -182,7 +182,7 @@ def test_bidsignore_keeps_the_lines_that_are_there(tmp_path):
     first = path.read_text()
     lines = first.splitlines()
     assert lines[:2] == ["mine/", "logs/"]
-    assert {"*.html", "failures.tsv", "group_*", "*_xfm.txt", "*_cohort-*"} <= set(lines)
+    assert {"*.html", "failures.tsv", "group_*", "*_xfm.*", "*_cohort-*"} <= set(lines)
     assert len(lines) == len(set(lines))
     write_bidsignore(tmp_path)
     assert path.read_text() == first
