@@ -26,7 +26,9 @@ myst_enable_extensions = ["attrs_inline", "colon_fence"]
 # docstrings are reStructuredText; what is not posepipe's (numpy, torch) is named and not linked, as nothing is fetched
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!posepipe\.).*")]
-autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True, "show-inheritance": False, "exclude-members": "input_spec, output_spec"}
+autodoc_default_options = {
+    "members": True, "member-order": "bysource", "ignore-module-all": True, "exclude-members": "input_spec, output_spec",
+}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
