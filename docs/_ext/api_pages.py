@@ -61,11 +61,9 @@ def pages() -> dict[str, str]:
     return found
 
 
-def write(app: Any) -> None:
-    """Write the pages; a page that is as it was is left alone, so that it need not be read again."""
-    folder = Path(app.srcdir) / "reference" / "api"
+def write_pages(folder: Path, texts: dict[str, str]) -> None:
+    """Make ``folder`` hold these pages and no other. One that is as it was is left alone, so that it need not be read again."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {f"{name}.rst": text for name, text in pages().items()}
     for path in folder.iterdir():
         if path.name not in texts:
             path.unlink()
@@ -73,6 +71,11 @@ def write(app: Any) -> None:
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def write(app: Any) -> None:
+    """Write the pages."""
+    write_pages(Path(app.srcdir) / "reference" / "api", {f"{name}.rst": text for name, text in pages().items()})
 
 
 def modules() -> Iterator[ModuleType]:
@@ -112,11 +115,14 @@ def real_name(name: str) -> str | None:
 
 
 def resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Element | None:
-    """A reference to a name that is imported elsewhere leads to where it is defined; one to what has no docstring is text."""
+    """A reference to a name that is imported elsewhere leads to where it is defined. One to what has no docstring, or is not posepipe's, is
+    text. One to a name that cannot be imported is left to Sphinx, which warns."""
     name = node.get("reftarget", "")
-    if node.get("refdomain") != "py" or not name.startswith("posepipe."):
+    if node.get("refdomain") != "py":
         return None
-    real = real_name(name)
+    inside = [node.get("py:module"), node.get("py:class")]
+    scopes = [".".join(part for part in parts if part) for parts in (inside, inside[:1], ["builtins"], ["typing"])]
+    real = next(filter(None, map(real_name, [name, *(f"{scope}.{name}" for scope in scopes if scope)])), None)
     if real is None:
         return None
     domain = env.get_domain("py")
@@ -125,11 +131,15 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
     return contnode
 
 
+SECTIONS = Config(napoleon_custom_sections=["Inputs", "Outputs"])
+"""Sections of docstrings; those of workflows have two more."""
+
+
 def read_sections(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn sections such as ``Args:`` into reStructuredText. Not of data and attributes: there a colon is no more than a colon."""
     if what in {"module", "class", "exception", "function", "method"}:
         for style in (NumpyDocstring, GoogleDocstring):
-            lines[:] = style(lines, Config(), app, what, name, obj, options).lines()
+            lines[:] = style(lines, SECTIONS, app, what, name, obj, options).lines()
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -1,21 +1,18 @@
-"""The directive ``command-options``: all options of a command, from its own parser (no text of theirs is written twice).
+"""The options of the commands, from their own parsers: no text of theirs is written twice.
 
-::
-
-    ```{command-options} posepipe
-    ```
-    ```{command-options} posepipe-tools train
-    ```
-
-The options of a command become a section each, nested as commands are; every option can be linked to with the role ``option``.
+The directive ``command-options`` shows those of ``posepipe``, in a page of reStructuredText or a block ``{eval-rst}``. Each command of
+``posepipe-tools`` gets a page, with a section for each of its subcommands, in ``docs/reference/commands``, which git ignores. Every option
+can be linked to with the role ``option``.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any
 
+from api_pages import write_pages
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -49,9 +46,9 @@ def option_lines(action: argparse.Action, formatter: argparse.HelpFormatter) -> 
     """One option as the directive ``option``."""
     told = [plain(formatter._expand_help(action))] if action.help else []
     if action.choices and action.metavar:
-        told.append("One of " + ", ".join(f"``{choice}``" for choice in action.choices) + ".")
+        told.append("(one of " + ", ".join(f"``{choice}``" for choice in action.choices) + ")")
     if action.required and action.option_strings:
-        told.append("Required.")
+        told.append("(required)")
     name = invocation(action, formatter)
     return [f".. option:: {name}", "", "   " + (" ".join(told) or "\\ "), ""]
 
@@ -63,7 +60,7 @@ def parser_lines(parser: argparse.ArgumentParser, depth: int, *, titled: bool) -
     if parser.description and titled:
         lines += [plain(parser.description), ""]
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-    lines += [f".. program:: {parser.prog}", "", ".. code-block:: text", "", f"   {usage}", ""]
+    lines += [f".. program:: {parser.prog}", "", ".. code-block:: text", "   :class: usage", "", f"   {usage}", ""]
     below: list[argparse.ArgumentParser] = []
     for group in parser._action_groups:
         shown = [a for a in group._group_actions if a.help != argparse.SUPPRESS and not isinstance(a, argparse._HelpAction)]
@@ -79,32 +76,31 @@ def parser_lines(parser: argparse.ArgumentParser, depth: int, *, titled: bool) -
     return lines
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command line's first words, such as ``posepipe-tools train pose``."""
-    program, *words = command.split()
-    parser = app_parser.build_parser() if program == "posepipe" else tools.build_parser()
-    for word in words:
-        (inner,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-        parser = inner.choices[word]
-    return parser
+def pages() -> dict[str, str]:
+    """File name → text: a page for each command of ``posepipe-tools``."""
+    (commands,) = [a for a in tools.build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return {f"{name}.rst": "\n".join(parser_lines(parser, 0, titled=True)) for name, parser in commands.choices.items()}
 
 
 class CommandOptions(Directive):
-    """The options of the command that the argument names."""
-
-    required_arguments = 1
-    final_argument_whitespace = True
+    """The options of ``posepipe``."""
 
     def run(self) -> list[nodes.Node]:
         """The nodes that stand in the directive's place."""
-        lines = parser_lines(parser_of(self.arguments[0]), 0, titled=False)
+        lines = parser_lines(app_parser.build_parser(), 0, titled=False)
         holder = nodes.section()
         holder.document = self.state.document
-        self.state.nested_parse(StringList(lines, source=f"parser of {self.arguments[0]}"), 0, holder, match_titles=True)
+        self.state.nested_parse(StringList(lines, source="parser of posepipe"), 0, holder)
         return holder.children
+
+
+def write(app: Any) -> None:
+    """Write the pages."""
+    write_pages(Path(app.srcdir) / "reference" / "commands", pages())
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("command-options", CommandOptions)
+    app.connect("builder-inited", write)
     return {"version": "1", "parallel_read_safe": True}
