@@ -17,7 +17,7 @@ copyright = "the authors of posepipe, MIT licence"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_pages", "command_options"]
-exclude_patterns = ["_ext", "experiments*.md"]
+exclude_patterns = ["_build", "_ext", "experiments*.md"]
 
 # Markdown: anchors for headings, as on GitHub, so that links work in both
 myst_heading_anchors = 4

@@ -37,6 +37,11 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(found)]
 
 
+def named(page: Path) -> str:
+    """A page as messages name it: from the root of the checkout."""
+    return page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else str(page)
+
+
 @dataclass(frozen=True)
 class Block:
     """A block of code: its page, the line of its fence, its language, its lines, and whether it is one that can be run as it stands."""
@@ -54,7 +59,7 @@ class Block:
 
     def at(self, line: int) -> str:
         """Where its line ``line``, from 0, stands."""
-        return f"{self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page}:{self.line + 1 + line}"
+        return f"{named(self.page)}:{self.line + 1 + line}"
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -237,4 +242,4 @@ def missing_links(page: Path) -> list[str]:
     """Links and pictures of a page that lead to no file of the checkout."""
     targets = re.findall(r"\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)", prose(page))
     inside = [t for t in targets if not re.match(r"[a-z]+:|#", t)]
-    return [f"{page.relative_to(ROOT)}: {t}" for t in inside if not (page.parent / t.partition("#")[0]).exists()]
+    return [f"{named(page)}: {t}" for t in inside if not (page.parent / t.partition("#")[0]).exists()]
