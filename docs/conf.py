@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -17,7 +15,7 @@ copyright = "the authors of posepipe, MIT licence"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_pages", "command_options"]
-exclude_patterns = ["_build", "_ext", "experiments*.md"]
+exclude_patterns = ["_build", "_ext"]
 
 # Markdown: anchors for headings, as on GitHub, so that links work in both
 myst_heading_anchors = 4
@@ -41,14 +39,3 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = html_copy_source = False
 html_show_sphinx = False
-
-
-def setup(app: Any) -> None:
-    """Until the experiments are records in docs/decisions, links to them lead to the page of the decisions, which lists none."""
-
-    def lead_to_decisions(app: Any, name: str, source: list[str]) -> None:
-        source[0] = re.sub(r"\]\(\.\./experiments[a-z-]*\.md", "](../decisions.md", source[0])
-        if name == "decisions" and not any(Path(app.srcdir, "decisions").glob("*.md")):
-            source[0] = source[0].partition("```{toctree}")[0]
-
-    app.connect("source-read", lead_to_decisions)
