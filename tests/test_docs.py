@@ -151,7 +151,7 @@ def run_page(page: Path, folder: Path) -> None:
     python = "".join(block.text for block in mine if block.language == "python")
     for command in (["bash", "-euxo", "pipefail", "-c", shell], [sys.executable, "-c", python]):
         if command[-1]:
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, f"{page}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
