@@ -14,7 +14,8 @@ NEEDS = {
     "outputs": (0.94, 0.000),
 }
 """Name of a node → GB for an image of no voxels, and for each 10⁶ of them: the lowest line above all peaks that were measured (by
-``python -m posepipe.bench.memory DATA -o FOLDER``; the table is in docs/hpc.md). 16 images of 1.6 to 32.8 million voxels in 8 processes,
+``python -m posepipe.bench.memory DATA -o FOLDER``; the table is in docs/tutorials/hpc.md).
+16 images of 1.6 to 32.8 million voxels in 8 processes,
 one thread each: the fetus (ds-fetal), A01 and A02 (ds-neonates), E01 (ds-epi), run 1 of ds-stacks, the last and A02 on finer grids too;
 x86-64, two cores, Python 3.11, torch on the CPU. It is the whole process that counts, with what earlier nodes have left in a worker."""
 IDLE_GB = 0.94

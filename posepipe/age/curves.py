@@ -3,7 +3,7 @@
 Two curves over the cohorts' weeks say it: the criterion of :mod:`~posepipe.matching.comparison` after a fit, and the fitted size of the
 brain over the cohort's. The age is where ``similarity · 100 · criterion − ½ (log size / spread)²`` is largest, the criterion smoothed by a
 parabola. The constants lie in ``age.toml`` beside this file, written by ``posepipe-tools bench age`` from brains of known age
-(docs/bench.md, docs/measured-age.md).
+(docs/results/bench.md, docs/results/measured-age.md).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ TARGETS = {"truth": "", "nearer twin": "nearer_"}
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One pose by one method; the columns are those of ``slice.csv`` (docs/bench.md)."""
+    """One pose by one method; the columns are those of ``slice.csv`` (docs/results/bench.md)."""
 
     sampling: str
     group: str

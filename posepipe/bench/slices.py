@@ -1,4 +1,4 @@
-"""The paper's Table 1 for single slices, and slabs of neighbouring slices: which method finds the pose of a slice (docs/bench.md).
+"""The paper's Table 1 for single slices, and slabs of neighbouring slices: which method finds the pose of a slice (docs/results/bench.md).
 
 Slices are cut from brains kept for testing, whose pose by the whole volume is the truth; every method sees the same slices, each alone.
 Masks are known. The rotation of a slice is R of ``u = s R x + t``, from the canonical brain to the slice frame (DESIGN §2,

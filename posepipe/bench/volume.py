@@ -1,7 +1,7 @@
 """The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and damaged.
 
-Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/bench.md); every method sees the
-same images.
+Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/results/bench.md); every method sees
+the same images.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class BrainFinder:
     @torch.inference_mode()
     def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
         """Mask of the brain in ``image`` that lies about ``center`` (3,), RAS mm, and has about this ``radius``, mm, on the image's grid,
-        from two crops. None where there is none. Quick (docs/tracker.md), and not judged."""
+        from two crops. None where there is none. Quick (docs/how-to/tracker.md), and not judged."""
         scan = Scan.of(image, self._device)
         at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
         outline = self._outlined(scan, at, radius, rounds=2)

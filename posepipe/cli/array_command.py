@@ -140,7 +140,7 @@ def _program(given: dict[str, Any], settings: Settings) -> Path | Container:
     if "container" in given:
         image: Path = given["container"]
         if not image.exists():
-            msg = f"{image}: no such container image; build it from the Dockerfile (docs/hpc.md)"
+            msg = f"{image}: no such container image; build it from the Dockerfile (docs/tutorials/hpc.md)"
             raise UsageError(msg)
         return Container(image, _binds(given, settings))
     beside = (given["venv"] / "bin" if "venv" in given else Path(sys.executable).parent) / "posepipe"

@@ -17,9 +17,9 @@ from ..errors import UsageError
 
 MEMORY_GB = 5.0
 """Memory that a task asks for each of its cores: the most that any measured session needed, 3.6 GB for images of 320³ voxels, with a
-quarter on top, in whole GB (docs/hpc.md)."""
+quarter on top, in whole GB (docs/tutorials/hpc.md)."""
 TIME = "01:00:00"
-"""Time that a task may take: over ten times what the slowest measured session took on a busy core, 310 s (docs/hpc.md)."""
+"""Time that a task may take: over ten times what the slowest measured session took on a busy core, 310 s (docs/tutorials/hpc.md)."""
 SCHEDULERS = ("slurm", "sge", "pbs")
 _INDEX = {"slurm": "${SLURM_ARRAY_TASK_ID:-}", "sge": "${SGE_TASK_ID:-}", "pbs": "${PBS_ARRAY_INDEX:-1}"}
 _PREFIX = {"slurm": "#SBATCH", "sge": "#$", "pbs": "#PBS"}

@@ -24,7 +24,7 @@ def add_arguments(subparsers: Any) -> None:
         "reference",
         help="reference poses of brains to train on, with a contact sheet to accept them by",
         description="Find the pose of every T2w and T1w image from the 24 ways to lay its grid on the head, compare it with that of the "
-        "search, and write a contact sheet and a table in which you accept or refuse each. See docs/training.md.",
+        "search, and write a contact sheet and a table in which you accept or refuse each. See docs/tutorials/training.md.",
     )
     parser.add_argument("bids_dir", type=absolute_path, metavar="BIDS", help="a dataset of skull-stripped images, or with masks (-d)")
     parser.add_argument(

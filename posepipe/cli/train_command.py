@@ -19,7 +19,7 @@ def add_arguments(subparsers: Any) -> None:
     train = subparsers.add_parser(
         "train",
         help="train networks from atlases and label maps",
-        description="First gather sources, then train networks on images made from them on the fly. See docs/training.md.",
+        description="First gather sources, then train networks on images made from them on the fly. See docs/tutorials/training.md.",
     )
     actions = train.add_subparsers(
         dest="train_action", required=True, metavar="{sources,scenes,pose,correction,slice,slice-pose,scan,contrast,recipe}"

@@ -13,7 +13,7 @@ from ..matching.target import Target
 RIM_MM = 3.5
 """About as much of the image's mask is left out at its rim, where masks differ in how they treat the outer fluid."""
 MARGIN = 0.15
-"""A correlation nearer to 0 tells nothing (docs/measured-contrast.md)."""
+"""A correlation nearer to 0 tells nothing (docs/results/measured-contrast.md)."""
 POINTS, FEWEST = 20_000, 300
 OTHER = {"T1w": "T2w", "T2w": "T1w"}
 

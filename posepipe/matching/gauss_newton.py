@@ -24,7 +24,7 @@ from .channels import Level, Points
 
 CLASSES = 16
 OUTLIER = 3.0
-"""A residual of this many robust standard deviations counts half. A number without unit, compared with |residual| over 1.48 times its
+"""A residual of this many robust standard deviations counts half. A number without unit, compared with ``|residual|`` over 1.48 times its
 median. What experiment 10 of docs/experiments.md compares others with, on templates of other atlases and newborns; how it was chosen
 before is not recorded."""
 STRICT_OUTLIER = 2.0

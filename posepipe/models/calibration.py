@@ -30,7 +30,7 @@ SIGNS = {
     "apart": -1, "lead": 1, "NCC": 1, "NMI": 1, "Dice": 1, "CR": 1, "CoarseCR": 1, "votes": 1, "expected_error": -1, "brain_share": 1,
     "shift": -1,
 }  # fmt: skip
-"""What the model may look at (:func:`confidence_features`), and which way each may count."""
+"""What the model may look at (:func:`~posepipe.quality.confidence.confidence_features`), and which way each may count."""
 BRAIN_SIGNS = {"share": 1, "sharp": 1, "size": -1, "expected_error": -1, "masked_error": -1, "apart": -1}
 """The same of the model of whether something is a brain (:func:`~posepipe.brainmask.finder.brain_features`)."""
 

@@ -108,7 +108,7 @@ def square_fooling_loss(drawn: Tensor) -> Tensor:
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Mean |a − b| where ``mask`` is 1; all (B, 1, H, W).
+    """Mean ``|a − b|`` where ``mask`` is 1; all (B, 1, H, W).
 
     >>> masked_l1(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.eye(2)[None, None])
     tensor(1.)

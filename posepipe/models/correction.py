@@ -19,6 +19,13 @@ class CorrectionNet(nn.Module):
     cube's centre: ``x_moving = exp([x]×) x_reference + t``, in RAS axes; ``t`` is in halves of the cube's side, so
     that 1 is from its centre to a face and no spacing need be known.
 
+    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for other input shapes.
+
+    >>> cube = torch.zeros(2, 1, 16, 16, 16)
+    >>> rotation, translation = CorrectionNet(size=16, width=0.1).eval()(cube, cube)
+    >>> rotation.shape, translation.shape
+    (torch.Size([2, 3]), torch.Size([2, 3]))
+
     Parameters
     ----------
     size
@@ -30,12 +37,6 @@ class CorrectionNet(nn.Module):
     sizes
         What the cubes are as large as: "mask", each brain's own; "age", the atlas's of the age.
 
-    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for other input shapes.
-
-    >>> cube = torch.zeros(2, 1, 16, 16, 16)
-    >>> rotation, translation = CorrectionNet(size=16, width=0.1).eval()(cube, cube)
-    >>> rotation.shape, translation.shape
-    (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
     def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:

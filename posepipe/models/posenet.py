@@ -17,6 +17,12 @@ class PoseNet(nn.Module):
     The answer is the rotation of the pose (DESIGN §2): ``exp([x]×)`` takes atlas directions to image directions, in the RAS
     axes of the cube. The head, ``π tanh``, covers each rotation once inside the ball of radius π, and jumps at its border.
 
+    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
+
+    >>> import torch
+    >>> PoseNet(size=16, width=0.1).eval()(torch.zeros(2, 1, 16, 16, 16)).shape
+    torch.Size([2, 3])
+
     Parameters
     ----------
     size
@@ -28,11 +34,6 @@ class PoseNet(nn.Module):
     sizes
         What the cube is as large as: "mask", the brain's own; "age", the atlas's of its age (the paper's GA scale parameter).
 
-    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
-
-    >>> import torch
-    >>> PoseNet(size=16, width=0.1).eval()(torch.zeros(2, 1, 16, 16, 16)).shape
-    torch.Size([2, 3])
     """
 
     def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:

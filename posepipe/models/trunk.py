@@ -24,6 +24,8 @@ class Trunk(nn.Module):
     Two departures from the paper. The cube is smaller than its 120³: there the first dense layer alone would have 110 million
     weights. And before that layer the features are max-pooled once more, to 4 × 4 × 4 cells whatever the size: 2.1 million.
 
+    Raises :class:`ValueError` for a size or width that cannot be, and in ``forward`` for another input shape.
+
     Parameters
     ----------
     channels
@@ -32,8 +34,6 @@ class Trunk(nn.Module):
         Side of the cube in voxels, a multiple of 16.
     width
         Factor on the number of channels and of dense units.
-
-    Raises :class:`ValueError` for a size or width that cannot be, and in ``forward`` for another input shape.
     """
 
     def __init__(self, channels: int, size: int, width: float) -> None:

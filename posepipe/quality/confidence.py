@@ -1,7 +1,7 @@
 """How likely a pose is right: a logistic model of what the networks, the similarity and the rival hypotheses say of it.
 
 The coefficients lie in the calibration file (:mod:`posepipe.models.calibration`), fitted to poses whose truth is known
-(docs/bench.md).
+(docs/results/bench.md).
 """
 
 from __future__ import annotations

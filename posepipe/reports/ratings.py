@@ -53,7 +53,7 @@ class Rating:
 
 
 def read_ratings(path: str | Path) -> list[Rating]:
-    """The ratings in a JSON file that a page exported, in its order; docs/qc.md has the format.
+    """The ratings in a JSON file that a page exported, in its order; docs/tutorials/qc.md has the format.
 
     Raises :class:`~posepipe.errors.RatingError` for a file that cannot be read, is of another format or version, holds
     a value that is not allowed, or rates an image twice.

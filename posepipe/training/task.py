@@ -20,7 +20,7 @@ from .synthesis import Batch, Synthesis
 class Curriculum:
     """Small rotations first: the largest angle is ``start`` degrees for ``hold`` steps, then grows to the recipe's until step ``steps``.
 
-    With all of SO(3) drawn from the beginning a network learns nothing for a long time (docs/training.md).
+    With all of SO(3) drawn from the beginning a network learns nothing for a long time (docs/tutorials/training.md).
     """
 
     start: float = 30.0

@@ -1,5 +1,5 @@
 "use strict";
-/* Ratings of a subject page: kept in the browser, exported and imported as JSON (docs/qc.md has the format). */
+/* Ratings of a subject page: kept in the browser, exported and imported as JSON (docs/tutorials/qc.md has the format). */
 (() => {
   const PREFIX = "posepipe-rating:", RATER = "posepipe-rater", VERSION = 1;
   const DECISIONS = ["accept", "adjust", "reject"];
