@@ -99,7 +99,7 @@ class Alignment:
             "Weights": {
                 **self.mask.weights,
                 **(self.conversion.weights if self.conversion else {}),
-                **(self.initial.witness.weights if self.initial.witness else {}),
+                **(self.initial.prediction.weights if self.initial.prediction else {}),
                 **(self.slices.weights if self.slices else {}),
             },
             "SoftwareVersions": software_versions(self.refined.method),

@@ -114,8 +114,8 @@ def _add(
         refine = "ants" if source == "auto" and trial % 2 else "torch"
         refined = contest.finish(problem, compare, initial, refine)
         features = confidence_features(initial, refined)
-        assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
-        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
+        assert features is not None and initial.prediction is not None  # the contest's networks bear prediction in every method
+        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.prediction.pose))
         part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
 

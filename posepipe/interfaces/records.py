@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask, FoundPose
     from ..imaging.volume import Volume
-    from ..pose.initial import InitialPose, Witness
+    from ..pose.initial import InitialPose, NetworkPrediction
     from ..refinement.refine import Refined
 
 
@@ -43,17 +43,17 @@ def initial_to_record(initial: InitialPose) -> dict[str, Any]:
         "scale": float(initial.scale),
         "ranked_by": initial.found.by,
         "hypotheses": hypotheses,
-        "witness": None if initial.witness is None else _witness_to_record(initial.witness),
+        "witness": None if initial.prediction is None else _prediction_to_record(initial.prediction),
     }
 
 
-def _witness_to_record(witness: Witness) -> dict[str, Any]:
+def _prediction_to_record(prediction: NetworkPrediction) -> dict[str, Any]:
     return {
-        "rotvec": witness.pose.rotvec.tolist(),
-        "translation": witness.pose.translation.tolist(),
-        "features": dict(witness.features),
-        "weights": dict(witness.weights),
-        "sure": witness.sure,
+        "rotvec": prediction.pose.rotvec.tolist(),
+        "translation": prediction.pose.translation.tolist(),
+        "features": dict(prediction.features),
+        "weights": dict(prediction.weights),
+        "sure": prediction.sure,
     }
 
 
@@ -62,7 +62,7 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
     from ..pose.hypothesis import Hypothesis, Ranked
-    from ..pose.initial import InitialPose, Witness
+    from ..pose.initial import InitialPose, NetworkPrediction
 
     record = read_json(record_file)
     hypotheses = tuple(
@@ -70,13 +70,13 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     )
     seen = record["witness"]
     if seen is not None:
-        seen = Witness(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"], seen["sure"])
+        seen = NetworkPrediction(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"], seen["sure"])
     return InitialPose(
         pose=read_itk(pose_file),
         method=record["method"],
         found=Ranked(hypotheses, record["ranked_by"]),
         scale=record["scale"],
-        witness=seen,
+        prediction=seen,
     )
 
 

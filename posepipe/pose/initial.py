@@ -26,7 +26,7 @@ AGREE_DEGREES = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
+class NetworkPrediction:
     """What the networks say of an image, whichever method finds its pose: ``pose`` (template → image), ``features`` that tell how sure
     they are, the SHA-256 of their ``weights`` by name, and whether they are so ``sure`` that they are hardly ever wrong."""
 
@@ -36,11 +36,11 @@ class Witness:
     sure: bool = False
 
     @classmethod
-    def of(cls, pose: Rigid, features: dict[str, float], networks: PoseNetworks) -> Witness:
+    def of(cls, pose: Rigid, features: dict[str, float], networks: PoseNetworks) -> NetworkPrediction:
         """What ``networks`` say."""
         return cls(pose, features, networks.sha256, networks.sure(features))
 
-    def vouches_for(self, pose: Rigid) -> bool:
+    def supports(self, pose: Rigid) -> bool:
         """Whether the networks are sure of a pose, and this is it."""
         return self.sure and pose.degrees_from(self.pose) < AGREE_DEGREES
 
@@ -50,14 +50,14 @@ class InitialPose:
     """``pose`` by ``method``, the best of what was ``found`` (one for ``center`` and ``posenet``, four for ``axes``).
 
     Of the best, criterion and coarse texture are known whatever the method, and of all the share of votes, if the networks were asked.
-    ``scale`` is the fitted size of the image over the template's; ``witness`` what the networks say (None if they were not asked).
+    ``scale`` is the fitted size of the image over the template's; ``prediction`` what the networks say (None if they were not asked).
     """
 
     pose: Rigid
     method: str
     found: Ranked
     scale: float
-    witness: Witness | None = None
+    prediction: NetworkPrediction | None = None
 
     @property
     def best(self) -> Hypothesis:
@@ -95,7 +95,7 @@ def initial_pose(
 
     With ``age_known`` the template is of the subject's age, so that its size tells the subject's. ``compare`` is the image and the target
     made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search``, and ``deep`` and ``posenet``
-    load those of the package; the other methods ask them as a witness only. ``found`` is the pose that was found with the mask.
+    load those of the package; the other methods ask them as a prediction only. ``found`` is the pose that was found with the mask.
 
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask,
     :class:`~posepipe.errors.WeightsError` for networks that cannot be loaded.
@@ -108,13 +108,13 @@ def initial_pose(
     compare = compare or Comparison.of(image, mask, target, device)
     seen = network_hypotheses(compare.brain, target, networks, found) if networks else ()
     votes = tuple(h for h, _ in seen)
-    witness = Witness.of(seen[0][0].pose, seen[0][1], networks) if networks else None
-    if networks and witness and method == "posenet":
+    prediction = NetworkPrediction.of(seen[0][0].pose, seen[0][1], networks) if networks else None
+    if networks and prediction and method == "posenet":
         pose = networks.paper.pose(compare, networks.canonical(target))
-        witness = replace(witness, weights={**witness.weights, **networks.paper.sha256})
-        return _result(compare, alone(compare, pose), method, witness, votes)
-    if networks and witness and method == "auto":
-        ranked, method = _auto(compare, votes, witness, networks, age_known=age_known)
+        prediction = replace(prediction, weights={**prediction.weights, **networks.paper.sha256})
+        return _result(compare, alone(compare, pose), method, prediction, votes)
+    if networks and prediction and method == "auto":
+        ranked, method = _auto(compare, votes, prediction, networks, age_known=age_known)
     elif method == "deep":
         ranked = Ranked(tuple(measured(compare, h) for h in votes), "votes")
     elif method == "center":
@@ -123,7 +123,7 @@ def initial_pose(
         ranked = axes(compare)
     else:
         ranked, method = search(compare, age_known=age_known), "search"
-    return _result(compare, ranked, method, witness, votes)
+    return _result(compare, ranked, method, prediction, votes)
 
 
 def network_hypotheses(
@@ -158,18 +158,18 @@ def alone(compare: Comparison, pose: Rigid) -> Ranked:
 
 
 def _auto(
-    compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, networks: PoseNetworks, *, age_known: bool
+    compare: Comparison, seen: tuple[Hypothesis, ...], prediction: NetworkPrediction, networks: PoseNetworks, *, age_known: bool
 ) -> tuple[Ranked, str]:
     """What ``auto`` finds, and whose it is."""
     rough = reduce(Poses.beside, [compare.poses(h.pose, h.log_scale) for h in seen])
     polished = distinct_hypotheses(compare, compare.judged(rough))
-    agreed = witness.features["votes"] == 1.0 and polished.best.pose.degrees_from(witness.pose) < AGREE_DEGREES
+    agreed = prediction.features["votes"] == 1.0 and polished.best.pose.degrees_from(prediction.pose) < AGREE_DEGREES
     if agreed and polished.best.score("criterion") >= DOUBT:
         return polished, "deep"
-    attempts = 1 if witness.sure else ATTEMPTS
+    attempts = 1 if prediction.sure else ATTEMPTS
     found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks), attempts=attempts)
     best = measured(compare, found.best)
-    if best.score("criterion") < DOUBT and best.score("coarse") < (SURE if witness.sure else NO_FIT):
+    if best.score("criterion") < DOUBT and best.score("coarse") < (SURE if prediction.sure else NO_FIT):
         return _kept(seen[0], polished, found), "deep"
     own = min(best.pose.degrees_from(h.pose) for h in polished.hypotheses) < AGREE_DEGREES
     return found, "deep" if own else "search"
@@ -191,13 +191,13 @@ def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:
 
 
 def _result(
-    compare: Comparison, found: Ranked, method: str, witness: Witness | None, seen: tuple[Hypothesis, ...]
+    compare: Comparison, found: Ranked, method: str, prediction: NetworkPrediction | None, seen: tuple[Hypothesis, ...]
 ) -> InitialPose:
     best, *others = found.hypotheses
     known = (measured(compare, best), *others)
-    if witness is not None:
+    if prediction is not None:
         known = tuple(replace(h, votes=_votes(h, seen)) for h in known)
-    return InitialPose(best.pose, method, Ranked.of(known, found.by), float(np.exp(-best.log_scale)), witness)
+    return InitialPose(best.pose, method, Ranked.of(known, found.by), float(np.exp(-best.log_scale)), prediction)
 
 
 def _votes(hypothesis: Hypothesis, seen: tuple[Hypothesis, ...]) -> float:

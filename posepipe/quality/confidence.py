@@ -29,18 +29,18 @@ def confidence_features(initial: InitialPose, refined: Refined) -> dict[str, flo
     ``votes``, the ``expected_error`` of the coordinates (logarithm of brain radii), ``brain_share`` of what they were shown as brain, and
     the ``shift`` (brain radii) of the brain in the mask.
     """
-    witness = initial.witness
-    if witness is None:
+    prediction = initial.prediction
+    if prediction is None:
         return None
     lead = initial.found.lead("criterion")
     after = {name: value["after"] for name, value in refined.similarity.items()}
     return {
-        "apart": math.log1p(refined.pose.degrees_from(witness.pose)),
+        "apart": math.log1p(refined.pose.degrees_from(prediction.pose)),
         "lead": NO_RIVAL if lead is None else max(-NO_RIVAL, min(NO_RIVAL, lead)),
         "NCC": abs(after["NCC"]),
         **{name: after[name] for name in ("NMI", "Dice", "CR", "CoarseCR")},
-        **{name: witness.features[name] for name in ("votes", "brain_share", "shift")},
-        "expected_error": math.log(max(witness.features["expected_error"], 1e-6)),
+        **{name: prediction.features[name] for name in ("votes", "brain_share", "shift")},
+        "expected_error": math.log(max(prediction.features["expected_error"], 1e-6)),
     }
 
 

@@ -58,7 +58,7 @@ def judge_pose(
     them is reason enough.
     """
     calibration = calibration or load_calibration()
-    strange = calibration.others(initial.witness.weights if initial.witness else {})
+    strange = calibration.others(initial.prediction.weights if initial.prediction else {})
     model = calibration.confidence
     known = None if strange else confidence(initial, refined, model)
     reasons = [uncalibrated(strange)] if strange else []
@@ -91,7 +91,7 @@ def judge_pose(
 def _misfit(initial: InitialPose, refined: Refined) -> list[str]:
     """That the inside of the brain does not fit where it was laid, unless the networks vouch for that pose."""
     criterion, coarse = (refined.similarity[name]["after"] for name in ("CR", "CoarseCR"))
-    if fits(criterion, coarse) or (initial.witness is not None and initial.witness.vouches_for(refined.pose)):
+    if fits(criterion, coarse) or (initial.prediction is not None and initial.prediction.supports(refined.pose)):
         return []
     scores = f"criterion {criterion:.2f}, coarse texture {coarse:.2f}"
     return [f"the inside of the brain does not fit the template where it was laid ({scores}): the pose is likely wrong"]

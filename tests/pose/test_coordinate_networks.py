@@ -39,8 +39,8 @@ def test_a_pose_untouched_by_intensities(heads, target, networks):
     for head in heads:
         found = initial_pose(head.image, head.mask, target, method="deep", networks=networks)
         assert found.method == "deep"
-        assert found.witness is not None and found.witness.pose is found.pose
-        assert found.witness.weights == networks.sha256 == hashes(POSE_NETWORKS)
+        assert found.prediction is not None and found.prediction.pose is found.pose
+        assert found.prediction.weights == networks.sha256 == hashes(POSE_NETWORKS)
         degrees.append(found.pose.degrees_from(head.pose))
     assert np.median(degrees) < 8
 
@@ -92,7 +92,7 @@ def test_auto_searches_where_the_networks_are_lost(head, target, networks):
 
     found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Lost())
     assert found.method == "search"
-    assert found.pose.degrees_from(head.pose) < 4 < 90 < found.witness.pose.degrees_from(head.pose)
+    assert found.pose.degrees_from(head.pose) < 4 < 90 < found.prediction.pose.degrees_from(head.pose)
 
 
 @pytest.mark.slow
@@ -146,9 +146,9 @@ def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, mon
     found = initial_pose(image, head.mask, target, method="auto", networks=Certain())
     assert asked == [1 if sure else ATTEMPTS]
     assert found.method == "deep"
-    assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
+    assert found.pose.degrees_from(found.prediction.pose) < AGREE_DEGREES
     assert found.found.by == "votes" and found.best.votes == 0.75
-    assert found.best.coarse < NO_FIT and found.witness.vouches_for(found.pose) is sure
+    assert found.best.coarse < NO_FIT and found.prediction.supports(found.pose) is sure
     if sure:
         assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
@@ -172,7 +172,7 @@ def test_other_methods_hear_the_witness(head, target, networks):
     compare = Comparison(head.brain, target)
     plain = initial_pose(head.image, head.mask, target, method="axes", compare=compare)
     heard = initial_pose(head.image, head.mask, target, method="axes", compare=compare, networks=networks)
-    assert plain.witness is None and heard.witness is not None
+    assert plain.prediction is None and heard.prediction is not None
     np.testing.assert_array_equal(plain.pose.matrix, heard.pose.matrix)
 
 

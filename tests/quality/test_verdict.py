@@ -11,7 +11,7 @@ from posepipe.atlas import VolumeRange
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.pose.hypothesis import Hypothesis, Ranked
-from posepipe.pose.initial import InitialPose, Witness
+from posepipe.pose.initial import InitialPose, NetworkPrediction
 from posepipe.quality.verdict import MOVED_DEGREES, Quality, _misfit, judge_pose
 from posepipe.refinement.refine import Refined
 
@@ -150,7 +150,7 @@ def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, crite
 
 @pytest.mark.parametrize(("sure", "degrees", "told"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
 def test_networks_that_are_sure_vouch_for_a_brain_without_contrast(mask, target, sure, degrees, told):
-    witness = Witness(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
-    assert witness.vouches_for(Rigid.identity()) is not told
-    assert bool(_misfit(replace(initial(), witness=witness), refined(CR=0.2, CoarseCR=0.02))) is told
+    prediction = NetworkPrediction(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
+    assert prediction.supports(Rigid.identity()) is not told
+    assert bool(_misfit(replace(initial(), prediction=prediction), refined(CR=0.2, CoarseCR=0.02))) is told
 
