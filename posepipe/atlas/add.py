@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import AtlasError, ImageError, UsageError
 from ..files import copy_file, replacing
-from ..imaging.volume import Volume, load_told, load_volume, save_volume
+from ..imaging.volume import Volume, load_logged, load_volume, save_volume
 from .files import EXTENSIONS, file_name, scan_template
 from .library import CONTRASTS, AtlasLibrary, Template, atlas_cache
 from .manifest import Cohort, is_age, load_manifests
@@ -132,9 +132,9 @@ def _check_age_kept(folder: Path, label: str, age: float, force: bool) -> None:
 
 def _check_images(sources: dict[str, Path], contrast: str) -> None:
     """Every file readable, labels whole numbers, all on the image's grid; what is wrong with a header or with voxels is logged."""
-    image = load_told(sources[contrast])
+    image = load_logged(sources[contrast])
     for file, path in sources.items():
-        volume = image if file == contrast else load_told(path)
+        volume = image if file == contrast else load_logged(path)
         if not volume.same_grid(image, tolerance=1e-2):
             msg = f"{path}: not on the grid of {sources[contrast]} ({volume.shape}, {image.shape}); resample it first"
             raise ImageError(msg)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import AtlasError, UsageError
 from ..files import copy_file, write_text
 from ..imaging.inside import as_inside
-from ..imaging.volume import Volume, load_told, save_volume
+from ..imaging.volume import Volume, load_logged, save_volume
 from .download import download
 from .files import file_name
 from .library import CONTRASTS, atlas_cache
@@ -127,7 +127,7 @@ def _convert(manifest: Manifest, originals: dict[str, Path], targets: dict[str, 
 
     Images are written last: a cohort whose image is there is complete.
     """
-    volumes = {file: _ras(load_told(path)) for file, path in originals.items()}
+    volumes = {file: _ras(load_logged(path)) for file, path in originals.items()}
     grid = next(v for file, v in volumes.items() if file in {"T1w", "T2w"})
     labels = {f: _on_grid(v, grid) for f, v in volumes.items() if f not in {"T1w", "T2w"}}
     if manifest.mask_from_tissues:

@@ -21,7 +21,7 @@ from ..geometry.so3 import Array
 from ..matching.comparison import Comparison
 from ..models.calibration import SIGNS, ConfidenceModel
 from ..pose.hypothesis import Ranked, measured
-from ..pose.initial import InitialPose, alone
+from ..pose.initial import InitialPose, single_hypothesis
 from ..quality.confidence import WITHIN_DEGREES, confidence_features
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
@@ -143,7 +143,7 @@ def _initial(
         center = truth.apply(problem.target.brain.center)
         start = contest.start(problem, compare, "center")
         pose = Rigid.about(turn, center, center) @ truth
-        return replace(start, pose=pose, found=alone(compare, pose))
+        return replace(start, pose=pose, found=single_hypothesis(compare, pose))
     if source == "search" and searched is not None:
         return searched
     if source == "one-axes":

@@ -18,7 +18,7 @@ from ..matching.target import Target
 from ..models import available
 from ..models.calibration import load_calibration
 from ..pose.coordinate_networks import PoseNetworks
-from ..pose.initial import INIT_METHODS, InitialPose, NetworkPrediction, alone, initial_pose, network_hypotheses
+from ..pose.initial import INIT_METHODS, InitialPose, NetworkPrediction, initial_pose, network_hypotheses, single_hypothesis
 from ..pose.paper_networks import CorrectionNetwork, PoseNetwork
 from ..quality.verdict import Quality, judge_pose
 from ..refinement.refine import Refined, refine_pose
@@ -146,7 +146,7 @@ class Contest:
         """A first ``pose`` made elsewhere by ``method``, with the networks as witnesses."""
         hypothesis, features = network_hypotheses(compare.brain, problem.target, self.networks, problem.found)[0]
         prediction = NetworkPrediction.of(hypothesis.pose, features, self.networks)
-        return InitialPose(pose, method, alone(compare, pose), 1.0, prediction)
+        return InitialPose(pose, method, single_hypothesis(compare, pose), 1.0, prediction)
 
     def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
         """What follows the first pose, each step from the pose that the one before it left. A registration that fails is told, leaves

@@ -114,12 +114,12 @@ def _cases(
 def _reference(image: InputImage, age: float, reference: Reference) -> tuple[ReferenceRow, tuple[Any, ...]]:
     """The row of an ``image``, and what is drawn of it: image, mask, template, its mask and the pose."""
     from ..imaging.mask import given_mask, nonzero_mask
-    from ..imaging.volume import load_told, load_volume
+    from ..imaging.volume import load_logged, load_volume
     from ..matching.target import Target
     from ..training.reference import reference_pose
     from ..training.reference_table import ReferenceRow
 
-    volume = load_told(image.path)
+    volume = load_logged(image.path)
     mask = (given_mask(load_volume(image.mask), volume) if image.mask else nonzero_mask(volume)).volume
     target = Target.load(reference.nearest(age, image.suffix))
     found = reference_pose(volume, mask, target)

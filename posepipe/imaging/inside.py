@@ -66,7 +66,7 @@ def _is_labels(data: npt.NDArray, top: float) -> bool:
     return count <= MANY_GRADES or count < DENSE_GRADES * top
 
 
-def told_inside(mask: Volume) -> tuple[Volume, str]:
+def inside_with_note(mask: Volume) -> tuple[Volume, str]:
     """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`, and what is to be said, which is logged: also of voxels that were
     not finite when it was read."""
     inside, note = inside_of(mask.data)
@@ -78,7 +78,7 @@ def told_inside(mask: Volume) -> tuple[Volume, str]:
 
 def as_inside(mask: Volume) -> Volume:
     """The same without what is to be said."""
-    return told_inside(mask)[0]
+    return inside_with_note(mask)[0]
 
 
 def load_mask(path: str | Path) -> Volume:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from ..errors import MaskError
 from ..geometry.so3 import Array
 from .extracted import may_be_older, not_a_brain, signs
-from .inside import told_inside
+from .inside import inside_with_note
 from .intensity import empty_value, measured
 from .volume import Volume
 
@@ -93,7 +93,7 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
             "or other affines); resample it to the image with nearest neighbours"
         )
         raise MaskError(msg)
-    inside, note = told_inside(mask)
+    inside, note = inside_with_note(mask)
     found = checked_mask(inside.data, image, "given", mask.source)
     return found.warned(note) if note else found
 

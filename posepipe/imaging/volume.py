@@ -114,7 +114,7 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     return volume
 
 
-def load_told(path: str | Path) -> Volume:
+def load_logged(path: str | Path) -> Volume:
     """As :func:`load_volume`, of a file whose doubts and notes nobody else tells: they are logged as warnings."""
     volume = load_volume(path)
     for text in (*volume.doubts, *volume.notes):

@@ -53,7 +53,7 @@ def _prediction_to_record(prediction: NetworkPrediction) -> dict[str, Any]:
         "translation": prediction.pose.translation.tolist(),
         "features": dict(prediction.features),
         "weights": dict(prediction.weights),
-        "sure": prediction.sure,
+        "sure": prediction.reliable,
     }
 
 

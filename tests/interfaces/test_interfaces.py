@@ -179,7 +179,7 @@ def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str,
         assert all(one[key] is other[key] is None or np.allclose(one[key], other[key]) for key in one)
     assert (again.method, again.scale, again.found.by) == (record["method"], record["scale"], record["ranked_by"])
     assert again.best.criterion is not None and again.best.coarse is not None and again.best.votes is not None
-    assert again.prediction is not None and again.prediction.sure is record["witness"]["sure"]
+    assert again.prediction is not None and again.prediction.reliable is record["witness"]["sure"]
 
 
 def test_what_another_version_left_in_the_work_folder_is_made_again(case: dict[str, Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ REGROWN = 1.3
 BINS = 128
 
 
-def without_outer_fluid(image: Volume, mask: Volume) -> Volume:
+def without_extra_axial_csf(image: Volume, mask: Volume) -> Volume:
     """``mask`` (on the grid of T2-weighted ``image``, bool comes back) without the bright fluid at its rim: about the brain's own surface.
 
     Bright is what lies in the upper of three classes of intensity (Otsu 1979, A threshold selection method from gray-level histograms).
