@@ -181,7 +181,7 @@ class Aligner:
         if alike and wants_slices([float(s) for s in inputs.image.spacing], self.slices):
             with _timed(seconds, "slices"):
                 stack = self._stacks.align(*about, refined.pose, timing)
-                refined = stack.kept_in(refined, *about, compare=inputs.compare)
+                refined = stack.applied_to(refined, *about, compare=inputs.compare)
         converted, estimate = inputs.conversion is not None, inputs.age_estimate
         scanned = Brain.prepare(inputs.image, inputs.brain.volume, SPACING, self.device) if converted else inputs.compare.brain
         quality = judge_pose(

@@ -86,7 +86,7 @@ class ImageByImagePlugin(LinearPlugin):
             raise errors[0]
 
 
-class ToldPlugin(DistributedPluginBase):
+class ReportingPlugin(DistributedPluginBase):
     """What plugins with jobs or workers do when one fails: the status callback is told the trace, and the others go on.
 
     Nipype's own tells the callback nothing; and where a job ended without a result, as one that was killed does, it has a text for a trace
@@ -102,15 +102,15 @@ class ToldPlugin(DistributedPluginBase):
         return super()._clean_queue(jobid, graph, result=result)
 
 
-def told_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
-    """Nipype's plugin ``name``, of those that distribute nodes, as a :class:`ToldPlugin`; the others by their name alone."""
+def reporting_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
+    """Nipype's plugin ``name``, of those that distribute nodes, as a :class:`ReportingPlugin`; the others by their name alone."""
     found = getattr(nipype.pipeline.plugins, f"{name}Plugin")
     if not issubclass(found, DistributedPluginBase):
         return name
-    return type(f"Told{name}Plugin", (ToldPlugin, found), {})(plugin_args=plugin_args)
+    return type(f"Told{name}Plugin", (ReportingPlugin, found), {})(plugin_args=plugin_args)
 
 
-class SafeMultiProcPlugin(ToldPlugin, MultiProcPlugin):
+class SafeMultiProcPlugin(ReportingPlugin, MultiProcPlugin):
     """MultiProc that takes the images in their order, whose workers start afresh, which survives their death, and counts the idle.
 
     A worker that has nothing to do keeps what it has loaded; so much less is there for the nodes that run (``memory_gb``).

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .stopping import Stopped, stoppable
 
     stay_offline()
-    show_all_signs()
+    escape_unencodable()
     try:
         with stoppable():
             settings = parse_settings(sys.argv[1:] if argv is None else argv)
@@ -56,7 +56,7 @@ def stay_offline() -> None:
     os.environ["NIPYPE_NO_ET"] = "1"
 
 
-def show_all_signs() -> None:
+def escape_unencodable() -> None:
     """Have standard output and error write a sign that their encoding lacks as an escape, ``\\xfc`` for ü: a name that a terminal cannot
     show must not stop a run."""
     for stream in (sys.stdout, sys.stderr):

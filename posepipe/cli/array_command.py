@@ -25,7 +25,7 @@ _FROM_ARRAY = {
     "nprocs": "--cpus",
 }
 _NOT_IN_ARRAYS = ("dry_run", "reports_only", "boilerplate_only", "write_graph", "nipype_plugin", "ratings", "blind")
-_HANDED_ON = ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME", "XDG_CACHE_HOME", "POSEPIPE_PRECISION")
+_PASSED_VARIABLES = ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME", "XDG_CACHE_HOME", "POSEPIPE_PRECISION")
 
 
 def add_arguments(subparsers: Any) -> None:
@@ -167,7 +167,7 @@ def _binds(given: dict[str, Any], settings: Settings) -> tuple[Path, ...]:
 
 def _environment(given: dict[str, Any], settings: Settings) -> dict[str, str]:
     """What the jobs are to know of the environment, which not every scheduler hands on."""
-    known = {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)}}
+    known = {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in _PASSED_VARIABLES if os.environ.get(name)}}
     if "container" in given:  # its own file system cannot be written to
         cache = settings.work_dir / "cache"
         known |= {"XDG_CACHE_HOME": str(cache), "MPLCONFIGDIR": str(cache / "matplotlib")}

@@ -20,7 +20,7 @@ POLL_SECONDS = 2.0
 """How often the scheduler is asked whether a job has ended: Nipype's own default. posepipe's own is for processes of this machine."""
 
 
-def make_ready(name: str, workflow: Any, settings: Settings) -> None:
+def prepare_plugin(name: str, workflow: Any, settings: Settings) -> None:
     """Make ``workflow`` and the environment ready for the plugin ``name``, one of Nipype's.
 
     Raises :class:`~posepipe.errors.UsageError` for a plugin that is not known, and for folders that such a plugin cannot name to its jobs:
@@ -52,7 +52,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def failed_to_hand_over(name: str, error: Exception) -> PosepipeError:
+def submission_error(name: str, error: Exception) -> PosepipeError:
     """The error for a plugin that could not do its part, because of ``error``."""
     words = " ".join(str(error).split()) or type(error).__name__
     return PosepipeError(

@@ -108,7 +108,7 @@ def volume(args: argparse.Namespace) -> int:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
     parts += [volume_tables.table_of_flags(measured), volume_tables.note_on_vvr(measured)]
-    return told("\n".join(parts), args.output / "volume.md")
+    return write_report("\n".join(parts), args.output / "volume.md")
 
 
 def calibration(args: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def calibration(args: argparse.Namespace) -> int:
     if args.install:
         write_calibration(after, args.install / NAME)
     parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.", fit.report())
-    return told("\n\n".join(parts), args.output / "calibration.md")
+    return write_report("\n\n".join(parts), args.output / "calibration.md")
 
 
 def named(cases: list[Any], names: list[str] | None) -> list[Any]:
@@ -179,7 +179,7 @@ def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
             continue
 
 
-def told(text: str, output: Path) -> int:
+def write_report(text: str, output: Path) -> int:
     """Print ``text``, write it to ``output``, and end well."""
     write_text(output, text.strip() + "\n")
     print(text)

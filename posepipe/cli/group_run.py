@@ -90,14 +90,14 @@ def _content(settings: Settings, collected: Collected, ratings: Ratings, notes: 
 
     rows = collected.rows
     thumbnails, spoiled = make_thumbnails(
-        settings.out_dir, rows, workers=settings.nprocs or cores(), progress=_told if len(rows) > 50 else None
+        settings.out_dir, rows, workers=settings.nprocs or cores(), progress=_print_progress if len(rows) > 50 else None
     )
     rated = ratings.by_image()
     known = {(row.subject, row.session, row.name) for row in rows}
-    strangers = sorted({name for subject, session, name in rated if (subject, session, name) not in known})
-    if strangers:
-        shown = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
-        notes = [*notes, f"{len(strangers)} rated images are not in {settings.out_dir.name}: {shown}"]
+    unknown = sorted({name for subject, session, name in rated if (subject, session, name) not in known})
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+        notes = [*notes, f"{len(unknown)} rated images are not in {settings.out_dir.name}: {shown}"]
     methods, unwritten = _methods(settings, rows)
     return GroupContent(
         rows=rows,
@@ -125,7 +125,7 @@ def _methods(settings: Settings, rows: Sequence[GroupRow]) -> tuple[str, list[st
         return citation.read_text(encoding="utf-8") if citation.is_file() else "", [str(error)]
 
 
-def _told(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     """A line every hundred thumbnails."""
     if done % 100 == 0 or done == total:
         print(f"[{done}/{total}] thumbnails", flush=True)

@@ -38,7 +38,7 @@ def make_plan(settings: Settings) -> Plan:
     output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import collisions, read_filter_file, survey_images, twins
+    from ..bids import collisions, duplicates, read_filter_file, survey_images
 
     library = AtlasLibrary.default(settings.atlas_dir)
     check_atlas(library, settings.atlas)
@@ -52,7 +52,7 @@ def make_plan(settings: Settings) -> Plan:
         everywhere=settings.dry_run or settings.verbose > 0,
     )
     planner = _Planner(settings, library, survey)
-    double = twins(survey.images)
+    double = duplicates(survey.images)
     told: set[str] = set()
     parts: list[ImagePlan | PlanFailure] = []
     for image in survey.images:

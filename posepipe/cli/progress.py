@@ -71,7 +71,7 @@ class Monitor:
             return  # the run is being stopped: what Nipype's Linear plugin calls ended was only left
         Stopped.check()  # what was raised in a node Nipype takes for an error of the image, and would go on
         try:
-            self._settle()
+            self._record_failures()
             session, image = self.image_of[node.fullname.split(".")[2]]
             if image.image.path in self.failed or image.image.path in self.finished:
                 return  # Nipype's Linear plugin calls the nodes that it leaves out ended
@@ -90,11 +90,11 @@ class Monitor:
 
     def stop(self) -> None:
         """Record the failures that are left; the next run writes the pages."""
-        self._settle(pages=False)
+        self._record_failures(pages=False)
 
     def finish(self) -> None:
         """Record what is left, and write the pages that are still to be written."""
-        self._settle()
+        self._record_failures()
         for session in self.plan.sessions:
             self._write_page(session)
 
@@ -136,7 +136,7 @@ class Monitor:
         first = text.strip().splitlines()[0]
         self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}): {first}")
 
-    def _settle(self, *, pages: bool = True) -> None:
+    def _record_failures(self, *, pages: bool = True) -> None:
         """Record the failures whose crash files are there by now; write the pages that are ready."""
         crashes, self._crashes = self._crashes, []
         for crash in crashes:

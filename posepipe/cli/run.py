@@ -170,9 +170,9 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 
 
 def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
-    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, told_plugin
+    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, reporting_plugin
 
-    from .batch_plugins import failed_to_hand_over, make_ready
+    from .batch_plugins import prepare_plugin, submission_error
     from .config_file import read_plugin_args
 
     args: dict[str, Any] = {"status_callback": monitor}
@@ -183,12 +183,12 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         logger.warning("%s: images are aligned one after another, in one process; mount /dev/shm writable for --nprocs to count", why)
         name = "Linear"
     if name not in LOCAL:
-        make_ready(name, workflow, settings)
+        prepare_plugin(name, workflow, settings)
     _write_records(plan, settings)
     if settings.write_graph:
         _write_graph(workflow)
     if name not in LOCAL:
-        plugin: Any = told_plugin(name, args)
+        plugin: Any = reporting_plugin(name, args)
     elif name == "Linear":
         plugin = ImageByImagePlugin(args)
     else:
@@ -201,7 +201,7 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         workflow.run(plugin=plugin, plugin_args=args)
     except Exception as error:  # raised by the engine when any node failed
         if name not in LOCAL and not monitor.failed:
-            raise failed_to_hand_over(name, error) from error
+            raise submission_error(name, error) from error
         if not monitor.failed:
             raise
         logger.debug("the workflow ended with %s", error)

@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a usage error, 128 + its number for a signal that ended it.
     """
     from ..errors import NO_ROOM, AtlasError, PosepipeError, UsageError, advised
-    from .app import show_all_signs, stay_offline
+    from .app import escape_unencodable, stay_offline
     from .stopping import Stopped, stoppable
 
     stay_offline()
-    show_all_signs()
+    escape_unencodable()
     argv = list(sys.argv[1:] if argv is None else argv)
     own, rest = _parted(argv)
     args = build_parser().parse_args(own)

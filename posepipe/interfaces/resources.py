@@ -43,20 +43,20 @@ class _Watch(threading.Thread):
         self._over = threading.Event()
 
     def __enter__(self) -> _Watch:
-        self._look()
+        self._sample()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
-        self._look()
+        self._sample()
 
     def run(self) -> None:
         while not self._over.wait(_EVERY):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self.peak = max(self.peak, resident_mb() or 0.0)
 
 

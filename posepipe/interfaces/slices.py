@@ -44,7 +44,7 @@ class SlicePoses(SimpleInterface):
             refined = refined_of(self.inputs.in_record, self.inputs.in_pose)
             aligner = StackAligner(weights_folder(self.inputs), device)
             stack = aligner.align(image, mask, target, refined.pose, self.inputs.timing)
-            refined = stack.kept_in(refined, image, mask, target)
+            refined = stack.applied_to(refined, image, mask, target)
         kept = read_json(self.inputs.in_record) | {"method": refined.method, "similarity": refined.similarity}
         cwd = Path(runtime.cwd)
         self._results = {

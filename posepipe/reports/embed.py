@@ -8,7 +8,7 @@ from typing import Any
 
 from .outlines import UNITS
 from .page import data_uri
-from .views import Views, lighter
+from .views import Views, reduced
 
 _ENOUGH = 2_600_000  # bytes: a page stays under 3 MB with all else it holds
 _ROUNDS = 8
@@ -17,14 +17,14 @@ _ROUNDS = 8
 def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
     """What the viewer's script reads: ``sheets``, each picture once, and ``images``, which name them by number.
 
-    ``views`` go by the anchor of the image. Where they are too many bytes, all are made lighter until they fit; the
+    ``views`` go by the anchor of the image. Where they are too many bytes, all are made reduced until they fit; the
     second value says so.
     """
     block, size = _block(views)
     rounds = 0
     while size > _ENOUGH and rounds < _ROUNDS:
         rounds += 1
-        views = {anchor: lighter(view) for anchor, view in views.items()}
+        views = {anchor: reduced(view) for anchor, view in views.items()}
         block, size = _block(views)
     return block, rounds > 0
 

@@ -16,10 +16,10 @@ def review_queue(rows: Sequence[GroupRow], rated: Collection[ImageKey]) -> list[
     (Dice); then the others by confidence, the least first.
     """
     waiting = [i for i, row in enumerate(rows) if row.has_pose and (row.subject, row.session, row.name) not in rated]
-    return sorted(waiting, key=lambda index: _calm(rows[index]))
+    return sorted(waiting, key=lambda index: _urgency(rows[index]))
 
 
-def _calm(row: GroupRow) -> tuple[float, ...]:
+def _urgency(row: GroupRow) -> tuple[float, ...]:
     if row.confidence is not None:
         return 1, row.confidence
     dice = row.after("Dice")

@@ -97,7 +97,7 @@ def sample_stack(volume: Volume, stack: Stack, place: Rigid | None = None) -> Fl
 
     to_index = np.linalg.inv(volume.affine) @ (np.eye(4) if place is None else place.matrix) @ stack.affine
     values = np.zeros(stack.shape, np.float32)
-    first, last = _met(to_index, volume.shape, stack.shape)
+    first, last = _intersecting_box(to_index, volume.shape, stack.shape)
     if (last <= first).any():
         return values
     box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
@@ -146,7 +146,7 @@ def tight(mask: Volume) -> Volume:
     return Volume(mask.data[tuple(box)], affine, mask.source)
 
 
-def _met(to_index: Array, size: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[npt.NDArray, npt.NDArray]:
+def _intersecting_box(to_index: Array, size: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[npt.NDArray, npt.NDArray]:
     """First and last (exclusive) index of the box of a stack that a grid of ``size`` voxels can reach."""
     ends = np.array(np.meshgrid(*[[-1.0, n] for n in size])).reshape(3, -1)
     back = np.linalg.inv(to_index)

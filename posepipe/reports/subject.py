@@ -120,12 +120,12 @@ def write_subject_page(
         raise ValueError(msg)
     subject, session = subject.removeprefix("sub-"), (session or "").removeprefix("ses-")
     sections = [_section(number, image) for number, image in enumerate(images, start=1)]
-    sections.sort(key=lambda section: _calm(section.line))
+    sections.sort(key=lambda section: _urgency(section.line))
     stopped = [
         (_Line(f"failure-{n}", f.image, FAILED, [f"stopped in {f.stage}: {_first_line(f.error)}"]), f)
         for n, f in enumerate(failures, start=1)
     ]
-    lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_calm)
+    lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_urgency)
     verdicts = [line.verdict for line in lines]
     first, detail = headline(verdicts)
     views, thinned = embedded({s.line.anchor: s.image.views for s in sections if isinstance(s.image.views, Views)})
@@ -205,7 +205,7 @@ def pose_id(sidecar: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(known, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def _calm(line: _Line) -> int:
+def _urgency(line: _Line) -> int:
     """Sorts the most urgent to the front."""
     return -ORDER.index(line.verdict)
 

@@ -119,7 +119,7 @@ def window(grey: Sequence[Float], inside: Sequence[Float]) -> tuple[float, float
     return max(darkest, quarter - 0.6 * (high - quarter)), high
 
 
-def lighter(views: Views) -> Views:
+def reduced(views: Views) -> Views:
     """The same views with every second slice only, or where few are left, in half as many pixels each way."""
     if min(len(plane.at) for plane in views.planes) >= 10:
         return _every_second(views)

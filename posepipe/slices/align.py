@@ -112,7 +112,7 @@ class StackAlignment:
             "Weights": dict(self.weights),
         }
 
-    def kept_in(self, refined: Refined, image: Volume, mask: Volume, target: Target, *, compare: Comparison | None = None) -> Refined:
+    def applied_to(self, refined: Refined, image: Volume, mask: Volume, target: Target, *, compare: Comparison | None = None) -> Refined:
         """``refined`` (of the volume) with the slices' pose and its similarity if that is the stack's pose; else unchanged."""
         if self.kept.kept != "slices":
             return refined

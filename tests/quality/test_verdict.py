@@ -112,7 +112,7 @@ def test_a_refinement_that_turned_far(mask, target, degrees, qc):
     pose = Rigid.from_rotvec([0, np.radians(degrees), 0])
     verdict = judge(mask, target, then=refined(pose=pose))
     assert verdict.qc == qc
-    assert qc == "pass" or "refinement turned the pose by 16°" in verdict.reasons[0]
+    assert qc == "pass" or "refinement rotated the pose by 16°" in verdict.reasons[0]
 
 
 def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
