@@ -1,4 +1,4 @@
-"""``posepipe-tools bench precision`` and ``bench negative``: the same decisions in every precision, and by every initial pose."""
+"""``posepipe-tools bench precision`` and ``bench negative``: comparison of decisions between precisions, and negative controls."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_group(settings: Settings) -> int:
-    """Tables and page of all that is in the output folder; 0, or 1 if a file could not be read or written.
+    """Write the tables and the page of all results in the output folder; 0, or 1 if a file could not be read or written.
 
     Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
     """
@@ -48,7 +48,7 @@ def run_group(settings: Settings) -> int:
 
 
 def _collect(settings: Settings) -> tuple[Collected, list[str]]:
-    """The rows, and notes on what could not be looked at."""
+    """The rows, and notes on inputs that could not be listed."""
     from ..bids import find_images, read_filter_file
     from ..bids.entities import bare_label
     from ..reports.group_rows import collect
@@ -57,7 +57,7 @@ def _collect(settings: Settings) -> tuple[Collected, list[str]]:
     inputs = []
     labels = [bare_label(label, "sub") for label in settings.participant_label]
     sessions = [bare_label(label, "ses") for label in settings.session_label]
-    try:  # only what is missing is looked for there: the dataset may be elsewhere by now
+    try:  # only needed to list images without outputs; the dataset may have been moved
         inputs = find_images(
             settings.bids_dir,
             participants=labels,
@@ -114,7 +114,7 @@ def _content(settings: Settings, collected: Collected, ratings: Ratings, notes: 
 
 
 def _methods(settings: Settings, rows: Sequence[GroupRow]) -> tuple[str, list[str]]:
-    """The methods text of the whole output folder, and what stood against writing down all that it was made with."""
+    """The methods text of the whole output folder, and errors from writing it and the hashes."""
     from .provenance import write_provenance
 
     some = settings.participant_label or settings.session_label

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Find the images that were asked for, their ages and templates; an image that lacks one, or cannot be told from another, is a failure
-    of its own.
+    """Determine the requested images, their ages and templates. An image without one of them, or with a name clash, becomes a
+    :class:`~posepipe.plan.PlanFailure`.
 
-    Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for a dataset, a choice or an
-    output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
+    Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for an unusable dataset, selection or output folder,
+    and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
     from ..bids import collisions, duplicates, read_filter_file, survey_images
@@ -76,7 +76,7 @@ def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFail
 
 
 def check_atlas(library: AtlasLibrary, atlas: str) -> None:
-    """Settle at once what would fail for every image; raises :class:`~posepipe.errors.AtlasError`."""
+    """Check that the atlas exists, before the images are planned; raises :class:`~posepipe.errors.AtlasError`."""
     if atlas != "auto":
         if not library.contrasts(atlas):
             library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
@@ -89,7 +89,7 @@ def check_atlas(library: AtlasLibrary, atlas: str) -> None:
 
 
 class _Planner:
-    """Plans one image after another; tables of ages and files of templates are read once."""
+    """Plans images one by one; tables of ages and files of templates are read once."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary, survey: Survey) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
@@ -111,7 +111,7 @@ class _Planner:
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
-        """The plan of ``image``, or what stands against one."""
+        """The plan of ``image``, or the failure."""
         from ..imaging.header import check_header
 
         stage = "image"
@@ -145,7 +145,7 @@ class _Planner:
             check_header(image.mask)
 
     def _timing(self, image: InputImage) -> dict[str, Any]:
-        """What its sidecar tells of how its slices were acquired."""
+        """The slice timing fields of the image's sidecar."""
         known = self._metadata.of(image)
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
@@ -207,8 +207,8 @@ class _Planner:
         )
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
-        """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
-        atlas. The folder tells, whatever images were asked for, so that the template does not depend on it."""
+        """Whether a T2w image at the age of fetuses or preterm newborns has a T1w image in its folder; both are then aligned to the same
+        atlas. All files of the folder are considered, so that the template does not depend on the selection of images."""
         from ..atlas.choose import PRETERM_WEEKS
 
         folder = image.path.parent
@@ -226,7 +226,7 @@ class _Planner:
 
 
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
-    """The plan in lines of text: for each image its age, template, mask and outputs."""
+    """The plan as lines of text: for each image its age, template, mask and outputs."""
     for session in plan.sessions:
         yield session.label
         for image in session.images:
