@@ -1,4 +1,4 @@
-"""Age → template: which atlas, which cohort, and why, in words."""
+"""Choice of atlas and cohort for an age, with the reason."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def choose_template(
 ) -> Choice:
     """Choose the template for an image of ``age`` weeks in ``contrast`` (``T1w`` or ``T2w``).
 
-    **Cohort:** the one nearest in age; of two as near, the younger. The age must lie within half a cohort step plus
-    0.5 week of it, the step being the distance to the atlas's next cohort on that side (at an end: the last step; 1
-    week for an atlas of one cohort). Otherwise it is outside what is here: an error, or with ``age_policy="nearest"``
-    a warning. A cohort more than 2 weeks away, in an atlas of wide steps, is told in a warning.
+    **Cohort:** the nearest in age; the younger one of two equally near. The age must lie within half a cohort step plus
+    0.5 week of it; the step is the distance to the atlas's next cohort on that side (at an end: the last step; 1
+    week for an atlas with one cohort). Otherwise the age is out of range: an error, or a warning with
+    ``age_policy="nearest"``. A warning is also given for a cohort more than 2 weeks away, in an atlas with large steps.
 
-    **Contrast:** the image's own (or ``onto``, for an image that will be converted) where the atlas has it for that age,
+    **Contrast:** the image's own (or ``onto``, for an image that will be converted) if the atlas has it for that age,
     else the atlas's T2w with a warning.
 
-    **``atlas="auto"``:** the first that covers the age in this order. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (an
-    atlas of spina bifida, so last). Newborn: Serag, dhcpVol, BCP. An image is taken for a newborn's when ``stage`` is
-    ``"neonatal"``, when the age is above 38 weeks, or when it is T1w at 28 to 44 weeks (preterm newborns; fetuses are
-    rarely seen in T1w). ``stage="fetal"`` overrules both guesses. The other order follows, with a warning, then
-    atlases the user added.
+    **``atlas="auto"``:** the first atlas in this order that covers the age. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (last,
+    as it is an atlas of spina bifida). Neonatal: Serag, dhcpVol, BCP. An image is assumed to be of a newborn if ``stage`` is
+    ``"neonatal"``, if the age is above 38 weeks, or if it is T1w at 28 to 44 weeks (preterm newborns; fetuses are rarely
+    scanned in T1w). ``stage="fetal"`` overrides both assumptions. The other order follows, with a warning, then atlases added
+    by the user.
 
     Raises :class:`~posepipe.errors.AgeError` for no age, an impossible age or one outside;
     :class:`~posepipe.errors.AtlasError` when the atlas is unknown or not on this machine;

@@ -101,7 +101,7 @@ def _fetch_cohort(
     retries: int,
     advance: Advance,
 ) -> Path:
-    """Download and convert one cohort; what is there and right is left alone."""
+    """Download and convert one cohort; existing valid files are kept."""
     originals: dict[str, Path] = {}
     changed = False
     for row in (r for r in rows if r.cohort == label):
@@ -149,7 +149,7 @@ def _label_type(file: str) -> type:
 
 
 def _ras(volume: Volume) -> Volume:
-    """The same image with voxel axes along +R, +A, +S as nearly as can be: axes swapped and turned, not resampled."""
+    """The same image with voxel axes closest to +R, +A, +S: axes permuted and flipped, not resampled."""
     import nibabel as nib
 
     turns = nib.orientations.io_orientation(volume.affine)

@@ -22,9 +22,9 @@ FixedParameters: {fixed}
 def write_itk(pose: Rigid, path: str | Path, center: Array | None = None) -> Path:
     """Write ``pose`` (RAS mm) as an ITK transform (LPS), text or ``.mat``: what ``antsApplyTransforms -t`` takes.
 
-    A map from atlas points to image points resamples the image onto the atlas grid. The file appears whole or not
-    at all. Its turn is about ``center`` (3,) (RAS mm; default: the origin; text alone): the same map, but what is optimised from it turns
-    about that point.
+    A map from atlas points to image points resamples the image onto the atlas grid. The file is written atomically. ``center`` (3,) is the
+    centre of rotation (RAS mm; default: the origin; text files only). It does not change the map, but an optimisation that starts from the
+    file rotates about that point.
     """
     path = Path(path)
     about = np.zeros(3) if center is None else np.asarray(center, dtype=float)

@@ -1,7 +1,7 @@
 """Rotations of space: rotation vectors, matrices and the distance between them (numpy).
 
 A *rotation vector* ``x`` is axis times angle, ``x = θ u`` with ``θ = ‖x‖`` in radians; rotation
-matrices act on column vectors, ``y = R @ x``. The torch twins with gradients are in
+matrices act on column vectors, ``y = R @ x``. The torch versions with gradients are in
 :mod:`posepipe.geometry.so3_torch`.
 """
 

@@ -1,4 +1,4 @@
-"""A pose put to use: the image on the template's grid, and the image under a new header."""
+"""Application of a pose: resampling to the template's grid, and reorientation by the header."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _ApplyPoseOutputSpec(TraitedSpec):
 
 
 class ApplyPose(SimpleInterface):
-    """The image on the template's grid (one cubic interpolation), and the image turned by its header alone."""
+    """Resample the image to the template's grid (one cubic interpolation), and reorient it by its header."""
 
     input_spec = _ApplyPoseInputSpec
     output_spec = _ApplyPoseOutputSpec
@@ -46,7 +46,7 @@ class ApplyPose(SimpleInterface):
             image = load_volume(self.inputs.in_file)
             resampled = resample_to_template(image, load_volume(self.inputs.template), pose)
             save_volume(resampled, cwd / "resampled.nii.gz", np.float32)
-            # the voxels as they are stored, whole numbers included: they only get another place
+            # the stored voxels with their type, including integers: only the affine changes
             stored = load_volume(self.inputs.in_file, None)
             save_volume(reorient(stored, pose), cwd / "reoriented.nii.gz", _kept_type(stored.data.dtype))
         self._results = {

@@ -26,7 +26,7 @@ class _ContrastConvertOutputSpec(TraitedSpec):
 
 
 class ContrastConvert(SimpleInterface):
-    """A T1w image inside its brain mask as if it were T2w, drawn by a network; for alignment alone."""
+    """Convert a T1w image inside its brain mask to T2-like contrast by a network; for the alignment only."""
 
     input_spec = _ContrastConvertInputSpec
     output_spec = _ContrastConvertOutputSpec

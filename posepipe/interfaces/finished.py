@@ -1,4 +1,4 @@
-"""Images that are finished, as their outputs tell: what a page is made from."""
+"""Finished images, identified by their outputs: the input of the report pages."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class _BrainMaskOutputSpec(TraitedSpec):
 
 
 class BrainMask(SimpleInterface):
-    """The brain mask of an image: one that is given, the voxels that are not 0, or what the networks take for the brain."""
+    """The brain mask of an image: a given mask, the nonzero voxels, or a prediction of the networks."""
 
     input_spec = _BrainMaskInputSpec
     output_spec = _BrainMaskOutputSpec
@@ -60,7 +60,7 @@ class BrainMask(SimpleInterface):
         return runtime
 
     def _finder(self) -> Any:
-        """The networks, with torch held to its number of threads."""
+        """The networks, with torch's number of threads set."""
         import torch
 
         from ..brainmask.finder import BrainFinder

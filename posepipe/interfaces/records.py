@@ -1,4 +1,4 @@
-"""What nodes hand each other besides images: JSON records of the stages, and back."""
+"""JSON records of the stages, which nodes exchange in addition to images: conversion to and from objects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def weights_folder(inputs: Any) -> Path | None:
 
 
 def initial_to_record(initial: InitialPose) -> dict[str, Any]:
-    """The start of the pose search as plain values; hypotheses best first, rotation vectors in radians, mm."""
+    """The initial pose as plain values; hypotheses best first, rotation vectors in radians, translations in mm.
+
+    The network prediction has the key ``witness`` and its reliability the key ``sure``, which existing work folders hold.
+    """
     hypotheses = [
         {
             "rotvec": h.pose.rotvec.tolist(),
@@ -58,7 +61,7 @@ def _prediction_to_record(prediction: NetworkPrediction) -> dict[str, Any]:
 
 
 def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
-    """The initial pose that :func:`initial_to_record` and its transform file hold."""
+    """The initial pose from the record of :func:`initial_to_record` and its transform file."""
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
     from ..pose.hypothesis import Hypothesis, Ranked
@@ -68,20 +71,21 @@ def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
     hypotheses = tuple(
         Hypothesis(pose=Rigid.from_rotvec(h.pop("rotvec"), h.pop("translation")), **h) for h in record["hypotheses"]
     )
-    seen = record["witness"]
-    if seen is not None:
-        seen = NetworkPrediction(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"], seen["sure"])
+    prediction = None
+    if (stored := record["witness"]) is not None:
+        pose = Rigid.from_rotvec(stored["rotvec"], stored["translation"])
+        prediction = NetworkPrediction(pose, stored["features"], stored["weights"], stored["sure"])
     return InitialPose(
         pose=read_itk(pose_file),
         method=record["method"],
         found=Ranked(hypotheses, record["ranked_by"]),
         scale=record["scale"],
-        prediction=seen,
+        prediction=prediction,
     )
 
 
 def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
-    """The refined pose that the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file hold."""
+    """The refined pose from the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file."""
     from ..bids import read_json
     from ..geometry import read_itk
     from ..refinement.refine import Refined
@@ -98,7 +102,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
 
 
 def mask_to_record(mask: BrainMask, image: Volume) -> dict[str, Any]:
-    """What is told of the brain mask of ``image`` besides its voxels."""
+    """The metadata of the brain mask of ``image``."""
     from ..imaging.mask import is_skull_stripped
 
     return {
@@ -138,7 +142,7 @@ def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
 
 
 def found_of(record: Mapping[str, Any]) -> FoundPose | None:
-    """The pose that was found with a mask, of the record of :func:`mask_to_record`; None of masks that the network did not make."""
+    """The masking network's pose from the record of :func:`mask_to_record`; None for other masks."""
     import numpy as np
 
     from ..imaging.mask import FoundPose

@@ -1,4 +1,4 @@
-"""The poses of the slices of a stack, and the pose of the stack that they make or that the volume had."""
+"""The poses of the slices of a stack, and the pose of the stack."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class _SlicePosesOutputSpec(TraitedSpec):
 
 
 class SlicePoses(SimpleInterface):
-    """The pose of each slice of a stack; the stack's own pose is that of the slices where they fit the template better there than at the
-    volume's."""
+    """The pose of each slice of a stack, and the stack's pose, chosen between the slices' mean and that of the volume
+    (:class:`~posepipe.slices.align.KeptPose`)."""
 
     input_spec = _SlicePosesInputSpec
     output_spec = _SlicePosesOutputSpec

@@ -1,4 +1,4 @@
-"""Anatomy of the phantom: how large a fetal brain is, and the implicit solids of its parts, by postmenstrual week.
+"""Anatomy of the phantom: the size of the brain and the implicit solids of its parts, by postmenstrual week.
 
 All sizes are in millimetres of a 30-week brain centred on its own mask; the grid is scaled to other ages axis by axis.
 """
@@ -50,11 +50,11 @@ class Anatomy:
 
 def anatomy(age: float, rng: np.random.Generator | None = None, jitter: float = 0.0) -> Anatomy:
     """The brain at ``age`` weeks; with ``rng``, one that differs from the average by ``jitter`` (1: as people do)."""
-    drawn = np.zeros(12) if rng is None or jitter == 0 else jitter * np.clip(rng.standard_normal(12), -2, 2)
-    varied = drawn.tolist()  # plain floats keep float32 fields float32
+    sampled = np.zeros(12) if rng is None or jitter == 0 else jitter * np.clip(rng.standard_normal(12), -2, 2)
+    varied = sampled.tolist()  # plain floats keep float32 fields float32
     grown = 1 / (1 + np.exp(-(age - 25.5) / 6.5))
     sd = _SD_LOW + _SD_RANGE * grown
-    scale = sd / _SD_SOLID * (1 + 0.03 * varied[0]) * (1 + 0.015 * drawn[1:4])
+    scale = sd / _SD_SOLID * (1 + 0.03 * varied[0]) * (1 + 0.015 * sampled[1:4])
     mean = float(np.prod(scale)) ** (1 / 3)
 
     def ramp(start: float, end: float) -> float:
@@ -108,7 +108,7 @@ def extent(a: Anatomy) -> tuple[tuple[float, float, float], tuple[float, float, 
 
 
 def intracranial(p: Points) -> Field:
-    """The brain with its extra-axial fluid: the mask, negative inside. The same at every age but for scale."""
+    """The brain with its extra-axial CSF: the mask, negative inside. The same at every age except for scale."""
     q = Points(np.abs(p.x), p.y, p.z)
     vault = ellipsoid(q, (0.0, 1.0, 4.0), (38.0, 46.5, 30.5))
     vault = -smooth_union(-vault, -(-16.0 - p.z - 0.1 * (p.y - 25)), 5.0)

@@ -50,7 +50,7 @@ def brain_labels(
         age: 21 to 44 weeks.
         spacing: voxel edge, mm.
         seed: which individual; matters only with ``shape_jitter``.
-        shape_jitter: how far the individual is from the average of that age, 1 being as far as people are.
+        shape_jitter: scale of the individual variation about the average of that age; 1 is that of real brains.
         margin: empty border around the brain, mm.
 
     Raises :class:`~posepipe.errors.AgeError` for another age, :class:`~posepipe.errors.UsageError` for a spacing
@@ -111,7 +111,7 @@ def _label(p: Points, straight: Points, a: parts.Anatomy) -> npt.NDArray[np.uint
 
 
 def brain_mask(labels: Volume) -> Volume:
-    """Brain with its extra-axial fluid: every voxel that has a label, as uint8 0 and 1."""
+    """Brain with its extra-axial CSF: every voxel that has a label, as uint8 0 and 1."""
     return labels.with_data((labels.data > 0).astype(np.uint8))
 
 

@@ -24,7 +24,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Scan:
-    """One visit to the scanner: who, when (weeks), which contrasts, and whether the brain was cut out."""
+    """One scan session: participant, session, age (weeks), contrasts, and whether the image shows the whole head."""
 
     participant: str
     session: str | None
@@ -47,7 +47,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class DemoDataset:
-    """Where the demonstration lies. ``masks_dir`` is to be given with ``-d``; it is None when no scan needs a mask."""
+    """Paths of the demonstration. ``masks_dir`` is the value for ``-d``; None if no scan needs a mask."""
 
     bids_dir: Path
     atlas_dir: Path
@@ -152,7 +152,7 @@ def _write_atlas(folder: Path, cohorts: list[int], spacing: float, tell: Progres
 def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacing: float) -> list[list[str]]:
     """The images of one visit, which share one head and one grid; returns their rows of the truth."""
     start = np.random.default_rng(sequence)
-    # a large turn each, so that no image is nearly in the atlas's pose by luck
+    # rotations above 60°, so that no image is close to the atlas's pose by chance
     turns = random_rotations(64, start)
     angles = [Rigid(t, np.zeros(3)).angle_degrees for t in turns]
     turn = turns[next(i for i, angle in enumerate(angles) if angle > 60)]
@@ -187,7 +187,7 @@ def _write_tables(bids: Path, scans: tuple[Scan, ...]) -> None:
     _write_json(bids / "dataset_description.json", _description("Phantom heads in unknown poses", "raw"))
     write_text(
         bids / "README",
-        "Synthetic fetal and newborn brain images, drawn from formulas: no person was scanned.\n\n"
+        "Synthetic fetal and newborn brain images, generated from formulas: no person was scanned.\n\n"
         "Every head is turned at random; the true poses are in truth.tsv beside this dataset.\n",
     )
     ages: dict[str, list[Scan]] = {}

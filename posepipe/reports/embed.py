@@ -1,4 +1,4 @@
-"""The pictures of all images of a page in one block, small enough for the page to stay handy."""
+"""The pictures of all images of a page as one data block of limited size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ROUNDS = 8
 
 
 def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
-    """What the viewer's script reads: ``sheets``, each picture once, and ``images``, which name them by number.
+    """The data of the viewer's script: ``sheets``, each picture once, and ``images``, which refer to them by number.
 
-    ``views`` go by the anchor of the image. Where they are too many bytes, all are made reduced until they fit; the
-    second value says so.
+    ``views`` maps the anchor of each image to its views. If they exceed the size limit, all are reduced until they fit; the second value
+    says whether they were.
     """
     block, size = _block(views)
     rounds = 0

@@ -1,4 +1,4 @@
-"""The page of the group: every image of the output dataset in one table, and what to look at next."""
+"""The group page: all images of the output dataset in one table, and the review queue."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ MAX_LISTED = 50
 
 @dataclass(frozen=True)
 class GroupContent:
-    """All that the page shows. ``scores`` (robust z by measure) go with ``rows``, ``queue`` holds indices of them,
-    ``thumbnails`` are by :attr:`~posepipe.reports.group_rows.GroupRow.resampled`, ``pages`` are the subject pages that
-    are there."""
+    """The content of the page. ``scores`` (robust z by measure) correspond to ``rows``; ``queue`` holds indices of rows; ``thumbnails`` are
+    keyed by :attr:`~posepipe.reports.group_rows.GroupRow.resampled`; ``pages`` are the existing subject pages."""
 
     rows: Sequence[GroupRow]
     scores: Sequence[Mapping[str, float]]
@@ -203,7 +202,7 @@ def _static(name: str) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that no text in it can end or turn into markup."""
+    """JSON in which no text can end the element or become markup."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

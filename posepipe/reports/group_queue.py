@@ -1,4 +1,4 @@
-"""Which image to look at next."""
+"""The review queue: images ordered by priority of review."""
 
 from __future__ import annotations
 

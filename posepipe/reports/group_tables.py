@@ -41,8 +41,8 @@ class Column:
 
 _SIMILARITIES = {
     "NCC": "Normalised cross-correlation of image and template inside both brain masks, -1 to 1",
-    "CR": "Correlation ratio of local texture, plus 0.3 times that of the outline: the criterion poses are judged by, up to 1.3",
-    "CoarseCR": "Correlation ratio of coarse texture alone, up to 1; wrong poses have next to nothing",
+    "CR": "Correlation ratio of local texture, plus 0.3 times that of the outline: the criterion that ranks poses, up to 1.3",
+    "CoarseCR": "Correlation ratio of coarse texture alone, up to 1; near 0 at wrong poses",
     "NMI": "Normalised mutual information of image and template inside both brain masks (Studholme), 1 to 2",
     "Dice": "Overlap (Dice) of the image's and the template's brain mask, 0 to 1",
 }

@@ -29,9 +29,9 @@ def mask_paths(inside: Float) -> tuple[str, ...]:
 
 
 def inner_paths(grey: Float, inside: Float, level: float) -> tuple[str, ...]:
-    """Lines inside the mask ``inside`` along which ``grey`` passes ``level``: sulci, ventricles, the cortex.
+    """Iso-lines of ``grey`` at ``level`` inside the mask ``inside``: sulci, ventricles, cortex.
 
-    Both are (slices, rows, columns). The rim of the mask is left out, where the line would follow the mask.
+    Both are (slices, rows, columns). The margin of the mask is excluded, where the line would follow the mask.
     """
     from scipy.ndimage import gaussian_filter1d, uniform_filter
 
@@ -42,7 +42,7 @@ def inner_paths(grey: Float, inside: Float, level: float) -> tuple[str, ...]:
 
 
 def middle_level(values: npt.NDArray) -> float:
-    """The threshold that parts ``values`` into two classes best (Otsu, IEEE Trans. SMC 9:62, 1979).
+    """Otsu's threshold of ``values`` for two classes (IEEE Trans. SMC 9:62, 1979).
 
     >>> 0.2 < middle_level(np.array([0.1, 0.15, 0.2, 0.8, 0.85])) < 0.8
     True

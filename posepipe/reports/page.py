@@ -1,4 +1,4 @@
-"""Making a page: templates, the parts put into them, and writing them so that no half page is ever seen."""
+"""Rendering of HTML templates, and atomic writing of pages."""
 
 from __future__ import annotations
 

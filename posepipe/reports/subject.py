@@ -1,4 +1,4 @@
-"""The page of one subject (or one of its sessions): verdict first, then what shows it, and a form to rate each image."""
+"""The page of one subject (or one of its sessions): verdict, pictures and tables, and a rating form for each image."""
 
 from __future__ import annotations
 
@@ -200,13 +200,13 @@ def _layers(image: PageImage) -> list[tuple[str, str, bool]]:
 
 
 def pose_id(sidecar: Mapping[str, Any]) -> str:
-    """Tells poses of one image apart, so that a rating of an earlier pose is not taken for one of this."""
+    """Identifier of a pose, so that a rating of an earlier pose is not used for this one."""
     known = [sidecar.get(key) for key in ("RotationMatrix", "TranslationMM", "Atlas", "Cohort")]
     return hashlib.sha256(json.dumps(known, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _urgency(line: _Line) -> int:
-    """Sorts the most urgent to the front."""
+    """Sort key: most urgent verdict first."""
     return -ORDER.index(line.verdict)
 
 

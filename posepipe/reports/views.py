@@ -1,4 +1,4 @@
-"""What the viewer of a page shows of one image: sheets of slices in three planes, and the outlines drawn over them.
+"""The viewer's data of one image: sheets of slices in three planes, and overlaid outlines.
 
 **Frame: RAS millimetres. A pose maps template points to image points, ``x_image = R x_atlas + t``.** Slices lie on the
 template's world axes (:mod:`posepipe.reports.stacks`); nothing is written but pictures.
@@ -108,7 +108,7 @@ def make_views(
 
 
 def window(grey: Sequence[Float], inside: Sequence[Float]) -> tuple[float, float]:
-    """Values drawn black and white: those of the brain from its darkest to its brightest, outliers left out."""
+    """Intensities displayed as black and white: the range of the brain without outliers."""
     values = np.concatenate([g[m > 0.5] for g, m in zip(grey, inside, strict=True)])
     if values.size == 0:
         values = np.concatenate([g.ravel() for g in grey])
@@ -120,7 +120,7 @@ def window(grey: Sequence[Float], inside: Sequence[Float]) -> tuple[float, float
 
 
 def reduced(views: Views) -> Views:
-    """The same views with every second slice only, or where few are left, in half as many pixels each way."""
+    """The same views with every second slice, or, if there are few slices, with half the resolution."""
     if min(len(plane.at) for plane in views.planes) >= 10:
         return _every_second(views)
     return _halved(views)

@@ -217,7 +217,7 @@ def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
     ("options", "qc", "word"),
     [
         ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "estimated": True}, "fail", "largest of the atlas (A+21"),
-        ({"doubts": ["the age cannot be told"], "estimated": True}, "review", "the age cannot be told"),
+        ({"doubts": ["the age cannot be determined"], "estimated": True}, "review", "the age cannot be determined"),
     ],
 )  # fmt: skip
 def test_the_verdict_knows_sizes_and_doubts_of_age(

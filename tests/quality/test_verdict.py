@@ -82,8 +82,8 @@ def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, estimated, q
 
 
 def test_an_estimated_age_that_is_doubted_is_for_review_at_best(mask, target):
-    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be told"])
-    assert verdict == Quality("review", ("the age cannot be told",), None)
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be determined"])
+    assert verdict == Quality("review", ("the age cannot be determined",), None)
     assert judge_pose(initial(), refined(), mask, target, 29.0, estimated=True) == Quality("pass", (), None)
 
 
