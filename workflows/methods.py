@@ -69,9 +69,10 @@ _REFINE = {
     BY_SLICES: "and replaced by the mean of the poses of the single slices, at which the slices fit the template better.",
 }
 _SLICES = (
-    "The pose of each slice was proposed by a convolutional network that finds the canonical coordinates of each pixel, up to the mirror "
-    "image that a single slice cannot be told from, which neighbouring slices decided; all slices were then registered to the template "
-    "together, by normalised cross-correlation with a penalty on motion between slices acquired one after the other. "
+    "The pose of each slice was proposed by a convolutional network that predicts the canonical coordinates of each pixel. A single "
+    "slice does not determine the pose up to a mirror image; neighbouring slices resolved this ambiguity. All slices were then "
+    "registered to the template together, by normalised cross-correlation with a penalty on motion between slices "
+    "acquired one after the other. "
 )
 _CSF = "For the refinement the extra-axial CSF of the template was excluded, as the similarity was clearly higher without it. "
 

@@ -107,7 +107,7 @@ def reporting_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
     found = getattr(nipype.pipeline.plugins, f"{name}Plugin")
     if not issubclass(found, DistributedPluginBase):
         return name
-    return type(f"Told{name}Plugin", (ReportingPlugin, found), {})(plugin_args=plugin_args)
+    return type(f"Reporting{name}Plugin", (ReportingPlugin, found), {})(plugin_args=plugin_args)
 
 
 class SafeMultiProcPlugin(ReportingPlugin, MultiProcPlugin):

@@ -231,14 +231,14 @@ def _progress(name: str, total: int, wanted: bool) -> Iterator[Advance]:
 
 
 def _plain_lines(name: str, total: int) -> Advance:
-    done, told = 0, 0
+    done, reported = 0, 0
 
     def advance(amount: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += amount
         tenth = min(10, 10 * done // max(total, 1))
-        if tenth > told:
-            told = tenth
+        if tenth > reported:
+            reported = tenth
             print(f"{name}: {min(done, total) / 1e6:.1f} of {total / 1e6:.1f} MB", file=sys.stderr, flush=True)
 
     return advance

@@ -35,10 +35,10 @@ def prepare_plugin(name: str, workflow: Any, settings: Settings) -> None:
     if name not in BATCH:
         return
     if not re.fullmatch(r"[\w./+@%=:,-]+", str(settings.work_dir), re.ASCII):
-        msg = f"{settings.work_dir}: --nipype-plugin {name} hands this path to a shell as it stands; name a plain one for the work with -w"
+        msg = f"{settings.work_dir}: --nipype-plugin {name} passes this path to a shell unquoted; give a plainer working folder with -w"
         raise UsageError(msg)
     if "%" in str(settings.out_dir):
-        msg = f"{settings.out_dir}: --nipype-plugin {name} cannot tell its jobs of a path with a % in it; give another output folder"
+        msg = f"{settings.out_dir}: --nipype-plugin {name} cannot pass a path with a % in it to its jobs; give another output folder"
         raise UsageError(msg)
     workflow.config["execution"]["poll_sleep_duration"] = str(POLL_SECONDS)
     if "LOGNAME" not in os.environ:  # part of the jobs' names in these plugins; often not set in containers

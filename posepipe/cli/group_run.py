@@ -165,8 +165,8 @@ def _summary(settings: Settings, content: GroupContent) -> int:
     print(", ".join(f"{verdicts.count(v)} {v.word.lower()}" for v in ORDER if v in verdicts))
     if settings.ratings:
         kappas = mean_kappa([pair.quality_kappa for pair in content.agreement])
-        told = "" if kappas != kappas else f"; weighted kappa of the quality {kappas:.2f}"
-        print(f"{len(content.ratings.filed)} ratings by {len(content.ratings.raters)} raters{told}")
+        agreement = "" if kappas != kappas else f"; weighted kappa of the quality {kappas:.2f}"
+        print(f"{len(content.ratings.filed)} ratings by {len(content.ratings.raters)} raters{agreement}")
     elif (settings.out_dir / "group_ratings.tsv").exists():
         print("group_ratings.tsv of an earlier run is left as it is; the page shows ratings only with --ratings")
     for note in content.notes:

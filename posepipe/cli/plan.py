@@ -53,13 +53,13 @@ def make_plan(settings: Settings) -> Plan:
     )
     planner = _Planner(settings, library, survey)
     double = duplicates(survey.images)
-    told: set[str] = set()
+    reported: set[str] = set()
     parts: list[ImagePlan | PlanFailure] = []
     for image in survey.images:
         if image.path not in double:
             parts.append(planner.plan(image))
-        elif str(double[image.path]) not in told:  # once: it is one image
-            told.add(str(double[image.path]))
+        elif str(double[image.path]) not in reported:  # once: it is one image
+            reported.add(str(double[image.path]))
             parts.append(PlanFailure(image, "image", double[image.path]))
     clashes = collisions((part.image, part.files) for part in parts if isinstance(part, ImagePlan))
     found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)

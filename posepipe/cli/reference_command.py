@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..training.subjects import Reference
 
     reference = Reference(AtlasLibrary.default(args.atlas_dir), args.atlas)
-    reference.nearest(30.0)  # an atlas that is not here is told before the work begins
+    reference.nearest(30.0)  # raises before the work begins if the atlas is missing
     table = args.output / TABLE
     earlier = {(row.dataset, row.image): row for row in (read_references(table) if table.exists() else ())}
     images = find_images(args.bids_dir, participants=args.participant_label, derivatives=args.derivatives)

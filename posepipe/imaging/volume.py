@@ -124,12 +124,12 @@ def load_logged(path: str | Path) -> Volume:
 def checked(volume: Volume) -> Volume:
     """``volume`` with orthogonal axes and 0 for voxels that are not finite; the changes are described in its doubts and notes."""
     doubts, notes = [*volume.doubts, *shear_doubts(volume.affine, volume.shape)], [*volume.notes]
-    data, told, share = finite(volume.data)
-    if told:
-        (doubts if share > NOT_FINITE else notes).append(told)
+    data, note, share = finite(volume.data)
+    if note:
+        (doubts if share > NOT_FINITE else notes).append(note)
     return replace(
         volume, data=data, affine=right_angled(volume.affine), doubts=tuple(dict.fromkeys(doubts)), notes=tuple(notes),
-        not_finite=told or volume.not_finite,
+        not_finite=note or volume.not_finite,
     )  # fmt: skip
 
 
@@ -143,8 +143,8 @@ def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
     if not bad:
         return data, "", 0.0
     share = bad / data.size
-    told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
-    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), told, share
+    note = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), note, share
 
 
 def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = None) -> Path:

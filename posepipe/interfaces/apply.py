@@ -23,7 +23,7 @@ class _ApplyPoseInputSpec(DigestInputSpec):
 class _ApplyPoseOutputSpec(TraitedSpec):
     resampled = File(exists=True, desc="the image on the template's grid, float32")
     reoriented = File(exists=True, desc="the image's own voxels under a new affine")
-    out_record = File(exists=True, desc="JSON: what it took")
+    out_record = File(exists=True, desc="JSON: resources used")
 
 
 class ApplyPose(SimpleInterface):

@@ -22,7 +22,7 @@ class _ContrastConvertInputSpec(DigestInputSpec):
 
 class _ContrastConvertOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="synthetic T2-like image on the image's grid, 0 outside the mask")
-    out_record = File(exists=True, desc="JSON: network, weights, what it took")
+    out_record = File(exists=True, desc="JSON: network, weights, resources used")
 
 
 class ContrastConvert(SimpleInterface):

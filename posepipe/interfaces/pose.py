@@ -40,7 +40,7 @@ class _InitialPoseInputSpec(ComputeInputSpec):
 
 class _InitialPoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, what it took")
+    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, resources used")
 
 
 class InitialPose(SimpleInterface):
@@ -84,7 +84,7 @@ class _RefinePoseInputSpec(ComputeInputSpec):
 
 class _RefinePoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="refined pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, what of the template served, similarity before and after, warnings, what it took")
+    out_record = File(exists=True, desc="JSON: method, template part, similarity before and after, warnings, resources used")
 
 
 class RefinePose(SimpleInterface):
@@ -135,7 +135,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template's mask), what it took")
+    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template), resources used")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 

@@ -23,7 +23,7 @@ class _SlicePosesOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose of the stack, atlas points to image points (ITK)")
     out_record = File(exists=True, desc="record of RefinePose, of the pose that was kept")
     out_table = File(exists=True, desc="the poses of the slices (TSV)")
-    slices_record = File(exists=True, desc="JSON: what is told of the stack as a whole, what it took")
+    slices_record = File(exists=True, desc="JSON: result for the whole stack, resources used")
 
 
 class SlicePoses(SimpleInterface):

@@ -57,7 +57,7 @@ class DemoDataset:
 
 
 def demo_scans(n_subjects: int, rng: np.random.Generator) -> tuple[Scan, ...]:
-    """The scans of the first ``n_subjects``: a fetus, a fetus seen twice, a newborn, a whole head, then more fetuses.
+    """The scans of the first ``n_subjects``: a fetus, a fetus with two sessions, a newborn, a whole head, then more fetuses.
 
     Raises :class:`~posepipe.errors.UsageError` for a number outside 1–99.
     """
@@ -98,14 +98,14 @@ def write_demo(
     Raises :class:`~posepipe.errors.UsageError` for a number of subjects outside 1–99 and for no weeks at all.
     """
     out = Path(out_dir)
-    tell: Progress = progress or (lambda _: None)
+    report: Progress = progress or (lambda _: None)
     rng = np.random.default_rng(seed)
     scans = demo_scans(n_subjects, rng)
     cohorts = sorted({round(s.age) for s in scans} if weeks is None else set(weeks))
     if not cohorts:
         msg = "the demonstration's atlas needs at least one week"
         raise UsageError(msg)
-    _write_atlas(out / "atlas" / f"tpl-{ATLAS}", cohorts, spacing, tell)
+    _write_atlas(out / "atlas" / f"tpl-{ATLAS}", cohorts, spacing, report)
     bids = out / "bids"
     _write_tables(bids, scans)
     masks = bids / "derivatives" / "masks" if any(s.whole_head for s in scans) else None
@@ -113,14 +113,14 @@ def write_demo(
         _write_json(masks / "dataset_description.json", _description("Brain masks of the phantoms", "derivative"))
     rows = []
     for number, scan in enumerate(scans):
-        tell(f"sub-{scan.participant}: {scan.age:g} weeks, {' and '.join(scan.contrasts)}")
+        report(f"sub-{scan.participant}: {scan.age:g} weeks, {' and '.join(scan.contrasts)}")
         rows += _write_scan(bids, scan, np.random.SeedSequence([seed, number]), spacing)
     truth = _write_truth(out / "truth.tsv", rows)
     return DemoDataset(bids, out / "atlas", truth, masks, scans)
 
 
-def _write_atlas(folder: Path, cohorts: list[int], spacing: float, tell: Progress) -> None:
-    tell(f"atlas: {len(cohorts)} cohorts, {cohorts[0]} to {cohorts[-1]} weeks")
+def _write_atlas(folder: Path, cohorts: list[int], spacing: float, report: Progress) -> None:
+    report(f"atlas: {len(cohorts)} cohorts, {cohorts[0]} to {cohorts[-1]} weeks")
     for week in cohorts:
         labels = brain_labels(week, spacing)
         stem = folder / f"cohort-{week}" / f"tpl-{ATLAS}_cohort-{week}"

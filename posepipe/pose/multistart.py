@@ -117,13 +117,13 @@ def _perturbed(poses: Poses, how: Round, radius: float, generator: torch.Generat
     """Random perturbations of ``poses``: rotation and scale about the template's centre, and shift."""
     rotation, shift, log_scale = (x.repeat_interleave(how.copies, 0) for x in (poses.rotation, poses.shift, poses.log_scale))
     n, device = len(rotation), rotation.device
-    drawn = torch.randn(n, 7, generator=generator)
-    drawn[:: how.copies] = 0
-    drawn = drawn.to(device)
+    noise = torch.randn(n, 7, generator=generator)
+    noise[:: how.copies] = 0
+    noise = noise.to(device)
     # each of the three components has a third of the variance
-    turn = so3_torch.exp(torch.deg2rad(drawn[:, :3] * (how.degrees / 3**0.5)))
-    grow = drawn[:, 6] * how.size
-    moved = (turn @ shift[..., None])[..., 0] * grow.exp()[:, None] + drawn[:, 3:6] * (how.shift * radius / 3**0.5)
+    turn = so3_torch.exp(torch.deg2rad(noise[:, :3] * (how.degrees / 3**0.5)))
+    grow = noise[:, 6] * how.size
+    moved = (turn @ shift[..., None])[..., 0] * grow.exp()[:, None] + noise[:, 3:6] * (how.shift * radius / 3**0.5)
     return Poses(turn @ rotation, moved, (log_scale + grow).clamp(-SCALE_LIMIT, SCALE_LIMIT))
 
 
@@ -131,9 +131,9 @@ def _uniformly_rotated(how: Round, like: Poses, radius: float, generator: torch.
     """Poses with uniformly random rotations, on the device of ``like``."""
     n, device = how.copies, like.rotation.device
     turn = tensor(so3.from_quaternion(torch.randn(n, 4, generator=generator).numpy()), device)
-    drawn = torch.randn(n, 4, generator=generator)
-    shift = drawn[:, :3] * (how.shift * radius / 3**0.5)
-    return Poses(turn, shift.to(device), (drawn[:, 3] * how.size).to(device))
+    noise = torch.randn(n, 4, generator=generator)
+    shift = noise[:, :3] * (how.shift * radius / 3**0.5)
+    return Poses(turn, shift.to(device), (noise[:, 3] * how.size).to(device))
 
 
 def _thinned(terms: Terms) -> Terms:

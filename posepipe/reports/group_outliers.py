@@ -14,7 +14,7 @@ from .group_rows import GroupRow
 LIMIT = -3.5
 """Robust z below which a pose is an outlier (Iglewicz and Hoaglin 1993)."""
 MIN_IMAGES = 8
-"""Fewer images than this tell too little of what is usual."""
+"""With fewer images the usual range is not estimated."""
 RULE = (
     "For each similarity, a line is fitted against age (Theil–Sen) over the images of one contrast and one atlas; the "
     "robust z of an image is its distance from the line over 1.4826 times the median absolute distance. Outlier: "

@@ -10,7 +10,7 @@ from .verdict import ORDER
 
 
 def review_queue(rows: Sequence[GroupRow], rated: Collection[ImageKey]) -> list[int]:
-    """Indices of the ``rows`` with a pose that nobody has rated, the most doubtful first.
+    """Indices of the ``rows`` with a pose that nobody has rated, the least reliable first.
 
     First those whose confidence was not estimated, by verdict (fail, review, pass) and then by the overlap of the masks
     (Dice); then the others by confidence, the least first.

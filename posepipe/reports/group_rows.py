@@ -176,7 +176,7 @@ def collect(
 
 
 def _stem(image: str) -> str:
-    """Path without the extension, which the name of a transform does not tell."""
+    """Path without the extension, which cannot be derived from the name of a transform."""
     path = PurePosixPath(image)
     return (path.parent / path.name.partition(".")[0]).as_posix()
 

@@ -75,8 +75,8 @@ def make_thumbnails(
 ) -> tuple[dict[str, bytes], list[str]]:
     """Thumbnails of the ``rows`` that have a pose, by the path of the image on the template's grid, and what went wrong.
 
-    ``workers`` images are read side by side; ``progress`` is told how many of those that must be made are done. Reading
-    is mostly unpacking, which threads do side by side.
+    ``workers`` threads read images in parallel (most of the time is decompression, which releases the GIL). ``progress`` is called with the
+    number of thumbnails made and the number to make.
     """
     out_dir = Path(out_dir)
     store = _read_store(out_dir)

@@ -115,5 +115,5 @@ def guessed_from_poses(poses: Sequence[Rigid | None], center: npt.ArrayLike) -> 
         moved[step] = float(np.median(change))
     best = min(moved, key=lambda s: moved[s])
     if best != 2 and moved[best] >= 0.9 * moved[2]:
-        return guessed(n, "no SliceTiming, and the slices' poses do not tell the order")
+        return guessed(n, "no SliceTiming, and the slices' poses do not determine the order")
     return guessed(n, "no SliceTiming, guessed from the slices' poses", best)
