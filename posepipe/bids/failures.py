@@ -112,7 +112,7 @@ class Failures:
 
     def _record_of(self, image: InputImage) -> Path:
         name = f"{image.path.name.partition('.')[0]}.json"
-        if len(temporary_name(name).encode()) > LONGEST_NAME:  # of an image whose name is itself as long as can be
+        if len(temporary_name(name).encode()) > LONGEST_NAME:  # for an image whose own name has the maximum length
             name = f"{hashlib.sha256(name.encode()).hexdigest()}.json"
         return self._records / name
 

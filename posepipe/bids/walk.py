@@ -237,7 +237,7 @@ def _choose(root: Path, there: list[str], asked: list[str], lost: list[str]) -> 
 
 
 def _not_there(prefix: str, label: str, there: list[str]) -> str:
-    padded = [t for t in there if t.lstrip("0") == label.lstrip("0")]  # 7 for 007
+    padded = [t for t in there if t.lstrip("0") == label.lstrip("0")]  # 007 for a given 7
     near = list(dict.fromkeys([*padded, *get_close_matches(label, there, n=5, cutoff=0.5)]))
     hint = f"near names: {', '.join(near)}" if near else f"there are: {', '.join(there[:10])}{' …' * (len(there) > 10)}"
     return f"no {prefix}-{label} ({hint})"
@@ -276,7 +276,7 @@ def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folder
         try:
             indexed = indexed_images(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
             return sorted(path for path in there if path in indexed)
-        except Exception as error:  # sqlite's, of names that are no text, among others
+        except Exception as error:  # for example sqlite's, for undecodable names
             logger.debug("%s: pybids cannot index it (%s: %s); taken by their names", root, type(error).__name__, error)
     return sorted(there)
 

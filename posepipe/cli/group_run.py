@@ -157,7 +157,7 @@ def _order_page(settings: Settings, rater: str) -> Path:
 
 
 def _summary(settings: Settings, content: GroupContent) -> int:
-    """Say how it went; the exit code."""
+    """Print a summary; the exit code."""
     from ..reports.group_page import ORDER
     from ..reports.group_ratings import mean_kappa
 

@@ -103,7 +103,7 @@ class _Planner:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
             estimate = AgesOfImages(settings, library, self._files) if settings.age == ESTIMATE else None
             self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
-        except AgeError as error:  # an --age that nobody has
+        except AgeError as error:  # an --age outside of the possible range
             raise UsageError(str(error)) from error
         self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
@@ -183,7 +183,7 @@ class _Planner:
         chosen = {
             "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
-            # an age that turns out to be known is another, though the weeks be the same
+            # a known age gives another hash than an estimated one of the same weeks
             **({} if age.error is None else {"age_error": age.error}),
             **({"age_doubts": age.doubts} if age.doubts else {}),
             "contrast": contrast,

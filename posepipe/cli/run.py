@@ -224,7 +224,7 @@ def _write_graph(workflow: Any) -> None:
 
 
 def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int:
-    """Say how it went; the exit code."""
+    """Print a summary; the exit code."""
     asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
     done = [image.image.path for image in plan.images if image.done]
     lost = [path for path in asked if path not in monitor.failed and path not in monitor.finished and path not in done]

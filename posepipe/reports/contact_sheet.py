@@ -16,7 +16,7 @@ from .slices import PLANES, centroid, extent, sample
 from .views import window
 
 COLUMNS, ROWS = 4, 5
-"""Cases side by side and one above another on a page."""
+"""Columns and rows of cases on a page."""
 SIDE = 96
 """Edge of each view, pixels."""
 _MARGIN = 1.12  # of the template's longest half axis

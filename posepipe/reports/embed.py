@@ -10,12 +10,12 @@ from .outlines import UNITS
 from .page import data_uri
 from .views import Views, reduced
 
-_ENOUGH = 2_600_000  # bytes: a page stays under 3 MB with all else it holds
+_ENOUGH = 2_600_000  # bytes; the whole page then is below 3 MB
 _ROUNDS = 8
 
 
 def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
-    """The data of the viewer's script: ``sheets``, each picture once, and ``images``, which refer to them by number.
+    """The data of the viewer's script: ``sheets``, each picture once, and ``images``, which refer to them by index.
 
     ``views`` maps the anchor of each image to its views. If they exceed the size limit, all are reduced until they fit; the second value
     says whether they were.
@@ -30,7 +30,7 @@ def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
 
 
 def _block(views: Mapping[str, Views]) -> tuple[dict[str, Any], int]:
-    """The block and about how many bytes it takes; the images of one template share its sheets."""
+    """The block and its approximate size, bytes; images with the same template share its sheets."""
     numbers: dict[bytes, int] = {}
     images = {}
     for anchor, view in views.items():

@@ -91,7 +91,7 @@ def age_text(sidecar: Mapping[str, Any]) -> str:
 
 
 def mask_text(sidecar: Mapping[str, Any], mask: Mapping[str, Any]) -> str:
-    """Where the mask came from, its size, and how that compares with the template's, in words.
+    """Source of the mask, its volume, and the ratio to the template's, in words.
 
     >>> mask_text({"Mask": "network"}, {"Millilitres": 212.4, "VolumeRatio": 0.96}), mask_text({"Mask": "given"}, {})
     ('network, 212 ml (0.96 times the template)', 'given')
@@ -158,7 +158,7 @@ def software_rows(sidecar: Mapping[str, Any]) -> list[Row]:
 
 
 def seconds_rows(sidecar: Mapping[str, Any]) -> list[Row]:
-    """Seconds by stage, with their sum unless the sidecar holds it."""
+    """Seconds by stage, and their sum if the sidecar lacks it."""
     seconds = sidecar.get("Seconds") or {}
     rows = [(str(stage), _number(value, "{:.2f}")) for stage, value in seconds.items()]
     if len(rows) > 1 and not any(str(stage).lower() == "total" for stage in seconds):
@@ -188,7 +188,7 @@ def similarity_rows(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def matrix_text(pose: Rigid) -> str:
     """The homogeneous matrix (4, 4) of ``pose``, atlas to image, RAS mm, as four lines."""
-    matrix = pose.matrix + 0.0  # no minus zero
+    matrix = pose.matrix + 0.0  # avoid −0
     return "\n".join(" ".join(f"{value:11.6f}" for value in row) for row in matrix)
 
 

@@ -51,7 +51,7 @@ class GroupRow:
 
     @property
     def has_pose(self) -> bool:
-        """Whether there is a pose to look at."""
+        """Whether there is a pose."""
         return bool(self.sidecar)
 
     @property
@@ -91,12 +91,12 @@ class GroupRow:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was noted on the way."""
+        """Warnings of the alignment and the resampling."""
         return (*texts(self.sidecar.get("Warnings")), *texts(self.resampled_sidecar.get("Warnings")))
 
     @property
     def seconds(self) -> float | None:
-        """Time of all stages."""
+        """Total time of all stages, seconds."""
         stages = self.sidecar.get("Seconds")
         found = [number(v) for v in stages.values()] if isinstance(stages, Mapping) else []
         return math.fsum(v for v in found if v is not None) if found else None

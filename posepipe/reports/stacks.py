@@ -88,7 +88,7 @@ def stacks(template_mask: Volume) -> list[Stack]:
 
 
 def sample_stack(volume: Volume, stack: Stack, place: Rigid | None = None) -> Float:
-    """Values (slices, rows, columns) of ``volume`` at the pixels of ``stack`` carried by ``place``; 0 outside the grid.
+    """Values (slices, rows, columns) of ``volume`` at the pixels of ``stack`` mapped by ``place``; 0 outside the grid.
 
     Linear interpolation. ``place`` maps points of the stack's world to points of the volume's, as a pose does.
     """
