@@ -68,7 +68,7 @@ class _Resume:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             if (
                 have and response.status_code == 416
-            ):  # the part is as long as the file, or longer: the checksum decides
+            ):  # the part has at least the length of the file: verify the checksum
                 shutil.move(self.part, output_file)
                 return
             response.raise_for_status()
@@ -92,7 +92,7 @@ class _Resume:
 
 @contextlib.contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Without pooch's line for each file, and its level put back after."""
+    """Context without pooch's log line per file; its log level is restored."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

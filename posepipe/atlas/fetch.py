@@ -198,7 +198,7 @@ def _fetch_templateflow(manifest: Manifest, labels: list[str], dest: Path | None
                 got = api.get(
                     manifest.name, cohort=int(label), suffix=suffix, desc=desc, extension=".nii.gz", raise_empty=True
                 )
-            except Exception as error:  # requests, S3 and pybids each raise their own
+            except Exception as error:  # requests, S3 and pybids raise different exceptions
                 msg = (
                     f"TemplateFlow could not give {manifest.name} cohort {label} {suffix} "
                     f"({type(error).__name__}: {error}); check the network and try again, "
@@ -218,7 +218,7 @@ def _fetch_templateflow(manifest: Manifest, labels: list[str], dest: Path | None
 
 @contextmanager
 def _progress(name: str, total: int, wanted: bool) -> Iterator[Advance]:
-    """A bar on a terminal; elsewhere a plain line for each tenth."""
+    """A progress bar on a terminal; otherwise one line per 10 %."""
     if not wanted:
         yield lambda amount: None
     elif sys.stderr.isatty():

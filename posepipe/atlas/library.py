@@ -68,7 +68,7 @@ class AtlasStatus:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every cohort is here."""
+        """Whether all cohorts are on this machine."""
         return self.total > 0 and len(self.found) >= self.total
 
 
@@ -260,7 +260,7 @@ def cache_home() -> Path:
         return absolute_path(named)
     try:
         return absolute_path(Path.home() / ".cache")
-    except RuntimeError:  # HOME is not set, and nobody has this user id
+    except RuntimeError:  # HOME is not set, and the user id is unknown
         return _cache_without_home(os.getuid())
 
 

@@ -27,7 +27,7 @@ WEEKS_PER_MONTH = 4.345
 
 
 def weeks_from_months(months: float) -> float:
-    """Postmenstrual weeks of an infant ``months`` old, taken as born at 40 weeks.
+    """Postmenstrual weeks of an infant of ``months``, assuming birth at 40 weeks.
 
     >>> weeks_from_months(3)
     53.035
@@ -98,7 +98,7 @@ class Manifest:
 
     @property
     def how_to_get(self) -> str:
-        """One sentence: what to do to have this atlas on this machine."""
+        """Instruction for installing this atlas, one sentence."""
         if self.source == "none":
             return (
                 f"download it from {self.home}, then give its images to `posepipe-tools atlas add {self.name}` "
@@ -109,7 +109,7 @@ class Manifest:
 
 
 def load_manifests() -> dict[str, Manifest]:
-    """Every manifest that comes with posepipe, by atlas name.
+    """All manifests of the package, by atlas name.
 
     >>> crl = load_manifests()["CRL"]
     >>> crl.stage, crl.ages["29"], crl.requires_acceptance

@@ -144,7 +144,7 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
     try:
         image: Any = nib.load(path)
         shape, dtype = tuple(image.shape), image.get_data_dtype()
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
+    except Exception as error:  # nibabel, gzip and zlib raise different exceptions for a broken file
         raise unreadable(path, error) from error
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"

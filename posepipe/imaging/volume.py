@@ -96,7 +96,7 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     image = open_image(path, whole=True)
     try:
         data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel raises many kinds for a broken file
+    except Exception as error:  # nibabel raises various exceptions for a broken file
         raise unreadable(path, error) from error
     while data.ndim > 3:
         data = data[..., 0]

@@ -87,7 +87,7 @@ def write_demo(
     """Write the demonstration into ``out_dir``: ``bids/``, ``atlas/`` and ``truth.tsv``.
 
     Args:
-        out_dir: made if it is not there; files in it are replaced.
+        out_dir: created if needed; files in it are replaced.
         n_subjects: 1 to 99; see :func:`demo_scans`.
         seed: the same seed gives the same voxels.
         weeks: cohorts of the atlas; by default the one nearest to each scan's age, which is much quicker to write than
@@ -150,7 +150,7 @@ def _write_atlas(folder: Path, cohorts: list[int], spacing: float, report: Progr
 
 
 def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacing: float) -> list[list[str]]:
-    """The images of one visit, which share one head and one grid; returns their rows of the truth."""
+    """The images of one session, which share the head and the grid. Returns their rows of the truth table."""
     start = np.random.default_rng(sequence)
     # rotations above 60°, so that no image is close to the atlas's pose by chance
     turns = random_rotations(64, start)
@@ -183,7 +183,7 @@ def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacin
 
 
 def _write_tables(bids: Path, scans: tuple[Scan, ...]) -> None:
-    """Everything of the dataset but images."""
+    """All files of the dataset except the images."""
     _write_json(bids / "dataset_description.json", _description("Phantom heads in unknown poses", "raw"))
     write_text(
         bids / "README",
@@ -210,7 +210,7 @@ _AGE = {"Description": "Age at the scan, counted from the last menstrual period"
 
 
 def _write_truth(path: Path, rows: list[list[str]]) -> Path:
-    """One row an image: the pose, x_image = R x_atlas + t, as a rotation vector (rad) and a translation (mm), RAS."""
+    """One row per image: the pose, x_image = R x_atlas + t, as a rotation vector (rad) and a translation (mm), RAS."""
     head = ["file", "age_weeks", "angle_degrees", "rx", "ry", "rz", "tx", "ty", "tz"]
     return write_text(path, "\n".join("\t".join(row) for row in [head, *rows]) + "\n")
 
