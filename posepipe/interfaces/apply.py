@@ -58,7 +58,7 @@ class ApplyPose(SimpleInterface):
 
 
 def _kept_type(dtype: Any) -> Any:
-    """The type that voxels are written in: their own where every NIfTI reader takes it, else float32."""
+    """The data type of the written voxels: their own if all NIfTI readers support it, else float32."""
     import numpy as np
 
     native = np.dtype(dtype).newbyteorder("=")

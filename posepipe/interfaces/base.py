@@ -1,4 +1,4 @@
-"""What the inputs of all interfaces share."""
+"""Inputs common to all interfaces."""
 
 from __future__ import annotations
 

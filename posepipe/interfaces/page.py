@@ -72,7 +72,7 @@ def write_page_of(
     command: str,
     methods: str,
 ) -> Path:
-    """Write the page of a participant and session; an image that failed last is shown as failed, not as it was before.
+    """Write the page of a participant and session; an image whose last run failed is shown as failed, without the earlier result.
 
     ``sessions`` are labels that the page links to besides those with outputs. Raises ValueError where there is nothing
     to show. An image whose pictures cannot be made is shown without them, and the page says why.

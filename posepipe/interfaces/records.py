@@ -97,7 +97,7 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
         method=record["method"],
         similarity=record["similarity"],
         warnings=tuple(record["warnings"]),
-        template=record.get("template", WHOLE),  # older records do not say
+        template=record.get("template", WHOLE),  # missing in older records
     )
 
 

@@ -31,7 +31,7 @@ _PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "an
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of posepipe, Python and what computes the results."""
+    """Versions of posepipe, Python and the packages that compute the results."""
     versions = {"posepipe": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -87,7 +87,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
 
 
 def _by_stage(records: Records, key: str) -> dict[str, Any]:
-    """What the records of the stages hold under ``key``, by the names of sidecars."""
+    """The values of ``key`` in the records of the stages, with the names used in sidecars."""
     return {name: records[stage][key] for stage, name in STAGES.items() if key in records.get(stage, {})}
 
 
