@@ -37,32 +37,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ready:
-    """An image with its mask, template and what compares them."""
+class _Inputs:
+    """The inputs of one alignment: the image, its mask and template, and the :class:`~posepipe.matching.comparison.Comparison` of both.
+
+    ``compared`` is the volume that is compared with the template: the converted image where there is one, else ``image``.
+    """
 
     image: Volume
     brain: BrainMask
     age: float | None
-    guess: AgeEstimate | None
+    age_estimate: AgeEstimate | None
     contrast: str
     choice: Choice
     target: Target
     conversion: Converted | None
-    seen: Volume
+    compared: Volume
     compare: Comparison
 
 
 @dataclass
 class Aligner:
-    """Aligns image after image with the same settings; templates and their banks stay in memory.
+    """Aligns any number of images with the same settings. Templates and their rotation banks stay in memory.
 
     ``atlas`` is a name or ``auto``; ``atlas_dirs`` are searched first. ``init``: auto, deep, posenet, search, axes, center;
     ``refine``: ants, torch, none; ``mask``: auto, given, nonzero, network; ``contrast``: auto, T1w, T2w; ``age_policy``: error, nearest.
-    ``convert``: T1w images to T2-like contrast by a network, for the alignment: auto (where the template is T2w only), always, never.
-    ``slices``: a pose of each slice (:attr:`Alignment.slices`): auto (of images whose slices are at least twice as far apart as their
-    pixels are wide), on, off. ``threads`` bounds those of torch (None: as it chooses). ``weights``: a folder of network weights that come
-    before the package's.
-    ``cache_dir`` keeps rotation banks (default: the user's cache).
+    ``convert``: convert T1w images to T2-like contrast with a network, for the alignment only: auto (if the template is T2w only), always,
+    never. ``slices``: estimate a pose for each slice (:attr:`Alignment.slices`): auto (if the slice spacing is at least twice the pixel
+    size), on, off. ``threads`` is the number of torch threads (None: torch's default). ``weights`` is a folder of network weights that take
+    precedence over the package's. ``cache_dir`` stores rotation banks (default: the user's cache).
     """
 
     atlas: str = "auto"
@@ -101,7 +103,7 @@ class Aligner:
         self._calibration = load_calibration(self.weights)
 
     def target(self, template: Template) -> Target:
-        """``template`` made ready; kept for the next image."""
+        """The :class:`~posepipe.matching.target.Target` of ``template``, loaded once and cached."""
         key = (template.image, template.mask, template.contrast)  # not its name, which another may have
         if key not in self._targets:
             self._targets[key] = Target.load(template, cache_dir=self.cache_dir, device=self.device)
@@ -116,12 +118,11 @@ class Aligner:
         contrast: str | None = None,
         timing: Mapping[str, Any] | None = None,
     ) -> Alignment:
-        """Pose of ``image`` (a file, or a :class:`~posepipe.imaging.volume.Volume`) of a subject of ``age`` weeks against its template.
+        """Align ``image`` (a file, or a :class:`~posepipe.imaging.volume.Volume`) of a subject of ``age`` weeks to its template.
 
-        ``age="estimate"`` has the age estimated from the image.
-        ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file name's, else T2w. ``timing`` is what the image's BIDS
-        sidecar tells of its slices: ``SliceTiming``, ``SliceEncodingDirection``, ``SliceThickness``.
-        Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
+        With ``age="estimate"`` the age is estimated from the image. ``contrast`` (T2w or T1w) defaults to the aligner's, else to the file
+        name's, else T2w. ``timing`` holds the fields ``SliceTiming``, ``SliceEncodingDirection`` and ``SliceThickness`` of the image's
+        BIDS sidecar. Raises a :class:`~posepipe.errors.PosepipeError` that says what is wrong with the image, mask, age or atlas.
         """
         seconds: dict[str, float] = {}
         with threads_of_torch(self.threads):
@@ -137,17 +138,17 @@ class Aligner:
         self, volume: Volume, brain: BrainMask, age: float | str | None, *, contrast: str, seconds: dict[str, float] | None = None,
         timing: Mapping[str, Any] | None = None,
     ) -> Alignment:  # fmt: skip
-        """The same of an image in ``contrast`` that has its mask. ``seconds`` of earlier stages come before those of this."""
+        """As :meth:`align`, for an image in ``contrast`` whose mask is known. ``seconds`` (stage → s) holds the times of earlier stages."""
         spent = dict(seconds or {})
-        return self._aligned(self._readied(volume, brain, age, contrast, spent), spent, timing)
+        return self._aligned(self._prepare(volume, brain, age, contrast, spent), spent, timing)
 
-    def _readied(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> _Ready:
-        """All that a pose is found by."""
-        guess: AgeEstimate | None = None
+    def _prepare(self, volume: Volume, brain: BrainMask, age: float | str | None, kind: str, seconds: dict[str, float]) -> _Inputs:
+        """Choose the template, convert the image if needed, and build the comparison."""
+        age_estimate: AgeEstimate | None = None
         if isinstance(age, str):
             with _timed(seconds, "age"):
-                guess = self._estimate(age, volume, brain.volume, kind)
-            age = guess.weeks
+                age_estimate = self._estimate(age, volume, brain.volume, kind)
+            age = age_estimate.weeks
         choice: Choice = choose_template(
             self._library, age=age, contrast=kind, atlas=self.atlas, age_policy=self.age_policy,
             onto=template_contrast(kind, self.convert),
@@ -160,71 +161,71 @@ class Aligner:
         if converts(kind, choice.contrast, self.convert):
             with _timed(seconds, "convert"):
                 conversion = self._converter.convert(volume, brain.volume)
-        seen = conversion.volume if conversion else volume
+        compared = conversion.volume if conversion else volume
         with _timed(seconds, "prepare"):
-            compare = Comparison.of(seen, brain.volume, target, self.device)
-        return _Ready(volume, brain, age, guess, kind, choice, target, conversion, seen, compare)
+            compare = Comparison.of(compared, brain.volume, target, self.device)
+        return _Inputs(volume, brain, age, age_estimate, kind, choice, target, conversion, compared, compare)
 
-    def _aligned(self, ready: _Ready, seconds: dict[str, float], timing: Mapping[str, Any] | None) -> Alignment:
-        """The pose of what is ready."""
-        about = (ready.seen, ready.brain.volume, ready.target)
+    def _aligned(self, inputs: _Inputs, seconds: dict[str, float], timing: Mapping[str, Any] | None) -> Alignment:
+        """Initial pose, refinement, slice poses and verdict."""
+        about = (inputs.compared, inputs.brain.volume, inputs.target)
         with _timed(seconds, "init"):
             initial = initial_pose(
-                *about, method=self.init, age_known=ready.age is not None, compare=ready.compare, networks=self._networks,
-                found=ready.brain.found,
+                *about, method=self.init, age_known=inputs.age is not None, compare=inputs.compare, networks=self._networks,
+                found=inputs.brain.found,
             )  # fmt: skip
         with _timed(seconds, "refine"):
-            refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=ready.compare)
+            refined = refine_pose(*about, initial.pose, method=self.refine, seed=self.seed, compare=inputs.compare)
         stack: StackAlignment | None = None
-        alike = ready.conversion is not None or ready.contrast == ready.choice.contrast
-        if alike and wants_slices([float(s) for s in ready.image.spacing], self.slices):
+        alike = inputs.conversion is not None or inputs.contrast == inputs.choice.contrast
+        if alike and wants_slices([float(s) for s in inputs.image.spacing], self.slices):
             with _timed(seconds, "slices"):
                 stack = self._stacks.align(*about, refined.pose, timing)
-                refined = stack.kept_in(refined, *about, compare=ready.compare)
-        converted = ready.conversion is not None
-        scanned = Brain.prepare(ready.image, ready.brain.volume, SPACING, self.device) if converted else ready.compare.brain
+                refined = stack.applied_to(refined, *about, compare=inputs.compare)
+        converted, estimate = inputs.conversion is not None, inputs.age_estimate
+        scanned = Brain.prepare(inputs.image, inputs.brain.volume, SPACING, self.device) if converted else inputs.compare.brain
         quality = judge_pose(
-            initial, refined, ready.brain, ready.target, ready.age, scanned=scanned, contrast=ready.contrast, calibration=self._calibration,
-            estimated=ready.guess is not None, volumes=self._volumes(ready),
-            doubts=(*ready.image.doubts, *((ready.guess.doubt,) if ready.guess and ready.guess.doubt else ())),
+            initial, refined, inputs.brain, inputs.target, inputs.age, scanned=scanned, contrast=inputs.contrast,
+            calibration=self._calibration, estimated=estimate is not None, volumes=self._volumes(inputs),
+            doubts=(*inputs.image.doubts, *((estimate.doubt,) if estimate and estimate.doubt else ())),
         )  # fmt: skip
         return Alignment(
             pose=refined.pose,
-            template=ready.choice.template,
-            target=ready.target,
-            choice_reason=ready.choice.reason,
-            age=ready.age,
-            contrast=ready.contrast,
-            image=ready.image,
-            mask=ready.brain,
+            template=inputs.choice.template,
+            target=inputs.target,
+            choice_reason=inputs.choice.reason,
+            age=inputs.age,
+            contrast=inputs.contrast,
+            image=inputs.image,
+            mask=inputs.brain,
             initial=initial,
             refined=refined,
             quality=quality,
             seconds=seconds,
-            warnings=(*(ready.guess.warnings if ready.guess else ()), *ready.choice.warnings, *ready.image.notes, *ready.target.notes),
-            guess=ready.guess,
-            conversion=ready.conversion,
+            warnings=(*(estimate.warnings if estimate else ()), *inputs.choice.warnings, *inputs.image.notes, *inputs.target.notes),
+            age_estimate=estimate,
+            conversion=inputs.conversion,
             slices=stack,
         )
 
-    def _volumes(self, ready: _Ready) -> VolumeRange:
-        if ready.contrast not in self._ends:
-            self._ends[ready.contrast] = end_templates(self._library, contrast=ready.contrast, atlas=self.atlas)
-        return VolumeRange.of(ready.choice.template, self._ends[ready.contrast])
+    def _volumes(self, inputs: _Inputs) -> VolumeRange:
+        if inputs.contrast not in self._ends:
+            self._ends[inputs.contrast] = end_templates(self._library, contrast=inputs.contrast, atlas=self.atlas)
+        return VolumeRange.of(inputs.choice.template, self._ends[inputs.contrast])
 
     @cached_property
     def finder(self) -> BrainFinder:
-        """The networks that find brains, loaded when the first image needs it."""
+        """The brain-masking networks, loaded on first use."""
         return BrainFinder(self.weights, self.device)
 
     @cached_property
     def _converter(self) -> Converter:
-        """Loaded when the first image is to be converted."""
+        """The contrast conversion network, loaded on first use."""
         return Converter(self.weights, self.device)
 
     @cached_property
     def _stacks(self) -> StackAligner:
-        """Loaded when the first stack of slices comes."""
+        """The slice networks, loaded on first use."""
         from .slices.align import StackAligner
 
         return StackAligner(self.weights, self.device)

@@ -1,4 +1,4 @@
-"""What is known of one image once it is aligned, and its files."""
+"""The result of aligning one image, and its output files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """One image in the frame of one template.
+    """One image aligned to one template.
 
-    ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template; ``seconds`` is time by stage.
-    ``guess`` is the estimate of an ``age`` that was not given. ``conversion`` is the image in
-    T2-like contrast by which a T1w image was aligned, None where it was aligned as it is. ``slices`` are the poses of the slices of a
-    stack, None of an image that is none.
+    ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template was chosen; ``seconds`` maps
+    each stage to its duration. ``age_estimate`` is set if the ``age`` was estimated from the image. ``conversion`` is the T2-like image
+    that replaced a T1w image in the alignment, None if there was none. ``slices`` are the poses of the slices of a stack, None for a
+    volume.
     """
 
     pose: Rigid
@@ -51,18 +51,18 @@ class Alignment:
     quality: Quality
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
-    guess: AgeEstimate | None = None
+    age_estimate: AgeEstimate | None = None
     conversion: Converted | None = None
     slices: StackAlignment | None = None
 
     @property
     def age_error(self) -> float | None:
-        """The standard error (weeks) of an ``age`` that was estimated, None where it was given."""
-        return self.guess.error if self.guess else None
+        """Standard error (weeks) of an estimated ``age``, None if the age was given."""
+        return self.age_estimate.error if self.age_estimate else None
 
     @property
     def converted(self) -> Volume | None:
-        """The synthetic T2-like image by which a T1w image was aligned: on the image's grid, 0 outside the mask."""
+        """The synthetic T2-like image that replaced a T1w image in the alignment: on the image's grid, 0 outside the mask."""
         return self.conversion.volume if self.conversion else None
 
     def resampled(self) -> Volume:
@@ -70,7 +70,7 @@ class Alignment:
         return resample_to_template(self.image, self.target.volume, self.pose)
 
     def reoriented(self) -> Volume:
-        """The image's own voxels, header turned into the template's frame."""
+        """The image's own voxels, with an affine in the template's frame; no interpolation."""
         return reorient(self.image, self.pose)
 
     def restore(self, volume: Volume, order: int | None = None) -> Volume:
@@ -83,7 +83,7 @@ class Alignment:
         return {m.kind: labels_on_image(load_volume(m.path, None), self.image, self.pose) for m in label_maps(self.template)}
 
     def sidecar(self) -> dict[str, Any]:
-        """What is known of the transform, by the keys of DESIGN §1."""
+        """Contents of the forward transform's JSON sidecar, with the keys of DESIGN §1."""
         return {
             "Age": self.age,
             **({} if self.age_error is None else {"AgeStandardError": self.age_error}),
@@ -109,15 +109,15 @@ class Alignment:
             "Weights": {
                 **self.mask.weights,
                 **(self.conversion.weights if self.conversion else {}),
-                **(self.initial.witness.weights if self.initial.witness else {}),
+                **(self.initial.prediction.weights if self.initial.prediction else {}),
                 **(self.slices.weights if self.slices else {}),
             },
             "SoftwareVersions": software_versions(self.refined.method),
         }
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
-        """Write both transforms, the resampled and the reoriented image, the mask and, if there are such, the conversion and the poses of
-        the slices as ``folder/stem_…``; returns the paths."""
+        """Write both transforms, the resampled and the reoriented image, the mask and, if present, the conversion and the table of slice
+        poses as ``folder/stem_…``; returns the paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         space = self.template.space
@@ -135,7 +135,7 @@ class Alignment:
 
 
 def software_versions(refine: str) -> dict[str, str]:
-    """Versions of what computes a pose."""
+    """Versions of posepipe and of the packages that compute a pose."""
     from importlib.metadata import version
 
     names = ["torch", "numpy", "scipy", "nibabel", *(["antspyx"] if refine == "ants" else [])]

@@ -34,7 +34,7 @@ class TransformError(PosepipeError):
 
 
 class BidsError(PosepipeError):
-    """A dataset folder that cannot be walked."""
+    """A dataset folder or one of its files that cannot be read or used."""
 
 
 class RatingError(PosepipeError):
@@ -42,20 +42,20 @@ class RatingError(PosepipeError):
 
 
 class WeightsError(PosepipeError):
-    """Weights of a network that are unknown, missing, damaged, or not of the network they are said to be."""
+    """Network weights that are unknown, missing, corrupted, or of another network than stated."""
 
 
 class TrainingError(PosepipeError):
-    """Training that cannot go on: its loss is no longer a finite number."""
+    """Training that cannot continue: the loss is not finite."""
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of errors of the operating system: the disk is full, or what one may use of it."""
+"""Errno values: the disk is full, or the user's quota is used up."""
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def advised(text: str) -> str:
-    """``text`` of an error, with what to do where a disk is full.
+    """``text`` of an error, with advice added if the disk is full.
 
     >>> advised("OSError: [Errno 28] No space left on device")
     'OSError: [Errno 28] No space left on device; make room in OUT_DIR or the working folder (-w), then the same command goes on from here'

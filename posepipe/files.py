@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: the one way in which posepipe writes what it keeps."""
+"""Atomic writing of files: every file that posepipe keeps is written through this module."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _MARK = ".tmp"
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to, which takes the place of ``path`` when all went well and is gone otherwise.
+    """Yield a temporary path beside ``path`` to write to. It replaces ``path`` on success and is removed on failure.
 
-    Readers see the old file or the new, never half. The folder is made if it is not there. The name is hidden, keeps the extension, by
-    which libraries tell formats, and is used by nobody else: neither by another process, of whatever machine that shares the folder, nor
-    by another thread.
+    Readers see the old file or the new one, never a part. The folder is created if needed. The temporary name is hidden, keeps the
+    extension (libraries derive the format from it), and is unique among processes and threads of all machines that share the folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk is told while bytes are written, without the file's name
+        if error.filename is None and error.errno is not None:  # "disk full" is raised during a write, without the file's name
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
     finally:
@@ -37,25 +36,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """A name that nobody else has, for a file that is to be called ``name``."""
+    """A unique temporary name for the file ``name``."""
     stem, dot, extension = name.partition(".")
     return f".{stem}.{uuid.uuid4().hex[:12]}{_MARK}{dot}{extension}"
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` (UTF-8; bytes of file names that are none come as escapes) to ``path`` whole."""
+    """Write ``text`` to ``path`` atomically, as UTF-8; undecodable bytes of file names are written as escapes."""
     return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write ``content`` to ``path`` whole."""
+    """Write ``content`` to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return Path(path)
 
 
 def parse_json(text: str) -> Any:
-    """What ``text`` says in JSON. Raises ValueError for what is not JSON, is nested too deeply to be read, or says two things by one name.
+    """Parse JSON ``text``. Raises ValueError for invalid JSON, too deep nesting, and a key with two different values.
 
     >>> parse_json('{"a": 1, "a": 1}')
     {'a': 1}
@@ -78,14 +77,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def copy_file(source: str | Path, target: str | Path) -> Path:
-    """Copy the contents of ``source`` to ``target`` whole."""
+    """Copy the contents of ``source`` to ``target`` atomically."""
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     return Path(target)
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed while they wrote ``path`` have left beside it; nobody else may be writing it now."""
+    """Remove temporary files that killed processes left while writing ``path``. No other process may be writing ``path`` now."""
     path = Path(path)
     stem, dot, extension = path.name.partition(".")
     for left in path.parent.glob(f".{stem}.{'[0-9a-f]' * 12}{_MARK}{dot}{extension}"):

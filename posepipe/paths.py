@@ -1,4 +1,4 @@
-"""Paths as users give them: absolute from the moment they are read, whatever folder the work is done in."""
+"""Paths given by users: made absolute when they are parsed, independent of later changes of the working folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import UsageError
 def absolute_path(text: str | Path) -> Path:
     """``text`` as an absolute path, from the current folder; ``~`` is the user's home.
 
-    Raises :class:`~posepipe.errors.UsageError` for a ``~`` of which nothing is known.
+    Raises :class:`~posepipe.errors.UsageError` for a ``~`` without a known home folder.
 
     >>> absolute_path("/data/../atlases"), absolute_path("a") == Path.cwd() / "a"
     (PosixPath('/data/../atlases'), True)
@@ -20,12 +20,12 @@ def absolute_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
-        msg = f"{text}: nothing is known of a home folder that ~ may stand for; give the whole path"
+        msg = f"{text}: the home folder for ~ is not known; give the full path"
         raise UsageError(msg) from error
 
 
 def split_derivative(spec: str | Path) -> tuple[str, Path]:
-    """``[NAME=]PATH`` as a name, empty where none is given, and an absolute path.
+    """Split ``[NAME=]PATH`` into the name (empty if not given) and an absolute path.
 
     >>> split_derivative("masks=/data/masks"), split_derivative("/data/a=b")
     (('masks', PosixPath('/data/masks')), ('', PosixPath('/data/a=b')))
@@ -47,7 +47,7 @@ def absolute_derivative(spec: str) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """``path`` in one line of text: signs that cannot be shown, such as a line break, as escapes.
+    """``path`` as one line of text, with unprintable characters (such as line breaks) escaped.
 
     >>> printable("sub-01/a\\nb")
     'sub-01/a\\\\nb'
@@ -56,7 +56,7 @@ def printable(path: str | Path) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that files can be made in ``folder``, or where it would be made; nothing is left behind. Raises OSError."""
+    """Check that files can be created in ``folder``, or in its nearest existing parent; leaves no file. Raises OSError."""
     there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     with tempfile.TemporaryFile(dir=there):
         pass

@@ -1,4 +1,4 @@
-"""What a run is going to do: for each image its age, template and outputs, settled before any work begins."""
+"""The plan of a run: the age, template and outputs of each image, determined before any processing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 
 def template_contrast(contrast: str, mode: str) -> str:
-    """Contrast of the template that is wanted for an image in ``contrast`` by ``--convert`` ``mode``: its own, unless it will be converted
-    in any case."""
+    """Template contrast to ask for, for an image in ``contrast`` with ``--convert`` ``mode``: the image's own, or T2w with ``always``."""
     return "T2w" if mode == "always" else contrast
 
 
 def converts(contrast: str, template: str, mode: str) -> bool:
-    """Whether an image in ``contrast`` is converted to T2-like contrast for its alignment to a template in contrast ``template``, by
+    """Whether an image in ``contrast`` is converted to T2-like contrast before alignment to a ``template`` (its contrast), with
     ``--convert`` ``mode``.
 
     >>> [converts("T1w", template, mode) for template in ("T2w", "T1w") for mode in ("auto", "always", "never")]
@@ -33,14 +32,15 @@ def converts(contrast: str, template: str, mode: str) -> bool:
 
 
 SLICE_KEYS = ("SliceTiming", "SliceEncodingDirection", "SliceThickness")
-"""Fields of an image's sidecar that tell how its slices were acquired."""
+"""Sidecar fields that describe the acquisition of the slices."""
 STACK = 2.0
-"""An image whose slices are this many times as far apart as its pixels are wide is a stack of slices, of each of which ``--slices auto``
-finds a pose."""
+"""Ratio of slice spacing to pixel size from which an image counts as a stack of slices; ``--slices auto`` then estimates a pose for each
+slice."""
 
 
 def is_stack(spacing: Sequence[float]) -> bool:
-    """Whether voxels of these edges (3 mm values, any order) are those of a stack: the longest at least :data:`STACK` times the second.
+    """Whether an image with this voxel ``spacing`` (3 values, mm, any order) is a stack: the longest is at least :data:`STACK` times the
+    second.
 
     >>> is_stack((1.1, 3.3, 1.1)), is_stack((1.0, 1.0, 2.0)), is_stack((2.0, 2.0, 3.5))
     (True, True, False)
@@ -50,18 +50,18 @@ def is_stack(spacing: Sequence[float]) -> bool:
 
 
 def wants_slices(spacing: Sequence[float], mode: str) -> bool:
-    """Whether by ``--slices`` ``mode`` an image of this voxel ``spacing`` has a pose of each slice found."""
+    """Whether ``--slices`` ``mode`` estimates a pose for each slice of an image with this voxel ``spacing`` (mm)."""
     return mode == "on" or (mode == "auto" and is_stack(spacing))
 
 
 def planned_mask(image: InputImage, mode: str) -> str:
-    """Where the mask of ``image`` will come from by ``--mask`` ``mode``: ``given``, ``nonzero`` or ``network``; ``auto`` where only the
-    voxels can tell, since no mask came with the image."""
+    """Source of the mask of ``image`` with ``--mask`` ``mode``: ``given``, ``nonzero`` or ``network``; ``auto`` if no mask was given and
+    the choice depends on the voxels, which are not read yet."""
     return "given" if mode == "auto" and image.mask is not None else mode
 
 
 def uses_mask_network(image: InputImage, mode: str) -> bool:
-    """Whether the networks that find the brain will or may mask ``image``."""
+    """Whether the brain-masking networks are used for ``image``, or may be."""
     return planned_mask(image, mode) in {"auto", "network"}
 
 
@@ -69,15 +69,14 @@ def uses_mask_network(image: InputImage, mode: str) -> bool:
 class ImagePlan:
     """One image that can be processed.
 
-    ``contrast`` is the image's own; ``converted`` says that it is aligned by its conversion to T2-like contrast.
-    ``sources`` are the BIDS URIs of the image and of the mask that is used, if any.
-    ``parameters`` are what its result depends on, and ``parameters_hash`` is their digest (with the contents of the
-    image and its mask). ``template_files`` are the template's files with their SHA-256. ``done`` says
-    that an earlier run finished it with the same. ``timing`` is what its sidecar tells of its slices (:data:`SLICE_KEYS`) where a pose of
-    each slice is wanted, else None. ``volumes`` are the sizes of brains in the atlases that it may be compared with; ``doubts`` are what of
-    its header and its age is reason enough for ``review``. ``voxels`` are how many it has, which tells the memory that it needs.
-    ``formats`` are those of its transforms, ``labels`` the label maps that are written, ``label_request`` what its sidecar tells of them,
-    and ``notes`` what is to be known of that.
+    ``contrast`` is the image's own; ``converted``: whether it is converted to T2-like contrast for the alignment. ``sources`` are the BIDS
+    URIs of the image and of its mask, if one is used. ``parameters`` hold all that the result depends on; ``parameters_hash`` is their
+    digest, with the contents of the image and its mask. ``template_files`` map the template's files to their SHA-256. ``done``: whether an
+    earlier run finished the image with the same hash. ``timing`` holds the sidecar fields :data:`SLICE_KEYS` if slice poses are estimated,
+    else None. ``volumes`` is the range of brain volumes in the atlases; ``doubts`` are problems with the header or the age that lead to the
+    verdict ``review``. ``voxels`` is the number of voxels, from which the memory is estimated.
+    ``formats`` are the formats of its transforms, ``labels`` the label maps that are written, ``label_request`` their entry in the
+    sidecar, and ``notes`` warnings about what was requested.
     """
 
     image: InputImage
@@ -102,12 +101,12 @@ class ImagePlan:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that it has once it is finished."""
+        """All output files of the image."""
         return self.names.files(synth=self.converted, slices=self.timing is not None, formats=self.formats, labels=self.label_request)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be known of its age, its template and what was asked for."""
+        """Warnings about its age, its template and what was requested."""
         return (*self.age.warnings, *self.choice.warnings, *self.notes)
 
     @property
@@ -118,7 +117,7 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class PlanFailure:
-    """One image that cannot be processed, the stage that found it out, and why."""
+    """One image that cannot be processed, the stage at which this was found, and the error."""
 
     image: InputImage
     stage: str
@@ -127,7 +126,7 @@ class PlanFailure:
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """The images of one participant and session: the unit that has a page and a log folder of its own."""
+    """The images of one participant and session. Each such unit has its own report page and log folder."""
 
     subject: str
     session: str | None
@@ -154,7 +153,8 @@ class SessionPlan:
 class Plan:
     """All sessions of a run, in the order of the dataset.
 
-    ``left_out`` are image-like files that are no inputs, with the reasons; ``lacking`` is what was asked for and has no image.
+    ``left_out`` lists image-like files that are not inputs, with the reasons; ``lacking`` lists requested participants and sessions without
+    an image.
     """
 
     sessions: tuple[SessionPlan, ...]

@@ -1,4 +1,4 @@
-"""What a run is told to do: one frozen object, built once from the command line and handed down."""
+"""The settings of a run: one frozen object, built once from the command line and passed down."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SLICES_CHOICES = ("auto", "on", "off")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
 ESTIMATE, ESTIMATED = "estimate", "estimated"
-"""What is given instead of an age that the image is to tell, and the source of such an age."""
-WHOLE, WITHOUT_FLUID = "whole", "without outer fluid"
-"""What of the template a pose was refined against, as records and sidecars say."""
+"""The value of ``--age`` that requests an estimate from the image, and the ``AgeSource`` of an estimated age."""
+WHOLE, WITHOUT_CSF = "whole", "without extra-axial CSF"
+"""The part of the template that a pose was refined against: values of ``RefineTemplate`` in records and sidecars."""
 BY_SLICES = "slices"
-"""What is told as the method by which a pose was refined that is the mean of the poses of the slices."""
+"""Value of ``RefineMethod`` for a pose that is the mean of the poses of the slices."""
 XFM_FORMATS = {"itk": ".txt", "fsl": ".mat", "lta": ".lta", "x5": ".x5", "niftyreg": ".niftyreg.txt", "mirtk": ".dof"}
-"""Formats of transforms (:mod:`posepipe.imaging.transform_files`) and what their files end in."""
+"""Formats of transforms (:mod:`posepipe.imaging.transform_files`) → extension of their files."""
 LABEL_MAPS = ("tissues", "regions")
 """Label maps that a template may have."""
 LEVELS = ("participant", "group")
@@ -31,7 +31,7 @@ LEVELS = ("participant", "group")
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run; the defaults stand here and nowhere else.
+    """The settings of one run. All defaults are defined here.
 
     Names are those of the command-line options. ``nprocs`` None: all cores of this machine; ``omp_nthreads`` (for one image)
     None: one. ``run_id`` names the run's log folders.
@@ -96,7 +96,7 @@ class Settings:
 
 
 def command_line(program: str, argv: list[str]) -> str:
-    """The command as a shell would take it."""
+    """The command line, quoted for a shell."""
     return shlex.join([program, *argv])
 
 

@@ -236,7 +236,7 @@ def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head)
     out = files.aligner(convert="never", slices="on").align(t1w, 29, mask=files.mask)
     assert out.slices is None  # slices are compared with a template of their own contrast alone
     assert out.converted is None and out.quality.qc == "review"
-    assert any("called T1w, but looks like T2w" in reason for reason in out.quality.reasons)
+    assert any("named T1w, but its contrast is that of T2w" in reason for reason in out.quality.reasons)
     # the atlas has no T1w, so its T2w is used, and that is told
     assert out.template.contrast == "T2w"
     assert any("T1w" in w for w in out.warnings)
@@ -251,7 +251,7 @@ def test_a_t1w_image_is_aligned_by_its_conversion(files, head, done, contrast_we
     weights = contrast_weights()
     out = files.aligner(weights=str(weights)).align(turned, 29.2, mask=files.mask)
     assert out.pose.degrees_from(head.pose) < 2 and out.contrast == "T1w" and out.template.contrast == "T2w"
-    assert not any("looks like" in reason for reason in out.quality.reasons)
+    assert not any("its contrast is that of" in reason for reason in out.quality.reasons)
     assert list(out.seconds) == ["read", "mask", "template", "convert", "prepare", "init", "refine"]
     inside = out.mask.volume.data
     assert np.corrcoef(out.converted.data[inside], out.image.data[inside])[0, 1] < -0.9

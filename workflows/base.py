@@ -13,15 +13,15 @@ from .session import init_session_wf
 
 
 def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
-    """Build the workflow of all images that are still to be done.
+    """Build the workflow of all pending images.
 
     Workflow Graph
-        one session workflow for each session that has something to do, unconnected
+        one session workflow for each session with pending images, unconnected
 
     Parameters
     ----------
     plan : :class:`~posepipe.plan.Plan`
-        what is to be done
+        the plan of the run
     settings : :class:`~posepipe.settings.Settings`
         of the run
 
@@ -36,7 +36,7 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
     workflow = Workflow(name=f"posepipe_{_place(settings)}_wf")
     workflow.base_dir = str(settings.work_dir)
     workflow.config = execution_config(stop_on_first_crash=settings.stop_on_first_crash)
-    # images that an earlier run has done belong to the text too
+    # the text also covers images that were done by an earlier run
     texts = [intro(), *(image_methods(Methods.planned(image, settings)) for image in plan.images if image.done)]
     workflow.__desc__ = "\n\n".join(text for text, _ in texts)
     workflow.references = tuple(reference for _, references in texts for reference in references)
@@ -51,5 +51,5 @@ def citation_text(workflow: Workflow) -> str:
 
 
 def _place(settings: Settings) -> str:
-    """Tells datasets apart that share a work folder, even at the same time and with the same participants."""
+    """Hash of the input and output folders, so that runs on different datasets can share a work folder."""
     return hashlib.sha256(f"{settings.bids_dir}\0{settings.out_dir}".encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""A workflow that knows how to describe itself in a paper."""
+"""A Nipype workflow with a methods text and references."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nipype.pipeline import engine as pe
 class Workflow(pe.Workflow):
     """A Nipype workflow with ``__desc__``, the methods text of what it does, and ``references`` that the text cites.
 
-    Both are collected over all workflows inside it, each sentence and each reference once.
+    Both are collected from all nested workflows, each sentence and each reference once.
     """
 
     __desc__: str = ""
@@ -33,8 +33,8 @@ class Workflow(pe.Workflow):
 def execution_config(**options: Any) -> dict[str, dict[str, str]]:
     """Nipype's settings for posepipe's workflows.
 
-    Files are hashed by content: an input that was touched or copied but holds the same is not processed again. The
-    images are small (a few MB), so that this costs milliseconds.
+    Files are hashed by content, so that an input with a new time stamp but the same content is not processed again. Images
+    are small (a few MB), so that this takes milliseconds.
     """
     execution = {
         "hash_method": "content",

@@ -32,11 +32,10 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
-        inputnode → mask (→ brain) (→ conversion) → initial → refined (→ slices) → quality, apply, figure → derivatives
+        inputnode → mask (→ conversion) → initial → refined (→ slices) → quality, apply, figure → derivatives
 
-    Of a stack, ``slices`` finds a pose of each slice, which may change the stack's.
-    Where networks may have masked the brain, ``brain`` is what of that fits the template.
-    A T1w image that is converted to T2-like contrast is aligned by its conversion; what is written is the image itself.
+    For a stack, ``slices`` estimates a pose for each slice, which may change the stack's pose. A T1w image may be converted to T2-like
+    contrast for the alignment; the resampled output is the image itself.
 
     Parameters
     ----------
@@ -74,7 +73,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
     def stage(interface: Any, name: str) -> pe.Node:
-        # as many threads for each: linear algebra has them too
+        # the same number for every stage, as linear algebra libraries use it too
         return pe.Node(interface, name=name, n_procs=threads, mem_gb=memory_gb(name, plan.voxels))
 
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
@@ -135,7 +134,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
             ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
         ]),
         (quality, derivatives, [("out_record", "quality_record")]),
-        # the picture first: once the outputs are there, the page can be written
+        # the figure is an input of the last node: the page can be written as soon as the outputs exist
         (figure, derivatives, [("out_figure", "figure"), ("out_record", "figure_record")]),
         (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
     ])  # fmt: skip
@@ -146,7 +145,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
 
 
 def image_wf_name(plan: ImagePlan) -> str:
-    """Name of the workflow of an image: its file name in the signs that Nipype takes."""
+    """Name of the workflow of an image: its file name with the characters that Nipype allows."""
     stem = plan.image.path.name.partition(".")[0]
     return re.sub(r"\W", "_", stem) + "_wf"
 

@@ -1,4 +1,4 @@
-"""How much memory a node needs, by the voxels of its image."""
+"""Memory of a node, by the number of voxels of its image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NEEDS = {
 ``python -m posepipe.bench.memory DATA -o FOLDER``; the table is in docs/tutorials/hpc.md).
 16 images of 1.6 to 32.8 million voxels in 8 processes,
 one thread each: the fetus (ds-fetal), A01 and A02 (ds-neonates), E01 (ds-epi), run 1 of ds-stacks, the last and A02 on finer grids too;
-x86-64, two cores, Python 3.11, torch on the CPU. It is the whole process that counts, with what earlier nodes have left in a worker."""
+x86-64, two cores, Python 3.11, torch on the CPU. Memory of the whole process, including data of earlier nodes in the same worker."""
 IDLE_GB = 0.94
-"""What a worker keeps that has nothing to do: the largest peak of nodes that only copy files (``outputs``), measured as :data:`NEEDS`."""
+"""Memory of an idle worker: the largest peak of nodes that only copy files (``outputs``), measured as :data:`NEEDS`."""
 MARGIN = 1.1
-"""Nodes ask for so many times what was measured: a tenth for other libraries and systems, which were not. More images in a process need
-none: of six newborns' images, one after the other, the third to sixth took 1.01 times the second at most (0.79 GB)."""
+"""Factor on the measured memory, for other libraries and systems. It need not cover several images in a process: of six newborns' images in
+sequence, the third to sixth took at most 1.01 times the second (0.79 GB)."""
 
 
 def memory_gb(node: str, voxels: int) -> float:

@@ -1,4 +1,4 @@
-"""Sentences and references for a paper, chosen by what actually runs."""
+"""Sentences and references for a paper's methods section, selected by the methods that ran."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from posepipe._version import __version__
 from posepipe.atlas import load_manifests
 from posepipe.plan import ImagePlan, planned_mask
-from posepipe.settings import BY_SLICES, WITHOUT_FLUID, Settings
+from posepipe.settings import BY_SLICES, WHOLE, Settings
 
 SALEHI = (
     "Salehi SSM, Khan S, Erdogmus D, Gholipour A. Real-time deep pose estimation with geodesic loss for "
@@ -45,12 +45,11 @@ _CONVERSION = (
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
     "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
-    "network": "The brain was masked by three convolutional networks, of which one finds it in the whole image, one looks closer and one "
-    "draws its outline; they were trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. "
-    "2022). Where they were not sure, what fitted the template best of several outlines and places was taken.",
-    "auto": "In brain-extracted images the nonzero voxels were taken for the brain mask; in others the brain was masked by three "
-    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022). "
-    "Where they were not sure, what fitted the template best of several outlines and places was taken.",
+    "network": "The brain was masked by three convolutional networks: the first localises it in the whole image, the second estimates its "
+    "pose from crops, and the third segments it. They were trained on synthetic images of random contrast and surroundings (the idea of "
+    "SynthStrip, Hoopes et al. 2022).",
+    "auto": "In brain-extracted images the nonzero voxels were used as the brain mask; in others the brain was masked by three "
+    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
 }
 _INIT = {
     "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "
@@ -58,7 +57,7 @@ _INIT = {
     "posenet": "The pose was predicted by a convolutional network that regresses the rotation vector of the brain, and corrected "
     "by a second one that compares the brain with the template (Pose-Net and Correction-Net of Salehi et al. 2019)",
     "search": "The pose was found by a search over all rotations, scored by the similarity of image and template "
-    "inside both masks; the best candidates were polished by gradient",
+    "inside both masks; the best candidates were refined by Gauss–Newton optimisation",
     "axes": "The pose was started from the principal axes of the brain mask, of whose four proper sign choices the "
     "one with the best similarity was kept",
     "center": "The pose was started from the centre of the brain mask, without rotation",
@@ -70,16 +69,17 @@ _REFINE = {
     BY_SLICES: "and replaced by the mean of the poses of the single slices, at which the slices fit the template better.",
 }
 _SLICES = (
-    "The pose of each slice was proposed by a convolutional network that finds the canonical coordinates of each pixel, up to the mirror "
-    "image that a single slice cannot be told from, which neighbouring slices decided; all slices were then registered to the template "
-    "together, by normalised cross-correlation with a penalty on motion between slices acquired one after the other. "
+    "The pose of each slice was proposed by a convolutional network that predicts the canonical coordinates of each pixel. A single "
+    "slice does not determine the pose up to a mirror image; neighbouring slices resolved this ambiguity. All slices were then "
+    "registered to the template together, by normalised cross-correlation with a penalty on motion between slices "
+    "acquired one after the other. "
 )
-_FLUID = "As the brain fitted it clearly better, the template was used without the fluid around its brain for that. "
+_CSF = "For the refinement the extra-axial CSF of the template was excluded, as the similarity was clearly higher without it. "
 
 
 @dataclass(frozen=True)
 class Methods:
-    """What is done, or was done, to an image: the values that its sidecars hold; ``weights`` are name and SHA-256."""
+    """The methods applied to an image, as the values of its sidecars; ``weights`` are pairs of name and SHA-256."""
 
     contrast: str
     atlas: str
@@ -90,12 +90,12 @@ class Methods:
     weights: tuple[tuple[str, str], ...] = ()
     age_estimated: bool = False
     converted: bool = False
-    without_fluid: bool = False
+    without_csf: bool = False
     slices: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
-        """As the plan has it."""
+        """The methods of the plan of an image."""
         template = plan.choice.template
         mask = planned_mask(plan.image, settings.mask)
         init = "deep" if settings.init == "auto" else settings.init
@@ -107,7 +107,7 @@ class Methods:
 
     @classmethod
     def ran(cls, sidecar: Mapping[str, Any], resampled: Mapping[str, Any]) -> Methods:
-        """As the sidecars of the forward transform and of the resampled image tell."""
+        """The methods recorded in the sidecars of the forward transform and of the resampled image."""
         weights = sidecar.get("Weights")
         return cls(
             contrast=str(sidecar.get("Contrast", "")),
@@ -119,13 +119,13 @@ class Methods:
             weights=tuple(sorted((str(k), str(v)) for k, v in weights.items())) if isinstance(weights, Mapping) else (),
             age_estimated=sidecar.get("AgeStandardError") is not None,
             converted=bool(sidecar.get("ContrastConversion")),
-            without_fluid=sidecar.get("RefineTemplate") == WITHOUT_FLUID,
+            without_csf=sidecar.get("RefineTemplate", WHOLE) != WHOLE,
             slices=bool(sidecar.get("Slices")),
         )
 
 
 def intro(version: str = __version__) -> tuple[str, tuple[str, ...]]:
-    """What opens the text, and what it cites; ``version`` is that of the posepipe that ran."""
+    """Opening sentences and their references; ``version`` is posepipe's at the time of the run."""
     text = (
         f"Images were put into the standard space of an age-matched atlas with *posepipe* {version}, which builds "
         "on *Nipype* (Gorgolewski et al. 2011) and takes up the image-to-template pose estimation of Salehi et al. "
@@ -135,7 +135,7 @@ def intro(version: str = __version__) -> tuple[str, tuple[str, ...]]:
 
 
 def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
-    """What is done to one image, in sentences that are equal where the methods are, and what they cite."""
+    """The sentences on the processing of one image, and their references. Equal methods give equal sentences."""
     manifest = load_manifests().get(methods.atlas)
     title = f"{manifest.title} ({methods.atlas})" if manifest else methods.atlas
     mask = _MASKS.get(methods.mask, f"Brain masks came from the source {methods.mask!r}.")
@@ -146,7 +146,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
         f"{methods.contrast} images were aligned to the cohort nearest in age of the atlas {title}, to its "
         f"{methods.template_contrast} template. {_AGE if methods.age_estimated else ''}{mask} "
         f"{_CONVERSION if methods.converted else ''}{init}, {refine} "
-        + (_FLUID if methods.without_fluid else "")
+        + (_CSF if methods.without_csf else "")
         + (_SLICES if methods.slices else "")
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
@@ -165,7 +165,7 @@ def citation(paragraphs: Iterable[str], references: Iterable[str]) -> str:
 
 
 def citation_of(methods: Iterable[Methods], versions: Iterable[str]) -> str:
-    """The text of what was done to images, by the ``versions`` of posepipe."""
+    """The methods text for several images that were processed with these ``versions`` of posepipe."""
     opening = intro(" and ".join(dict.fromkeys(versions)) or __version__)
     parts = [opening, *(image_methods(one) for one in dict.fromkeys(methods))]
     return citation((text for text, _ in parts), (reference for _, cited in parts for reference in cited))

@@ -1,4 +1,4 @@
-"""Nipype's plugins: Linear image by image, MultiProc safe for torch and for workers that die, the others safe for jobs that are killed."""
+"""Subclasses of Nipype's plugins: Linear image by image, MultiProc robust to torch and dying workers, others robust to killed jobs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from nipype.utils.misc import str2bool
 from .memory import IDLE_GB
 
 START_METHOD = "spawn"
-"""How workers start. Not by ``fork``: the copy of a process in which torch or ITK has threads may wait for ever. Not by ``forkserver``: it
-needs a socket in the temporary folder, whose path may be longer (over 107 characters) than sockets can have."""
+"""Start method of workers. With ``fork``, the copy of a process with threads of torch or ITK may deadlock. ``forkserver`` needs a socket in
+the temporary folder, whose path may exceed the limit of sockets (107 characters)."""
 
 
 def no_workers() -> str:
-    """Why this machine cannot run several processes of Python that wait for one another, in words; empty where it can."""
+    """Reason why this machine cannot run a pool of Python processes; empty if it can."""
     try:
         multiprocessing.get_context(START_METHOD).Lock()
     except OSError as error:  # semaphores are files in /dev/shm, which some containers and clusters leave out or do not let users write
@@ -37,9 +37,9 @@ def no_workers() -> str:
 
 
 def start_worker(cwd: str, nipype_level: str) -> None:
-    """Prepare a worker: quiet as the main process is, and no look for newer versions.
+    """Initialise a worker: the log level of the main process, and no check for newer versions.
 
-    Its end is the main process's to decide, which gets Ctrl-C and the end of the terminal too; it ends when that process is gone.
+    The worker ignores Ctrl-C and the end of the terminal, which the main process handles; it exits when the main process is gone.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -57,7 +57,7 @@ def _end_with_parent() -> None:
 
 
 def quiet_nipype(level: str) -> None:
-    """Set how much Nipype logs, and stop it from looking for newer versions: users may be offline."""
+    """Set Nipype's log level, and disable its check for newer versions, as users may be offline."""
     import nipype
 
     for name in ("workflow_level", "utils_level", "interface_level"):
@@ -67,8 +67,8 @@ def quiet_nipype(level: str) -> None:
 
 
 class ImageByImagePlugin(LinearPlugin):
-    """Linear that finishes one image before it begins the next; Nipype's own runs every image's first node, then every
-    second one, so that a run that is stopped would have finished none."""
+    """Linear plugin that finishes one image before it starts the next. Nipype's own runs the first nodes of all images, then the
+    second ones, so that an interrupted run would have finished none."""
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Run each connected part of ``graph``; raises the first error once all parts have had their turn."""
@@ -86,11 +86,11 @@ class ImageByImagePlugin(LinearPlugin):
             raise errors[0]
 
 
-class ToldPlugin(DistributedPluginBase):
-    """What plugins with jobs or workers do when one fails: the status callback is told the trace, and the others go on.
+class ReportingPlugin(DistributedPluginBase):
+    """Error handling for plugins with jobs or workers: the traceback is passed to the status callback, and the other jobs continue.
 
-    Nipype's own tells the callback nothing; and where a job ended without a result, as one that was killed does, it has a text for a trace
-    where lines are needed, stumbles over that, and ends the run with all other images.
+    Nipype's plugins do not pass it on. For a job without a result, for example a killed one, they have the traceback as a string where a
+    list of lines is expected, which raises an error and ends the run with all other images.
     """
 
     def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
@@ -102,20 +102,20 @@ class ToldPlugin(DistributedPluginBase):
         return super()._clean_queue(jobid, graph, result=result)
 
 
-def told_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
-    """Nipype's plugin ``name``, of those that distribute nodes, as a :class:`ToldPlugin`; the others by their name alone."""
+def reporting_plugin(name: str, plugin_args: dict[str, Any]) -> Any:
+    """Nipype's plugin ``name`` as a :class:`ReportingPlugin` if it distributes nodes; else only its name."""
     found = getattr(nipype.pipeline.plugins, f"{name}Plugin")
     if not issubclass(found, DistributedPluginBase):
         return name
-    return type(f"Told{name}Plugin", (ToldPlugin, found), {})(plugin_args=plugin_args)
+    return type(f"Reporting{name}Plugin", (ReportingPlugin, found), {})(plugin_args=plugin_args)
 
 
-class SafeMultiProcPlugin(ToldPlugin, MultiProcPlugin):
-    """MultiProc that takes the images in their order, whose workers start afresh, which survives their death, and counts the idle.
+class SafeMultiProcPlugin(ReportingPlugin, MultiProcPlugin):
+    """MultiProc plugin that processes images in order, starts workers by ``spawn``, survives their death, and accounts for idle workers.
 
-    A worker that has nothing to do keeps what it has loaded; so much less is there for the nodes that run (``memory_gb``).
-    When a worker dies (out of memory, a crash in a library), Nipype's own plugin waits for it for ever. Here the tasks
-    that were running fail, each with an error that says so, and the others go on in new workers.
+    An idle worker keeps its loaded data, which reduces the memory for running nodes (``memory_gb``). When a worker dies (out of
+    memory, a crash in a library), Nipype's own plugin waits forever. Here the running tasks fail with an error message, and the
+    others continue in new workers.
     """
 
     pool: ProcessPoolExecutor

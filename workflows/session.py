@@ -12,10 +12,10 @@ from .image import init_image_wf
 
 
 def init_session_wf(*, plan: SessionPlan, settings: Settings) -> Workflow:
-    """Build the workflow of the images of one participant and session that are still to be done.
+    """Build the workflow of the pending images of one participant and session.
 
-    The images do not depend on each other: one that fails stops none of the others. The session's page is no node, as
-    it must be written when an image has failed too (:mod:`posepipe.cli.progress`).
+    The images are independent: a failure does not affect the others. The session's page is not a node, as it must also be
+    written if an image has failed (:mod:`posepipe.cli.progress`).
 
     Workflow Graph
         one image workflow for each image, unconnected
@@ -49,5 +49,5 @@ def init_session_wf(*, plan: SessionPlan, settings: Settings) -> Workflow:
 
 
 def session_wf_name(plan: SessionPlan) -> str:
-    """Name of the workflow of a session, in the signs that Nipype takes."""
+    """Name of the workflow of a session, with the characters that Nipype allows."""
     return plan.label.replace("-", "_").replace("+", "_") + "_wf"

@@ -1,5 +1,5 @@
-"""How old a brain is, from the image: its size, and how well the cohorts of an atlas match it.
+"""Age estimation from the image: by the brain's size and its similarity to the cohorts of an atlas.
 
-- :class:`~posepipe.age.estimator.AgeEstimator` fits the cohorts and says an age with its error, or that it cannot tell.
-- :mod:`~posepipe.age.curves` holds the model of it (:class:`~posepipe.age.curves.AgeModel`), whose constants lie in ``age.toml``.
+- :class:`~posepipe.age.estimator.AgeEstimator` fits the cohorts and returns an age with its standard error and warnings.
+- :mod:`~posepipe.age.curves` holds the model (:class:`~posepipe.age.curves.AgeModel`); its constants are in ``age.toml``.
 """

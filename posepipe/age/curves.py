@@ -1,9 +1,9 @@
-"""How old a brain is, by its size and by how well the cohorts of an atlas match it.
+"""The model of age estimation from the brain's size and its similarity to the cohorts of an atlas.
 
-Two curves over the cohorts' weeks say it: the criterion of :mod:`~posepipe.matching.comparison` after a fit, and the fitted size of the
-brain over the cohort's. The age is where ``similarity · 100 · criterion − ½ (log size / spread)²`` is largest, the criterion smoothed by a
-parabola. The constants lie in ``age.toml`` beside this file, written by ``posepipe-tools bench age`` from brains of known age
-(docs/results/bench.md, docs/results/measured-age.md).
+It uses two curves over the cohorts' ages (weeks): the criterion of :mod:`~posepipe.matching.comparison` after a fit, and the fitted size of
+the brain relative to the cohort's. The estimated age maximises ``similarity · 100 · criterion − ½ (log size / spread)²``, with the
+criterion smoothed by a parabola. The constants are in ``age.toml`` beside this file, written by ``posepipe-tools bench age`` from brains of
+known age (docs/bench.md, docs/measured-age.md).
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ else:
 PACKAGED = Path(__file__).with_name("age.toml")
 STAGES = ("fetal", "neonatal")
 SPREAD = 0.05
-"""Standard deviation of the logarithm of the radius among brains of one age, about as the newborns of the calibration have it; sets what
-the similarity is weighed against."""
+"""Standard deviation of the log radius among brains of one age, about that of the newborns of the calibration; scales the size term."""
 SCORE_WEEKS, SIZE_WEEKS = 3.0, 4.0
-"""Reach of the parabolas through both curves: standard deviation of the weights of their points."""
+"""Standard deviations (weeks) of the Gaussian weights with which parabolas are fitted to both curves."""
 STEP_WEEKS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class AgeCurve:
-    """What cohorts say of one brain, by rising age (N,): ``weeks`` of the cohorts, ``score`` (the criterion after the fit), ``log_size``
-    (logarithm of the brain's size over the cohort's, as fitted) and ``log_mask`` (the same by the masks' radii)."""
+    """Results of fitting cohorts to one brain, by increasing age (N,): ``weeks`` of the cohorts, ``score`` (the criterion after the fit),
+    ``log_size`` (log of the fitted brain size over the cohort's) and ``log_mask`` (log ratio of the masks' radii)."""
 
     weeks: Array
     score: Array
@@ -47,7 +46,7 @@ class AgeCurve:
 
 @dataclass(frozen=True)
 class StageModel:
-    """``similarity``: what a hundredth of the criterion counts beside the size; ``error``: root mean square error, weeks."""
+    """``similarity``: weight of 0.01 of the criterion relative to the size term; ``error``: root mean square error, weeks."""
 
     similarity: float
     error: float
@@ -55,21 +54,21 @@ class StageModel:
 
 @dataclass(frozen=True)
 class AgeModel:
-    """The constants by the stage of the atlas (``fetal``, ``neonatal``); ``made`` says from what."""
+    """The constants for each stage of an atlas (``fetal``, ``neonatal``); ``made`` describes the calibration data."""
 
     stages: Mapping[str, StageModel]
     made: str = ""
 
     def of(self, stage: str, weeks: float) -> StageModel:
-        """The constants for an atlas of ``stage``; by its ``weeks`` where nobody said what it is of."""
+        """The constants for an atlas of ``stage``; if the stage is not known, by its ``weeks``."""
         return self.stages[stage if stage in self.stages else STAGES[weeks > 38]]
 
 
 @dataclass(frozen=True)
 class AgeEstimate:
-    """Estimated ``weeks`` and their standard ``error``, and what the reader should know; ``doubt``: why the volume of the brain mask speaks
-    against them, empty where it does not (:meth:`~posepipe.atlas.volumes.GrowthCurve.doubt`). The error then reaches as far as the age that
-    the volume means."""
+    """Estimated age in ``weeks``, its standard ``error`` (weeks) and ``warnings``. ``doubt`` is the reason why the volume of the brain mask
+    is implausible at this age, or empty (:meth:`~posepipe.atlas.volumes.GrowthCurve.doubt`); the error then is at least the difference to
+    the age at which the volume is average."""
 
     weeks: float
     error: float
@@ -78,13 +77,13 @@ class AgeEstimate:
 
     @property
     def agrees(self) -> bool:
-        """Whether the volume of the brain mask is usual at this age."""
+        """Whether the volume of the brain mask is plausible at this age."""
         return not self.doubt
 
 
 def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False) -> float:
-    """Weeks within those of the cohorts; ``similarity`` 0 goes by size alone, infinity by the criterion alone. ``by_mask``: size as the
-    masks have it instead of the fitted one.
+    """Most likely age in weeks, within the range of the cohorts. ``similarity`` 0 uses the size alone, infinity the criterion alone.
+    ``by_mask``: use the sizes of the masks instead of the fitted ones.
 
     >>> weeks = np.array([26.0, 28, 30, 32])
     >>> curve = AgeCurve(weeks, 1 - 0.01 * (weeks - 29) ** 2, 0.03 * (30 - weeks), 0.03 * (28 - weeks))
@@ -102,14 +101,15 @@ def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False
 
 
 def _parabola(weeks: Array, values: Array, center: float, reach: float) -> np.poly1d:
-    """The parabola (a line or a constant through fewer points than it needs) nearest to ``values``, those about ``center`` first."""
+    """Weighted least-squares parabola through ``values`` (a line or a constant for fewer than three points), with Gaussian weights about
+    ``center``."""
     weight = np.exp(-0.25 * ((weeks - center) / reach) ** 2)
     found = np.poly1d(np.polyfit(weeks - center, values, min(2, len(weeks) - 1), w=weight))
     return np.poly1d(found(np.poly1d([1.0, -center])))
 
 
 def load_age_model(path: str | Path = PACKAGED) -> AgeModel:
-    """The model in ``path``; raises :class:`~posepipe.errors.WeightsError` for a file that is none."""
+    """Read a model from ``path``; raises :class:`~posepipe.errors.WeightsError` for an invalid file."""
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         stages = {s: StageModel(float(content[s]["similarity"]), float(content[s]["error"])) for s in STAGES}

@@ -1,4 +1,5 @@
-"""Ages from images: the networks' pose once, then a short fit to every second cohort about the age that the brain's size suggests."""
+"""Age estimation: one pose estimate by the networks, then a short fit to every second cohort near the age that the brain's size
+suggests."""
 
 from __future__ import annotations
 
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
     from ..atlas import CohortSeries, Template
 
 APART_WEEKS = 1.9
-"""Cohorts nearer to each other than this are not both looked at."""
+"""Minimum distance in age between cohorts that are fitted."""
 REACH_WEEKS = 4.5
-"""How far from the age that the size suggests cohorts are looked at; further where both curves still rise there."""
-KEPT = 24
-"""Cohorts made ready that stay in memory, about 40 MB each."""
+"""Range of fitted cohorts about the age that the size suggests; extended while the criterion or the size still improves at an end."""
+CACHED_COHORTS = 24
+"""Number of prepared cohorts cached in memory, about 40 MB each."""
 CLOSE = 0.15
-"""Series whose first cohort fits as nearly as this as the best one's are looked at in full."""
+"""Series whose first cohort has a criterion within this of the best series are fitted in full."""
 START_SCALE = 0.2
-"""The fit starts from the masks' sizes, as far as they are no further apart than this (logarithm)."""
+"""The fit starts from the masks' log size ratio, clipped to ± this value."""
 POOR_FIT = 0.25
-"""Where even the best cohort scores below this, the estimate comes with a warning."""
+"""Criterion of the best cohort below which the estimate has a warning."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Cohort:
-    """A template made ready: what a fit needs, without the images."""
+    """A prepared template: the channels for a fit, without the images."""
 
     weeks: float
     outline: Level
@@ -55,7 +56,7 @@ class _Cohort:
 
 @dataclass(frozen=True, eq=False)
 class _Moving:
-    """The image made ready once for all cohorts."""
+    """The prepared image, shared by all cohorts."""
 
     brain: Brain
     outline: Points
@@ -65,8 +66,8 @@ class _Moving:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """One cohort's say: as a point of :class:`~posepipe.age.curves.AgeCurve`."""
+class _CohortFit:
+    """The fit of one cohort: one point of :class:`~posepipe.age.curves.AgeCurve`."""
 
     weeks: float
     score: float
@@ -75,9 +76,9 @@ class _Looked:
 
 
 class AgeEstimator:
-    """Estimates ages against ``series``, one or several runs of cohorts (:func:`~posepipe.atlas.candidates`).
+    """Estimates ages with one or several ``series`` of cohorts (:func:`~posepipe.atlas.candidates`).
 
-    ``networks`` find the pose; ``model`` defaults to the package's. Raises :class:`~posepipe.errors.AtlasError` without any cohort.
+    ``networks`` estimate the pose; ``model`` defaults to the package's. Raises :class:`~posepipe.errors.AtlasError` without any cohort.
     """
 
     def __init__(
@@ -94,15 +95,15 @@ class AgeEstimator:
             raise AtlasError(msg)
         self._series, self._networks, self._device, self._cache_dir = tuple(series), networks, device, cache_dir
         self._model = model or load_age_model()
-        self._cohort = lru_cache(maxsize=KEPT)(self._load)
+        self._cohort = lru_cache(maxsize=CACHED_COHORTS)(self._load)
         self._radius = lru_cache(maxsize=None)(self._read_radius)
 
     def estimate(self, image: Volume, mask: Volume) -> AgeEstimate:
-        """The age of the brain in ``image`` inside ``mask`` (same grid), and whether the mask's volume is usual at that age.
+        """Estimate the age of the brain in ``image`` inside ``mask`` (same grid), and check the mask's volume at that age.
 
         Raises :class:`~posepipe.errors.MaskError` for an empty mask.
         """
-        series, curve = self.look(image, mask)
+        series, curve = self.fit_cohorts(image, mask)
         constants = self._model.of(series.stage, float(curve.weeks.mean()))
         weeks = round(most_likely_age(curve, constants.similarity), 1)
         growth, millilitres = GrowthCurve(series.templates), mask.data.sum() * mask.voxel_volume / 1000
@@ -125,8 +126,8 @@ class AgeEstimator:
             warnings.append(f"no cohort fits well (criterion {curve.score.max():.2f}): the estimated age may be far off")
         return AgeEstimate(weeks, error, tuple(warnings), doubt)
 
-    def look(self, image: Volume, mask: Volume) -> tuple[CohortSeries, AgeCurve]:
-        """The series that matches best, and what its cohorts say."""
+    def fit_cohorts(self, image: Volume, mask: Volume) -> tuple[CohortSeries, AgeCurve]:
+        """The series with the highest criterion, and the fits of its cohorts."""
         brain = Brain.prepare(image, mask, SPACING, self._device)
         moving = _Moving(
             brain,
@@ -141,20 +142,20 @@ class AgeEstimator:
                 continue
             nearest = self._of_size(series.templates, brain.radius)
             tried = [(self._compare(moving, p, nearest), k) for k, p in enumerate(moving.placements)]
-            looked, k = max(tried, key=lambda pair: pair[0].score)
-            first.append((looked, moving.placements[k], nearest, series))
-        least = max(looked.score for looked, *_ in first) - CLOSE
-        curves = [(s, self._curve(moving, p, s, nearest, looked)) for looked, p, nearest, s in first if looked.score >= least]
+            fitted, k = max(tried, key=lambda pair: pair[0].score)
+            first.append((fitted, moving.placements[k], nearest, series))
+        least = max(fitted.score for fitted, *_ in first) - CLOSE
+        curves = [(s, self._curve(moving, p, s, nearest, fitted)) for fitted, p, nearest, s in first if fitted.score >= least]
         return max(curves, key=lambda one: float(one[1].score.max()))
 
     def _of_size(self, templates: Sequence[Template], radius: float) -> Template:
-        """The cohort whose mask is about as large, by halving: cohorts grow with age, and few masks have to be read."""
+        """The cohort with the nearest mask radius, by bisection, so that few masks are read (the radius increases with age)."""
         k = bisect_left(templates, radius, key=self._radius)
         return min(templates[max(k - 1, 0) : k + 1], key=lambda t: abs(self._radius(t) - radius))
 
-    def _curve(self, moving: _Moving, placement: Placement, series: CohortSeries, nearest: Template, looked: _Looked) -> AgeCurve:
+    def _curve(self, moving: _Moving, placement: Placement, series: CohortSeries, nearest: Template, fitted: _CohortFit) -> AgeCurve:
         chosen = _spread(series.templates, nearest)
-        seen = {nearest.age: looked}
+        seen = {nearest.age: fitted}
         for template in chosen:
             if template.age not in seen and abs(template.age - nearest.age) <= REACH_WEEKS:
                 seen[template.age] = self._compare(moving, placement, template)
@@ -163,8 +164,8 @@ class AgeEstimator:
         points = [seen[w] for w in sorted(seen)]
         return AgeCurve(*(np.array([getattr(p, name) for p in points]) for name in ("weeks", "score", "log_size", "log_mask")))
 
-    def _compare(self, moving: _Moving, placement: Placement, template: Template) -> _Looked:
-        """Fit one cohort from the pose of ``placement``."""
+    def _compare(self, moving: _Moving, placement: Placement, template: Template) -> _CohortFit:
+        """Fit one cohort, starting from the pose of ``placement``."""
         cohort, brain = self._cohort(template), moving.brain
         log_mask = float(np.log(brain.radius / cohort.brain.radius))
         pose = placement.pose(cohort.to_canonical, cohort.brain)
@@ -173,7 +174,7 @@ class AgeEstimator:
         edges = Term(cohort.outline, moving.outline)
         near = fit((edges, Term(cohort.coarse, moving.coarse, TEXTURE_SHARE)), start, 5).poses
         found = fit((Term(cohort.fine, moving.fine), Term(edges.level, edges.points, OUTLINE_SHARE)), near, 5)
-        return _Looked(cohort.weeks, float(found.criterion[0]), -float(found.poses.log_scale[0]), log_mask)
+        return _CohortFit(cohort.weeks, float(found.criterion[0]), -float(found.poses.log_scale[0]), log_mask)
 
     def _load(self, template: Template) -> _Cohort:
         target = Target.load(template, cache_dir=self._cache_dir, device=self._device)
@@ -181,7 +182,7 @@ class AgeEstimator:
         return _Cohort(template.age, *levels, target.brain, self._networks.canonical(target))
 
     def _read_radius(self, template: Template) -> float:
-        """Radius of a cohort's mask, mm, without making it ready."""
+        """Radius of a cohort's mask, mm, without preparing the cohort."""
         from ..imaging.inside import load_mask
         from ..imaging.mask import nonzero_mask
         from ..imaging.moments import moments
@@ -205,9 +206,8 @@ def _spread(templates: Sequence[Template], center: Template) -> list[Template]:
     return [*reversed(younger), *older]
 
 
-def _further(chosen: Sequence[Template], seen: Sequence[_Looked]) -> Template | None:
-    """The next cohort to look at: beyond the end where the criterion is best, or beyond which the sizes would agree; None if there
-    is none."""
+def _further(chosen: Sequence[Template], seen: Sequence[_CohortFit]) -> Template | None:
+    """The next cohort to fit, or None: beyond an end at which the criterion is highest, or beyond which the sizes would agree."""
     below = [t for t in chosen if t.age < seen[0].weeks]
     above = [t for t in chosen if t.age > seen[-1].weeks]
     best = max(seen, key=lambda p: p.score)

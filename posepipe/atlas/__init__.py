@@ -1,6 +1,6 @@
 """The atlas registry: manifests → files on this machine, age → cohort, each template's rotation to the canonical frame.
 
-Nothing here downloads except :func:`fetch`, and nothing happens at import.
+Only :func:`fetch` downloads, and the import has no side effects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``atlas add``: the user's own templates, copied into the layout the library reads."""
+"""``atlas add``: copy user-supplied templates into the library's layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import AtlasError, ImageError, UsageError
 from ..files import copy_file, replacing
-from ..imaging.volume import Volume, load_told, load_volume, save_volume
+from ..imaging.volume import Volume, load_logged, load_volume, save_volume
 from .files import EXTENSIONS, file_name, scan_template
 from .library import CONTRASTS, AtlasLibrary, Template, atlas_cache
 from .manifest import Cohort, is_age, load_manifests
@@ -118,7 +118,7 @@ def _label(name: str, age: float) -> str:
 
 
 def _check_age_kept(folder: Path, label: str, age: float, force: bool) -> None:
-    """A cohort has one age: another for the same label would move the images that are there."""
+    """Raise if the label already has another age: the existing images would get the new one."""
     manifest = load_manifests().get(folder.name.removeprefix("tpl-"))
     described = read_description(folder) if folder.is_dir() else None
     before = manifest.ages.get(label) if manifest else None
@@ -131,10 +131,11 @@ def _check_age_kept(folder: Path, label: str, age: float, force: bool) -> None:
 
 
 def _check_images(sources: dict[str, Path], contrast: str) -> None:
-    """Every file readable, labels whole numbers, all on the image's grid; what is wrong with a header or with voxels is logged."""
-    image = load_told(sources[contrast])
+    """Check that all files are readable, labels are integers, and all are on the image's grid; problems with headers and voxels are
+    logged."""
+    image = load_logged(sources[contrast])
     for file, path in sources.items():
-        volume = image if file == contrast else load_told(path)
+        volume = image if file == contrast else load_logged(path)
         if not volume.same_grid(image, tolerance=1e-2):
             msg = f"{path}: not on the grid of {sources[contrast]} ({volume.shape}, {image.shape}); resample it first"
             raise ImageError(msg)
@@ -144,7 +145,7 @@ def _check_images(sources: dict[str, Path], contrast: str) -> None:
 
 
 def _compress(source: Path, target: Path) -> None:
-    """``source`` as ``.nii.gz`` at ``target``, which appears only when it is whole; with 0 for voxels that are not finite."""
+    """Write ``source`` as ``.nii.gz`` to ``target`` atomically, with 0 for voxels that are not finite."""
     extension = next((e for e in EXTENSIONS if source.name.endswith(e)), None)
     volume: Volume = load_volume(source)
     if extension is None or volume.not_finite:

@@ -1,4 +1,4 @@
-"""Which cohorts an image of unknown age may belong to."""
+"""The candidate cohorts for an image of unknown age."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .choose import FETAL_ORDER, NEONATAL_ORDER
 from .library import AtlasLibrary, Template
 
 GAP_WEEKS, MOST_WEEKS = 1.0, 4.0
-"""A further atlas adds those of its cohorts that are more than the first outside the weeks covered before it, and no further than the
-second from the next: between cohorts that lie far apart an age cannot be told."""
+"""A further atlas contributes cohorts that are more than ``GAP_WEEKS`` outside the range covered so far and at most ``MOST_WEEKS`` from the
+nearest cohort: an age cannot be estimated between distant cohorts."""
 
 
 @dataclass(frozen=True)
 class CohortSeries:
-    """Cohorts by rising age that are compared with one another: those of one atlas, continued by others of the same stage.
+    """Cohorts by increasing age that are compared with each other: those of one atlas, extended by others of the same stage.
 
-    ``stage`` is ``fetal``, ``neonatal``, or empty where nobody said.
+    ``stage`` is ``fetal``, ``neonatal``, or empty if not stated.
     """
 
     stage: str
@@ -30,12 +30,12 @@ class CohortSeries:
 
 
 def candidates(library: AtlasLibrary, *, contrast: str, atlas: str = "auto") -> tuple[CohortSeries, ...]:
-    """The cohorts that an image in ``contrast`` whose age is not known is compared with; at least one.
+    """The candidate cohorts for an image in ``contrast`` of unknown age; at least one.
 
-    Of an atlas that is named, all of its own. With ``auto``, one series for each stage: the first atlas of
-    :func:`~posepipe.atlas.choose_template`'s order that is on this machine, then of the atlases after it only those cohorts that
-    continue the weeks covered so far. The best match decides between the series. Atlases that the user added count only where
-    none of these is here. Each cohort comes in the image's own contrast where the atlas has it, else in T2w.
+    For a named atlas, all its cohorts. With ``auto``, one series for each stage: the first atlas on this machine in the order of
+    :func:`~posepipe.atlas.choose_template`, extended by those cohorts of later atlases that continue its range of ages. The series are
+    compared by their best match. Atlases added by the user are used only if none of these is on this machine. Each cohort has the image's
+    contrast if the atlas has it, else T2w.
 
     Raises :class:`~posepipe.errors.AtlasError` when the atlas is unknown or none is on this machine.
     """
@@ -75,7 +75,7 @@ def _joined(library: AtlasLibrary, names: tuple[str, ...], contrast: str) -> tup
 
 
 def _near(templates: list[Template], last: Template) -> list[Template]:
-    """The first of ``templates`` that are not far from the one before, ``last`` being before the first."""
+    """The first ``templates`` up to a gap of more than :data:`MOST_WEEKS`; ``last`` precedes the first."""
     found: list[Template] = []
     for template in templates:
         if abs(template.age - last.age) > MOST_WEEKS:
@@ -86,7 +86,7 @@ def _near(templates: list[Template], last: Template) -> list[Template]:
 
 
 def _cohorts(library: AtlasLibrary, atlas: str, contrast: str) -> list[Template]:
-    """One template a cohort, by age: in ``contrast`` where there is one."""
+    """One template per cohort, by age: in ``contrast`` if available."""
     have = library.contrasts(atlas)
     by_label: dict[str, Template] = {}
     for one in dict.fromkeys((contrast, "T2w", "T1w")):

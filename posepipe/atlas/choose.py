@@ -1,4 +1,4 @@
-"""Age → template: which atlas, which cohort, and why, in words."""
+"""Choice of atlas and cohort for an age, with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAR_WEEKS = 2.0
 
 @dataclass(frozen=True)
 class Choice:
-    """The template to align to, its contrast, why it was chosen, and what the user should know about it."""
+    """The template to align to, its contrast, the reason for the choice, and warnings for the user."""
 
     template: Template
     contrast: str
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Fit:
-    """The nearest template of one atlas, and by how much the age lies outside what it covers (0: covered)."""
+    """The nearest template of one atlas, and the distance (weeks) of the age from the range that it covers (0: covered)."""
 
     template: Template
     outside: float
@@ -51,19 +51,19 @@ def choose_template(
 ) -> Choice:
     """Choose the template for an image of ``age`` weeks in ``contrast`` (``T1w`` or ``T2w``).
 
-    **Cohort:** the one nearest in age; of two as near, the younger. The age must lie within half a cohort step plus
-    0.5 week of it, the step being the distance to the atlas's next cohort on that side (at an end: the last step; 1
-    week for an atlas of one cohort). Otherwise it is outside what is here: an error, or with ``age_policy="nearest"``
-    a warning. A cohort more than 2 weeks away, in an atlas of wide steps, is told in a warning.
+    **Cohort:** the nearest in age; the younger one of two equally near. The age must lie within half a cohort step plus
+    0.5 week of it; the step is the distance to the atlas's next cohort on that side (at an end: the last step; 1
+    week for an atlas with one cohort). Otherwise the age is out of range: an error, or a warning with
+    ``age_policy="nearest"``. A warning is also given for a cohort more than 2 weeks away, in an atlas with large steps.
 
-    **Contrast:** the image's own (or ``onto``, for an image that will be converted) where the atlas has it for that age,
+    **Contrast:** the image's own (or ``onto``, for an image that will be converted) if the atlas has it for that age,
     else the atlas's T2w with a warning.
 
-    **``atlas="auto"``:** the first that covers the age in this order. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (an
-    atlas of spina bifida, so last). Newborn: Serag, dhcpVol, BCP. An image is taken for a newborn's when ``stage`` is
-    ``"neonatal"``, when the age is above 38 weeks, or when it is T1w at 28 to 44 weeks (preterm newborns; fetuses are
-    rarely seen in T1w). ``stage="fetal"`` overrules both guesses. The other order follows, with a warning, then
-    atlases the user added.
+    **``atlas="auto"``:** the first atlas in this order that covers the age. Fetal (up to 38 weeks): CRL, CHN, FidonSBA (last,
+    as it is an atlas of spina bifida). Neonatal: Serag, dhcpVol, BCP. An image is assumed to be of a newborn if ``stage`` is
+    ``"neonatal"``, if the age is above 38 weeks, or if it is T1w at 28 to 44 weeks (preterm newborns; fetuses are rarely
+    scanned in T1w). ``stage="fetal"`` overrides both assumptions. The other order follows, with a warning, then atlases added
+    by the user.
 
     Raises :class:`~posepipe.errors.AgeError` for no age, an impossible age or one outside;
     :class:`~posepipe.errors.AtlasError` when the atlas is unknown or not on this machine;
@@ -106,10 +106,10 @@ def _named(library: AtlasLibrary, atlas: str, age: float, contrast: str, age_pol
 
 
 def _auto(library: AtlasLibrary, age: float, contrast: str, age_policy: str, first: str, why: str) -> Choice:
-    """``first`` is the stage whose atlases come first, and ``why`` says why."""
+    """``first`` is the stage whose atlases are preferred, ``why`` the reason."""
     orders = {"fetal": FETAL_ORDER, "neonatal": NEONATAL_ORDER}
     second = "neonatal" if first == "fetal" else "fetal"
-    # an atlas the user added may be of any stage: those that say they are of the other one come last
+    # atlases added by the user may be of any stage; those that state the other stage come last
     added = sorted(library.added(), key=lambda name: library.stage(name) == second)
     names = [*orders[first], *orders[second], *added]
     fits, passed = {}, []
@@ -136,7 +136,7 @@ def _auto(library: AtlasLibrary, age: float, contrast: str, age_policy: str, fir
 
 
 def _guess_stage(age: float, contrast: str, stage: str | None) -> tuple[str, str]:
-    """``fetal`` or ``neonatal``, and why."""
+    """``fetal`` or ``neonatal``, and the reason."""
     if stage:
         return stage, f"the image is {stage}"
     if age > BIRTH_WEEKS:
@@ -179,13 +179,13 @@ def _choice(library: AtlasLibrary, fit: _Fit, age: float, contrast: str, why: st
 
 
 def _fit(library: AtlasLibrary, atlas: str, age: float, contrast: str) -> _Fit:
-    """The nearest template in the first contrast on offer that covers the age; in the first of all where none does."""
+    """The nearest template in the first available contrast that covers the age; if none does, in the first contrast."""
     fits = [_fit_contrast(library, atlas, age, c) for c in _offered(library, atlas, contrast)]
     return next((f for f in fits if f.covers), fits[0])
 
 
 def _offered(library: AtlasLibrary, atlas: str, contrast: str) -> list[str]:
-    """Contrasts to try, best first; the wanted one when the atlas is not here (the error is then about the atlas)."""
+    """Contrasts to try, best first; the requested one if the atlas is missing (the error then names the atlas)."""
     have = library.contrasts(atlas)
     return [c for c in dict.fromkeys((contrast, "T2w", "T1w")) if c in have] or [contrast]
 
@@ -228,7 +228,7 @@ def _missing(library: AtlasLibrary, atlas: str, fit: _Fit) -> str:
 
 
 def _would_cover(library: AtlasLibrary, name: str, manifest: Manifest, age: float, contrast: str) -> bool:
-    """Whether the atlas covers the age: what is here of it, else what it has in full."""
+    """Whether the atlas covers the age: by its cohorts on this machine, else by all its cohorts."""
     if library.contrasts(name):
         return _fit(library, name, age, contrast).covers
     ages = sorted(manifest.ages.values())

@@ -1,4 +1,4 @@
-"""Checksummed downloads with pooch that go on where they were interrupted."""
+"""Resumable downloads with checksums, by pooch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import Any
 
 from ..errors import AtlasError
 
-_CHUNK = 1 << 13  # a chunk that breaks off is lost: small ones lose little
+_CHUNK = 1 << 13  # an interrupted chunk is lost, so chunks are small
 _TIMEOUT = 30.0
 
 
 def download(
     url: str, target: Path, sha256: str, *, retries: int = 2, advance: Callable[[int], Any] | None = None
 ) -> bool:
-    """Have the file of ``url`` at ``target``; True if anything was downloaded, False if it was there already.
+    """Download ``url`` to ``target``; True if anything was downloaded, False if the file existed already.
 
-    The file appears under its name only once its SHA-256 is right. A download that breaks off leaves a ``.part``
-    file, which the next attempt continues where the server can (HTTP Range). ``advance`` is called with the bytes
-    that came.
+    The file is moved to ``target`` only after its SHA-256 was verified. An interrupted download leaves a ``.part`` file, which the
+    next attempt continues if the server supports it (HTTP Range). ``advance`` is called with the number of bytes received.
 
     Raises :class:`~posepipe.errors.AtlasError` when the server cannot be reached or what it sends has another checksum.
     """
@@ -64,12 +63,12 @@ class _Resume:
         import requests
 
         have = self.part.stat().st_size if self.part.is_file() else 0
-        # gzip on the way would make byte ranges count other bytes than the file's
+        # with transfer compression, byte ranges would not refer to the file's bytes
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             if (
                 have and response.status_code == 416
-            ):  # the part is as long as the file, or longer: let the checksum say
+            ):  # the part has at least the length of the file: verify the checksum
                 shutil.move(self.part, output_file)
                 return
             response.raise_for_status()
@@ -84,7 +83,7 @@ class _Resume:
                     came += len(chunk)
                     if self.advance is not None:
                         self.advance(len(chunk))
-            # urllib3 before 2 takes a body that breaks off for a whole one
+            # urllib3 before 2 does not detect a truncated body
             if came < int(response.headers.get("Content-Length", came)):
                 msg = f"only {came} bytes came"
                 raise requests.exceptions.ConnectionError(msg)
@@ -93,7 +92,7 @@ class _Resume:
 
 @contextlib.contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Without pooch's line for each file, and its level put back after."""
+    """Context without pooch's log line per file; its log level is restored."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import AtlasError, UsageError
 from ..files import copy_file, write_text
 from ..imaging.inside import as_inside
-from ..imaging.volume import Volume, load_told, save_volume
+from ..imaging.volume import Volume, load_logged, save_volume
 from .download import download
 from .files import file_name
 from .library import CONTRASTS, atlas_cache
@@ -101,7 +101,7 @@ def _fetch_cohort(
     retries: int,
     advance: Advance,
 ) -> Path:
-    """Download and convert one cohort; what is there and right is left alone."""
+    """Download and convert one cohort; existing valid files are kept."""
     originals: dict[str, Path] = {}
     changed = False
     for row in (r for r in rows if r.cohort == label):
@@ -127,7 +127,7 @@ def _convert(manifest: Manifest, originals: dict[str, Path], targets: dict[str, 
 
     Images are written last: a cohort whose image is there is complete.
     """
-    volumes = {file: _ras(load_told(path)) for file, path in originals.items()}
+    volumes = {file: _ras(load_logged(path)) for file, path in originals.items()}
     grid = next(v for file, v in volumes.items() if file in {"T1w", "T2w"})
     labels = {f: _on_grid(v, grid) for f, v in volumes.items() if f not in {"T1w", "T2w"}}
     if manifest.mask_from_tissues:
@@ -149,7 +149,7 @@ def _label_type(file: str) -> type:
 
 
 def _ras(volume: Volume) -> Volume:
-    """The same image with voxel axes along +R, +A, +S as nearly as can be: axes swapped and turned, not resampled."""
+    """The same image with voxel axes closest to +R, +A, +S: axes permuted and flipped, not resampled."""
     import nibabel as nib
 
     turns = nib.orientations.io_orientation(volume.affine)
@@ -198,7 +198,7 @@ def _fetch_templateflow(manifest: Manifest, labels: list[str], dest: Path | None
                 got = api.get(
                     manifest.name, cohort=int(label), suffix=suffix, desc=desc, extension=".nii.gz", raise_empty=True
                 )
-            except Exception as error:  # requests, S3 and pybids each raise their own
+            except Exception as error:  # requests, S3 and pybids raise different exceptions
                 msg = (
                     f"TemplateFlow could not give {manifest.name} cohort {label} {suffix} "
                     f"({type(error).__name__}: {error}); check the network and try again, "
@@ -218,7 +218,7 @@ def _fetch_templateflow(manifest: Manifest, labels: list[str], dest: Path | None
 
 @contextmanager
 def _progress(name: str, total: int, wanted: bool) -> Iterator[Advance]:
-    """A bar on a terminal; elsewhere a plain line for each tenth."""
+    """A progress bar on a terminal; otherwise one line per 10 %."""
     if not wanted:
         yield lambda amount: None
     elif sys.stderr.isatty():
@@ -231,14 +231,14 @@ def _progress(name: str, total: int, wanted: bool) -> Iterator[Advance]:
 
 
 def _plain_lines(name: str, total: int) -> Advance:
-    done, told = 0, 0
+    done, reported = 0, 0
 
     def advance(amount: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += amount
         tenth = min(10, 10 * done // max(total, 1))
-        if tenth > told:
-            told = tenth
+        if tenth > reported:
+            reported = tenth
             print(f"{name}: {min(done, total) / 1e6:.1f} of {total / 1e6:.1f} MB", file=sys.stderr, flush=True)
 
     return advance

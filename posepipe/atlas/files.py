@@ -1,4 +1,4 @@
-"""Files of one ``tpl-NAME`` folder: names are taken apart, empty files passed over, the finest resolution kept."""
+"""Files of one ``tpl-NAME`` folder: names are parsed, empty files skipped, and the finest resolution is chosen."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def scan_template(folder: Path, atlas: str) -> list[Found]:
 
 
 def _files(folder: Path) -> Iterator[_File]:
-    """NIfTI files that are not empty, in name order, from ``folder`` and its cohort folders; of one that is there as ``.nii`` and as
-    ``.nii.gz`` the latter, which posepipe writes, and that is logged."""
+    """Nonempty NIfTI files from ``folder`` and its cohort folders, by name. If a file exists as ``.nii`` and ``.nii.gz``, the latter (which
+    posepipe writes) is used, and this is logged."""
     try:
         folders = [folder, *sorted(f for f in folder.glob("cohort-*") if f.is_dir())]
         paths = [p for f in folders for p in sorted(f.iterdir())]

@@ -1,4 +1,4 @@
-"""Which atlases are on this machine, and where: lookup only, nothing is ever downloaded here."""
+"""Lookup of the atlases on this machine; nothing is downloaded here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ CONTRASTS = ("T1w", "T2w")
 class Template:
     """One template on disk.
 
-    ``age`` is in weeks; ``image`` the NIfTI file in ``contrast``; ``mask``, ``tissues`` and ``regions`` are on its grid.
-    ``to_canonical`` (3, 3) turns directions of this template's RAS world into the canonical frame, ``x_canonical = R
-    x_template``; None where it is not known. ``notes`` are what is to be known of this template, in words.
+    ``age`` is in weeks; ``image`` the NIfTI file in ``contrast``; ``mask``, ``tissues`` and ``regions`` are on its
+    grid. ``to_canonical`` (3, 3) is the
+    rotation of this template's RAS world to the canonical frame, ``x_canonical = R x_template``; None if it is not known. ``notes`` are
+    warnings about this template.
     """
 
     atlas: str
@@ -54,7 +55,7 @@ class Template:
 
 @dataclass(frozen=True)
 class AtlasStatus:
-    """One row of ``atlas list``: what of an atlas is on this machine."""
+    """One row of ``atlas list``: the state of an atlas on this machine."""
 
     name: str
     title: str
@@ -69,16 +70,16 @@ class AtlasStatus:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every cohort is here."""
+        """Whether all cohorts are on this machine."""
         return self.total > 0 and len(self.found) >= self.total
 
 
 class AtlasLibrary:
-    """Atlases in the folders ``dirs``, looked up in that order, one ``tpl-NAME`` at a time and only when asked.
+    """Atlases in the folders ``dirs``, searched in that order; each ``tpl-NAME`` is scanned on first use.
 
-    For every cohort and contrast the first folder that has the image gives it, with mask and labels from beside it. A
-    ``tpl-NAME`` without a manifest counts if it holds ``template_description.json`` (cohorts with ages) or
-    ``atlas.toml``. Files of 0 bytes and broken links, as TemplateFlow leaves them, count as absent.
+    The image of each cohort and contrast comes from the first folder that has it, with mask and labels from the same folder. A
+    ``tpl-NAME`` without a manifest needs ``template_description.json`` (cohorts with ages) or ``atlas.toml``. Files of 0 bytes and
+    broken links, as TemplateFlow creates them, count as absent.
     """
 
     def __init__(self, dirs: Iterable[str | Path]) -> None:
@@ -133,12 +134,12 @@ class AtlasLibrary:
         )
 
     def stage(self, atlas: str) -> str:
-        """``fetal``, ``neonatal``, or an empty string where nobody said."""
+        """``fetal``, ``neonatal``, or an empty string if not stated."""
         manifest = self.manifests.get(atlas)
         return manifest.stage if manifest else self._description(atlas).stage
 
     def ages(self, atlas: str) -> dict[str, float]:
-        """Every cohort the atlas is known to have, on this machine or not: label → weeks."""
+        """All known cohorts of the atlas, on this machine or not: label → weeks."""
         ages = {label: c.age for label, c in self._description(atlas).cohorts.items()}
         if atlas in self.manifests:
             ages |= self.manifests[atlas].ages
@@ -163,7 +164,7 @@ class AtlasLibrary:
         return tuple(sorted({t.contrast for t in self._templates(atlas).values()}))
 
     def template(self, atlas: str, cohort: str | int, contrast: str) -> Template:
-        """One template; raises :class:`~posepipe.errors.AtlasError` that says what there is instead."""
+        """One template; raises :class:`~posepipe.errors.AtlasError` with the available cohorts if there is none."""
         of_contrast = {t.cohort: t for t in self.templates(atlas, contrast)}
         label = _same_label(str(cohort), of_contrast)
         if label is None:
@@ -233,7 +234,7 @@ class AtlasLibrary:
                 yield folder / f"tpl-{atlas}"
 
     def _description(self, atlas: str) -> Description:
-        """Descriptions of all folders of ``atlas`` as one; the first to name a cohort wins."""
+        """The merged descriptions of all folders of ``atlas``; for each cohort the first one wins."""
         found = [d for d in map(read_description, self._folders(atlas)) if d is not None]
         cohorts = {label: c for d in reversed(found) for label, c in d.cohorts.items()}
         first = found[0] if found else Description()
@@ -244,7 +245,7 @@ class AtlasLibrary:
 
 
 def templateflow_home() -> Path:
-    """TemplateFlow's home, as that package finds it, without importing it (importing may fill the folder)."""
+    """TemplateFlow's home by the rules of that package, without importing it, as the import may write to the folder."""
     return absolute_path(os.environ.get("TEMPLATEFLOW_HOME") or cache_home() / "templateflow")
 
 
@@ -254,14 +255,14 @@ def atlas_cache() -> Path:
 
 
 def cache_home() -> Path:
-    """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``; where there is no home, as in a container that runs under a number
-    that no user has, a folder of that number among the temporary files."""
+    """The user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``; without a home folder, as in a container that runs with an unknown
+    user id, a folder for that id in the temporary folder."""
     named = os.environ.get("XDG_CACHE_HOME")
     if named:
         return absolute_path(named)
     try:
         return absolute_path(Path.home() / ".cache")
-    except RuntimeError:  # HOME is not set, and nobody has this user id
+    except RuntimeError:  # HOME is not set, and the user id is unknown
         return _cache_without_home(os.getuid())
 
 
@@ -269,7 +270,7 @@ def cache_home() -> Path:
 def _cache_without_home(uid: int) -> Path:
     folder = Path(tempfile.gettempdir()) / f"posepipe-cache-{uid}"
     if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != uid):
-        folder = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")  # what another user put there is not to be trusted
+        folder = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")  # a folder created by another user is not safe
     logger.warning("there is no home folder (HOME is not set, no user has the id %d): XDG_CACHE_HOME is taken to be %s", uid, folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""Atlas manifests: what posepipe knows about each atlas, read from the package's data files."""
+"""Atlas manifests: the metadata of each atlas, read from the package's data files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WEEKS_PER_MONTH = 4.345
 
 
 def weeks_from_months(months: float) -> float:
-    """Postmenstrual weeks of an infant ``months`` old, taken as born at 40 weeks.
+    """Postmenstrual weeks of an infant of ``months``, assuming birth at 40 weeks.
 
     >>> weeks_from_months(3)
     53.035
@@ -63,12 +63,12 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known about an atlas, whether or not it is on this machine.
+    """Metadata of an atlas, independent of whether it is on this machine.
 
     ``stage`` is ``fetal`` or ``neonatal``; ``source`` says how :func:`~posepipe.atlas.fetch` gets it: ``files`` (the
     list in ``sources``), ``templateflow`` (that package's archive) or ``none`` (by hand from ``home``). ``tissues``
-    and ``regions`` name the labels of ``desc-tissues_dseg`` and ``desc-regions_dseg``. ``caution`` is told to whoever
-    is given this atlas without having asked for it by name.
+    and ``regions`` name the labels of ``desc-tissues_dseg`` and ``desc-regions_dseg``. ``caution`` is a warning that is shown if
+    this atlas was chosen automatically.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Manifest:
 
     @property
     def how_to_get(self) -> str:
-        """One sentence: what to do to have this atlas on this machine."""
+        """Instruction for installing this atlas, one sentence."""
         if self.source == "none":
             return (
                 f"download it from {self.home}, then give its images to `posepipe-tools atlas add {self.name}` "
@@ -109,7 +109,7 @@ class Manifest:
 
 
 def load_manifests() -> dict[str, Manifest]:
-    """Every manifest that comes with posepipe, by atlas name.
+    """All manifests of the package, by atlas name.
 
     >>> crl = load_manifests()["CRL"]
     >>> crl.stage, crl.ages["29"], crl.requires_acceptance
@@ -123,7 +123,7 @@ def load_manifests() -> dict[str, Manifest]:
 @dataclass(frozen=True, eq=False)
 class CanonicalRotation:
     """``rotation`` (3, 3) of a template's RAS world to the canonical frame, **x_canonical = R x_template**, and the SHA-256 of the image
-    files (T2w, T1w) that it was measured on: another image under the same name may lie in another pose."""
+    files (T2w, T1w) for which it was measured: other images with the same name may have another orientation."""
 
     rotation: npt.NDArray[np.float64]
     images: frozenset[str]
@@ -207,5 +207,5 @@ def parse_sources(text: str) -> tuple[SourceFile, ...]:
 
 
 def is_age(value: float) -> bool:
-    """Whether ``value`` can be an age in weeks at all."""
+    """Whether ``value`` is finite and in the range of ages in weeks (0 to 1000)."""
     return math.isfinite(value) and 0 < value < 1000

@@ -22,12 +22,12 @@ else:
 ATLAS_TOML = "atlas.toml"
 DESCRIPTION = "template_description.json"
 FETCHED = "fetched.json"
-"""Beside images that :func:`~posepipe.atlas.fetch.fetch` made of originals with the right checksums: name of the file → its SHA-256."""
+"""File beside images that :func:`~posepipe.atlas.fetch.fetch` converted from originals with valid checksums: file name → SHA-256."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a folder says about itself: name → ages in weeks, and the stage where it is stated."""
+    """Description of an atlas folder: title, stage and licence if stated, and the cohorts with their ages in weeks."""
 
     title: str = ""
     stage: str = ""
@@ -56,14 +56,14 @@ def file_sha256(path: Path) -> str:
 
 
 def write_fetched(images: Iterable[Path]) -> Path:
-    """Note the hashes of the ``images`` of one cohort, in one folder, that were made of originals with the right checksums."""
+    """Record the hashes of the ``images`` of one cohort (in one folder), converted from originals with valid checksums."""
     images = list(images)
     hashes = {path.name: file_sha256(path) for path in images}
     return write_text(images[0].parent / FETCHED, json.dumps(hashes, indent=2) + "\n")
 
 
 def read_fetched(folder: Path) -> frozenset[str]:
-    """The hashes that :func:`write_fetched` noted in ``folder``; none where it did not, or where they cannot be read."""
+    """The hashes recorded by :func:`write_fetched` in ``folder``; empty if the file is missing or invalid."""
     try:
         content = parse_json((folder / FETCHED).read_text(encoding="utf-8"))
     except (OSError, ValueError):

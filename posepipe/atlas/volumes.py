@@ -1,4 +1,4 @@
-"""How large brains are at each age, as the brain masks of an atlas's cohorts have it."""
+"""Brain volume by age, from the brain masks of an atlas's cohorts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from .library import Template
 logger = logging.getLogger(__name__)
 
 SMALL, LARGE = 0.65, 1.5
-"""Volume of a brain mask over the template's, a ratio of millilitres, outside of which it is implausible for the age. Set by judgement.
-Sound brains of the data set: newborns A01–A16 on Serag 0.68–1.22, the fetus on CRL 1.11, CHN on CRL 0.93–1.17; with spina bifida,
-FidonSBA on CRL, 0.53–1.05. The logarithm's standard deviation is 0.15 in A01–A12 about Serag, 0.08 in CHN about CRL: with the first
-these are 2.8 and 2.6 standard deviations."""
+"""Plausible range of the ratio of a brain mask's volume to the template's at the same age. Set by judgement. Correct masks in the data:
+newborns A01–A16 on Serag 0.68–1.22, the fetus on CRL 1.11, CHN on CRL 0.93–1.17; with spina bifida, FidonSBA on CRL, 0.53–1.05. The
+standard deviation of the log ratio is 0.15 in A01–A12 on Serag and 0.08 in CHN on CRL; with the first, the limits are at 2.8 and 2.6
+standard deviations."""
 TOO_SMALL, TOO_LARGE = 0.5, 1.35
-"""Volume of a brain mask over that of the youngest and of the oldest cohort, beyond which it is of no age of the atlas. Below the first
-lies no sound brain: the smallest, FidonSBA of 21 weeks, has 0.58 of CRL's. The other lies midway between the largest newborn, A02 with
-1.22 times Serag's of 44 weeks, and the infants of three months, BCP, with 1.51; a child of six years has 2.1, an adult 2.9."""
+"""Limits of the ratio of a brain mask's volume to that of the youngest, and of the oldest, cohort, beyond which it is outside the ages of
+the atlas. No correct mask lies below the first: the smallest, FidonSBA of 21 weeks, has 0.58 of CRL's. The second lies midway between the
+largest newborn (A02: 1.22 times Serag's of 44 weeks) and infants of three months (BCP: 1.51); a child of six years has 2.1, an adult
+2.9."""
 
 
 @lru_cache(maxsize=512)
@@ -38,7 +39,7 @@ def _millilitres(path: Path, is_mask: bool, _changed: int) -> float:
 
 
 def brain_millilitres(template: Template) -> float:
-    """Volume (ml) of a cohort's brain mask, or of what is not 0 in its image where it has none. Read once.
+    """Volume (ml) of a cohort's brain mask, or of the nonzero voxels of its image if it has no mask. Read once.
 
     Raises :class:`~posepipe.errors.ImageError` or :class:`~posepipe.errors.MaskError` for files that cannot be used.
     """
@@ -49,7 +50,7 @@ def brain_millilitres(template: Template) -> float:
 
 @dataclass(frozen=True)
 class VolumeRange:
-    """Volumes (ml) of the smallest and the largest brain of the atlases at hand, and their names: ``CRL+21``, ``Serag+44``."""
+    """Volumes (ml) of the smallest and the largest brain in the available atlases, and their names: ``CRL+21``, ``Serag+44``."""
 
     smallest: float
     youngest: str
@@ -58,10 +59,10 @@ class VolumeRange:
 
     @classmethod
     def of(cls, template: Template, ends: Iterable[Template] = ()) -> VolumeRange:
-        """Of the ``template`` that is used and the cohorts at the ends of the series at hand, since brains grow
-        (:func:`~posepipe.atlas.candidates.end_templates`); those that cannot be read are left out, which is logged.
+        """The range over the ``template`` and the first and last cohorts of the available series
+        (:func:`~posepipe.atlas.candidates.end_templates`); unreadable ones are skipped, which is logged.
 
-        Raises a :class:`~posepipe.errors.PosepipeError` where the template itself cannot be read.
+        Raises a :class:`~posepipe.errors.PosepipeError` if the template itself cannot be read.
         """
         sizes = {template.space: brain_millilitres(template)}
         for end in ends:
@@ -73,7 +74,7 @@ class VolumeRange:
         return cls(sizes[small], small, sizes[large], large)
 
     def outside(self, millilitres: float) -> str:
-        """Why a brain of so many ml is of no age of these atlases; empty where it may be.
+        """Reason why a brain of ``millilitres`` is outside the ages of these atlases; empty if it is not.
 
         >>> VolumeRange(90, "CRL+21", 518, "Serag+44").outside(631)
         ''
@@ -94,7 +95,7 @@ class VolumeRange:
 
 
 class GrowthCurve:
-    """Volume against age by cohorts of rising age; few masks are read, those that are needed.
+    """Brain volume as a function of age, by cohorts of increasing age; only the masks that are needed are read.
 
     ``read`` gives the volume (ml) of a cohort (default: :func:`brain_millilitres`).
     """
@@ -103,20 +104,20 @@ class GrowthCurve:
         self._templates, self._read = sorted(templates, key=lambda t: t.age), read
 
     def expected(self, weeks: float) -> float:
-        """Volume (ml) at an age, the logarithm interpolated; beyond the cohorts that of the first or last."""
+        """Volume (ml) at an age, by linear interpolation of its logarithm; constant beyond the first and last cohort."""
         ages = [t.age for t in self._templates]
         k = bisect_left(ages, weeks)
         near = self._templates[max(k - 1, 0) : k + 1]
         return float(np.exp(np.interp(weeks, [t.age for t in near], [np.log(self._read(t)) for t in near])))
 
     def weeks_of(self, millilitres: float) -> float:
-        """Age at which a brain has this volume, within those of the cohorts."""
+        """Age (weeks) at which a brain has this volume, within the range of the cohorts."""
         k = bisect_left(self._templates, millilitres, key=self._read)
         near = sorted(self._templates[max(k - 1, 0) : k + 1], key=self._read)  # cohorts of real atlases do not always grow
         return float(np.interp(np.log(millilitres), [np.log(self._read(t)) for t in near], [t.age for t in near]))
 
     def doubt(self, millilitres: float, weeks: float) -> str:
-        """Why a brain of so many ml is not of this age; empty where it may be (:data:`SMALL`, :data:`LARGE`)."""
+        """Reason why a volume of ``millilitres`` is implausible at ``weeks``; empty if it is plausible (:data:`SMALL`, :data:`LARGE`)."""
         ratio = millilitres / self.expected(weeks)
         if SMALL <= ratio <= LARGE:
             return ""
@@ -128,6 +129,6 @@ class GrowthCurve:
         elif millilitres < SMALL * self._read(first):
             usual = f"so little is not usual even at {first.age:g} weeks, where {first.atlas} begins"
         return (
-            f"the age cannot be told: the image looks like {weeks:g} weeks, but its brain mask holds {millilitres:.0f} ml, {ratio:.2f} "
-            f"times the atlas's at that age; {usual}: check the mask, or give the age"
+            f"the age cannot be determined: the image looks like {weeks:g} weeks, but its brain mask holds {millilitres:.0f} ml, "
+            f"{ratio:.2f} times the atlas's at that age; {usual}: check the mask, or give the age"
         )

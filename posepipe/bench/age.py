@@ -92,7 +92,7 @@ class AgeBench:
         image = load_volume(case.image)
         mask = brain_mask(image, load_volume(case.mask) if case.mask else None).volume
         begun = time.perf_counter()
-        found, curve = self._estimators[key].look(image, mask)
+        found, curve = self._estimators[key].fit_cohorts(image, mask)
         seconds = time.perf_counter() - begun
         for k, weeks in enumerate(curve.weeks):
             part.add({

@@ -21,7 +21,7 @@ from ..geometry.so3 import Array
 from ..matching.comparison import Comparison
 from ..models.calibration import SIGNS, ConfidenceModel
 from ..pose.hypothesis import Ranked, measured
-from ..pose.initial import InitialPose, alone
+from ..pose.initial import InitialPose, single_hypothesis
 from ..quality.confidence import WITHIN_DEGREES, confidence_features
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
@@ -114,8 +114,8 @@ def _add(
         refine = "ants" if source == "auto" and trial % 2 else "torch"
         refined = contest.finish(problem, compare, initial, refine)
         features = confidence_features(initial, refined)
-        assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
-        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
+        assert features is not None and initial.prediction is not None  # the contest's networks bear prediction in every method
+        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.prediction.pose))
         part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
 
@@ -143,7 +143,7 @@ def _initial(
         center = truth.apply(problem.target.brain.center)
         start = contest.start(problem, compare, "center")
         pose = Rigid.about(turn, center, center) @ truth
-        return replace(start, pose=pose, found=alone(compare, pose))
+        return replace(start, pose=pose, found=single_hypothesis(compare, pose))
     if source == "search" and searched is not None:
         return searched
     if source == "one-axes":

@@ -18,7 +18,7 @@ from ..matching.target import Target
 from ..models import available
 from ..models.calibration import load_calibration
 from ..pose.coordinate_networks import PoseNetworks
-from ..pose.initial import INIT_METHODS, InitialPose, Witness, alone, initial_pose, network_hypotheses
+from ..pose.initial import INIT_METHODS, InitialPose, NetworkPrediction, initial_pose, network_hypotheses, single_hypothesis
 from ..pose.paper_networks import CorrectionNetwork, PoseNetwork
 from ..quality.verdict import Quality, judge_pose
 from ..refinement.refine import Refined, refine_pose
@@ -96,7 +96,7 @@ def missing_networks(methods: tuple[str, ...], weights_dir: str | Path | None = 
 
 
 class Contest:
-    """Runs methods on problems; networks are loaded once, when first needed. The networks bear witness in every method, as they do in
+    """Runs methods on problems; networks are loaded once, when first needed. The networks predict a pose in every method, as they do in
     posepipe itself, and their time counts."""
 
     def __init__(self, weights_dir: str | Path | None = None) -> None:
@@ -145,8 +145,8 @@ class Contest:
     def made(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> InitialPose:
         """A first ``pose`` made elsewhere by ``method``, with the networks as witnesses."""
         hypothesis, features = network_hypotheses(compare.brain, problem.target, self.networks, problem.found)[0]
-        witness = Witness.of(hypothesis.pose, features, self.networks)
-        return InitialPose(pose, method, alone(compare, pose), 1.0, witness)
+        prediction = NetworkPrediction.of(hypothesis.pose, features, self.networks)
+        return InitialPose(pose, method, single_hypothesis(compare, pose), 1.0, prediction)
 
     def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
         """What follows the first pose, each step from the pose that the one before it left. A registration that fails is told, leaves

@@ -78,7 +78,7 @@ def _descended(
             best, best_ncc = poses, torch.full((len(batch),), -1.0)
             rate = None
             for _ in range(many):
-                value, slope = term.look(poses)
+                value, slope = term.sample_template(poses)
                 ncc, gradient = _gradient(term, value[:, 0], slope[:, 0, :, :6])
                 best = poses.where_better(best, ncc > best_ncc)
                 best_ncc = torch.maximum(ncc, best_ncc)

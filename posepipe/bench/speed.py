@@ -15,7 +15,7 @@ from ..brainmask.choose import brain_mask
 from ..imaging.volume import Volume, load_volume
 from ..matching.comparison import Comparison
 from ..matching.target import Target
-from ..pose.coordinate_networks import Glance, PoseNetworks
+from ..pose.coordinate_networks import DownsampledBrain, PoseNetworks
 from ..pose.initial import initial_pose, network_hypotheses
 from ..refinement.refine import refine_pose
 from .classical import cases
@@ -57,7 +57,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _networks_alone(image: Volume, mask: Volume, target: Target, networks: PoseNetworks) -> None:
-    network_hypotheses(Glance.of(image, mask), target, networks)
+    network_hypotheses(DownsampledBrain.of(image, mask), target, networks)
 
 
 def _once(

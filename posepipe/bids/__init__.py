@@ -1,4 +1,4 @@
-"""BIDS datasets: which images to work on, their ages and masks, and the names and files of what is written."""
+"""BIDS datasets: input images, their ages and masks, and the names and files of outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .failures import Failures
 from .filters import read_filter_file
 from .image import InputImage
 from .masks import parse_derivative
-from .names import OutputNames, collisions, subject_page, twins
+from .names import OutputNames, collisions, duplicates, subject_page
 from .results import current, is_turned_by, remove_superseded, results_in
 from .sidecars import HASH_KEY, Metadata, is_done, parameters_hash, read_json, write_json
 from .walk import Survey, find_images, list_subjects, survey_images
@@ -24,6 +24,7 @@ __all__ = [
     "Survey",
     "collisions",
     "current",
+    "duplicates",
     "find_images",
     "is_done",
     "is_turned_by",
@@ -38,7 +39,6 @@ __all__ = [
     "results_in",
     "subject_page",
     "survey_images",
-    "twins",
     "write_bidsignore",
     "write_dataset_description",
     "write_json",

@@ -1,4 +1,4 @@
-"""The age of the brain in an image: weeks of gestation, or postmenstrual weeks after birth, and where it was read."""
+"""The age of the brain in an image: gestational weeks, or postmenstrual weeks after birth, and its source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tables import Row, Table, read_table, shortened
 
 logger = logging.getLogger(__name__)
 
-# the first of these with a value is used; all but the last say by their name what they count from
+# the first of these with a value is used; the names of all but the last define the origin of the age
 COLUMNS = (
     "gestational_age",
     "gestational_age_weeks",
@@ -56,16 +56,17 @@ _UNIT_WORDS = {
 _UNIT_IN_NAME = re.compile(r"(?:^|_)(days?|weeks?|wks?|months?|years?)(?:_|$)")
 _WEEKS_AND_DAYS = re.compile(r"(\d{1,3})\s*(?:\+|w(?:eeks?|ks?)?\s*\+?)\s*(?:([0-6])\s*d?(?:ays?)?)?", re.IGNORECASE)
 _LONGEST = 40
-"""A text of more signs is no age: the longest in words, with spaces, has about twenty. It also bounds what the patterns have to try."""
+"""Maximum length of a text that can be an age; the longest in words has about twenty characters. It also bounds the time of the
+patterns."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Age:
-    """An age in ``weeks`` since the last menstrual period, where it was read (file and column, ``--age``, or ``estimated``), notes.
+    """An age in ``weeks`` since the last menstrual period, its source (file and column, ``--age``, or ``estimated``), and warnings.
 
-    ``error`` is the standard error in weeks of an age that was estimated; None for one that is known. ``doubts`` are reasons to think that
-    it is not the age of this image.
+    ``error`` is the standard error (weeks) of an estimated age; None for a known one. ``doubts`` are reasons why it may not be the age of
+    this image.
     """
 
     weeks: float
@@ -77,16 +78,16 @@ class Age:
 
 @dataclass(frozen=True)
 class _NoAge:
-    """Why a table or a cell gives no age; ``notable`` if a value is there that was passed over."""
+    """Reason why a table or a cell gives no age; ``notable`` if it has a value that was ignored."""
 
     reason: str
     notable: bool = False
 
 
 def parse_age(text: str) -> tuple[float, bool] | None:
-    """A number, or weeks and days as the clinic writes them: the value, and whether the notation itself says weeks.
+    """Parse a number, or weeks and days in clinical notation: the value, and whether the notation implies weeks.
 
-    None if it is neither.
+    None for any other text.
 
     >>> parse_age("29.5"), parse_age("29w"), parse_age("28+7")
     ((29.5, False), (29.0, True), None)
@@ -105,17 +106,17 @@ def parse_age(text: str) -> tuple[float, bool] | None:
 
 
 class AgeReader:
-    """Reads the age of each image of one dataset; every table is read once.
+    """Reads the age of each image of one dataset. Each table is read once.
 
     Args:
         bids_dir: the dataset.
         age: weeks for all images, as given with ``--age``.
         column: the one column to read, as given with ``--age-column``; default: the first of :data:`COLUMNS` with a
         value.
-        estimate: what estimates the age of an image that no table has one for (``--age estimate``); None: such an image is an
-        error.
+        estimate: function that estimates the age of an image without an age in the tables (``--age estimate``); None: such an image is
+        an error.
 
-    Raises :class:`~posepipe.errors.AgeError` for an ``age`` that no fetus or infant has.
+    Raises :class:`~posepipe.errors.AgeError` for an implausible ``age``.
     """
 
     def __init__(
@@ -135,10 +136,10 @@ class AgeReader:
         self._folders = Folders()
 
     def age_of(self, image: InputImage) -> Age:
-        """The age at which ``image`` was made: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv, else an estimate.
+        """The age at the acquisition of ``image``: ``--age``, else its row in scans.tsv, sessions.tsv, participants.tsv, else an estimate.
 
-        Raises :class:`~posepipe.errors.AgeError` if none of them gives one (the message says what each lacks) and none is to be
-        estimated, for an age outside 10–120 weeks, and for two rows that disagree.
+        Raises :class:`~posepipe.errors.AgeError` if there is none and it is not to be estimated (the message says what each table lacks),
+        for an age outside 10–120 weeks, and for two rows that disagree.
         """
         if self._age is not None:
             return Age(self._age, "--age")
@@ -163,7 +164,7 @@ class AgeReader:
         raise AgeError(msg)
 
     def _rows_of(self, image: InputImage) -> Iterator[tuple[Table | None, list[Row], str]]:
-        """Table, rows of the image, and the table's path for messages; the most specific table first."""
+        """Table, rows of the image, and the table's name for messages; the most specific table first."""
         folder = image.path.parents[1]
         unit = f"sub-{image.subject}" + (f"_ses-{image.session}" if image.session else "")
         scans = self._read(folder / f"{unit}_scans.tsv", "filename", "scans.json")
@@ -184,7 +185,7 @@ class AgeReader:
         return table, rows, "participants.tsv"
 
     def _shared(self, image: InputImage, table: Table, where: str) -> tuple[str, ...]:
-        """That the age of one row is taken for several sessions, of which one may be before and one after birth."""
+        """A doubt if the age of one row is used for several sessions, which may be before and after birth."""
         if not image.session or where != "participants.tsv" or "session_id" in table.columns:
             return ()
         sessions = self._sessions_of(image.subject)
@@ -192,7 +193,7 @@ class AgeReader:
             return ()
         unit = f"sub-{image.subject}"
         doubt = (
-            f"the one age of {unit} in participants.tsv is taken for all its sessions ({', '.join(sessions)}), though they may be of "
+            f"the one age of {unit} in participants.tsv is used for all its sessions ({', '.join(sessions)}), which may be at "
             f"different ages: give each its own in {unit}/{unit}_sessions.tsv"
         )
         if unit not in self._warned:
@@ -241,7 +242,7 @@ class AgeReader:
         return Age(first.weeks, first.source, (*first.warnings, note))
 
     def _check_length(self, image: InputImage, table: Table, rows: list[Row]) -> None:
-        """Of a row with more cells than there are columns nobody can tell which is the age."""
+        """Raise :class:`~posepipe.errors.AgeError` for a row with more cells than columns, in which the age is ambiguous."""
         for row in rows:
             if row.cells > len(table.columns):
                 msg = (
@@ -251,7 +252,7 @@ class AgeReader:
                 raise AgeError(msg)
 
     def _one(self, image: InputImage, table: Table, rows: list[Row], column: str) -> Age | _NoAge:
-        """What all rows of the image say in one column."""
+        """The age from all rows of the image in one column."""
         readings = [self._cell(image, table, row, column) for row in rows]
         ages = [reading for reading in readings if isinstance(reading, Age)]
         if len({round(age.weeks, 6) for age in ages}) > 1:
@@ -320,7 +321,8 @@ def _quoted(text: str) -> str:
 
 
 def _counts_from_birth(column: str, unit: str | None, weeks: float) -> bool:
-    """Months and years do; so do weeks or days too few for a fetus, unless the column's name says otherwise."""
+    """Whether an age counts from birth: ages in months or years, and ages too small for a fetus, unless the column's name implies
+    otherwise."""
     name = column.lower()
     if name in _FROM_CONCEPTION:
         return False
@@ -338,7 +340,7 @@ def _rows(table: Table | None, *keys: str) -> list[Row]:
 
 
 def _unit(table: Table, column: str) -> tuple[str | None, str | None]:
-    """The unit of a column, from its sidecar or its name; and what is wrong with it."""
+    """The unit of a column, from its sidecar or its name, and a problem with it, if any."""
     found = _UNIT_IN_NAME.search(column.lower())
     by_name = _UNIT_WORDS[found[1]] if found else None
     written = table.units(column)

@@ -1,4 +1,4 @@
-"""What makes the output folder a dataset: its description and the list of what the BIDS validator should pass over."""
+"""``dataset_description.json`` and ``.bidsignore`` of the output dataset."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def write_dataset_description(
 
 
 def record_hashes(out_dir: str | Path, *, atlases: Mapping[str, str], weights: Mapping[str, str]) -> Path:
-    """Write what the outputs were made with into ``dataset_description.json``, beside the version of posepipe.
+    """Write the hashes of atlas files and weights into ``dataset_description.json``, beside the version of posepipe.
 
     ``atlases`` are the templates' files and ``weights`` the networks', each with its SHA-256. Raises
     :class:`~posepipe.errors.BidsError` for a description that is missing or broken.

@@ -1,6 +1,6 @@
-"""BIDS file names: entities in their official order, and names taken apart and put together without loss.
+"""BIDS file names: entities in their official order, and lossless parsing and building of names.
 
-Outputs keep every entity of their input, known or not (``cohort``), and indices as they are written (``run-01``).
+Outputs keep every entity of their input, known or unknown, and indices as written (``run-01``).
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ _STEM_END = re.compile(r"[0-9A-Za-z]+")
 
 @dataclass(frozen=True)
 class SplitName:
-    """A file name taken apart; ``entities`` are short name → label in BIDS order, ``stray`` is the rest."""
+    """A parsed file name; ``entities`` map short names to labels in BIDS order, ``unparsed`` are the other parts."""
 
     entities: dict[str, str]
     suffix: str
     extension: str
-    stray: tuple[str, ...] = ()
+    unparsed: tuple[str, ...] = ()
 
 
 def short_name(entity: str) -> str | None:
@@ -89,30 +89,30 @@ def in_order(entities: Mapping[str, str]) -> dict[str, str]:
 
 
 def split_name(name: str) -> SplitName | None:
-    """Take a BIDS file name apart; None if it is not one (no ``sub-``, an entity twice, no suffix).
+    """Parse a BIDS file name; None if it is not one (no ``sub-``, an entity twice, no suffix).
 
     >>> split_name("sub-01_rec-svr_T2w.nii.gz")
-    SplitName(entities={'sub': '01', 'rec': 'svr'}, suffix='T2w', extension='.nii.gz', stray=())
+    SplitName(entities={'sub': '01', 'rec': 'svr'}, suffix='T2w', extension='.nii.gz', unparsed=())
     """
     stem, dot, rest = name.partition(".")
     *tokens, suffix = stem.split("_")
     entities: dict[str, str] = {}
-    stray = []
+    unparsed = []
     for token in tokens:
         pair = _PAIR.fullmatch(token)
         if pair is None:
-            stray.append(token)
+            unparsed.append(token)
         elif pair[1] in entities:
             return None
         else:
             entities[pair[1]] = pair[2]
     if "sub" not in entities or not _STEM_END.fullmatch(suffix):
         return None
-    return SplitName(in_order(entities), suffix, dot + rest, tuple(stray))
+    return SplitName(in_order(entities), suffix, dot + rest, tuple(unparsed))
 
 
 def join_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
-    """Put a BIDS file name together, entities in BIDS order.
+    """Build a BIDS file name, with entities in BIDS order.
 
     >>> join_name({"desc": "brain", "sub": "01"}, "mask", ".nii.gz")
     'sub-01_desc-brain_mask.nii.gz'

@@ -1,8 +1,7 @@
 """``failures.tsv``: the images that could not be processed, safe when the tasks of a job array fail at the same time.
 
-Each failed image has a small file of its own under ``logs/failures/``, written by atomic replace; they are the
-record, and the table is made from them. No lock is needed, which matters where locks are least to be trusted: on
-network file systems.
+Each failed image has its own record file under ``logs/failures/``, written atomically, and the table is generated from these
+records. No locks are needed; they are unreliable on network file systems.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .sidecars import read_json, write_json
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("subject", "session", "image", "stage", "error", "log")
-"""Of the table; the records also tell the ``dataset`` of the image, as several may share one output folder."""
+"""Columns of the table. The records also hold the ``dataset`` of the image, as several datasets may share one output folder."""
 
 
 class Failures:
@@ -34,7 +33,7 @@ class Failures:
         self.table = self._out_dir / "failures.tsv"
 
     def record(self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None) -> None:
-        """Note that ``image`` failed at ``stage``; replaces what was noted of it before."""
+        """Record that ``image`` failed at ``stage``; replaces an earlier record."""
         text = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
         row = {
             "subject": f"sub-{image.subject}",
@@ -49,14 +48,14 @@ class Failures:
         self.merge()
 
     def clear(self, image: InputImage) -> None:
-        """Forget the failure of ``image``, now that it has succeeded."""
+        """Remove the record of ``image`` after success."""
         record = self._record_of(image)
         if record.exists():
             record.unlink(missing_ok=True)
             self.merge()
 
     def forget_removed(self, dataset: str | Path) -> None:
-        """Forget the failures of images that are no longer in ``dataset``, and write the table; those of other datasets stay."""
+        """Remove the records of images that are no longer in ``dataset``, and write the table; other datasets are unaffected."""
         root = Path(dataset).resolve()
         for name in self._listing():
             with contextlib.suppress(BidsError):
@@ -77,7 +76,7 @@ class Failures:
         return sorted(rows, key=lambda row: row.get("image", ""))
 
     def broken(self) -> list[BidsError]:
-        """What is wrong with each record that cannot be read, and so is in no row."""
+        """The errors of records that cannot be read, and are therefore in no row."""
         errors = []
         for name in self._listing():
             try:
@@ -93,12 +92,12 @@ class Failures:
             lines = ["\t".join(COLUMNS)]
             lines += ["\t".join(_cell(row.get(column)) for column in COLUMNS) for row in self.rows()]
             write_text(self.table, "\n".join(lines) + "\n")
-            # whoever writes last has then seen all records: a table written from an older listing is written again
+            # repeat if the records have changed, so that the last writer has read all of them
             if self._listing() == seen:
                 return self.table
 
     def _listing(self) -> dict[str, tuple[int, int]]:
-        """Record files with what changes when they are replaced."""
+        """Record files with modification time and inode, which change on replacement."""
         found = {}
         if self._records.is_dir():
             with os.scandir(self._records) as entries:
@@ -113,7 +112,7 @@ class Failures:
 
     def _record_of(self, image: InputImage) -> Path:
         name = f"{image.path.name.partition('.')[0]}.json"
-        if len(temporary_name(name).encode()) > LONGEST_NAME:  # of an image whose name is itself as long as can be
+        if len(temporary_name(name).encode()) > LONGEST_NAME:  # for an image whose own name has the maximum length
             name = f"{hashlib.sha256(name.encode()).hexdigest()}.json"
         return self._records / name
 

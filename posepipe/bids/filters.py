@@ -1,4 +1,4 @@
-"""The filter file (``--bids-filter-file``): a choice of images by their entities, written as for fMRIPrep."""
+"""The filter file (``--bids-filter-file``): selection of images by entities, in fMRIPrep's format."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def read_filter_file(path: str | Path) -> dict[str, Any]:
 
 
 def parse_filters(filters: Mapping[str, Any] | None, source: str = "filters") -> Wanted:
-    """Check a filter and give it with short entity names: contrast → (entity → wanted value), or None to leave it out.
+    """Validate a filter and convert it to short entity names: contrast → (entity → wanted value), or None to exclude the contrast.
 
     A value is a label, a number, a list of either, null (the entity must be absent), ``"*"`` (must be present).
-    Keys other than ``t1w`` and ``t2w`` belong to other apps: logged and left alone. Raises
+    Keys other than ``t1w`` and ``t2w`` belong to other apps; they are logged and ignored. Raises
     :class:`~posepipe.errors.UsageError` for an unknown entity.
 
     >>> parse_filters({"t2w": {"reconstruction": "svr"}})
@@ -98,7 +98,7 @@ def _value_wanted(name: str, value: Any, source: str) -> Any:
 
 
 def matches(image: InputImage, wanted: Wanted) -> bool:
-    """Whether the filter lets ``image`` through; of a contrast that it does not name, it lets all through."""
+    """Whether ``image`` matches the filter; all images of a contrast without a filter match."""
     query = wanted.get(image.suffix, {})
     if query is None:
         return False

@@ -1,4 +1,4 @@
-"""An image that was found in a dataset: what every later stage is handed."""
+"""An input image of a dataset, as passed to all later stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index by pybids, of the folders that were asked for alone."""
+"""Index of a dataset by pybids, restricted to the requested folders."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NO_CONFIG = ".no-layout-config.json"
 
 
 def indexed_images(root: Path, anat: Sequence[str]) -> set[Path]:
-    """The T1w and T2w images in the folders ``anat``, below ``root`` and written with slashes, by an index of pybids that enters no others.
+    """The T1w and T2w images in the folders ``anat`` (POSIX paths relative to ``root``), by a pybids index that reads no other folders.
 
-    What pybids or its database cannot bear is raised as they raise it: names that are no text, folders that cannot be read.
+    Exceptions of pybids and its database are not converted, for example for undecodable names and unreadable folders.
     """
     with _some_home():
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
@@ -34,8 +34,8 @@ def indexed_images(root: Path, anat: Sequence[str]) -> set[Path]:
 
 @contextmanager
 def _some_home() -> Iterator[None]:
-    """A context in which there is a home folder, if only one that holds nothing: pybids looks for settings in it when it is imported, and
-    in a container that runs under a number that no user has there may be none."""
+    """Context with a (possibly empty) home folder: pybids looks for settings in it at import, and in a container that runs with an unknown
+    user id there may be none."""
     try:
         Path.home()
     except RuntimeError:

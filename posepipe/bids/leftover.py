@@ -1,4 +1,4 @@
-"""The files of the participants asked for that look like images and yet are no inputs, and why."""
+"""Image-like files that are not inputs, with the reasons."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ def left_out_files(
     *,
     everywhere: bool = False,
 ) -> Iterator[tuple[Path, str, bool]]:
-    """Image-like files below ``sub-*/[ses-*/]`` that are not inputs: path, why, and whether it may have been meant for one.
+    """Image-like files below ``sub-*/[ses-*/]`` that are not inputs: path, reason, and whether it may have been intended as an input.
 
-    ``used`` are the files that the walk knows: None for an input, else why it is none. Without ``everywhere`` only the folders that the
-    walk enters too are read, and those whose names are nearly theirs. Folders that cannot be read, and links to folders that are not there,
-    are named as well.
+    ``used`` maps indexed files to None for inputs, else to the reason. Without ``everywhere`` only the indexed folders and folders with
+    similar names are read. Unreadable folders and broken links to folders are included.
     """
     for subject in subjects:
         folder = root / f"sub-{subject}"
@@ -42,9 +41,9 @@ def left_out_files(
                 yield path, why, path not in used and _is_meant(path)
 
 
-def strays(root: Path, folders: Folders, *, everywhere: bool = False) -> Iterator[tuple[Path, str, bool]]:
-    """Image-like files beside the participants' folders, and folders there whose names are nearly those of BIDS, as for
-    :func:`left_out_files`; ``everywhere``: the files in such folders, too."""
+def misplaced_files(root: Path, folders: Folders, *, everywhere: bool = False) -> Iterator[tuple[Path, str, bool]]:
+    """Image-like files beside the participants' folders, and folders there with names similar to BIDS names, as in :func:`left_out_files`;
+    with ``everywhere`` also the files in such folders."""
     for entry in folders.entries(root):
         path = root / entry.name
         if not entry.is_folder and IMAGE_FILE.fullmatch(entry.name):
@@ -58,7 +57,7 @@ def strays(root: Path, folders: Folders, *, everywhere: bool = False) -> Iterato
 
 
 def _files(folder: Path, sessions: Sequence[str], folders: Folders, *, everywhere: bool) -> Iterator[tuple[Path, str | None]]:
-    """Image-like files of one participant in order, and what stands against a folder that should be read."""
+    """Image-like files of one participant in order, each with None, and folders that cannot be read with the reason."""
 
     def enters(where: Path, name: str) -> bool:
         depth = len(where.relative_to(folder).parts)
@@ -74,7 +73,7 @@ def _files(folder: Path, sessions: Sequence[str], folders: Folders, *, everywher
 def _walk(
     folder: Path, enters: Callable[[Path, str], bool], folders: Folders, above: frozenset[str] = frozenset()
 ) -> Iterator[tuple[Path, str | None]]:
-    """What lies in ``folder``; a link to one of the folders ``above`` leads round in a circle, and is not followed."""
+    """Entries of ``folder``, recursively; links to one of the folders ``above`` (cycles) are not followed."""
     if not_fetched(folder):
         yield folder, "a link to a folder that is not there"
         return
@@ -96,22 +95,22 @@ def _walk(
                 yield from _walk(path, enters, folders, above | {here})
         elif looks:
             yield path, None
-        elif entry.is_lost and enters(folder, entry.name) and "." not in entry.name:
+        elif entry.is_broken and enters(folder, entry.name) and "." not in entry.name:
             yield path, "a link to a folder that is not there"
 
 
 def _why(path: Path, folder: Path) -> str:
-    """Why a file that the walk does not know is no input."""
+    """Reason why a file that is not indexed is not an input."""
     if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
         return "it is a folder, not an image: replace it by the image"
     if path.name.startswith("."):
-        return "it is hidden, as are what macOS writes beside each file (._) and what is half copied"
+        return "it is hidden, like macOS metadata (._) and partial copies"
     extension = _extension(path)
     if extension not in {".nii", ".nii.gz"}:
         is_nifti = extension.strip().lower() in {".nii", ".nii.gz"}
         return f"its extension is {extension}, and BIDS knows .nii and .nii.gz alone: " + ("rename it" if is_nifti else "convert it")
     split = split_name(path.name)
-    if split is None or split.stray or split.extension != extension:
+    if split is None or split.unparsed or split.extension != extension:
         return "the name is not BIDS"
     if split.suffix not in {"T1w", "T2w"}:
         return f"its suffix is {split.suffix}; only T1w and T2w are aligned"

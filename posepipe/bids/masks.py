@@ -1,8 +1,7 @@
-"""Existing brain masks of derivative datasets (``-d``), each given to the image that it belongs to.
+"""Matching of brain masks in derivative datasets (``-d``) to images.
 
-A mask belongs to the image that its sidecar names as its one source; else to the images whose entities it shares. All
-lookups are in one dictionary per participant and session: the work grows with the number of images, not with its
-square.
+A mask matches the image that its sidecar names as the only source, else the images with the same entities. Lookups use one
+dictionary per participant and session, so that the time is linear in the number of images.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ def parse_derivative(spec: str | Path) -> tuple[str, Path]:
 def attach_masks(
     images: Sequence[InputImage], present: Sequence[InputImage], derivatives: Sequence[str | Path]
 ) -> list[Path | BidsError | None]:
-    """The brain mask of each of ``images``, or None, from the derivative datasets given; where it cannot be told which it is, for there
-    are two equally good ones or something was not fetched, the error that says so.
+    """The brain mask of each of ``images`` in the derivative datasets, or None; an error if it cannot be determined, because two masks
+    match equally well or a file was not fetched.
 
-    ``present`` are all images of the same participants, filtered or not: a mask that would fit several of them by its
-    name alone is not used for any, and that is logged.
+    ``present`` are all images of the same participants, filtered or not: a mask that matches several of them by its name is not used, and
+    this is logged.
     """
     folders = [parse_derivative(spec)[1] for spec in derivatives]
     if not folders:
@@ -97,15 +96,15 @@ def attach_masks(
 
 
 def unused_masks(present: Sequence[InputImage], derivatives: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
-    """The masks of the participants and sessions of ``present`` that belong to none of these images, and why; where they cannot be read,
-    none, for that is an error of the images."""
+    """Masks of the participants and sessions of ``present`` that match none of these images, with the reasons. Unreadable masks are
+    skipped, as they are errors of the images."""
     units: dict[tuple[str, str | None], list[InputImage]] = defaultdict(list)
     for image in present:
         units[image.subject, image.session].append(image)
     for images in units.values():
         with suppress(BidsError):
             folders = [parse_derivative(spec)[1] for spec in derivatives]
-            yield from ((path, "a brain mask that belongs to none of the images by its name") for path in _MaskIndex(folders, images).idle)
+            yield from ((path, "a brain mask that matches none of the images") for path in _MaskIndex(folders, images).unused)
             for folder in folders:
                 yield from ((p, "its name does not say that it is a brain's (desc-brain)") for p in _other_masks(folder, images[0]))
 
@@ -141,7 +140,7 @@ class _MaskIndex:
                     self._fits[mask.path] += mask.contrast in {None, image.suffix}
 
     @property
-    def idle(self) -> list[Path]:
+    def unused(self) -> list[Path]:
         """The masks that fit no image."""
         return sorted(mask.path for masks in self._by_key.values() for mask in masks if not self._fits[mask.path])
 
@@ -213,7 +212,7 @@ def _mask_files(folder: Path, subject: str, session: str | None) -> list[Path]:
 def _parse(path: Path) -> _Mask | None:
     """A brain mask from its name, in BIDS's or MIALSRTK's spelling (``…_T2w_desc-brain_mask``); None for others."""
     split = split_name(path.name)
-    if split is None or any(token not in _CONTRASTS for token in split.stray):
+    if split is None or any(token not in _CONTRASTS for token in split.unparsed):
         return None
     entities = dict(split.entities)
     label, (*kept, what) = entities.pop("label", None), entities.get("desc", "").split("+")
@@ -223,7 +222,7 @@ def _parse(path: Path) -> _Mask | None:
             entities["desc"] = "+".join(kept)
     elif label != "brain":
         return None
-    contrast = entities.pop("mod", None) or (split.stray[0] if split.stray else None)
+    contrast = entities.pop("mod", None) or (split.unparsed[0] if split.unparsed else None)
     if entities.get("space") in _NATIVE_SPACES:
         del entities["space"]
     elif entities.get("space") in _CONTRASTS:  # on the grid of that contrast

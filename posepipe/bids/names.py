@@ -1,9 +1,8 @@
-"""Names of all outputs. Two inputs never share one, and a name says which input it was made from.
+"""Names of all outputs. They are unique, and the input can be derived from each name.
 
 - Every entity of the input is kept, in BIDS order.
-- The resampled image lies on the template's grid, so ``space-``, ``cohort-``, ``res-`` and ``den-`` of the input
-  would say what is no longer true there: their labels move into ``desc-`` (input ``space-T2w_res-05`` →
-  ``desc-spaceT2w+res05``).
+- The resampled image is on the template's grid, for which ``space-``, ``cohort-``, ``res-`` and ``den-`` of the input are not
+  valid: their labels move into ``desc-`` (input ``space-T2w_res-05`` → ``desc-spaceT2w+res05``).
 - ``desc-`` of the input stays in front, joined by ``+``: ``desc-preproc`` → ``desc-preproc+reoriented``,
   ``desc-preproc+brain``.
 - Transforms in other formats than ITK's have its name but for the extension (:data:`~posepipe.settings.XFM_FORMATS`): one sidecar tells of
@@ -154,9 +153,9 @@ class OutputNames:
         return self.files(synth=True, slices=True, formats=XFM_FORMATS, labels={kind: {NAMES_KEY: ""} for kind in LABEL_MAPS})
 
     def check_length(self) -> None:
-        """See that file systems take the names of all that may be written for the image.
+        """Check the length of the names of all outputs.
 
-        Raises :class:`~posepipe.errors.BidsError` for an image whose name is too long for that.
+        Raises :class:`~posepipe.errors.BidsError` for an image whose name is too long.
         """
         paths = (*self.every_file, self.subject_page, *(self.folder.parents))
         longest = max((path.name for path in paths), key=lambda name: len(name.encode()))
@@ -167,7 +166,7 @@ class OutputNames:
 
     @property
     def _contrast(self) -> dict[str, str]:
-        """What tells outputs of images in other contrasts apart, whose suffix does not say it."""
+        """Entities that distinguish T1w and T2w outputs with the same suffix."""
         if self.image.suffix == "T2w":
             return {}
         own = self.image.entities.get("mod")
@@ -211,8 +210,8 @@ def _unit_folder(out_dir: Path, subject: str, session: str | None) -> Path:
     return folder / f"ses-{session}" if session else folder
 
 
-def twins(images: Iterable[InputImage]) -> dict[Path, BidsError]:
-    """The images that are there as ``.nii`` and as ``.nii.gz``: the path of each such file, and the error that names both."""
+def duplicates(images: Iterable[InputImage]) -> dict[Path, BidsError]:
+    """Images that exist both as ``.nii`` and as ``.nii.gz``: the path of each such file → the error that names both."""
     files: dict[Path, list[Path]] = {}
     for image in images:
         files.setdefault(image.path.with_name(image.path.name.partition(".")[0]), []).append(image.path)
@@ -225,8 +224,8 @@ def twins(images: Iterable[InputImage]) -> dict[Path, BidsError]:
 
 
 def collisions(outputs: Iterable[tuple[InputImage, Iterable[Path]]]) -> dict[Path, BidsError]:
-    """The images that, each with all files that it will have, would be written to one file with another: the path of each, and the error
-    that names both, e.g. ``sub-01_res-05_T2w`` beside ``sub-01_desc-res05_T2w``."""
+    """Images that share an output path: the path of each such image → the error that names both, e.g. ``sub-01_res-05_T2w`` and
+    ``sub-01_desc-res05_T2w``. ``outputs`` are pairs of an image and all its output paths."""
     owner: dict[Path, InputImage] = {}
     found: dict[Path, BidsError] = {}
     for image, paths in outputs:

@@ -1,4 +1,4 @@
-"""Text and JSON files of datasets, which people and their programs have written with whatever they had."""
+"""Reading of text and JSON files of datasets, with error messages for all encodings and file types."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from .links import not_fetched
 def read_text(path: str | Path) -> str | None:
     """The text of a file, without a byte-order mark; None if there is no such file.
 
-    Raises :class:`~posepipe.errors.BidsError` for a link to what is not there, for what is no file or cannot be opened, and for what is
-    not UTF-8 text.
+    Raises :class:`~posepipe.errors.BidsError` for a broken link, for anything but a readable regular file, and for text that is not UTF-8.
     """
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
             msg = f"{path}: expected a file, found a folder, a pipe or a device; remove it, or put the file in its place"
             raise BidsError(msg)
         content = path.read_bytes()

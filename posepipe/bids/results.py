@@ -1,4 +1,4 @@
-"""The results in an output dataset, as the names of their forward transforms tell: which is the one of now, and which it supersedes."""
+"""The results in an output dataset, identified by their forward transforms: the current one of each image, and superseded ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONTRASTS = ("T1w", "T2w")
 
 @dataclass(frozen=True)
 class Result:
-    """One pose of one image: ``sidecar`` is the forward transform's file beside it; ``names.image`` has no more than the name tells."""
+    """One pose of one image: ``sidecar`` is that of the forward transform; ``names.image`` is derived from its name."""
 
     sidecar: Path
     names: OutputNames
@@ -42,7 +42,7 @@ def results_in(out_dir: Path, anat: Path) -> list[Result]:
     for path in sorted(anat.glob("sub-*_xfm.json")):
         split = split_name(path.name)
         # the inverse comes from a template's space, never from T1w or T2w
-        if split is None or split.stray or not split.entities.keys() >= _OF_TRANSFORMS or split.entities["from"] not in _CONTRASTS:
+        if split is None or split.unparsed or not split.entities.keys() >= _OF_TRANSFORMS or split.entities["from"] not in _CONTRASTS:
             continue
         entities = {key: label for key, label in split.entities.items() if key not in _OF_TRANSFORMS}
         image = anat / join_name(entities, split.entities["from"], ".nii.gz")
@@ -53,10 +53,10 @@ def results_in(out_dir: Path, anat: Path) -> list[Result]:
 
 
 def current(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
-    """``results`` of one folder, one for each image and atlas, and those that these supersede, which a run that was stopped, or an older
-    version, may have left there.
+    """The current result of each image and atlas among the ``results`` of one folder, and the superseded ones, left by a stopped run or an
+    older version.
 
-    Of several, the reoriented image is of the current one; where that does not tell, the one that was written last is taken.
+    The current result is that of the reoriented image; if that is not conclusive, the one written last.
     """
     by_image: dict[tuple[str, str], list[Result]] = {}
     for result in results:
@@ -76,7 +76,7 @@ def _is_turned_by(result: Result) -> bool:
 
 
 def is_turned_by(names: OutputNames) -> bool:
-    """Whether the reoriented image is of this template: its name does not say, and one may have come since.
+    """Whether the reoriented image was written with this template's transform, which its name does not contain.
 
     Raises :class:`~posepipe.errors.BidsError` for a sidecar that cannot be read.
     """
@@ -85,16 +85,16 @@ def is_turned_by(names: OutputNames) -> bool:
 
 
 def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: Callable[[str, Mapping[str, Any]], bool]) -> list[str]:
-    """Remove what earlier runs wrote for this image and nothing that is current has a part in; the spaces whose results are gone.
+    """Remove the outputs of superseded results of this image, except files shared with current ones; returns the spaces of removed results.
 
-    ``files`` are those of the image's result of now, at ``names``. ``is_superseded`` is asked of each other result, with its atlas and
-    the forward transform's sidecar (empty where it cannot be read). Raises OSError for a file that cannot be removed.
+    ``files`` are those of the current result, at ``names``. ``is_superseded`` is called for each other result, with its atlas and the
+    forward transform's sidecar (empty if unreadable). Raises OSError for a file that cannot be removed.
     """
     kept = set(files)
     with contextlib.suppress(BidsError):  # what was asked for once and is of the pose of now is left
         kept |= set(names.files(**requested(read_json(names.sidecar(names.forward)))))
     gone, own = [], names.image.path.name.partition(".")[0]
-    # a T2-like image is made of a T1w image alone; of that name it may be another image's
+    # only T1w images have a synthetic T2w output; for a T2w image the file belongs to another image
     possible = set(names.every_file) - (set() if names.image.suffix == "T1w" else {names.synth, names.sidecar(names.synth)})
     for result in results_in(names.out_dir, names.folder):
         if result.stem != own or result.names.forward == names.forward:
@@ -108,7 +108,7 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
         else:
             synth, slices = bool(sidecar.get("ContrastConversion")), bool(sidecar.get("Slices"))
             kept |= set(result.names.files(synth=synth, slices=slices, **requested(sidecar)))
-    # the sidecar of the transform first: without it there is no result
+    # the sidecars of transforms first: they define a result
     for path in sorted(possible - kept, key=lambda path: not path.name.endswith("_xfm.json")):
         path.unlink(missing_ok=True)
     return gone

@@ -1,4 +1,4 @@
-"""JSON files: written whole or not at all, and read by the inheritance principle."""
+"""JSON files: atomic writing, and reading by the inheritance principle of BIDS."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def plain(obj: Any) -> Any:
 
 
 def parameters_hash(parameters: Mapping[str, Any], image: InputImage) -> str:
-    """SHA-256 (hex) of the settings an image is processed with, and of the contents of the image and of its mask.
+    """SHA-256 (hex) of the parameters of an image and of the contents of the image and its mask.
 
-    Independent of the order of the settings, of file times, and of where the dataset lies.
+    Independent of the order of the parameters, of file times, and of the dataset's location.
     """
     digest = hashlib.sha256(json.dumps(plain(parameters), sort_keys=True, default=str).encode())
     digest.update(image.relative.as_posix().encode())
@@ -116,7 +116,7 @@ class Metadata:
         self._folders: dict[Path, dict[str, list[tuple[dict[str, str], Path]]]] = {}
 
     def of(self, image: InputImage) -> dict[str, Any]:
-        """Metadata of ``image``; what lies nearer to it overrides what lies further up.
+        """Metadata of ``image``; sidecars in lower folders override those further up.
 
         Raises :class:`~posepipe.errors.BidsError` for a sidecar that is not valid JSON.
         """
@@ -138,9 +138,9 @@ class Metadata:
                 msg = f"{folder}: its sidecars cannot be read ({error.strerror}); make the folder readable"
                 raise BidsError(msg) from error
             for name in names:
-                # sidecars further up name no participant, so one is lent to take the name apart
+                # sidecars further up have no participant entity; a dummy one is added for parsing
                 split = split_name(name) or split_name(f"sub-x_{name}")
-                if split is not None and not split.stray:
+                if split is not None and not split.unparsed:
                     entities = {k: v for k, v in split.entities.items() if k != "sub" or name.startswith("sub-")}
                     found[split.suffix].append((entities, folder / name))
             self._folders[folder] = dict(found)

@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "tz": {"Description": "Translation, third component.", "Units": "mm"},
     "confidence": {"Description": "Probability that the slice's pose is within 10 degrees of the truth, 0 to 1."},
     "outlier": {
-        "Description": "1: the pose strays from that of the slices acquired before and after, or the slice hardly fits: not to be used.",
+        "Description": "1: the pose deviates from those of the slices acquired before and after, or its confidence is low: not to be used.",
         "Levels": {"0": "no outlier", "1": "outlier"},
     },
     "motion_deg": {"Description": "Angle between the slice's pose and that of the stack.", "Units": "degree"},
@@ -67,12 +67,12 @@ def table_text(rows: Sequence[SliceRow]) -> str:
 
 
 def write_table(rows: Sequence[SliceRow], path: str | Path) -> Path:
-    """Write the table to ``path``, by atomic replace."""
+    """Write the table to ``path`` atomically."""
     return write_text(path, table_text(rows))
 
 
 def read_table(text: str, source: str = "slice poses") -> list[SliceRow]:
-    """The rows of a table of :func:`table_text`; raises :class:`~posepipe.errors.BidsError` for another table.
+    """Parse a table of :func:`table_text`; raises :class:`~posepipe.errors.BidsError` for any other table.
 
     >>> read_table(table_text([SliceRow(0, None, 1.5)]))
     [SliceRow(slice=0, pose=None, time=1.5, confidence=None, outlier=None, motion_deg=None, motion_mm=None)]

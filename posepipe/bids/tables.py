@@ -39,9 +39,9 @@ def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
     """Read the table at ``path`` with rows by its column ``key``; None if there is no such file (a link to
     one that is not there is an error).
 
-    ``inherited`` are sidecars further up, the most general first; the one beside the table overrides them. Labels are
-    keyed without ``sub-``/``ses-``, file names as POSIX paths. Of columns by one name each makes a row of its own, so that what they
-    say is compared as that of two rows is. Raises :class:`~posepipe.errors.AgeError` for a broken file.
+    ``inherited`` are sidecars further up, the most general first; the one beside the table overrides them. Labels are keyed without
+    ``sub-``/``ses-``, file names as POSIX paths. Columns with the same name give one row each, so that their values are compared like those
+    of two rows. Raises :class:`~posepipe.errors.AgeError` for an invalid file.
     """
     text = _text(path)
     if text is None:
@@ -66,12 +66,12 @@ def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
 
 
 def shortened(words: tuple[str, ...] | list[str], most: int = 12) -> str:
-    """The words in a line, as far as one is read."""
+    """The first ``most`` words, each cut at 40 characters, joined by commas."""
     return ", ".join(word if len(word) <= 40 else f"{word[:40]}…" for word in words[:most]) + " …" * (len(words) > most)
 
 
 def _lines(text: str) -> list[str]:
-    """Lines that end as those of Unix, Windows or the old Mac do."""
+    """Lines of ``text`` with Unix, Windows or classic Mac line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 

@@ -1,4 +1,4 @@
-"""The dataset walk: which images a run works on. Only the folders of what was asked for are read."""
+"""The dataset walk: the input images of a run. Only the requested folders are read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .entities import bare_label, split_name
 from .filters import matches, parse_filters
 from .image import InputImage
 from .index import INPUT, indexed_images
-from .leftover import IMAGE_FILE, left_out_files, strays
-from .links import Folders, is_lost_link, not_fetched
+from .leftover import IMAGE_FILE, left_out_files, misplaced_files
+from .links import Folders, is_broken_link, not_fetched
 from .masks import attach_masks, unknown_participants, unused_masks
 from .reading import read_object
 
 logger = logging.getLogger(__name__)
 
-# made by posepipe: never an input, even where its outputs lie in the dataset that is walked
+# outputs of posepipe are never inputs, also if they are in the input dataset
 _OWN_DESC = re.compile(r"(?:.+\+)?(?:reoriented|synth)")
 _DERIVED = {"space", "cohort", "res", "den", "label", "seg", "atlas", "desc"}
 
@@ -35,11 +35,11 @@ __all__ = ["InputImage", "Survey", "find_images", "list_subjects", "survey_image
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found of what was asked for: the ``images``, sorted by path.
+    """Result of :func:`survey_images`: the requested ``images``, sorted by path.
 
-    ``left_out`` is a line for each file that looks like an image and is no input, with the reason; ``lacking`` one for each participant or
-    session that was asked for by name, or is a link to what is not there or a folder that cannot be read, and has no image; ``unmasked``
-    says for the paths of images whose brain mask cannot be told why that is, and ``misnamed`` for those whose name BIDS does not allow.
+    ``left_out``: one line per image-like file that is not an input, with the reason; ``lacking``: one line per requested participant or
+    session without an image, including broken links and unreadable folders; ``unmasked``: path → error for images whose brain mask cannot
+    be determined; ``misnamed``: path → error for images with an invalid BIDS name.
     """
 
     images: list[InputImage]
@@ -58,7 +58,7 @@ def find_images(
     derivatives: Sequence[str | Path] = (),
     validate: bool = False,
 ) -> list[InputImage]:
-    """Every T1w and T2w image of a raw or derivative BIDS dataset that was asked for, sorted by path.
+    """The requested T1w and T2w images of a raw or derivative BIDS dataset, sorted by path.
 
     Args:
         bids_dir: the dataset; a missing ``dataset_description.json`` is warned about.
@@ -92,9 +92,8 @@ def survey_images(
     validate: bool = False,
     everywhere: bool = False,
 ) -> Survey:
-    """As :func:`find_images`, with all that was left out and what is lacking; ``everywhere``: other folders than ``anat`` are read too.
-    An image whose mask cannot be told, or whose name BIDS does not allow, stands against none of the others: that is noted, and raised
-    only if there is no other image."""
+    """As :func:`find_images`, with left-out files and missing images; ``everywhere``: also read folders other than ``anat``. Images with an
+    ambiguous mask or an invalid name do not affect the others; their errors are returned, and raised only if there is no other image."""
     walk = _Walk(bids_dir, participants, sessions, filters)
     left_out, absent = walk.leftovers(everywhere=everywhere)
     misnamed = walk.misnamed() if validate else {}
@@ -102,12 +101,12 @@ def survey_images(
     if misnamed and all(image.path in misnamed for image in images) and (error := walk.misnamed_together()):
         raise error
     if everywhere:
-        left_out += walk.idle_masks(derivatives)
+        left_out += walk.unused_mask_lines(derivatives)
     return Survey(images, tuple(left_out), tuple(walk.lacking(images, left_out, absent)), unmasked, misnamed)
 
 
 class _Walk:
-    """One look at a dataset: what is there of what was asked for."""
+    """One listing of a dataset: the requested participants, sessions and images that exist."""
 
     def __init__(
         self, bids_dir: str | Path, participants: Iterable[str], sessions: Iterable[str], filters: Mapping[str, Any] | None
@@ -116,7 +115,7 @@ class _Walk:
         self._root = _dataset(bids_dir, self._folders)
         self._filters, self._wanted = filters, parse_filters(filters)
         self._asked, self._sessions = _unique(participants, "sub"), _unique(sessions, "ses")
-        lost = (e.name for e in self._folders.entries(self._root) if e.is_lost)
+        lost = (e.name for e in self._folders.entries(self._root) if e.is_broken)
         self._lost = [name[4:] for name in lost if name.startswith("sub-") and "." not in name]
         self._all = [name[4:] for name in self._folders.folders(self._root, "sub-")]
         self._subjects = _choose(self._root, self._all, self._asked, self._lost)
@@ -135,7 +134,7 @@ class _Walk:
         return f"{printable(path.relative_to(self._root) if path.is_relative_to(self._root) else path)}: {why}"
 
     def misnamed(self) -> dict[Path, BidsError]:
-        """The images whose names are not valid in a raw dataset, where this is one, each with the error that says so."""
+        """The images with names that are invalid in a raw dataset, if this is one: path → error."""
         wrong = _wrong_names(self._description, self._present)
         return {i.path: BidsError(f"{i.path}: the name is not valid in a raw BIDS dataset; {_NOT_VALID}") for i in wrong}
 
@@ -145,16 +144,16 @@ class _Walk:
         shown = ", ".join(wrong[:5]) + (" …" if len(wrong) > 5 else "")
         return BidsError(f"{self._root}: {len(wrong)} names are not valid in a raw BIDS dataset ({shown}); {_NOT_VALID}") if wrong else None
 
-    def idle_masks(self, derivatives: Sequence[str | Path]) -> list[str]:
-        """A line for each brain mask of the participants asked for that belongs to no image, and for participants that only masks know."""
+    def unused_mask_lines(self, derivatives: Sequence[str | Path]) -> list[str]:
+        """A line for each brain mask of the requested participants that matches no image, and for participants with masks but no images."""
         lines = [self._line(path, why) for path, why in unused_masks(self._present, derivatives)]
         return [*lines, *([] if self._asked else unknown_participants(derivatives, self._all))]
 
     def images(
         self, derivatives: Sequence[str | Path], *, left_out: list[str]
     ) -> tuple[list[InputImage], dict[Path, BidsError]]:
-        """The images, with their masks, and the paths of those whose mask cannot be told, and why; ``left_out`` is told where there are
-        none."""
+        """The images with their masks, and path → error for those whose mask cannot be determined; ``left_out`` is part of the error
+        message if there are no images."""
         _check_sessions(self._root, self._subjects, self._sessions, self._present, self._folders)
         images = [image for image in self._present if matches(image, self._wanted)]
         if not images:
@@ -167,8 +166,8 @@ class _Walk:
         return [replace(image, mask=None if isinstance(mask, BidsError) else mask) for image, mask in pairs], unmasked
 
     def leftovers(self, *, everywhere: bool) -> tuple[list[str], list[str]]:
-        """A line for each image-like file that is no input, warned about where it may have been meant for one; and one for each folder that
-        is a link to nothing."""
+        """A line for each image-like file that is not an input, with a warning if it may have been intended as one; and a line for each
+        folder that is a broken link."""
         refused = "the filter does not let it through"
         used = {image.path: None if matches(image, self._wanted) else refused for image in self._present}
         left_out: list[str] = []
@@ -178,14 +177,14 @@ class _Walk:
             if meant:
                 logger.warning("%s: left out, %s", printable(path), why)
             (left_out if IMAGE_FILE.fullmatch(path.name) else absent).append(self._line(path, why))
-        for path, why, meant in strays(self._root, self._folders, everywhere=everywhere) if not self._asked else ():
+        for path, why, meant in misplaced_files(self._root, self._folders, everywhere=everywhere) if not self._asked else ():
             if meant:
                 logger.warning("%s: left out, %s", printable(path), why)
             left_out.append(self._line(path, why))
         return left_out, absent
 
     def lacking(self, images: list[InputImage], left_out: list[str], absent: list[str]) -> Iterator[str]:
-        """A line for each participant, and session of it, that was asked for and has no image."""
+        """A line for each requested participant and session without an image."""
         have = {(image.subject, session) for image in images for session in (None, image.session)}
         asked = [(s, n) for s in self._asked for n in (self._sessions or (None,))]
         for subject, session in asked:
@@ -238,7 +237,7 @@ def _choose(root: Path, there: list[str], asked: list[str], lost: list[str]) -> 
 
 
 def _not_there(prefix: str, label: str, there: list[str]) -> str:
-    padded = [t for t in there if t.lstrip("0") == label.lstrip("0")]  # 7 for 007
+    padded = [t for t in there if t.lstrip("0") == label.lstrip("0")]  # 007 for a given 7
     near = list(dict.fromkeys([*padded, *get_close_matches(label, there, n=5, cutoff=0.5)]))
     hint = f"near names: {', '.join(near)}" if near else f"there are: {', '.join(there[:10])}{' …' * (len(there) > 10)}"
     return f"no {prefix}-{label} ({hint})"
@@ -246,7 +245,7 @@ def _not_there(prefix: str, label: str, there: list[str]) -> str:
 
 def _description(root: Path) -> dict[str, Any] | None:
     path = root / "dataset_description.json"
-    if is_lost_link(path) and (problem := not_fetched(path)):
+    if is_broken_link(path) and (problem := not_fetched(path)):
         raise BidsError(problem)
     try:
         content = read_object(path)
@@ -259,10 +258,10 @@ def _description(root: Path) -> dict[str, Any] | None:
 
 
 def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folders, *, sound: bool) -> list[Path]:
-    """Anatomical T1w and T2w files, of the ``sub-*/[ses-*/]anat`` folders that were asked for; no other folder is entered.
+    """T1w and T2w files in the requested ``sub-*/[ses-*/]anat`` folders; no other folder is read.
 
-    They are those of a pybids index. Where pybids fails on what lies in these folders, or the description is not ``sound``, which it would
-    read, all that are there by their names are taken.
+    The files come from a pybids index. If pybids fails on these folders, or the dataset description (which it reads) is not ``sound``, all
+    files with matching names are used.
     """
     there = []
     for subject in subjects:
@@ -270,14 +269,14 @@ def _index(root: Path, subjects: list[str], sessions: list[str], folders: Folder
         units = [home / name for name in folders.folders(home, "ses-") if not sessions or name[4:] in sessions]
         for unit in (home, *units):
             if "anat" in folders.folders(unit, "anat") and not_fetched(unit / "anat") is None:
-                with suppress(OSError):  # told by what is left out
+                with suppress(OSError):  # reported among the left-out files
                     entries = folders.entries(unit / "anat")
                     there += [unit / "anat" / e.name for e in entries if INPUT.fullmatch(e.name) and not e.is_folder]
     if sound and there:
         try:
             indexed = indexed_images(root, sorted({path.parent.relative_to(root).as_posix() for path in there}))
             return sorted(path for path in there if path in indexed)
-        except Exception as error:  # sqlite's, of names that are no text, among others
+        except Exception as error:  # for example sqlite's, for undecodable names
             logger.debug("%s: pybids cannot index it (%s: %s); taken by their names", root, type(error).__name__, error)
     return sorted(there)
 
@@ -289,7 +288,7 @@ def _inputs(root: Path, files: list[Path]) -> tuple[list[InputImage], dict[Path,
         relative = path.relative_to(root)
         split = split_name(path.name)
         folders = [f"{key}-{split.entities[key]}" for key in ("sub", "ses") if key in split.entities] if split else []
-        if split is None or split.stray or tuple(folders) != relative.parts[:-2]:
+        if split is None or split.unparsed or tuple(folders) != relative.parts[:-2]:
             why = "the name is not BIDS, or does not agree with its folders"
             logger.warning("%s: left out, %s; rename it", printable(path), why)
             left_out[path] = why
@@ -326,7 +325,7 @@ def _wrong_names(description: Mapping[str, Any] | None, images: list[InputImage]
 
 
 def _check_sessions(root: Path, subjects: list[str], sessions: list[str], images: list[InputImage], folders: Folders) -> None:
-    """Name the sessions asked for that nobody has; say who lacks one that others have."""
+    """Raise for requested sessions that no participant has; log participants that lack a session."""
     if not sessions:
         return
     images[:] = [image for image in images if image.session in sessions]

@@ -1,1 +1,1 @@
-"""The brain mask of an image: given, its nonzero voxels, or found with its pose by one network in whatever surrounds it."""
+"""The brain mask of an image: given, the nonzero voxels, or predicted by networks, which also estimate the pose."""

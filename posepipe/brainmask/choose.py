@@ -1,4 +1,4 @@
-"""Where the brain mask of an image comes from."""
+"""Choice of the source of the brain mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .finder import BrainFinder
 def brain_mask(
     image: Volume, given: Volume | None = None, mode: str = "auto", finder: Callable[[], BrainFinder] | None = None
 ) -> BrainMask:
-    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the mask given, else the nonzero voxels
-    where the image is brain-extracted, else the networks.
+    """The brain mask of ``image`` by ``mode``: ``given``, ``nonzero``, ``network``, or ``auto``: the given mask, else the nonzero voxels
+    if the image is brain-extracted, else the networks.
 
-    ``finder`` makes the networks ready and is called only if they are needed (default: those of the package).
-    Raises :class:`~posepipe.errors.MaskError` where there is no mask of that kind or nothing that may be a brain.
+    ``finder`` returns the loaded networks and is called only if they are needed (default: those of the package).
+    Raises :class:`~posepipe.errors.MaskError` if there is no mask of that kind, or if no brain is found.
     """
     if mode not in MASK_CHOICES:
         msg = f"unknown mask mode {mode!r}: choose {', '.join(MASK_CHOICES[:-1])} or {MASK_CHOICES[-1]}"

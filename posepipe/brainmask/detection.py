@@ -1,4 +1,4 @@
-"""What the networks for scans say: where in a scan a brain may be, and in a crop its outline, how it lies, and how much speaks for it."""
+"""Predictions of the masking networks: candidate brain positions in a scan and, in crops, the segmentation, the pose and its features."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from ..models.weights import SCAN_NETWORKS, LoadedNetwork, load_network
 from .scan import Frame, Scan
 
 DIVISOR = 16
-"""The networks halve a grid four times."""
+"""Grid sizes are multiples of this, as the networks downsample four times by 2."""
 LEAST_P = 0.3
-"""Cells less likely brain than this do not point anywhere."""
+"""Brain probability below which a cell's offset vote is ignored."""
 PEAK, PEAKS = 5, 8
-"""A peak is the highest of so many cells (two voxels) a side; no more than so many are looked at."""
+"""A density peak is the maximum of a cube of this many cells (of two voxels) a side; at most this many peaks are evaluated."""
 SAME = 0.6
-"""Voxels that point so near to a centre, in brain radii, are of that brain."""
+"""Cells whose votes lie within this distance of a centre, in brain radii, belong to that brain."""
 LARGEST_RADIUS_MM = 66.0
-"""No brain is larger: a fifth more than the oldest template's radius (Serag, 44 weeks: 54 mm)."""
+"""Upper limit of a brain's radius, mm: a fifth more than the oldest template's (Serag, 44 weeks: 54 mm)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Likely:
-    """Probabilities of brain ``p`` (X, Y, Z) on ``frame``."""
+class BrainProbability:
+    """Brain probabilities ``p`` (X, Y, Z), 0 to 1, on the grid ``frame``."""
 
     p: Tensor
     frame: Frame
 
-    def largest(self) -> Likely:
-        """The largest piece that is likely brain, alone."""
+    def largest(self) -> BrainProbability:
+        """The probabilities inside the largest connected component above 0.5, 0 elsewhere."""
         piece, _ = largest_piece(self.p.cpu().numpy() > 0.5)
-        return Likely(self.p * torch.as_tensor(piece, device=self.p.device), self.frame)
+        return BrainProbability(self.p * torch.as_tensor(piece, device=self.p.device), self.frame)
 
     def about(self) -> Moments | None:
-        """Moments of the largest piece that is likely brain; None where that holds less than any brain."""
+        """Moments of :meth:`largest`; None if its volume is below that of any brain."""
         p = self.largest().p.cpu().numpy()
         if not p.any():
             return None
@@ -57,15 +57,15 @@ class Likely:
         return None if about.millilitres < MIN_MILLILITRES else about
 
     def on(self, frame: Frame) -> Tensor:
-        """The same read on another frame (1, 1, X, Y, Z); 0 outside."""
+        """The probabilities resampled to another frame (1, 1, X, Y, Z); 0 outside."""
         to_voxel = tensor(np.linalg.inv(self.frame.affine), self.p.device)
         return sample(self.p[None], to_voxel, frame.points(self.p.device))[None]
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A place that may be a brain's: ``center`` (3,) and ``radius`` in mm, and its ``share``: what the voxels that point to it hold of a
-    brain so large."""
+class Candidate:
+    """A candidate brain: ``center`` (3,) and ``radius`` in mm, and ``share``: the volume of the cells that vote for it, relative to a ball
+    of that radius."""
 
     center: Array
     radius: float
@@ -74,14 +74,14 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """A brain in a crop: ``likely``, and ``about``, what of it is seen; ``rotation`` (3, 3) from the canonical frame to the grid's axes,
-    ``origin`` (3,) of the canonical frame and its unit, ``radius``, in mm.
+    """The prediction for one crop: ``probability`` and its moments ``about``; ``rotation`` (3, 3) from the canonical frame to the grid's
+    axes, ``origin`` (3,) of the canonical frame and the brain's ``radius``, its unit, in mm.
 
-    ``features``: ``sure``, the mean probability of what is seen; ``expected_error`` of its coordinates and ``residual`` of their fit, in
-    brain radii.
+    ``features``: ``sure``, the mean probability of the segmented voxels; ``expected_error`` of the predicted coordinates and ``residual``
+    of their Procrustes fit, in brain radii.
     """
 
-    likely: Likely
+    probability: BrainProbability
     about: Moments
     rotation: Array
     origin: Array
@@ -90,9 +90,9 @@ class Detection:
 
 
 class ScanNetworks:
-    """The locator, which is shown a whole scan, and the networks that are shown crops of it: for the pose, and finer ones for the outline.
+    """Three networks: the locator, whose input is the whole scan, one for the pose in crops, and one for the segmentation in finer crops.
 
-    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    Weights in ``weights_dir`` take precedence over the package's. Raises :class:`~posepipe.errors.WeightsError`.
     """
 
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
@@ -105,25 +105,25 @@ class ScanNetworks:
         self.size, self.outline_size = (int(n.options["size"]) for n in (crops, outline))
         """Voxels a side of the crops."""
 
-    def overview(self, scan: Scan, step: float) -> tuple[Place, ...]:
-        """Places in the whole scan that may be a brain's, the fullest first, from a look at a grid ``step`` mm apart."""
+    def overview(self, scan: Scan, step: float) -> tuple[Candidate, ...]:
+        """Candidate brains in the whole scan, by decreasing ``share``, from the locator at a spacing of ``step`` mm."""
         counts = np.maximum(np.ceil((scan.size + step) / step / DIVISOR).astype(int) * DIVISOR, 2 * DIVISOR)
         frame = Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3))
         crop = scan.crop(frame)
         with answering(crop.device):
-            return pointed(self._locator(_last(scaled(crop))), frame)
+            return candidates_from_offsets(self._locator(_last(scaled(crop))), frame)
 
-    def outline(self, scan: Scan, center: Array, half: float) -> Likely:
-        """What of a crop of ``half`` its side about ``center``, mm, is of the brain that is there."""
+    def outline(self, scan: Scan, center: Array, half: float) -> BrainProbability:
+        """Segmentation of the brain in a cubic crop about ``center`` (3,), mm, with half the edge ``half``, mm."""
         frame = Frame.about(center, half, self.outline_size)
         crop = scan.crop(frame)
         with answering(crop.device):
             logits = self._outline(_last(scaled(crop)))
-        return Likely(torch.sigmoid(logits[0, 0]), frame)
+        return BrainProbability(torch.sigmoid(logits[0, 0]), frame)
 
-    def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
-        """What is seen on each of the ``frames``, cubes of one number of voxels, in which ``before`` was thought to be brain; None: less
-        than any brain holds."""
+    def detect(self, scan: Scan, frames: Sequence[Frame], before: BrainProbability) -> list[Detection | None]:
+        """Pose and segmentation on each of the ``frames`` (cubes with the same number of voxels). ``before`` is the earlier segmentation,
+        the second input channel. None for a crop with less than the volume of any brain."""
         crops = torch.cat([scan.crop(frame) for frame in frames])
         guess = torch.cat([before.on(frame) for frame in frames])
         with answering(crops.device):
@@ -134,7 +134,7 @@ class ScanNetworks:
             error = (found.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
         out: list[Detection | None] = []
         for i, frame in enumerate(frames):
-            mine = Likely(likely[i], frame)
+            mine = BrainProbability(likely[i], frame)
             about = mine.about()
             if about is None:
                 out.append(None)
@@ -154,8 +154,9 @@ class ScanNetworks:
         return out
 
 
-def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
-    """Places that the brain voxels of what the locator said of ``frame`` point to, one at each peak of their density, the fullest first."""
+def candidates_from_offsets(found: Located, frame: Frame) -> tuple[Candidate, ...]:
+    """Candidate brains from the locator's output on ``frame``: each brain voxel votes for a centre by its predicted offset, and each
+    density peak of the votes gives a candidate. By decreasing ``share``."""
     p = torch.sigmoid(found.foreground[0, 0])
     cells = F.avg_pool3d(p[None], 2)[0]
     shape = torch.tensor(cells.shape, device=p.device)
@@ -178,7 +179,7 @@ def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
     for peak in peaks[density[tuple(peaks.T)].argsort(descending=True)][:PEAKS].double():
         center, size = peak.to(to.dtype), float("nan")
         for _ in range(2):
-            # the first time who points near the peak, then who points to the same centre by the size that these say
+            # first pass: votes near the peak; second pass: votes within SAME radii, with the radius from the first pass
             near = (to - center).norm(dim=1) < (PEAK / 2 if size != size else SAME * size)
             if not near.any():
                 break
@@ -187,7 +188,7 @@ def pointed(found: Located, frame: Frame) -> tuple[Place, ...]:
         if not near.any():
             continue
         share = float(weight[near].sum()) / (4 / 3 * np.pi * size**3)
-        places.append(Place(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, share))
+        places.append(Candidate(origin + side * frame.axes @ center.double().cpu().numpy(), side * size, share))
     return tuple(sorted(places, key=lambda one: -one.share))
 
 

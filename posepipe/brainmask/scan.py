@@ -1,4 +1,4 @@
-"""A scan as the network is shown it: crops about a place, and probabilities read back on the scan's grid."""
+"""Network inputs from a scan: crops at any position and orientation, and resampling of predictions to the scan's grid."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..imaging.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The grid of a crop: ``counts`` voxels ``step`` mm apart along ``axes`` (columns, (3, 3)) about ``center`` (3,). Places are in mm
-    along the axes of the scan's grid from its first voxel."""
+    """The grid of a crop: ``counts`` voxels with a spacing of ``step`` mm along ``axes`` (columns, (3, 3)), centred on ``center`` (3,).
+    Scan coordinates: mm along the axes of the scan's grid, from its first voxel."""
 
     center: Array
     step: float
@@ -27,17 +27,17 @@ class Frame:
 
     @classmethod
     def about(cls, center: Array, half: float, side: int, axes: Array | None = None) -> Frame:
-        """A cube of ``side`` voxels that reaches ``half`` mm either way of ``center``."""
+        """A cube of ``side`` voxels with half the edge ``half``, mm, centred on ``center`` (3,)."""
         return cls(center, 2 * half / side, (side,) * 3, np.eye(3) if axes is None else axes)
 
     def points(self, device: torch.device) -> Tensor:
-        """Places (X, Y, Z, 3) of its voxels."""
+        """Scan coordinates (X, Y, Z, 3) of its voxels."""
         along = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in self.counts], indexing="ij"), -1)
         return tensor(self.center + self.step * along @ self.axes.T, device)
 
     @property
     def affine(self) -> Array:
-        """Voxels of the crop → places (4, 4)."""
+        """Affine (4, 4) from voxels of the crop to scan coordinates."""
         out = np.eye(4)
         out[:3, :3] = self.step * self.axes
         out[:3, 3] = self.center - out[:3, :3] @ ((np.array(self.counts) - 1) / 2)
@@ -46,27 +46,27 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Intensities ``data`` (1, X, Y, Z), and ``spacing`` (3,) in mm."""
+    """A scan on its own grid: intensities ``data`` (1, X, Y, Z) and ``spacing`` (3,), mm."""
 
     data: Tensor
     spacing: Array
 
     @classmethod
     def of(cls, image: Volume, device: torch.device) -> Scan:
-        """Of ``image``, its intensities counted from 0 (:func:`~posepipe.imaging.intensity.from_zero`)."""
+        """From ``image``, with intensities shifted to start at 0 (:func:`~posepipe.imaging.intensity.from_zero`)."""
         return cls(tensor(from_zero(image.data), device)[None], image.spacing)
 
     @property
     def size(self) -> Array:
-        """Millimetres along each axis (3,), from centre to centre of the outermost voxels."""
+        """Extent along each axis (3,), mm, between the centres of the outermost voxels."""
         return (np.array(self.data.shape[1:]) - 1) * self.spacing
 
     def crop(self, frame: Frame) -> Tensor:
-        """(1, 1, X, Y, Z): block means about as coarse as the frame's step, read at its points; 0 outside the scan."""
+        """The scan resampled to ``frame`` (1, 1, X, Y, Z), after averaging over blocks of about the frame's step; 0 outside the scan."""
         block = np.maximum(np.round(frame.step / self.spacing), 1).astype(int)
         block = np.minimum(block, self.data.shape[1:])
         means = F.avg_pool3d(self.data, tuple(block.tolist())) if block.max() > 1 else self.data
-        # a voxel is a box: what lies within the outermost ones is inside, though beyond their centres
+        # replicate padding: points in the outer half of the outermost voxels lie inside the scan
         means = F.pad(means[None], (1,) * 6, mode="replicate")[0]
         to_voxel = np.eye(4)
         to_voxel[[0, 1, 2], [0, 1, 2]] = 1 / (self.spacing * block)
@@ -74,7 +74,7 @@ class Scan:
         return sample(means, tensor(to_voxel, self.data.device), frame.points(self.data.device))[None]
 
     def read_back(self, likely: Tensor, frame: Frame) -> np.ndarray:
-        """Probabilities ``likely`` (X, Y, Z) on ``frame`` at each voxel of the scan, 0 outside the frame."""
+        """Probabilities ``likely`` (X, Y, Z) on ``frame`` resampled to the voxels of the scan; 0 outside the frame."""
         shape = np.array(self.data.shape[1:])
         half = np.abs(frame.axes) @ ((np.array(frame.counts) - 1) / 2 * frame.step)
         low = np.clip(np.ceil((frame.center - half) / self.spacing), 0, shape).astype(int)

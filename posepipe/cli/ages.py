@@ -1,4 +1,4 @@
-"""``--age estimate``: ages from the images themselves, kept in the work folder so that a run that is repeated need not look again."""
+"""``--age estimate``: ages estimated from the images, cached in the work folder for later runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FOLDER = "ages"
 
 
 class AgesOfImages:
-    """Estimates the age of one image after another, each once: the result lies in the work folder under a name made of all that it
-    depends on (image, mask, candidate templates, networks, model). A dry run reads it, but writes nothing."""
+    """Estimates the ages of images and caches the results in the work folder, under a hash of all inputs (image, mask, candidate templates,
+    networks, model). A dry run reads the cache but does not write it."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary, files: FileDigests) -> None:
         self._settings, self._library, self._files = settings, library, files
@@ -32,7 +32,7 @@ class AgesOfImages:
         self._candidates: dict[str, tuple[CohortSeries, ...]] = {}
 
     def __call__(self, image: InputImage) -> Age:
-        """The estimated age of ``image``; raises :class:`~posepipe.errors.PosepipeError` where none can be had."""
+        """The estimated age of ``image``; raises :class:`~posepipe.errors.PosepipeError` if it cannot be estimated."""
         from ..bids import Age, write_json
 
         path = self._settings.work_dir / FOLDER / f"{self._key(image)}.json"
@@ -63,7 +63,7 @@ class AgesOfImages:
             return self._estimators[contrast].estimate(volume, mask.volume)
         except PosepipeError:
             raise
-        except Exception as error:  # an odd image is a failure of its own, not of the whole plan
+        except Exception as error:  # an error in one image must not stop the plan of the others
             msg = f"{image.path}: its age could not be estimated ({type(error).__name__}: {error}); give --age WEEKS or write it in a table"
             raise AgeError(msg) from error
 
@@ -114,7 +114,7 @@ class AgesOfImages:
 
 
 def _read(path: Path) -> AgeEstimate | None:
-    """An estimate that an earlier run wrote; None where there is none, or no whole one."""
+    """The estimate of an earlier run; None if the file is missing or invalid."""
     from ..age.curves import AgeEstimate
     from ..bids import read_json
 

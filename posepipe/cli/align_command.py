@@ -41,7 +41,7 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
+    """Run the command with the parsed ``args``; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
     given = vars(args)
     from ..interfaces.on_request import no_labels
 
@@ -167,7 +167,7 @@ def _align(given: dict[str, Any], image: Path) -> Alignment:
 
 
 def _timing(image: Path) -> dict[str, Any]:
-    """What a JSON sidecar beside the image, if there is one, tells of its slices."""
+    """The slice timing fields of the JSON sidecar beside the image, if there is one."""
     from ..bids import read_json
 
     sidecar = image.with_name(f"{stem_of(image)}.json")

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .stopping import Stopped, stoppable
 
     stay_offline()
-    show_all_signs()
+    escape_unencodable()
     try:
         with stoppable():
             settings = parse_settings(sys.argv[1:] if argv is None else argv)
@@ -45,27 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as interrupt:
         stop = Stopped.of(interrupt)
-        with suppress(OSError):  # the terminal may be what has gone
-            print(f"posepipe: stopped by {stop}; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        with suppress(OSError):  # the terminal may have been closed
+            print(f"posepipe: stopped by {stop}; finished images are kept, the same command goes on from there", file=sys.stderr)
         return stop.code
 
 
 def stay_offline() -> None:
-    """Keep Nipype from asking a server for its latest version when it is first imported, as it does in notebooks, where Python was started
-    with ``-c``, and in workers of such a process. It must be known before that, and to the workers too."""
+    """Prevent Nipype from querying a server for its latest version at import, as it does in notebooks, with ``python -c``, and in workers
+    of such a process. The variable must be set before the import and is inherited by the workers."""
     os.environ["NIPYPE_NO_ET"] = "1"
 
 
-def show_all_signs() -> None:
-    """Have standard output and error write a sign that their encoding lacks as an escape, ``\\xfc`` for ü: a name that a terminal cannot
-    show must not stop a run."""
+def escape_unencodable() -> None:
+    """Write characters that the encoding of standard output or error lacks as escapes (``\\xfc`` for ü), so that a file name cannot stop a
+    run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging(verbose: int) -> None:
-    """Plain lines on standard error: warnings, with ``-v`` what is going on, with ``-vv`` everything."""
+    """Log to standard error: warnings; with ``-v`` information, with ``-vv`` debug messages."""
     import logging
 
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)

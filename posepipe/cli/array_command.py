@@ -25,7 +25,7 @@ _FROM_ARRAY = {
     "nprocs": "--cpus",
 }
 _NOT_IN_ARRAYS = ("dry_run", "reports_only", "boilerplate_only", "write_graph", "nipype_plugin", "ratings", "blind")
-_HANDED_ON = ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME", "XDG_CACHE_HOME", "POSEPIPE_PRECISION")
+_PASSED_VARIABLES = ("POSEPIPE_ATLAS_PATH", "TEMPLATEFLOW_HOME", "XDG_CACHE_HOME", "POSEPIPE_PRECISION")
 
 
 def add_arguments(subparsers: Any) -> None:
@@ -92,22 +92,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace, rest: Sequence[str]) -> Settings:
-    """What posepipe will make of its options, of which it is told now if one is wrong."""
+    """posepipe's settings from its options; invalid options raise here, before the scripts are written."""
     both = [parse_settings([str(args.bids_dir), str(args.out_dir), level, *rest]) for level in ("group", "participant")]
     settings = both[-1]
     for name, instead in _FROM_ARRAY.items():
         if getattr(settings, name):
-            msg = f"--{name.replace('_', '-')} is what the array tells each task; give {instead} instead"
+            msg = f"--{name.replace('_', '-')} is set by the array for each task; give {instead} instead"
             raise UsageError(msg)
     for name in _NOT_IN_ARRAYS:
         if getattr(settings, name):
-            msg = f"--{name.replace('_', '-')} has no place in a job array; leave it out"
+            msg = f"--{name.replace('_', '-')} cannot be used in a job array; leave it out"
             raise UsageError(msg)
     return settings
 
 
 def _tasks(args: argparse.Namespace, settings: Settings) -> tuple[Task, ...]:
-    """The tasks, in the order of the dataset; what has no images is told."""
+    """The tasks, in the order of the dataset; participants without images are printed."""
     from ..atlas import AtlasLibrary
     from ..bids import list_subjects, read_filter_file, survey_images
     from .plan import check_atlas
@@ -154,7 +154,7 @@ def _program(given: dict[str, Any], settings: Settings) -> Path | Container:
 
 
 def _binds(given: dict[str, Any], settings: Settings) -> tuple[Path, ...]:
-    """The folders that posepipe must see in a container, each once, none inside another."""
+    """The folders to be mounted in a container, each once, none inside another."""
     named = [settings.bids_filter_file, settings.weights, settings.config_file, settings.plugin_args]
     atlases = [absolute_path(part) for part in os.environ.get("POSEPIPE_ATLAS_PATH", "").split(os.pathsep) if part]
     wanted = [
@@ -166,8 +166,8 @@ def _binds(given: dict[str, Any], settings: Settings) -> tuple[Path, ...]:
 
 
 def _environment(given: dict[str, Any], settings: Settings) -> dict[str, str]:
-    """What the jobs are to know of the environment, which not every scheduler hands on."""
-    known = {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)}}
+    """Environment variables for the jobs, as not every scheduler passes the environment on."""
+    known = {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in _PASSED_VARIABLES if os.environ.get(name)}}
     if "container" in given:  # its own file system cannot be written to
         cache = settings.work_dir / "cache"
         known |= {"XDG_CACHE_HOME": str(cache), "MPLCONFIGDIR": str(cache / "matplotlib")}

@@ -1,4 +1,4 @@
-"""Nipype's plugins that hand the nodes of a run to a scheduler (``--nipype-plugin SLURM``), and what they need."""
+"""Nipype's plugins that submit nodes to a scheduler (``--nipype-plugin SLURM``), and their requirements."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..errors import PosepipeError, UsageError
 from ..settings import Settings
 
 LOCAL = ("Linear", "MultiProc")
-"""The plugins that posepipe has its own of; all others are Nipype's."""
+"""Plugins for which posepipe has its own subclass; all others are Nipype's."""
 GRAPH = ("SLURMGraph", "SGEGraph", "PBSGraph", "CondorDAGMan")
-"""Those that hand over the whole graph at once and do not wait for it."""
+"""Plugins that submit the whole graph at once and do not wait for it."""
 BATCH = ("SLURM", "SGE", "PBS", "LSF", "OAR", "Condor", *GRAPH)
-"""All those that submit jobs."""
+"""All plugins that submit jobs."""
 POLL_SECONDS = 2.0
-"""How often the scheduler is asked whether a job has ended: Nipype's own default. posepipe's own is for processes of this machine."""
+"""Interval of status queries to the scheduler, seconds: Nipype's default. posepipe's default is for local processes."""
 
 
-def make_ready(name: str, workflow: Any, settings: Settings) -> None:
-    """Make ``workflow`` and the environment ready for the plugin ``name``, one of Nipype's.
+def prepare_plugin(name: str, workflow: Any, settings: Settings) -> None:
+    """Configure ``workflow`` and the environment for Nipype's plugin ``name``.
 
-    Raises :class:`~posepipe.errors.UsageError` for a plugin that is not known, and for folders that such a plugin cannot name to its jobs:
-    it does not quote what it hands to the shell, and what it hands to Nipype in a job is read as a configuration file is.
+    Raises :class:`~posepipe.errors.UsageError` for an unknown plugin, and for folders whose paths the plugin cannot pass to its jobs: it
+    does not quote paths in shell commands, and Nipype reads them in the job as in a configuration file.
     """
     from nipype.pipeline import plugins
 
@@ -35,13 +35,13 @@ def make_ready(name: str, workflow: Any, settings: Settings) -> None:
     if name not in BATCH:
         return
     if not re.fullmatch(r"[\w./+@%=:,-]+", str(settings.work_dir), re.ASCII):
-        msg = f"{settings.work_dir}: --nipype-plugin {name} hands this path to a shell as it stands; name a plain one for the work with -w"
+        msg = f"{settings.work_dir}: --nipype-plugin {name} passes this path to a shell unquoted; give a plainer working folder with -w"
         raise UsageError(msg)
     if "%" in str(settings.out_dir):
-        msg = f"{settings.out_dir}: --nipype-plugin {name} cannot tell its jobs of a path with a % in it; give another output folder"
+        msg = f"{settings.out_dir}: --nipype-plugin {name} cannot pass a path with a % in it to its jobs; give another output folder"
         raise UsageError(msg)
     workflow.config["execution"]["poll_sleep_duration"] = str(POLL_SECONDS)
-    if "LOGNAME" not in os.environ:  # by which these plugins name their jobs, and which containers often lack
+    if "LOGNAME" not in os.environ:  # part of the jobs' names in these plugins; often not set in containers
         os.environ["LOGNAME"] = _user()
 
 
@@ -52,8 +52,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def failed_to_hand_over(name: str, error: Exception) -> PosepipeError:
-    """The error for a plugin that could not do its part, because of ``error``."""
+def submission_error(name: str, error: Exception) -> PosepipeError:
+    """The error for a failed submission by the plugin ``name``, because of ``error``."""
     words = " ".join(str(error).split()) or type(error).__name__
     return PosepipeError(
         f"--nipype-plugin {name}: a job could not be handed to the scheduler ({words}); submit one by hand to see what it says, and look "

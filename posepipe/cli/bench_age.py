@@ -1,4 +1,4 @@
-"""``posepipe-tools bench age``: how well ages are estimated from images, and the constants of it."""
+"""``posepipe-tools bench age``: accuracy of the age estimation, and fit of its constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``posepipe-tools bench contrast``: T1-weighted newborns, converted and as they are."""
+"""``posepipe-tools bench contrast``: T1w images of newborns, with and without conversion to T2-like contrast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--names", nargs="+", help="subjects whose name starts with one of these (default: those kept for testing)")
     parser.add_argument("--methods", nargs="+", help="methods of `bench volume` (default: those of the paper's Figure 8 and posepipe's)")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, help="how the brains are placed (default: all)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="contrasts and conversions that are compared (default: all)")
     parser.add_argument("--trials", type=whole_number, default=2, help="turns of each brain in each bin (default: 2, 14 in all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

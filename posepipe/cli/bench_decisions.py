@@ -1,4 +1,4 @@
-"""``posepipe-tools bench precision`` and ``bench negative``: the same decisions in every precision, and by every initial pose."""
+"""``posepipe-tools bench precision`` and ``bench negative``: comparison of decisions between precisions, and negative controls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def precision(args: argparse.Namespace) -> int:
 
     found = bench.run_all(args.data, args.output, tuple(args.names) if args.names else None)
     bench.write_csv(found, args.output / "precision.csv")
-    return _told(bench.report(found), args.output / "precision.md")
+    return _write_report(bench.report(found), args.output / "precision.md")
 
 
 def negative(args: argparse.Namespace) -> int:
@@ -44,10 +44,10 @@ def negative(args: argparse.Namespace) -> int:
 
     part = PartFile(args.output / "negative.csv")
     bench.measure(args.data, part, tuple(args.init), tuple(args.names) if args.names else None)
-    return _told(bench.report(part.rows), args.output / "negative.md")
+    return _write_report(bench.report(part.rows), args.output / "negative.md")
 
 
-def _told(text: str, output: Path) -> int:
+def _write_report(text: str, output: Path) -> int:
     write_text(output, text.strip() + "\n")
     print(text)
     return 0

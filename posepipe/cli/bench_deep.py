@@ -1,5 +1,5 @@
-"""``posepipe-tools bench volume`` and ``bench calibration``: the networks measured beside the other methods, and what hangs on their
-weights."""
+"""``posepipe-tools bench volume`` and ``bench calibration``: comparison of the networks with other methods, and the calibration of the
+thresholds and models that depend on their weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_folds(parser: argparse.ArgumentParser) -> None:
-    """The option for networks of cross-validation."""
+    """The option for the networks of cross-validation folds."""
     parser.add_argument(
         "--folds", nargs="+", default=[], metavar="FOLD=DIR",
         help="weights folders of networks that did not see a fold of the real scans (`bench calibration` writes its file into them too)",
@@ -55,7 +55,7 @@ def folds_of(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def add_install(parser: argparse.ArgumentParser) -> None:
-    """The option for a folder that what was fitted is written to."""
+    """The option for a folder to which the fitted model is also written."""
     parser.add_argument(
         "--install", type=absolute_path, metavar="DIR",
         help="also write what was fitted into this folder: of weights of your own, or posepipe/models/data in a checkout of the source",
@@ -108,7 +108,7 @@ def volume(args: argparse.Namespace) -> int:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
     parts += [volume_tables.table_of_flags(measured), volume_tables.note_on_vvr(measured)]
-    return told("\n".join(parts), args.output / "volume.md")
+    return write_report("\n".join(parts), args.output / "volume.md")
 
 
 def calibration(args: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def calibration(args: argparse.Namespace) -> int:
     if args.install:
         write_calibration(after, args.install / NAME)
     parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.", fit.report())
-    return told("\n\n".join(parts), args.output / "calibration.md")
+    return write_report("\n\n".join(parts), args.output / "calibration.md")
 
 
 def named(cases: list[Any], names: list[str] | None) -> list[Any]:
@@ -165,7 +165,7 @@ def named(cases: list[Any], names: list[str] | None) -> list[Any]:
 
 
 def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
-    """Each task once, ``jobs`` at a time."""
+    """Run ``work`` on each task, ``jobs`` at a time."""
     import multiprocessing
 
     from tqdm import tqdm
@@ -179,8 +179,8 @@ def run_all(work: Callable[[Any], None], tasks: list[Any], jobs: int) -> None:
             continue
 
 
-def told(text: str, output: Path) -> int:
-    """Print ``text``, write it to ``output``, and end well."""
+def write_report(text: str, output: Path) -> int:
+    """Print ``text`` and write it to ``output``; the exit code 0."""
     write_text(output, text.strip() + "\n")
     print(text)
     return 0

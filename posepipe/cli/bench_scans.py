@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
-        help="epi: whole-uterus stacks with landmarks; scans, stacks: raw scans with drawn masks; heads: brains in made-up heads and "
-        "bodies; cut: pieces of the whole-uterus stacks without the brain; twins: two of these stacks side by side",
+        help="epi: whole-uterus stacks with landmarks; scans, stacks: raw scans with delineated masks; heads: brains in synthetic heads "
+        "and bodies; cut: pieces of the whole-uterus stacks without the brain; twins: two of these stacks side by side",
     )  # fmt: skip
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     add_folds(parser)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from .bench_deep import add_common, add_install, named, run_all, told
+from .bench_deep import add_common, add_install, named, run_all, write_report
 from .parser import whole_number
 
 SLICE_GROUPS = ("fetus", "newborn-T2w", "CHN", "development")
@@ -74,7 +74,7 @@ def stacks(args: argparse.Namespace) -> int:
         parts += [moving_stacks.report(found, model), moving_stacks.limits(found)]
     if "real" in args.groups:
         parts.append(real_stacks.report(real_stacks.real_stacks(args.data, args.weights)))
-    return told("\n\n".join(parts), args.output / "stacks.md")
+    return write_report("\n\n".join(parts), args.output / "stacks.md")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,4 +97,4 @@ def run(args: argparse.Namespace) -> int:
     measured = [slice_tables.SliceRow.of(r) for r in found]
     slice_plots.plot_all(measured, args.output)
     text = "\n".join([slice_tables.table_by_bin(measured, missing), slice_tables.summary(measured)])
-    return told(text, args.output / "slice.md")
+    return write_report(text, args.output / "slice.md")

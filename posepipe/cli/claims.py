@@ -1,4 +1,4 @@
-"""Which images this run works on, told to other runs: two of them at one image would take away each other's files."""
+"""Locks on the images of a run, so that two runs never process the same image at the same time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class Claims:
-    """The images that this process works on in one output folder.
+    """Locks on the images that this process works on in one output folder.
 
-    An image is one byte of a lock file, by the digest of its name; the operating system holds the lock, for all machines that share the
-    folder, and lets go of it when the process ends, whatever ends it. Where the file system knows no locks, every image is granted, and
-    that is logged.
+    An image corresponds to one byte of a lock file, at an offset from the hash of its name. The lock is held by the operating system, for
+    all machines that share the folder, and is released when the process ends for any reason. On file systems without locks every request is
+    granted, and this is logged.
     """
 
     def __init__(self, out_dir: Path) -> None:
@@ -27,7 +27,7 @@ class Claims:
         self._file = path.open("ab")
 
     def take(self, image: InputImage) -> bool:
-        """Claim ``image``; False if another run has it."""
+        """Lock ``image``; False if another run holds the lock."""
         name = image.path.name.partition(".")[0]
         place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
         try:

@@ -1,4 +1,4 @@
-"""``--config-file``: options written in TOML, under the names that they have on the command line."""
+"""``--config-file``: options in a TOML file, with their names on the command line."""
 
 from __future__ import annotations
 

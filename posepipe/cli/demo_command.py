@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..phantom.demo_data import DemoDataset
 
 LOST_DEGREES = 15.0
+"""Pose error above which a pose counts as lost: conventional registration would not recover from it."""
 _STOPPED = 128
-"""Exit codes above this are of a run that a signal has ended."""
-"""A pose further off than this would not be found by the usual registration either."""
+"""Exit codes above this are of a run that was ended by a signal."""
 
 
 @dataclass(frozen=True)
 class PoseError:
-    """How far the pose of one image lies from the truth; None: there is no pose."""
+    """Error of the pose of one image relative to the truth; None: there is no pose."""
 
     image: str
     turned: float
@@ -34,7 +34,7 @@ class PoseError:
 
     @property
     def is_lost(self) -> bool:
-        """Whether there is no pose, or none that is of use."""
+        """Whether there is no pose, or one with an error above :data:`LOST_DEGREES`."""
         return self.degrees is None or self.degrees > LOST_DEGREES
 
 
@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_app(demo: DemoDataset, out: Path, given: dict[str, Any]) -> int:
-    """Both levels; the exit code of the worse."""
+    """Run both levels; the higher of their exit codes."""
     from .app import main
 
     folders = [str(demo.bids_dir), str(out / "posepipe")]

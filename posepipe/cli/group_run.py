@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_group(settings: Settings) -> int:
-    """Tables and page of all that is in the output folder; 0, or 1 if a file could not be read or written.
+    """Write the tables and the page of all results in the output folder; 0, or 1 if a file could not be read or written.
 
     Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
     """
@@ -48,7 +48,7 @@ def run_group(settings: Settings) -> int:
 
 
 def _collect(settings: Settings) -> tuple[Collected, list[str]]:
-    """The rows, and notes on what could not be looked at."""
+    """The rows, and notes on inputs that could not be listed."""
     from ..bids import find_images, read_filter_file
     from ..bids.entities import bare_label
     from ..reports.group_rows import collect
@@ -57,7 +57,7 @@ def _collect(settings: Settings) -> tuple[Collected, list[str]]:
     inputs = []
     labels = [bare_label(label, "sub") for label in settings.participant_label]
     sessions = [bare_label(label, "ses") for label in settings.session_label]
-    try:  # only what is missing is looked for there: the dataset may be elsewhere by now
+    try:  # only needed to list images without outputs; the dataset may have been moved
         inputs = find_images(
             settings.bids_dir,
             participants=labels,
@@ -90,14 +90,14 @@ def _content(settings: Settings, collected: Collected, ratings: Ratings, notes: 
 
     rows = collected.rows
     thumbnails, spoiled = make_thumbnails(
-        settings.out_dir, rows, workers=settings.nprocs or cores(), progress=_told if len(rows) > 50 else None
+        settings.out_dir, rows, workers=settings.nprocs or cores(), progress=_print_progress if len(rows) > 50 else None
     )
     rated = ratings.by_image()
     known = {(row.subject, row.session, row.name) for row in rows}
-    strangers = sorted({name for subject, session, name in rated if (subject, session, name) not in known})
-    if strangers:
-        shown = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
-        notes = [*notes, f"{len(strangers)} rated images are not in {settings.out_dir.name}: {shown}"]
+    unknown = sorted({name for subject, session, name in rated if (subject, session, name) not in known})
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+        notes = [*notes, f"{len(unknown)} rated images are not in {settings.out_dir.name}: {shown}"]
     methods, unwritten = _methods(settings, rows)
     return GroupContent(
         rows=rows,
@@ -114,7 +114,7 @@ def _content(settings: Settings, collected: Collected, ratings: Ratings, notes: 
 
 
 def _methods(settings: Settings, rows: Sequence[GroupRow]) -> tuple[str, list[str]]:
-    """The methods text of the whole output folder, and what stood against writing down all that it was made with."""
+    """The methods text of the whole output folder, and errors from writing it and the hashes."""
     from .provenance import write_provenance
 
     some = settings.participant_label or settings.session_label
@@ -125,7 +125,7 @@ def _methods(settings: Settings, rows: Sequence[GroupRow]) -> tuple[str, list[st
         return citation.read_text(encoding="utf-8") if citation.is_file() else "", [str(error)]
 
 
-def _told(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     """A line every hundred thumbnails."""
     if done % 100 == 0 or done == total:
         print(f"[{done}/{total}] thumbnails", flush=True)
@@ -157,7 +157,7 @@ def _order_page(settings: Settings, rater: str) -> Path:
 
 
 def _summary(settings: Settings, content: GroupContent) -> int:
-    """Say how it went; the exit code."""
+    """Print a summary; the exit code."""
     from ..reports.group_page import ORDER
     from ..reports.group_ratings import mean_kappa
 
@@ -165,8 +165,8 @@ def _summary(settings: Settings, content: GroupContent) -> int:
     print(", ".join(f"{verdicts.count(v)} {v.word.lower()}" for v in ORDER if v in verdicts))
     if settings.ratings:
         kappas = mean_kappa([pair.quality_kappa for pair in content.agreement])
-        told = "" if kappas != kappas else f"; weighted kappa of the quality {kappas:.2f}"
-        print(f"{len(content.ratings.filed)} ratings by {len(content.ratings.raters)} raters{told}")
+        agreement = "" if kappas != kappas else f"; weighted kappa of the quality {kappas:.2f}"
+        print(f"{len(content.ratings.filed)} ratings by {len(content.ratings.raters)} raters{agreement}")
     elif (settings.out_dir / "group_ratings.tsv").exists():
         print("group_ratings.tsv of an earlier run is left as it is; the page shows ratings only with --ratings")
     for note in content.notes:

@@ -1,7 +1,7 @@
-"""The text of job-array scripts for Slurm, SGE and PBS: an array of one task a participant, the group level, and what submits both.
+"""Job-array scripts for Slurm, SGE and PBS: an array with one task per participant, the group level, and a script that submits both.
 
-Each line that a shell reads is quoted by :func:`shlex.quote`. Paths in a scheduler's own lines (``#SBATCH`` and such), which no shell
-reads, are quoted as that scheduler has it, or refused where it has no way.
+Shell lines are quoted by :func:`shlex.quote`. Paths in the scheduler's directives (``#SBATCH`` and so on), which no shell reads, are quoted
+by the scheduler's rules, or rejected if it has none.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .._version import __version__
 from ..errors import UsageError
 
 MEMORY_GB = 5.0
-"""Memory that a task asks for each of its cores: the most that any measured session needed, 3.6 GB for images of 320³ voxels, with a
-quarter on top, in whole GB (docs/tutorials/hpc.md)."""
+"""Memory per core of a task, GB: the maximum of the measured sessions, 3.6 GB for images of 320³ voxels, plus a quarter, in whole GB
+(docs/hpc.md)."""
 TIME = "01:00:00"
 """Time that a task may take: over ten times what the slowest measured session took on a busy core, 310 s (docs/tutorials/hpc.md)."""
 SCHEDULERS = ("slurm", "sge", "pbs")
 _INDEX = {"slurm": "${SLURM_ARRAY_TASK_ID:-}", "sge": "${SGE_TASK_ID:-}", "pbs": "${PBS_ARRAY_INDEX:-1}"}
 _PREFIX = {"slurm": "#SBATCH", "sge": "#$", "pbs": "#PBS"}
 _UNSAFE = {"slurm": "\\", "sge": " \t\\\"'$:,`", "pbs": " \t\\\"'$:,`"}
-"""Signs that the path of a log file cannot have: Slurm takes no other sign after a backslash for what it is."""
+"""Characters that the path of a log file cannot contain; Slurm interprets a backslash as an escape."""
 _NAME = "posepipe"
 
 
@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Container:
-    """An Apptainer (Singularity) image; ``binds`` are the folders of the machine that it must see."""
+    """An Apptainer (Singularity) image; ``binds`` are the folders that are mounted in it."""
 
     image: Path
     binds: tuple[Path, ...]
@@ -46,12 +46,12 @@ class Container:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What the scripts are made from.
+    """The parameters of the scripts.
 
-    ``program`` is the posepipe to start, or the container that holds it; ``options`` are handed to it. ``folder`` is where relative paths
-    among them begin, ``logs`` where the scheduler writes what tasks print, ``command`` how the scripts were asked for. ``environment``
-    is set for posepipe; ``setup`` are lines of shell, and ``directives`` options of the scheduler, as they stand. ``running`` limits how
-    many tasks are at work at a time.
+    ``program`` is the posepipe executable, or a container with it; ``options`` are passed to it. ``folder`` is the working folder for
+    relative paths in them, ``logs`` the folder of the tasks' output, ``command`` the command that wrote the scripts. ``environment`` is set
+    for posepipe; ``setup`` are shell lines, and ``directives`` scheduler options, both unmodified. ``running`` limits the number of tasks
+    that run at the same time.
     """
 
     scheduler: str
@@ -95,7 +95,7 @@ class Jobs:
 
 
 def array_script(jobs: Jobs) -> str:
-    """The script of the array: it finds its participant by the number of its task, and becomes posepipe."""
+    """The script of the array: it selects the participant by the task number and replaces itself by posepipe (``exec``)."""
     index, most = _INDEX[jobs.scheduler], len(jobs.tasks)
     lines = [
         "#!/bin/bash",
@@ -120,7 +120,7 @@ def array_script(jobs: Jobs) -> str:
 
 
 def group_script(jobs: Jobs) -> str:
-    """The script of the group level, for after the array."""
+    """The script of the group level, which runs after the array."""
     lines = [
         "#!/bin/bash",
         *_directives(jobs, array=False),
@@ -203,7 +203,7 @@ def _megabytes(jobs: Jobs) -> int:
 
 
 def _prelude(jobs: Jobs) -> list[str]:
-    """What comes before posepipe: the folder, the environment, and the user's own lines."""
+    """Lines before the posepipe command: working folder, environment, and the user's setup lines."""
     exports = [] if isinstance(jobs.program, Container) else [f"export {k}={shlex.quote(v)}" for k, v in jobs.environment.items()]
     lines = [f"cd -- {shlex.quote(str(jobs.folder))} || exit", *exports, *jobs.setup]
     if isinstance(jobs.program, Container):
@@ -218,7 +218,7 @@ def _prelude(jobs: Jobs) -> list[str]:
 
 
 def _start(jobs: Jobs, level: str, own: Sequence[str]) -> str:
-    """The command line; the shell is replaced by it, so that signals reach posepipe and its exit code is the task's."""
+    """The command line, run by ``exec``, so that posepipe receives signals and its exit code is the task's."""
     if isinstance(jobs.program, Container):
         seen = [f"--bind {shlex.quote(str(path))}" for path in jobs.program.binds]
         known = [f"--env {shlex.quote(f'{name}={value}')}" for name, value in jobs.environment.items()]

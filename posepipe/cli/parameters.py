@@ -1,8 +1,8 @@
-"""What makes a result out of date: the one list of it.
+"""The parameters that a result depends on. If one of them changes, the result is out of date.
 
-Its digest, with the contents of the image and its mask (:func:`~posepipe.bids.parameters_hash`), is what posepipe compares to tell
-whether an image is done, what every node of the image's workflow has among its inputs, so that Nipype's cache tells the same, and what
-an estimated age is kept under.
+Their digest, with the contents of the image and its mask (:func:`~posepipe.bids.parameters_hash`), is used for three purposes: to decide
+whether an image is done; as an input of every node of the image's workflow, so that Nipype's cache is consistent with that decision; and as
+the key of cached age estimates.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def parameters_of(
     *, networks: Iterable[str], weights_dir: Path | None, templates: Iterable[Template], settings: dict[str, Any], files: FileDigests
 ) -> dict[str, Any]:
-    """All that a result depends on besides the image and its mask: the version of posepipe, the weights of ``networks`` and the
-    calibration, as found in ``weights_dir`` or the package, the ``templates`` with their files, and the ``settings``.
+    """All that a result depends on, except the image and its mask: the version of posepipe, the weights of ``networks`` and the calibration
+    (from ``weights_dir`` or the package), the ``templates`` with their files, and the ``settings``.
 
-    Raises :class:`~posepipe.errors.WeightsError` for weights that are not there, and OSError for a file that cannot be read.
+    Raises :class:`~posepipe.errors.WeightsError` for missing weights, and OSError for a file that cannot be read.
     """
     from ..models.calibration import calibration_file
     from ..models.weights import hashes

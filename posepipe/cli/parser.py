@@ -34,10 +34,10 @@ _DEFAULT = {f.name: f.default for f in fields(Settings)}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser. Options that are not given are absent from its result, so that a config file can fill them in."""
+    """The argument parser. Options that are not given are absent from its result, so that a config file can set them."""
     parser = argparse.ArgumentParser(
         prog="posepipe",
-        description="Put fetal and newborn brain MRI into the space of an age-matched atlas, however the head lay.",
+        description="Align fetal and newborn brain MRI to the space of an age-matched atlas, for any orientation of the head.",
         argument_default=argparse.SUPPRESS,
         epilog="Exit code: 0 if every image was processed, 1 if any failed (see failures.tsv), 2 for a usage error.",
     )
@@ -71,7 +71,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def add_alignment(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the alignment itself, which ``posepipe-tools align`` has too."""
+    """Add the options of the alignment, shared with ``posepipe-tools align``."""
     group = parser.add_argument_group("alignment")
     group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
     group.add_argument(
@@ -166,9 +166,9 @@ def _add_instead(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_settings(argv: Sequence[str]) -> Settings:
-    """Settings from the command line, filled in from ``--config-file``.
+    """Settings from the command line, completed from ``--config-file``.
 
-    Raises :class:`~posepipe.errors.UsageError` for what argparse cannot see; argparse itself leaves with code 2.
+    Raises :class:`~posepipe.errors.UsageError` for errors that argparse does not detect; argparse itself exits with code 2.
     """
     parser = build_parser()
     given: dict[str, Any] = vars(parser.parse_args(argv))

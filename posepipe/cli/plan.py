@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Find the images that were asked for, their ages and templates; an image that lacks one, or cannot be told from another, is a failure
-    of its own.
+    """Determine the requested images, their ages and templates. An image without one of them, or with a name clash, becomes a
+    :class:`~posepipe.plan.PlanFailure`.
 
-    Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for a dataset, a choice or an
-    output folder that cannot work, and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
+    Raises :class:`~posepipe.errors.UsageError` or :class:`~posepipe.errors.BidsError` for an unusable dataset, selection or output folder,
+    and :class:`~posepipe.errors.AtlasError` for an atlas that no image could use.
     """
     from ..atlas import AtlasLibrary
-    from ..bids import collisions, read_filter_file, survey_images, twins
+    from ..bids import collisions, duplicates, read_filter_file, survey_images
 
     library = AtlasLibrary.default(settings.atlas_dir)
     check_atlas(library, settings.atlas)
@@ -52,14 +52,14 @@ def make_plan(settings: Settings) -> Plan:
         everywhere=settings.dry_run or settings.verbose > 0,
     )
     planner = _Planner(settings, library, survey)
-    double = twins(survey.images)
-    told: set[str] = set()
+    double = duplicates(survey.images)
+    reported: set[str] = set()
     parts: list[ImagePlan | PlanFailure] = []
     for image in survey.images:
         if image.path not in double:
             parts.append(planner.plan(image))
-        elif str(double[image.path]) not in told:  # once: it is one image
-            told.add(str(double[image.path]))
+        elif str(double[image.path]) not in reported:  # once: it is one image
+            reported.add(str(double[image.path]))
             parts.append(PlanFailure(image, "image", double[image.path]))
     clashes = collisions((part.image, part.files) for part in parts if isinstance(part, ImagePlan))
     found: dict[tuple[str, str | None], list[ImagePlan | PlanFailure]] = defaultdict(list)
@@ -76,7 +76,7 @@ def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFail
 
 
 def check_atlas(library: AtlasLibrary, atlas: str) -> None:
-    """Settle at once what would fail for every image; raises :class:`~posepipe.errors.AtlasError`."""
+    """Check that the atlas exists, before the images are planned; raises :class:`~posepipe.errors.AtlasError`."""
     if atlas != "auto":
         if not library.contrasts(atlas):
             library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
@@ -89,7 +89,7 @@ def check_atlas(library: AtlasLibrary, atlas: str) -> None:
 
 
 class _Planner:
-    """Plans one image after another; tables of ages and files of templates are read once."""
+    """Plans images one by one; tables of ages and files of templates are read once."""
 
     def __init__(self, settings: Settings, library: AtlasLibrary, survey: Survey) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
@@ -103,7 +103,7 @@ class _Planner:
             given = None if settings.age is None or settings.age == ESTIMATE else float(settings.age)
             estimate = AgesOfImages(settings, library, self._files) if settings.age == ESTIMATE else None
             self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
-        except AgeError as error:  # an --age that nobody has
+        except AgeError as error:  # an --age outside of the possible range
             raise UsageError(str(error)) from error
         self._ends: dict[str, tuple[Template, ...]] = {}
         self._metadata = Metadata()
@@ -111,7 +111,7 @@ class _Planner:
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
-        """The plan of ``image``, or what stands against one."""
+        """The plan of ``image``, or the failure."""
         from ..imaging.header import check_header
 
         stage = "image"
@@ -145,7 +145,7 @@ class _Planner:
             check_header(image.mask)
 
     def _timing(self, image: InputImage) -> dict[str, Any]:
-        """What its sidecar tells of how its slices were acquired."""
+        """The slice timing fields of the image's sidecar."""
         known = self._metadata.of(image)
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
@@ -184,7 +184,7 @@ class _Planner:
         chosen = {
             "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
-            # an age that turns out to be known is another, though the weeks be the same
+            # a known age gives another hash than an estimated one of the same weeks
             **({} if age.error is None else {"age_error": age.error}),
             **({"age_doubts": age.doubts} if age.doubts else {}),
             "contrast": contrast,
@@ -214,8 +214,8 @@ class _Planner:
         )  # fmt: skip
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
-        """Whether a T2w image at the age of fetuses or preterm newborns lies beside a T1w image: both then go to one
-        atlas. The folder tells, whatever images were asked for, so that the template does not depend on it."""
+        """Whether a T2w image at the age of fetuses or preterm newborns has a T1w image in its folder; both are then aligned to the same
+        atlas. All files of the folder are considered, so that the template does not depend on the selection of images."""
         from ..atlas.choose import PRETERM_WEEKS
 
         folder = image.path.parent
@@ -233,7 +233,7 @@ class _Planner:
 
 
 def describe(plan: Plan, settings: Settings) -> Iterator[str]:
-    """The plan in lines of text: for each image its age, template, mask and outputs."""
+    """The plan as lines of text: for each image its age, template, mask and outputs."""
     for session in plan.sessions:
         yield session.label
         for image in session.images:

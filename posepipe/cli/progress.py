@@ -1,4 +1,4 @@
-"""What is told and written while a run goes on: lines on the terminal, failures, pages."""
+"""Progress of a run: lines on the terminal, records of failures, and report pages."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class _Crash:
 class Monitor:
     """Nipype's status callback: called with a node and ``start``, ``end`` or ``exception``, in the main process.
 
-    An image is told when it is done or has failed; when a session has no image left, its page is written. Nipype writes
-    a crash file only after its callback, so failures are recorded at the next call, or by :meth:`finish`.
+    A line is printed when an image is done or has failed; when all images of a session are, its page is written. Nipype writes a crash file
+    only after the callback, so that failures are recorded at the next call, or by :meth:`finish`.
     """
 
     plan: Plan
@@ -66,41 +66,41 @@ class Monitor:
         self._total = len(self.plan.pending)
 
     def __call__(self, node: Any, status: str) -> None:
-        """Take note of ``status`` of ``node``."""
+        """Process the ``status`` of ``node``."""
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            return  # the run is being stopped: what Nipype's Linear plugin calls ended was only left
-        Stopped.check()  # what was raised in a node Nipype takes for an error of the image, and would go on
+            return  # the run is being stopped: Nipype's Linear plugin reports "end" for nodes that were interrupted
+        Stopped.check()  # Nipype treats an exception raised in a node as an error of the image, and would continue
         try:
-            self._settle()
+            self._record_failures()
             session, image = self.image_of[node.fullname.split(".")[2]]
             if image.image.path in self.failed or image.image.path in self.finished:
-                return  # Nipype's Linear plugin calls the nodes that it leaves out ended
+                return  # Nipype's Linear plugin reports "end" for nodes that it skips
             if status == "exception":
                 self._fail(session, image, node)
             elif status == "end" and node.name == LAST_NODE:
                 self._succeed(session, image, node)
         except Exception:  # an error here must not end the run of the other images
-            logger.exception("posepipe could not take note of %s (%s)", node.fullname, status)
+            logger.exception("posepipe could not process the status of %s (%s)", node.fullname, status)
 
     def refuse(self, failure: PlanFailure) -> None:
-        """Note an image that could not even be planned."""
+        """Record an image that could not be planned."""
         self.failed[failure.image.path] = str(failure.error)
         self._failures.record(failure.image, failure.stage, failure.error)
         self.say(f"{failure.image.path.name}: FAILED ({failure.stage}): {failure.error}")
 
     def stop(self) -> None:
-        """Record the failures that are left; the next run writes the pages."""
-        self._settle(pages=False)
+        """Record the remaining failures; the next run writes the pages."""
+        self._record_failures(pages=False)
 
     def finish(self) -> None:
-        """Record what is left, and write the pages that are still to be written."""
-        self._settle()
+        """Record the remaining failures, and write the remaining pages."""
+        self._record_failures()
         for session in self.plan.sessions:
             self._write_page(session)
 
     def supersede(self, image: ImagePlan) -> None:
-        """Remove the results that the one of now of ``image`` supersedes: its own at another cohort of the atlas, and that at another
-        atlas unless this one was asked for by name and both are by the same age and contrast."""
+        """Remove superseded results of ``image``: those at other cohorts of the atlas, and those at other atlases unless the atlas was
+        given by name and age and contrast are the same."""
         from ..bids import remove_superseded
 
         def is_superseded(atlas: str, sidecar: Mapping[str, Any]) -> bool:
@@ -110,7 +110,7 @@ class Monitor:
         try:
             gone = remove_superseded(image.names, image.files, is_superseded)
         except OSError as error:
-            logger.warning("%s: what a newer result supersedes was not removed (%s); remove it", error.filename, error.strerror)
+            logger.warning("%s: this superseded result could not be removed (%s); remove it", error.filename, error.strerror)
             return
         for space in gone:
             self.say(f"{image.image.path.name}: its earlier result at {space} is superseded by that at {image.space}, and removed")
@@ -136,12 +136,12 @@ class Monitor:
         first = text.strip().splitlines()[0]
         self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}): {first}")
 
-    def _settle(self, *, pages: bool = True) -> None:
-        """Record the failures whose crash files are there by now; write the pages that are ready."""
+    def _record_failures(self, *, pages: bool = True) -> None:
+        """Record the failures whose crash files exist now; write the pages of finished sessions."""
         crashes, self._crashes = self._crashes, []
         for crash in crashes:
             log = self._log_of(crash.session, crash.node)
-            if crash.text == NO_MESSAGE:  # other plugins tell nothing but in the crash file
+            if crash.text == NO_MESSAGE:  # other plugins report errors only in the crash file
                 crash.text = advised(_cause(_trace_in(log)))
             self._failures.record(crash.image.image, crash.stage, crash.text, log)
             self._done_with(crash.session)
@@ -210,9 +210,9 @@ def write_page(
 
 
 def error_text(node: Any, log: Path | None = None) -> str:
-    """Why a node failed: type and message of the error; of one that posepipe did not foresee, its last lines.
+    """Reason why a node failed: type and message of the error.
 
-    ``log`` is its crash file, which alone tells of a node that could not even start.
+    ``log`` is its crash file, which is the only source for a node that could not start.
     """
     trace = getattr(node, "_traceback", None) or ""
     with contextlib.suppress(OSError, AttributeError):  # no result: the worker died, or the node could not start
@@ -232,7 +232,7 @@ def _cause(trace: str) -> str:
     starts = [n for n, line in enumerate(lines) if not line.startswith((" ", "\t", "Traceback"))]
     if not starts:
         return NO_MESSAGE
-    # the error's own words may run over several lines, but the last frame of the trace comes before them
+    # the error message may have several lines; it starts after the last frame of the traceback
     frames = [n for n, line in enumerate(lines) if line.startswith('  File "')]
     first = next((n for n in starts if not frames or n > frames[-1]), starts[-1])
     text = "\n".join(lines[first:])
@@ -240,7 +240,7 @@ def _cause(trace: str) -> str:
 
 
 def crash_file(folder: Path, node: str) -> Path | None:
-    """The crash file that Nipype wrote for the node with this full name; its folder where it cannot be told."""
+    """The crash file that Nipype wrote for the node with this full name; its folder if it cannot be identified."""
     for path in sorted(folder.glob("crash-*.txt")):
         with path.open(encoding="utf-8", errors="replace") as stream:
             if stream.readline().strip() == f"Node: {node}":

@@ -1,7 +1,6 @@
-"""What the outputs were made with, told from the outputs themselves: the methods text, and hashes of atlases and weights.
+"""Provenance of the outputs, derived from the outputs: the methods text, and hashes of atlases and weights.
 
-Nothing is taken from the run that happens to write it: the tasks of a job array, and runs of different days with
-different options, share one output folder.
+It does not depend on the run that writes it, because tasks of a job array, and runs with different options, share one output folder.
 """
 
 from __future__ import annotations

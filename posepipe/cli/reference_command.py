@@ -1,4 +1,4 @@
-"""``posepipe-tools reference``: reference poses as the paper made them, to be accepted by eye before a network learns from them."""
+"""``posepipe-tools reference``: reference poses by the paper's procedure, to be accepted visually before networks are trained on them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the parsed ``args`` ask; 0 if every image got a pose, 1 if any did not. Raises :class:`~posepipe.errors.PosepipeError`."""
+    """Run the command with the parsed ``args``; 0 if every image has a pose, else 1. Raises :class:`~posepipe.errors.PosepipeError`."""
     with library_threads(1):
         return _run(args)
 
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..training.subjects import Reference
 
     reference = Reference(AtlasLibrary.default(args.atlas_dir), args.atlas)
-    reference.nearest(30.0)  # an atlas that is not here is told before the work begins
+    reference.nearest(30.0)  # raises before the work begins if the atlas is missing
     table = args.output / TABLE
     earlier = {(row.dataset, row.image): row for row in (read_references(table) if table.exists() else ())}
     images = find_images(args.bids_dir, participants=args.participant_label, derivatives=args.derivatives)
@@ -90,7 +90,7 @@ def _cases(
     images: list[InputImage], ages: AgeReader, reference: Reference, earlier: dict[tuple[str, str], ReferenceRow],
     found: list[ReferenceRow], failed: list[str],
 ) -> Iterator[Case]:  # fmt: skip
-    """What the sheets show of each image; rows of the table go to ``found``, names of images without a pose to ``failed``."""
+    """The cases of the contact sheets; rows of the table are appended to ``found``, names of images without a pose to ``failed``."""
     from ..errors import AgeError, ImageError, MaskError, TransformError
     from ..reports.contact_sheet import make_case
 
@@ -112,14 +112,14 @@ def _cases(
 
 
 def _reference(image: InputImage, age: float, reference: Reference) -> tuple[ReferenceRow, tuple[Any, ...]]:
-    """The row of an ``image``, and what is drawn of it: image, mask, template, its mask and the pose."""
+    """The row of an ``image``, and the data of its figure: image, mask, template, its mask and the pose."""
     from ..imaging.mask import given_mask, nonzero_mask
-    from ..imaging.volume import load_told, load_volume
+    from ..imaging.volume import load_logged, load_volume
     from ..matching.target import Target
     from ..training.reference import reference_pose
     from ..training.reference_table import ReferenceRow
 
-    volume = load_told(image.path)
+    volume = load_logged(image.path)
     mask = (given_mask(load_volume(image.mask), volume) if image.mask else nonzero_mask(volume)).volume
     target = Target.load(reference.nearest(age, image.suffix))
     found = reference_pose(volume, mask, target)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Piece:
-    """A table or figure: made of the poses of ``posepipe-tools bench`` ``table``, which it writes into the file ``rows``; ``plot``: by
-    what, and of which value, boxes are drawn."""
+    """A table or figure from the poses of ``posepipe-tools bench`` ``table``, stored in the file ``rows``; ``plot``: grouping variable and
+    value of a box plot."""
 
     table: str
     rows: str

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEAST_GB = 0.1
-"""What is left to nodes of a ``--mem-gb`` that this process uses up itself: less than any needs, so that they run one at a time."""
+"""Memory for nodes if this process already uses all of ``--mem-gb``: less than any node needs, so that nodes run one at a time."""
 _OTHER_WORK = "name another folder for intermediate files with -w"
 
 
 def run_app(settings: Settings) -> int:
-    """Do what ``settings`` ask; the exit code: 0 if every image asked for was processed, 1 if any failed.
+    """Run the participant level; the exit code: 0 if every requested image was processed, 1 if any failed.
 
-    Raises :class:`~posepipe.errors.PosepipeError` for what makes the whole run impossible.
+    Raises :class:`~posepipe.errors.PosepipeError` for errors that affect the whole run.
     """
     settings = within_cores(settings)
     with library_threads(settings.omp_nthreads or 1):
@@ -60,12 +60,12 @@ def _run_level(settings: Settings) -> int:
     with Claims(settings.out_dir) as claims:
         taken = [image for image in plan.pending if not claims.take(image.image)]
         for image in taken:
-            print(f"{image.image.path.name}: another run is working on it, left to that")
+            print(f"{image.image.path.name}: another run is working on it, left to that run")
         return _run(plan.without(taken), settings, claims, left=len(taken))
 
 
 def _check_writable(folder: Path, remedy: str = "make it writable") -> None:
-    """Make sure before the work that what comes of it can be written. Raises :class:`~posepipe.errors.PosepipeError`."""
+    """Check before processing that ``folder`` is writable. Raises :class:`~posepipe.errors.PosepipeError`."""
     try:
         check_writable(folder)
     except OSError as error:
@@ -83,10 +83,10 @@ def _prepare_output(settings: Settings) -> None:
 
 
 def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
-    """Align the pending images of ``plan``; ``left`` are left to another run, beside those."""
+    """Align the pending images of ``plan``; ``left`` is the number of images left to other runs."""
     from ..bids import Failures
 
-    if settings.device == "cuda":  # better told once than for every image
+    if settings.device == "cuda":  # report a missing device once, not for every image
         from ..models.device import pick_device
 
         pick_device(settings.device)
@@ -117,7 +117,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         write_provenance(settings.out_dir)
     except KeyboardInterrupt:
         monitor.stop()
-        with contextlib.suppress(OSError):  # the terminal may be what has gone
+        with contextlib.suppress(OSError):  # the terminal may have been closed
             _summary(plan, settings, monitor, left)
         raise
     return _summary(plan, settings, monitor, left)
@@ -132,12 +132,12 @@ def _build(plan: Plan, settings: Settings) -> Any:
 
 
 def _nipype_level(settings: Settings) -> str:
-    """How much Nipype says: errors are told by posepipe itself."""
+    """Log level of Nipype; errors are reported by posepipe."""
     return {0: "CRITICAL", 1: "INFO"}.get(settings.verbose, "DEBUG")
 
 
 def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) -> str:
-    """The methods text of the plan, written where there is none yet: at the end of a run, what ran is told."""
+    """The methods text of the plan, written if there is none yet; at the end of the run it is replaced by the text of what ran."""
     from posepipe.workflows.base import citation_text
 
     from ..files import write_text
@@ -170,9 +170,9 @@ def _write_records(plan: Plan, settings: Settings) -> None:
 
 
 def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, nprocs: int) -> None:
-    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, told_plugin
+    from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, no_workers, reporting_plugin
 
-    from .batch_plugins import failed_to_hand_over, make_ready
+    from .batch_plugins import prepare_plugin, submission_error
     from .config_file import read_plugin_args
 
     args: dict[str, Any] = {"status_callback": monitor}
@@ -183,12 +183,12 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         logger.warning("%s: images are aligned one after another, in one process; mount /dev/shm writable for --nprocs to count", why)
         name = "Linear"
     if name not in LOCAL:
-        make_ready(name, workflow, settings)
+        prepare_plugin(name, workflow, settings)
     _write_records(plan, settings)
     if settings.write_graph:
         _write_graph(workflow)
     if name not in LOCAL:
-        plugin: Any = told_plugin(name, args)
+        plugin: Any = reporting_plugin(name, args)
     elif name == "Linear":
         plugin = ImageByImagePlugin(args)
     else:
@@ -201,16 +201,16 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         workflow.run(plugin=plugin, plugin_args=args)
     except Exception as error:  # raised by the engine when any node failed
         if name not in LOCAL and not monitor.failed:
-            raise failed_to_hand_over(name, error) from error
+            raise submission_error(name, error) from error
         if not monitor.failed:
             raise
         logger.debug("the workflow ended with %s", error)
     finally:
-        end_children(others)  # at once: little time may be left, and what follows must not meet a worker
+        end_children(others)  # immediately: there may be little time left, and no worker may run during the following steps
 
 
 def left_for_nodes(mem_gb: float) -> float:
-    """Of ``mem_gb`` for the whole run what this process does not hold itself (GB)."""
+    """Memory (GB) for the nodes: ``mem_gb`` of the whole run minus the resident memory of this process."""
     from ..interfaces.resources import resident_mb
 
     return max(mem_gb - (resident_mb() or 0.0) / 1000, LEAST_GB)
@@ -224,7 +224,7 @@ def _write_graph(workflow: Any) -> None:
 
 
 def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int:
-    """Say how it went; the exit code."""
+    """Print a summary; the exit code."""
     asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
     done = [image.image.path for image in plan.images if image.done]
     lost = [path for path in asked if path not in monitor.failed and path not in monitor.finished and path not in done]
@@ -248,7 +248,7 @@ def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int
 
 
 def _write_reports(settings: Settings) -> int:
-    """Write the pages again from what lies in the output folder."""
+    """Write the pages again from the outputs."""
     from posepipe.workflows.plugin import quiet_nipype
 
     from ..bids.entities import bare_label

@@ -1,4 +1,4 @@
-"""The end of a run, whoever ends it: signals become an exception, and no process is left behind."""
+"""Termination of a run: signals raise an exception, and all child processes are ended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; the end of the time on a cluster, ``scancel`` and ``docker stop``; the end of a terminal."""
 _JOIN_SECONDS = 5.0
-"""How long to wait for a process that was killed to be gone; it can do nothing about it, so that it is a matter of the system's load."""
+"""Time to wait for a killed process to end, seconds; it depends on the system's load only."""
 
 
 _told: list[int] = []
-"""The signal that has told this process to stop, if one has: a library may catch the exception and go on."""
+"""The signal that stopped this process, if any; kept because a library may catch the exception and continue."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was told to stop, by the signal ``number``. No :class:`Exception`: it is not one image's error."""
+    """The process was stopped by the signal ``number``. Not an :class:`Exception`, as it is not the error of one image."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -32,12 +32,12 @@ class Stopped(KeyboardInterrupt):
 
     @classmethod
     def of(cls, interrupt: KeyboardInterrupt) -> Stopped:
-        """``interrupt`` with its signal, which is that of Ctrl-C where none is told."""
+        """``interrupt`` with its signal; SIGINT for a plain KeyboardInterrupt."""
         return interrupt if isinstance(interrupt, Stopped) else cls(signal.SIGINT)
 
     @classmethod
     def check(cls) -> None:
-        """Raise it if the process was told to stop: once more, where something has caught it."""
+        """Raise the exception again if the process was stopped and a library has caught the first one."""
         if _told:
             raise cls(_told[0])
 
@@ -56,8 +56,8 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, the first of :data:`SIGNALS` raises :class:`Stopped`, and those after it are passed over; at the end, however it is
-    reached, every child process started within is ended.
+    """Context in which the first of :data:`SIGNALS` raises :class:`Stopped` and later ones are ignored. At the end, for any reason, all
+    child processes started within are ended.
 
     A signal that was ignored before (``nohup``) still is. Outside the main thread signals stay as they are.
     """
@@ -84,7 +84,7 @@ def stoppable() -> Iterator[None]:
 
 
 def children() -> list[BaseProcess]:
-    """What :mod:`multiprocessing` has started in this process and is still there."""
+    """Running child processes that :mod:`multiprocessing` has started in this process."""
     if "multiprocessing" not in sys.modules:
         return []
     import multiprocessing
@@ -93,7 +93,7 @@ def children() -> list[BaseProcess]:
 
 
 def end_children(others: Sequence[BaseProcess] = ()) -> None:
-    """Kill the child processes of this one, but for ``others``, which whoever called has started."""
+    """Kill the child processes of this process, except ``others``, which the caller had started before."""
     mine = [child for child in children() if child not in others]
     for child in mine:
         child.kill()

@@ -1,4 +1,4 @@
-"""How many threads a run has: those that were asked for, in every library, and no more than cores."""
+"""Number of threads of a run: as requested, in every library, and at most the number of cores."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..settings import Settings
 from .parser import cores
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""Where OpenMP (torch) and the linear algebra under numpy, scipy and torch (OpenBLAS, MKL, Apple's) read how many threads to make. ANTs
-sees to its own (:mod:`posepipe.refinement.ants`)."""
+"""Environment variables with the number of threads of OpenMP (torch) and of the linear algebra libraries of numpy, scipy and torch
+(OpenBLAS, MKL, Accelerate). For ANTs see :mod:`posepipe.refinement.ants`."""
 
 
 @contextmanager
 def library_threads(n: int) -> Iterator[None]:
-    """A context in which libraries that are loaded, here and in processes that are started, make ``n`` threads each.
+    """Context in which libraries loaded in this process and in its children use ``n`` threads each.
 
-    Each reads it once, when it is loaded: enter before numpy is imported. Without it numpy's OpenBLAS and scipy's make one
-    for each core of the machine, in every worker, whatever ``--omp-nthreads`` says. The environment is put back at the end.
+    The variables are read once, when a library is loaded: enter before numpy is imported. Otherwise the OpenBLAS of numpy and of scipy
+    start one thread per core in every worker, regardless of ``--omp-nthreads``. The environment is restored at the end.
     """
     before = {name: os.environ.get(name) for name in VARIABLES}
     os.environ.update(dict.fromkeys(VARIABLES, str(n)))
@@ -35,7 +35,7 @@ def library_threads(n: int) -> Iterator[None]:
 
 
 def within_cores(settings: Settings) -> Settings:
-    """``settings`` with no more threads for an image than the run has cores (``--nprocs``); a smaller number is told."""
+    """``settings`` with at most as many threads per image as the run has cores (``--nprocs``); a reduction is printed."""
     most = settings.nprocs or cores()
     if (settings.omp_nthreads or 1) <= most:
         return settings

@@ -1,4 +1,4 @@
-"""``posepipe-tools``: everything around the BIDS App."""
+"""``posepipe-tools``: the commands beside the BIDS App."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _parted(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Options of the command itself, and those after a ``--``, which ``array`` hands to posepipe.
+    """Split ``argv`` into the options of the command, and those after ``--``, which ``array`` passes to posepipe.
 
     >>> _parted(["array", "in", "out", "--", "--age", "29"])
     (['array', 'in', 'out'], ['--age', '29'])
@@ -44,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a usage error, 128 + its number for a signal that ended it.
     """
     from ..errors import NO_ROOM, AtlasError, PosepipeError, UsageError, advised
-    from .app import show_all_signs, stay_offline
+    from .app import escape_unencodable, stay_offline
     from .stopping import Stopped, stoppable
 
     stay_offline()
-    show_all_signs()
+    escape_unencodable()
     argv = list(sys.argv[1:] if argv is None else argv)
     own, rest = _parted(argv)
     args = build_parser().parse_args(own)
-    args.argv, args.rest = argv, rest  # the one for the record that a page keeps, the other for posepipe
+    args.argv, args.rest = argv, rest  # argv is recorded in the page, rest is passed to posepipe
     try:
         with stoppable():
             code: int = importlib.import_module(f".{args.command}_command", __package__).run(args)

@@ -33,7 +33,7 @@ def add_arguments(subparsers: Any) -> None:
     )  # fmt: skip
     pose.add_argument(
         "--curriculum", type=_count, metavar="STEPS",
-        help="steps until all angles are drawn, small ones first (default: A/2; refiner: none)",
+        help="steps until all angles are sampled, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
     _add_pictures(pose)
     _add_sizes(pose)
@@ -54,7 +54,7 @@ def add_arguments(subparsers: Any) -> None:
     _add_training(slices)
     slice_pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
     slice_pose.add_argument(
-        "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are drawn, small ones first (default: A/2)"
+        "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are sampled, small ones first (default: A/2)"
     )
     _add_pictures(slice_pose)
     _add_training(slice_pose)
@@ -86,7 +86,7 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
     )
     parser.add_argument(
-        "--plain", action="store_true", help="images neither stretched, deformed nor damaged, as in the paper"
+        "--plain", action="store_true", help="images neither stretched, deformed nor corrupted, as in the paper"
     )
     parser.add_argument(
         "--pedestal", type=float, metavar="SDS",
@@ -241,7 +241,7 @@ def _sources(args: argparse.Namespace) -> int:
     accepted = References.load(*args.references) if args.references else None
     reference = Reference(library, args.reference) if args.reference else None
     if reference:
-        reference.nearest(30.0)  # an atlas that is not here is told before the work begins
+        reference.nearest(30.0)  # raises before the work begins if the atlas is missing
     collector = Collector(load_split(args.split), _say, side=args.voxels or SIDE)
     add_templates(collector, library, args.atlases or _on_this_machine(library), reference)
     for folder in args.subjects:
@@ -319,7 +319,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
     if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
-        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does without"
+        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does not use it"
         raise UsageError(msg)
     if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
         msg = f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"

@@ -1,4 +1,4 @@
-"""What an output folder lacks of a dataset, told from its files alone: for ``posepipe-tools array --only-failed``."""
+"""Images of a dataset without outputs in an output folder, judged by its files alone: for ``posepipe-tools array --only-failed``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ Unit = tuple[str, str | None]
 
 
 def unfinished(out_dir: Path, images: Iterable[InputImage]) -> set[Unit]:
-    """Participants and sessions of ``images`` that posepipe has to go to again: an image failed or has no outputs, or the last run was
-    ended before it was through.
+    """Participants and sessions of ``images`` that need another run: an image failed or has no outputs, or the last run did not finish.
 
-    A run writes its settings before it works on a session, and the session's page when it is through: a page that is older, or not there,
-    tells of a run that was killed. That settings or inputs have changed since is not seen, for which all would have to be read; posepipe
-    itself sees that.
+    A run writes its settings before it starts a session, and the session's page when it has finished it: a page that is older than the
+    settings, or missing, means that the run was killed. Changes of settings or inputs since then are not detected here, as that would
+    require reading all of them; posepipe itself detects them.
     """
     from ..reports.group_rows import MISSING, UNREADABLE, collect
     from ..reports.verdict import FAILED

@@ -1,4 +1,4 @@
-"""Which contrast an image has, as it looks against a template that it was aligned to."""
+"""The contrast of an image, estimated from its correlation with the template that it was aligned to."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from ..matching.channels import texture
 from ..matching.target import Target
 
 RIM_MM = 3.5
-"""About as much of the image's mask is left out at its rim, where masks differ in how they treat the outer fluid."""
+"""Erosion of the image's mask, mm, as masks differ in how much extra-axial CSF they include."""
 MARGIN = 0.15
-"""A correlation nearer to 0 tells nothing (docs/results/measured-contrast.md)."""
+"""Absolute correlation below which the contrast is not determined (docs/measured-contrast.md)."""
 POINTS, FEWEST = 20_000, 300
 OTHER = {"T1w": "T2w", "T2w": "T1w"}
 
 
-def contrast_seen(brain: Brain, target: Target, pose: Rigid) -> tuple[str | None, float]:
-    """The contrast that ``brain`` seems to have (``T1w``, ``T2w``, or None: it cannot be told), and the correlation that tells.
+def apparent_contrast(brain: Brain, target: Target, pose: Rigid) -> tuple[str | None, float]:
+    """The apparent contrast of ``brain`` (``T1w``, ``T2w``, or None: not determined), and the correlation it is derived from.
 
-    ``brain`` is an image as it was scanned, at the target's spacing; ``pose`` (template → image, RAS mm) must be right to some degrees.
-    Correlated are intensities relative to their surroundings at 3.2 mm, inside both masks: in newborn and fetal brains T1w is by and large
-    T2w turned over, so they agree with a template of the same contrast (positive) and disagree with one of the other (negative).
+    ``brain`` is the acquired image (not a converted one) at the target's spacing; ``pose`` (template → image, RAS mm) must be correct to a
+    few degrees. The correlation is that of locally normalised intensities at 3.2 mm, inside both masks. In newborn and fetal brains, T1w
+    contrast is roughly the inverse of T2w contrast, so that the correlation is positive for a template of the same contrast and negative
+    otherwise.
     """
     level = texture(brain, 2, RIM_MM)
     points, template = level.points(POINTS), target.coarse_texture

@@ -1,4 +1,4 @@
-"""T2-like images of T1-weighted brains: the generator of :mod:`posepipe.models.contrast`, slice by slice in three orientations."""
+"""Conversion of T1w brain images to T2-like contrast: the generator of :mod:`posepipe.models.contrast`, slice-wise along three axes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..models.precision import answering
 from ..models.weights import CONTRAST_NETWORK, load_network
 
 BRIGHT = 1000.0
-"""Intensity of what the network draws brightest."""
+"""Intensity that the network's output 1 is scaled to."""
 FINEST_MM, COARSEST_MM, STEP_MM = 0.75, 1.3, 1.0
-"""A grid with voxels between the first two is converted as it is; any other by way of one of the third, along the same axes."""
+"""Images with all voxel edges between the first two (mm) are converted on their own grid; others are resampled to the third first."""
 DARK, LIGHT = 0.005, 0.995
-"""Quantiles inside the mask that count as 0 and 1."""
+"""Quantiles inside the mask that are scaled to 0 and 1."""
 BATCH = 32
 
 
@@ -43,38 +43,38 @@ class Converter:
         self._device = torch.device(device)
 
     def convert(self, image: Volume, mask: Volume) -> Converted:
-        """``image`` (T1w) inside ``mask`` (same grid) as if it were T2w: float32, 0–:data:`BRIGHT`, on the same grid.
+        """Convert ``image`` (T1w) inside ``mask`` (same grid) to T2-like contrast: float32, 0–:data:`BRIGHT`, on the same grid.
 
-        Brightness is taken by quantiles inside the mask, so the scanner's scale does not matter. Slices along each of the grid's three
-        axes are converted and the three volumes averaged. Raises :class:`~posepipe.errors.MaskError` for an empty mask.
+        Intensities are scaled by quantiles inside the mask, so that the scanner's scale has no influence. The slices along each of the
+        three axes are converted, and the three volumes are averaged. Raises :class:`~posepipe.errors.MaskError` for an empty mask.
         """
         box = bounding_box(mask.data, mask.source)
         inside = tensor(mask.data[box] > 0, self._device)
         values = _scaled(tensor(image.data[box], self._device), inside)
         spacing = image.spacing
         if spacing.min() >= FINEST_MM and spacing.max() <= COARSEST_MM:
-            drawn = self._drawn(values, inside)
+            synthesised = self._synthesised(values, inside)
         else:
-            drawn = self._by_way_of(values, inside, spacing)
+            synthesised = self._at_network_spacing(values, inside, spacing)
         out = np.zeros(image.shape, np.float32)
-        out[box] = (BRIGHT * drawn * inside).cpu().numpy()
+        out[box] = (BRIGHT * synthesised * inside).cpu().numpy()
         return Converted(image.with_data(out), dict(self.sha256))
 
-    def _by_way_of(self, values: Tensor, inside: Tensor, spacing: np.ndarray) -> Tensor:
-        """Resampled to even voxels of :data:`STEP_MM`, converted, and resampled back."""
+    def _at_network_spacing(self, values: Tensor, inside: Tensor, spacing: np.ndarray) -> Tensor:
+        """The conversion at isotropic voxels of :data:`STEP_MM`, resampled back to the image's grid."""
         shape = np.array(values.shape)
         there = np.maximum(np.ceil((shape - 1) * spacing / STEP_MM).astype(int) + 1, 2)
         sigma = tuple(0.42 * np.sqrt(max(STEP_MM**2 - v**2, 0.0)) / v for v in spacing)
         both = smooth(torch.stack([values, inside]), (sigma[0], sigma[1], sigma[2]))
         both = _resampled(both, there, STEP_MM / spacing)
         weight = both[1]
-        # brain and emptiness were averaged alike
+        # normalised convolution: divide by the blurred mask
         even = torch.where(weight > 0.3, both[0] / weight.clamp_min(0.3), torch.zeros_like(weight)).clamp(0, 1)
-        drawn = self._drawn(even, (weight > 0.3).float())
-        back = _resampled(torch.stack([drawn, (weight > 0.3).float()]), shape, spacing / STEP_MM)
+        synthesised = self._synthesised(even, (weight > 0.3).float())
+        back = _resampled(torch.stack([synthesised, (weight > 0.3).float()]), shape, spacing / STEP_MM)
         return back[0] / back[1].clamp_min(0.3)
 
-    def _drawn(self, values: Tensor, inside: Tensor) -> Tensor:
+    def _synthesised(self, values: Tensor, inside: Tensor) -> Tensor:
         """Mean of the conversions along the three axes (X, Y, Z)."""
         total = torch.zeros_like(values)
         for axis in range(3):
@@ -91,12 +91,12 @@ class Converter:
         edge = SLICES // 2
         padded = torch.nn.functional.pad(values, (0, wide, 0, high, edge, edge))
         slices = torch.stack([padded[i : i + n] for i in range(SLICES)], 1)
-        drawn = [self._network(part.contiguous(memory_format=torch.channels_last))[:, 0, :h, :w] for part in slices.split(BATCH)]
-        return torch.cat(drawn)
+        synthesised = [self._network(part.contiguous(memory_format=torch.channels_last))[:, 0, :h, :w] for part in slices.split(BATCH)]
+        return torch.cat(synthesised)
 
 
 def _scaled(values: Tensor, inside: Tensor) -> Tensor:
-    """``values`` from 0 to 1 between the quantiles :data:`DARK` and :data:`LIGHT` inside the mask, 0 outside."""
+    """``values`` scaled to 0–1 between the quantiles :data:`DARK` and :data:`LIGHT` inside the mask, 0 outside."""
     some = values[inside > 0]
     some = some[:: max(1, len(some) // 100_000)]
     low, high = torch.quantile(some, torch.tensor([DARK, LIGHT], device=some.device)).tolist()
@@ -104,7 +104,7 @@ def _scaled(values: Tensor, inside: Tensor) -> Tensor:
 
 
 def _resampled(stack: Tensor, shape: np.ndarray, step: np.ndarray) -> Tensor:
-    """``stack`` (C, X, Y, Z) at ``shape`` voxels, ``step`` (3,) of its voxels apart, from voxel 0 on."""
+    """``stack`` (C, X, Y, Z) resampled to ``shape`` voxels with a spacing of ``step`` (3,) of its own voxels, from voxel 0."""
     axes = [tensor(np.arange(n) * s, stack.device) for n, s in zip(shape, step, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     return sample(stack, torch.eye(4, device=stack.device), points)

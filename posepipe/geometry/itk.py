@@ -20,11 +20,11 @@ FixedParameters: {fixed}
 
 
 def write_itk(pose: Rigid, path: str | Path, center: Array | None = None) -> Path:
-    """Write ``pose`` (RAS mm) as an ITK transform (LPS), text or ``.mat``: what ``antsApplyTransforms -t`` takes.
+    """Write ``pose`` (RAS mm) as an ITK transform (LPS), text or ``.mat``, for ``antsApplyTransforms -t``.
 
-    A map from atlas points to image points resamples the image onto the atlas grid. The file appears whole or not
-    at all. Its turn is about ``center`` (3,) (RAS mm; default: the origin; text alone): the same map, but what is optimised from it turns
-    about that point.
+    A map from atlas points to image points resamples the image onto the atlas grid. The file is written atomically. ``center`` (3,) is the
+    centre of rotation (RAS mm; default: the origin; text files only). It does not change the map, but an optimisation that starts from the
+    file rotates about that point.
     """
     path = Path(path)
     about = np.zeros(3) if center is None else np.asarray(center, dtype=float)
@@ -34,7 +34,7 @@ def write_itk(pose: Rigid, path: str | Path, center: Array | None = None) -> Pat
 
             ITKLinearTransform.from_ras(pose.matrix).to_filename(temporary)
         else:
-            # nitransforms writes six digits, which moves a point far from the origin by up to 0.005 mm: write them all
+            # nitransforms writes six digits, an error of up to 0.005 mm far from the origin; all digits are written here
             rotation, translation = Rigid(pose.rotation, pose.apply(about) - about).to_lps()
             parameters = " ".join(repr(float(v)) for v in (*rotation.ravel(), *translation))
             fixed = " ".join(f"{v + 0.0:.17g}" for v in about * [-1, -1, 1])
@@ -56,7 +56,7 @@ def read_itk(path: str | Path) -> Rigid:
         raise TransformError(msg)
     try:
         matrix = np.asarray(ITKLinearTransform.from_filename(path).to_ras(), dtype=float)
-    except Exception as error:  # nitransforms raises many kinds for a malformed file
+    except Exception as error:  # nitransforms raises various exceptions for a malformed file
         why = str(error) or type(error).__name__
         what = "give one AffineTransform, as ANTs and posepipe write for rigid maps"
         msg = f"{path}: not an ITK matrix transform ({why}); {what}"

@@ -65,7 +65,7 @@ class Rigid:
 
     @classmethod
     def identity(cls) -> Rigid:
-        """The map that moves nothing."""
+        """The identity map."""
         return cls(np.eye(3), np.zeros(3))
 
     @classmethod
@@ -84,7 +84,7 @@ class Rigid:
 
     @classmethod
     def about(cls, rotation: npt.ArrayLike, center: npt.ArrayLike, target: npt.ArrayLike | None = None) -> Rigid:
-        """Turn by ``rotation`` (3, 3) about ``center`` (3,), which lands on ``target`` (default: stays)."""
+        """Rotation by ``rotation`` (3, 3) about ``center`` (3,), which is mapped to ``target`` (3,) (default: ``center``)."""
         r, c = np.asarray(rotation, dtype=float), np.asarray(center, dtype=float)
         t = c if target is None else np.asarray(target, dtype=float)
         return cls(r, t - r @ c)
@@ -132,9 +132,9 @@ class Rigid:
         return float(np.degrees(so3.geodesic_distance(self.rotation, other.rotation)))
 
     def mm_from(self, other: Rigid, at: npt.ArrayLike = (0.0, 0.0, 0.0)) -> float:
-        """How far apart, in mm, the two maps send the point ``at`` (3,)."""
+        """Distance, mm, between the images of the point ``at`` (3,) under the two maps."""
         return float(np.linalg.norm(self.apply(at) - other.apply(at)))
 
     def is_close(self, other: Rigid, degrees: float = 1e-6, mm: float = 1e-6) -> bool:
-        """Whether both rotation and translation agree to the tolerances given."""
+        """Whether rotation and translation both agree within the tolerances."""
         return self.degrees_from(other) <= degrees and self.mm_from(other) <= mm

@@ -13,7 +13,7 @@ from .so3 import Array
 def arvo(u: Array) -> Array:
     """Uniform rotations (..., 3, 3) from three uniforms in [0, 1) each, ``u`` (..., 3).
 
-    A random turn about z, then a Householder reflection that takes z to a random point of the sphere
+    A random rotation about z, then a Householder reflection that takes z to a random point of the sphere
     (Arvo, *Fast random rotation matrices*, Graphics Gems III, 1992).
 
     >>> bool(np.isclose(np.linalg.det(arvo(np.array([.1, .2, .3]))), 1))
@@ -75,7 +75,7 @@ def super_fibonacci(n: int) -> Array:
 
 
 def grid_radius(n: int) -> float:
-    """Angle in radians of the ball that takes 1/n of SO(3): about how far any rotation is from an ``n``-point grid.
+    """Angle in radians of the ball with 1/n of the volume of SO(3): about the distance of any rotation from an ``n``-point grid.
 
     >>> round(float(np.degrees(grid_radius(4608))), 1)
     9.2

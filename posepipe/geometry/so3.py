@@ -1,7 +1,7 @@
 """Rotations of space: rotation vectors, matrices and the distance between them (numpy).
 
 A *rotation vector* ``x`` is axis times angle, ``x = θ u`` with ``θ = ‖x‖`` in radians; rotation
-matrices act on column vectors, ``y = R @ x``. The torch twins with gradients are in
+matrices act on column vectors, ``y = R @ x``. The torch versions with gradients are in
 :mod:`posepipe.geometry.so3_torch`.
 """
 
@@ -47,7 +47,7 @@ def exp(x: npt.ArrayLike) -> Array:
 def log(r: npt.ArrayLike) -> Array:
     """Rotation vectors (..., 3), angle in [0, π], of rotation matrices ``r`` (..., 3, 3).
 
-    By way of the unit quaternion of largest component (Shepperd 1978), so it is exact to rounding at 0 and at π alike.
+    Computed from the unit quaternion by its largest component (Shepperd 1978), so that it is exact to rounding both at 0 and at π.
 
     >>> np.round(log(exp([0.1, -0.2, 0.3])), 12)
     array([ 0.1, -0.2,  0.3])

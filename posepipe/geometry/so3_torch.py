@@ -41,7 +41,7 @@ def exp(x: Tensor) -> Tensor:
 def log(r: Tensor) -> Tensor:
     """Rotation vectors (..., 3), angle in [0, π], of rotation matrices ``r`` (..., 3, 3).
 
-    By way of the quaternion row of largest component, which stays well away from 0, so that value and gradient
+    Computed from the quaternion row of largest component, which is well away from 0, so that value and gradient
     are finite everywhere (at θ = π the branch, and so the sign, is arbitrary, as it must be).
     """
     d = torch.diagonal(r, dim1=-2, dim2=-1)

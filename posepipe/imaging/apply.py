@@ -1,4 +1,4 @@
-"""What a pose is for: the image on the atlas grid, and the image with a turned header."""
+"""Application of a pose: resampling to the atlas grid, and reorientation by the header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .volume import Volume
 def resample_to_template(image: Volume, template: Volume, pose: Rigid, order: int = 3) -> Volume:
     """``image`` on the grid of ``template`` by ``pose`` (template → image, RAS mm): one interpolation, cubic by default.
 
-    Values stay within the image's own range (a spline overshoots at edges); voxels outside the image are 0, or what else is empty in it
+    Values are clipped to the image's range (splines overshoot at edges). Voxels outside the image get 0, or the image's background value
     (:func:`~posepipe.imaging.intensity.outside`). ``order`` 0 is for masks.
     """
     to_image = np.linalg.inv(image.affine) @ pose.matrix @ template.affine
@@ -27,5 +27,5 @@ def resample_to_template(image: Volume, template: Volume, pose: Rigid, order: in
 
 
 def reorient(image: Volume, pose: Rigid) -> Volume:
-    """The same voxels with the header turned by the inverse of ``pose``: in the atlas's frame without interpolation."""
+    """The same voxels with the inverse of ``pose`` applied to the affine: in the atlas's frame without interpolation."""
     return image.moved(~pose)

@@ -1,4 +1,4 @@
-"""Whether what is not 0 in an image can be a brain of a fetus or newborn: by its size, its shape, and what lies at its rim."""
+"""Whether the nonzero voxels of an image can be the brain of a fetus or newborn: by volume, shape, and intensities below the surface."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .moments import moments
 from .volume import Volume
 
 LEAST_ML, MOST_ML = 25.0, 700.0
-"""Brains hold 52 ml (21 weeks, spina bifida) to 631 ml (44 weeks); half of the smallest holds 26 ml, the largest with a rim of 2.5 mm
-655 ml. All limits: docs/experiments-zero-background.md."""
+"""Limits of the volume, ml. Brains have 52 ml (21 weeks, spina bifida) to 631 ml (44 weeks); half of the smallest has 26 ml, the largest
+dilated by 2.5 mm 655 ml. All limits: docs/experiments-zero-background.md."""
 LEAST_FULL = 0.9
-"""Whole brains have 0.94 and more, without cerebellum 0.91; 216 of 231 brains of which three tenths were cut off are above the limit.
+"""Least ``fullness``. Whole brains have 0.94 and more, without cerebellum 0.91; 216 of 231 brains with 30 % cut off are above the limit.
 Zeroed scans have 0.91 at most, heads with a neck 0.85 to 0.98."""
 MOST_LONG = 2.4
-"""Whole brains have 1.6 at most, those of which three tenths were cut off 2.4."""
+"""Largest ``elongation``. Whole brains have 1.6 at most, brains with 30 % cut off 2.4."""
 LEAST_DIP = 0.5
-"""Brains have 0.71 and more, heads with bone all round 0.17 to 0.24."""
+"""Least ``dip``. Brains have 0.71 and more, heads with a complete layer of bone 0.17 to 0.24."""
 STEP_MM = 2.0
-"""Voxels are skipped down to about this spacing where depths are measured."""
+"""Voxels are subsampled to about this spacing (mm) for the measurement of depths; also the thickness of the layers."""
 LEAST_VOXELS = 20
-"""A layer of fewer is left out."""
+"""Layers with fewer voxels are ignored."""
 LAYERS = 12
-"""Layers, as thick as that spacing, whose brightness is compared, from the surface inwards."""
+"""Number of layers, from the surface inwards, whose median intensities are compared."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What tells a brain from a whole head or a body.
+    """Features that distinguish a brain from a whole head or a body.
 
-    ``millilitres``; ``fullness``: volume over that of the ellipsoid with the same second moments, 1 for an ellipsoid and less for all
-    else; ``elongation``: longest over shortest axis of that; ``dip``: how bright the darkest layer under the surface is, over the
-    darker of the brightest layers outside and inside of it, 1 where none is darker than what lies outside of it.
+    ``millilitres``; ``fullness``: volume over that of the ellipsoid with the same second moments, 1 for an ellipsoid, else less;
+    ``elongation``: longest over shortest axis of that ellipsoid; ``dip``: intensity of the darkest layer under the surface, over the darker
+    of the brightest layers outside and inside of it; 1 if no layer is darker than those outside of it.
     """
 
     millilitres: float
@@ -46,7 +46,7 @@ class Signs:
 
 
 def signs(image: Volume) -> Signs | None:
-    """Those of the largest piece of what is not 0, its holes filled; None where all is 0."""
+    """Features of the largest connected component of the nonzero voxels, with holes filled; None if all voxels are 0."""
     every = tuple(slice(None, None, max(1, int(STEP_MM / s))) for s in image.spacing)
     data = image.data[every]
     inside = filled(measured(data))
@@ -62,7 +62,7 @@ def signs(image: Volume) -> Signs | None:
 
 
 def filled(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The largest piece (faces touch) of ``inside`` (X, Y, Z), its holes filled; nothing where there is none."""
+    """The largest connected component (6-connectivity) of ``inside`` (X, Y, Z), with holes filled; empty if there is none."""
     pieces, n = ndimage.label(inside)
     if n == 0:
         return np.zeros(inside.shape, dtype=bool)
@@ -73,7 +73,7 @@ def filled(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _levels(data: npt.NDArray, inside: npt.NDArray[np.bool_], spacing: list[float]) -> list[float]:
-    """Median brightness of the layers under the surface, from outside inwards, and of all below them."""
+    """Median intensity of the layers under the surface, from outside inwards, and of the voxels below them."""
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
     depth = ndimage.distance_transform_edt(np.pad(inside[box], 1), spacing)[1:-1, 1:-1, 1:-1]
     some = depth > 0
@@ -87,24 +87,24 @@ def _deepest(level: list[float]) -> float:
 
 
 def not_a_brain(found: Signs | None) -> str:
-    """Why what is not 0 cannot be the brain of a fetus or newborn, in words; empty where it can."""
+    """Reason why the nonzero voxels cannot be the brain of a fetus or newborn; empty if they can."""
     if found is None:
-        return "nothing is not 0"
-    held = f"what is not 0 holds {found.millilitres:.0f} ml"
+        return "all voxels are 0"
+    held = f"the nonzero voxels hold {found.millilitres:.0f} ml"
     if found.millilitres < LEAST_ML:
         return f"{held}, less than any brain of 21 weeks or more"
     if found.millilitres > MOST_ML:
         return f"{held}, more than any brain up to 44 weeks"
     if found.fullness < LEAST_FULL:
-        return f"{held} and is not round as a brain is ({found.fullness:.2f} of its ellipsoid; brains fill {LEAST_FULL:g} and more)"
+        return f"{held} and are not as round as a brain ({found.fullness:.2f} of their ellipsoid; brains fill {LEAST_FULL:g} and more)"
     if found.elongation > MOST_LONG:
-        return f"{held} and is {found.elongation:.1f} times as long as wide, more than any brain"
+        return f"{held} and are {found.elongation:.1f} times as long as wide, more than any brain"
     if found.dip < LEAST_DIP:
-        return f"{held}, with a dark layer inside a bright one, as bone lies under skin: a whole head"
+        return f"{held}, with a dark layer inside a bright one, as bone under skin: a whole head"
     return ""
 
 
 def may_be_older(found: Signs | None) -> bool:
-    """Whether what is not 0 is like a brain in all but its size: the brain of an infant, a child or an adult, or a head without a clear
-    layer of bone."""
+    """Whether the nonzero voxels resemble a brain in all features except the volume: the brain of an infant, a child or an adult, or a head
+    without a clear layer of bone."""
     return found is not None and found.millilitres > MOST_ML and not not_a_brain(replace(found, millilitres=MOST_ML))

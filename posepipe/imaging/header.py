@@ -1,4 +1,4 @@
-"""Where an image's header puts it, whether that can be believed, and what a file's header and length tell before its voxels are read."""
+"""Checks of an image's header (affine, qform, sform, shape) and file length, most of them before the voxels are read."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from ..geometry.so3 import Array, project
 
 TILT_DEGREES = 0.5
 SHIFT_MM = 0.5
-"""By more than this angle or this length a qform and a sform that differ, or axes that are not at right angles, are a reason for
-``review``: the rule of the project for headers (DESIGN, 2). Rounding a header to three decimals, or to a float32 quaternion, makes 0.1° and
-0.1 mm at most of a head; half a degree and half a millimetre are well under what a rigid registration of real brains is good for."""
+"""Limits of the difference between qform and sform, and of the shear of the axes, above which an image is for ``review``: the rule of the
+project for headers (DESIGN, 2). Rounding a header to three decimals, or to a float32 quaternion, gives at most 0.1° and 0.1 mm at a head;
+0.5° and 0.5 mm are well below the accuracy of rigid registration of real brains."""
 FLOAT32_ROUNDING = 1e-6
-"""Columns of an affine as NIfTI stores it (float32, 7 digits) are at right angles but for this, as cosines."""
+"""Largest cosine between the columns of an affine with orthogonal axes, due to the rounding to float32 in NIfTI."""
 UNKNOWN = (
     "the header does not say where the image lies (qform and sform code are both 0): its position and handedness are unknown, so left and "
     "right may be swapped; look at it, and give it a header"
 )
 _CHUNK = 1 << 20
 EDGES_MM = (0.02, 50.0)
-"""Voxels with a shorter or longer edge are of no scan of a head: the rule of the project has 0.05 and 20 mm read, and a header in metres or
-micrometres, a thousand times off, is to be told (its smallest and largest usual edges, 0.3 and 8 mm, then lie beyond these)."""
+"""Limits of the voxel edges, mm; other values are not from a scan of a head. By the rule of the project, 0.05 and 20 mm must be readable,
+and a header in metres or micrometres must be detected (the usual edges of 0.3 to 8 mm, a factor of 1000 off, lie beyond these limits)."""
 LEAST_VOLUME = 1e-3
-"""Volume of a voxel as a share of that with its axes at right angles; one with less is flat. A gantry tilt of 45° leaves 0.7."""
+"""Least volume of a voxel relative to that with orthogonal axes; below it the affine is singular. A gantry tilt of 45° gives 0.7."""
 MOST_VOXELS = 1 << 28
-"""More are refused before they are read: 1 GB in single precision, of which a run holds some copies, and 4 GB are what it may take (the
-rule of the project). A field of view of 320 mm at 0.5 mm is as large."""
+"""Larger images are rejected before they are read: they take 1 GB in float32, a run holds several copies, and the limit of a run is 4 GB
+(the rule of the project). A field of view of 320 mm at 0.5 mm has this size."""
 
 
 def right_angled(affine: npt.ArrayLike) -> Array:
-    """``affine`` (4, 4) with its axes turned as little as makes them perpendicular; voxel edges and the place of voxel 0 stay.
+    """``affine`` (4, 4) with its axes replaced by the nearest orthogonal ones; voxel edges and the position of voxel 0 are unchanged.
 
-    That is what a qform makes of it, and what ITK asks for: it cannot read a sform whose axes are not at right angles.
+    A qform stores such axes, and ITK requires them: it cannot read a sform with non-orthogonal axes.
 
     >>> sheared = np.array([[1, 0.02, 0, 5], [0, 1, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
     >>> a = right_angled(sheared)[:3, :3]
@@ -58,7 +58,7 @@ def right_angled(affine: npt.ArrayLike) -> Array:
 
 
 def shear_doubts(affine: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """What is to be looked at in an ``affine`` (4, 4) of a grid of ``shape``: axes so far from right angles that it matters."""
+    """Reasons for review of an ``affine`` (4, 4) of a grid of ``shape``: shear of the axes beyond the limits."""
     affine = np.asarray(affine, dtype=float)
     straight = right_angled(affine)
     axes, turned = (a[:3, :3] / np.linalg.norm(a[:3, :3], axis=0) for a in (affine, straight))
@@ -73,8 +73,8 @@ def shear_doubts(affine: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[str, ..
 
 
 def header_doubts(image: Any) -> tuple[str, ...]:
-    """What stands against believing the header of a nibabel ``image``: no orientation, or a qform and a sform that disagree. For shears
-    see :func:`shear_doubts`."""
+    """Reasons for review of the header of a nibabel ``image``: no orientation, or a qform and a sform that disagree. For shears see
+    :func:`shear_doubts`."""
     import nibabel as nib
 
     header = image.header
@@ -109,22 +109,22 @@ def _disagreement(by_q: Array, by_s: Array, shape: tuple[int, ...]) -> tuple[str
 
 
 def _shift(a: Array, b: Array, shape: tuple[int, ...]) -> float:
-    """How far apart (mm) two affines put the middle of a grid."""
+    """Distance (mm) between the positions of the middle of a grid by two affines."""
     middle = np.append((np.array(shape[:3]) - 1) / 2, 1.0)
     return float(np.linalg.norm(((a - b) @ middle)[:3]))
 
 
 def _mat_file(image: Any) -> bool:
-    """Whether an Analyze image has the file by which SPM says where it lies."""
+    """Whether an Analyze image has SPM's ``.mat`` file with its orientation."""
     path = image.get_filename()
     return bool(path) and Path(path).with_suffix(".mat").is_file()
 
 
 def open_image(path: str | Path, *, whole: bool = False) -> Any:
-    """The nibabel image in a file, its voxels not read yet; of a compressed one ``whole``: all is unpacked and its checksum compared.
+    """Open a file as a nibabel image without reading its voxels; with ``whole``, a compressed file is unpacked and its checksum verified.
 
-    Raises :class:`~posepipe.errors.ImageError` for a file that is missing or no image, for a series, and for a grid that is none of real
-    numbers in three dimensions.
+    Raises :class:`~posepipe.errors.ImageError` for a file that is missing or not an image, for a series, and for anything but a 3D grid of
+    real numbers.
     """
     import nibabel as nib
 
@@ -144,7 +144,7 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
     try:
         image: Any = nib.load(path)
         shape, dtype = tuple(image.shape), image.get_data_dtype()
-    except Exception as error:  # nibabel, gzip and zlib each raise their own for a broken file
+    except Exception as error:  # nibabel, gzip and zlib raise different exceptions for a broken file
         raise unreadable(path, error) from error
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         msg = f"{path}: expected one 3D image, found shape {shape}; split a series into single volumes"
@@ -158,7 +158,7 @@ def open_image(path: str | Path, *, whole: bool = False) -> Any:
         raise ImageError(msg)
     if whole and path.name.endswith((".nii.gz", ".mgz")):
         try:
-            # nibabel stops before the checksum at the end, and so would take a damaged file for a good one
+            # nibabel does not read the checksum at the end, and would accept a corrupted file
             image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
         except Exception as error:
             raise unreadable(path, error) from error
@@ -171,7 +171,7 @@ def unreadable(path: Path, error: BaseException) -> ImageError:
 
 
 def check_affine(affine: npt.ArrayLike, source: str) -> None:
-    """Raises :class:`~posepipe.errors.ImageError` for what is no affine (4, 4), is not finite, has no volume, or has edges beyond
+    """Raise :class:`~posepipe.errors.ImageError` for an affine that is not (4, 4), not finite, singular, or has voxel edges beyond
     :data:`EDGES_MM`."""
     a = np.asarray(affine, dtype=float)
     finite = a.shape == (4, 4) and bool(np.isfinite(a).all())
@@ -186,10 +186,10 @@ def check_affine(affine: npt.ArrayLike, source: str) -> None:
 
 
 def check_length(path: str | Path, image: Any) -> None:
-    """See that the file of a NIfTI ``image`` (of :func:`open_image`) is as long as its header says.
+    """Check that the file of a NIfTI ``image`` (of :func:`open_image`) has the length given by its header.
 
-    A compressed file tells the length of what it holds in its last four bytes; only where that is not as expected is it unpacked.
-    Raises :class:`~posepipe.errors.ImageError` for a file that was cut short.
+    A gzip file stores the unpacked length in its last four bytes; it is unpacked only if that differs from the expected length. Raises
+    :class:`~posepipe.errors.ImageError` for a truncated file.
     """
     import nibabel as nib
 
@@ -217,7 +217,7 @@ def check_length(path: str | Path, image: Any) -> None:
 
 
 class Checked(NamedTuple):
-    """Of an image in a file: voxels along each axis, their edges (3 values, mm), and what its header gives reason to doubt."""
+    """Result of :func:`check_header`: ``shape`` in voxels, ``spacing`` (3 values, mm), and ``doubts``, the reasons for review."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -225,7 +225,7 @@ class Checked(NamedTuple):
 
 
 def check_header(path: str | Path) -> Checked:
-    """What the header of an image in a file tells, if it can be one; its voxels are not read.
+    """Check the header of an image file without reading its voxels.
 
     Raises :class:`~posepipe.errors.ImageError` as :func:`open_image`, :func:`check_affine` and :func:`check_length` do.
     """

@@ -1,4 +1,4 @@
-"""What of a file counts as inside: binary masks, label maps, probabilities in any unit. The one place where this is decided."""
+"""Conversion of mask files to bool: binary masks, label maps, and probabilities in any unit. All masks are read through this module."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy.typing as npt
 from .volume import Volume, finite, load_volume
 
 GRADED_SHARE, GRADED_TOP = 0.5, 10
-"""Whole numbers are grades, not labels, where the largest, which is no small one, holds at least this share of what is above 0: the inside
-of a mask that was interpolated. Of 35 label maps of the data (tissues, regions, structures) the largest label holds 0.29 at most."""
+"""Integer data are an interpolated mask (grades), not labels, if the largest value is at least ``GRADED_TOP`` and at least this fraction of
+the voxels above 0 has it. In 35 label maps of the data (tissues, regions, structures) the largest label has at most 0.29."""
 MANY_GRADES, DENSE_GRADES = 60, 0.3
-"""And where there are more, filling so much of their range: a mask in per cent or of 255 that was smoothed. Of 138 label maps none has more
-than 53. By either rule all of 80 masks in per cent, smoothed by 0.5 to 3 voxels or moved by parts of one, are graded
-(docs/experiments-zero-background.md)."""
+"""Integer data are also grades if they have more than this number of values, which fill at least this fraction of their range: a smoothed
+mask in per cent or with the maximum 255. Of 138 label maps none has more than 53 values. The two rules identify all of 80 masks in per
+cent, smoothed by 0.5 to 3 voxels or shifted by fractions of one (docs/experiments-zero-background.md)."""
 
 logger = logging.getLogger(__name__)
 
 
 def inside_of(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
-    """Which voxels of a mask's ``data`` (X, Y, Z) are inside, bool alike, and what is to be said of it, empty for a plain mask.
+    """Convert a mask's ``data`` (X, Y, Z) to bool, with a note for the user (empty for a binary mask or a label map).
 
-    Two values: the higher is inside. Whole numbers, unless they are grades (:data:`GRADED_SHARE`, :data:`MANY_GRADES`): labels, inside is
-    what is above 0. All else, such as probabilities, per cent and what interpolation left of a mask: inside is what has at least half of
-    the largest value, and that is said. What is NaN or infinite is outside, and that is said.
+    - Two values: the higher one is inside.
+    - Integers that are not grades (:data:`GRADED_SHARE`, :data:`MANY_GRADES`): a label map; values above 0 are inside.
+    - Other data, such as probabilities and interpolated masks: values of at least half of the maximum are inside; noted.
+    - NaN and infinite values are outside; noted.
 
     >>> inside_of(np.array([[[0, 255]]]))[0], inside_of(np.array([[[0, 1, 7]]]))[0]
     (array([[[False,  True]]]), array([[[False,  True,  True]]]))
@@ -56,7 +57,7 @@ def _inside_of_finite(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
 
 
 def _is_labels(data: npt.NDArray, top: float) -> bool:
-    """Whether ``data``, of more than two values, up to ``top``, are the whole numbers of a label map."""
+    """Whether ``data`` (more than two values, maximum ``top``) is a label map."""
     if not bool((data == np.round(data)).all()):
         return False
     above = data[data > 0]
@@ -66,9 +67,8 @@ def _is_labels(data: npt.NDArray, top: float) -> bool:
     return count <= MANY_GRADES or count < DENSE_GRADES * top
 
 
-def told_inside(mask: Volume) -> tuple[Volume, str]:
-    """The voxels of ``mask`` that are inside, bool, by :func:`inside_of`, and what is to be said, which is logged: also of voxels that were
-    not finite when it was read."""
+def inside_with_note(mask: Volume) -> tuple[Volume, str]:
+    """``mask`` as bool by :func:`inside_of`, and the note, which is also logged; it includes voxels that were not finite when read."""
     inside, note = inside_of(mask.data)
     note = "; ".join(text for text in (_in_mask(mask.not_finite), note) if text)
     if note:
@@ -77,8 +77,8 @@ def told_inside(mask: Volume) -> tuple[Volume, str]:
 
 
 def as_inside(mask: Volume) -> Volume:
-    """The same without what is to be said."""
-    return told_inside(mask)[0]
+    """``mask`` as bool by :func:`inside_of`; the note is only logged."""
+    return inside_with_note(mask)[0]
 
 
 def load_mask(path: str | Path) -> Volume:

@@ -1,4 +1,4 @@
-"""Where the intensities of an image begin: files hold them with any offset, as standard scores, or with a background of −1024."""
+"""Background value and offset of intensities: files may have any offset, standard scores, or a background of −1024."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy.typing as npt
 from ..geometry.so3 import Array
 
 EMPTY_FACES = 0.65
-"""A value is that of what is empty when at least this share of the voxels on the faces of the grid has exactly it: a whole uterus fills
-them; a few padded rows do not make a background."""
+"""Least fraction of the voxels on the faces of the grid with one exact value for that value to be the background. A scan of the whole
+uterus has tissue on the faces; a few padded rows are not a background."""
 DARKEST = 0.001
-"""Quantile of the intensities that counts as 0: the smallest of them would be that of one broken voxel."""
+"""Quantile of the intensities used as the offset; the minimum would depend on single broken voxels."""
 ENOUGH = 1_000_000
-"""Of more voxels as many are looked at, evenly spread: the quantile then is known to a tenth of its rank."""
+"""Maximum number of evenly spaced voxels from which the quantile is computed; its rank is then accurate to a tenth."""
 
 
 def faces(data: npt.NDArray) -> npt.NDArray:
@@ -26,8 +26,7 @@ def faces(data: npt.NDArray) -> npt.NDArray:
 
 
 def empty_value(data: npt.NDArray) -> float | None:
-    """The value that voxels of ``data`` (X, Y, Z) in which nothing was measured have exactly: that of most voxels on the faces of the
-    grid; None where these differ.
+    """The exact background value of ``data`` (X, Y, Z), that of most voxels on the faces of the grid; None if there is no such value.
 
     >>> data = np.full((9, 9, 9), -1.5)
     >>> data[2:7, 2:7, 2:7] = 3.0
@@ -40,15 +39,15 @@ def empty_value(data: npt.NDArray) -> float | None:
 
 
 def measured(data: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Where ``data`` (X, Y, Z) is not empty: not that one value, or not 0 where there is none."""
+    """Where ``data`` (X, Y, Z) differs from the background value (:func:`empty_value`), or from 0 if there is none."""
     return np.asarray(data != (empty_value(data) or 0))
 
 
 def offset(data: npt.NDArray) -> float:
-    """Where the intensities of ``data`` (X, Y, Z) begin, which for magnitudes as they were measured is 0.
+    """Offset of the intensities of ``data`` (X, Y, Z); 0 for unmodified magnitude images.
 
-    Without an empty value it is their 0.1 % quantile. With one it is that value, or the quantile of the others where that is lower; but 0
-    where the empty value alone is negative, as a mark for what was not measured.
+    Without a background value it is the 0.1 % quantile. With one it is the lower of that value and the quantile of the other voxels; but 0
+    if only the background value is negative, as a marker of voxels without data.
     """
     empty = empty_value(data)
     flat = data.reshape(-1)
@@ -63,8 +62,8 @@ def offset(data: npt.NDArray) -> float:
 
 
 def from_zero(data: npt.NDArray) -> Array:
-    """``data`` (X, Y, Z) less its :func:`offset`, nothing below 0, and 0 where nothing was measured; of ``a · data + b`` with a > 0 it is
-    a times the same, unless the empty value changes its sign.
+    """``data`` (X, Y, Z) minus its :func:`offset`, clipped at 0, and 0 in the background. For ``a · data + b`` with a > 0 the result is a
+    times that of ``data``, unless the background value changes its sign.
 
     >>> data = np.full((9, 9, 9), -1.5)
     >>> data[2:7, 2:7, 2:7] = 3.0
@@ -80,6 +79,6 @@ def from_zero(data: npt.NDArray) -> Array:
 
 
 def outside(data: npt.NDArray) -> float:
-    """The value for what lies beyond ``data`` (X, Y, Z): the empty one, else 0 or the least that there is, if that is below."""
+    """Fill value for points outside ``data`` (X, Y, Z): the background value, else 0, or the offset if that is negative."""
     empty = empty_value(data)
     return min(offset(data), 0.0) if empty is None else empty

@@ -1,4 +1,4 @@
-"""Brain masks: where they come from, what makes them usable, and their size."""
+"""Brain masks: sources, checks and volume."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from scipy import ndimage
 from ..errors import MaskError
 from ..geometry.so3 import Array
 from .extracted import may_be_older, not_a_brain, signs
-from .inside import told_inside
+from .inside import inside_with_note
 from .intensity import empty_value, measured
 from .volume import Volume
 
 MIN_MILLILITRES = 5.0
-"""Less than this is no brain: at 16 weeks the intracranial volume is about 15 ml."""
+"""Least volume of a brain mask: at 16 weeks the intracranial volume is about 15 ml."""
 EMPTY_FRACTION = 0.05
-"""A background counts as exactly empty when at least this share of all voxels has its value."""
+"""Least fraction of voxels with the background value for a background to count as exactly empty."""
 IMPOSSIBLE_ML = 2000.0
-"""No brain, of whatever age, holds as much; the adult's of ds-negative has 1516 ml with all fluid inside the skull."""
+"""Upper limit of the volume of a brain of any age; the adult in ds-negative has 1516 ml including all CSF inside the skull."""
 CUT_MM2 = 400.0
-"""A mask whose section on a face of the grid is larger may be cut by it; a whole brain in a tight box touches a face with less."""
+"""Area of a mask's section at a face of the grid above which the brain may be cut; a whole brain in a tight box has less."""
 STOPS_SHORT_MM = 3.0
-"""So far inside the border may a mask end that networks made of a brain that goes on: to them there is darkness outside."""
+"""Distance to the grid's faces within which sections of a network's mask are checked: the networks' input is 0 outside the image, and their
+masks may end before its border."""
 ROUND_MM = 120.0
-"""Diameter of a ball like the flattest side of a brain (115 mm in a newborn): d mm below it a section is π × this × d at most."""
+"""Diameter of a ball with the curvature of the flattest side of a brain (115 mm in a newborn): at a depth of d mm the section of a whole
+brain is at most π × this × d."""
 SPILL = 0.25
-"""Voxels outside the mask that are not 0, as a share of the mask: the rim of a brain extracted with another mask."""
+"""Maximum number of nonzero voxels outside the mask, relative to the mask, in a skull-stripped image; it allows for another mask's
+boundary."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundPose:
-    """Where the canonical brain lies in a scan, by the network that found it there: ``rotation`` (3, 3) from the canonical frame to RAS
-    world, ``origin`` (3,) of that frame, RAS mm, and its unit, ``radius`` of the brain, mm. ``features`` tell how sure it is: ``agree``,
-    the share of turned crops that say the same, their ``spread`` (median, degrees), ``sure``, the mean probability of brain, and
-    ``expected_error`` and ``residual`` of the coordinates (brain radii)."""
+    """Pose of the canonical brain in a scan by the masking network: ``rotation`` (3, 3) from the canonical frame to RAS world, ``origin``
+    (3,) of that frame, RAS mm, and its unit, the ``radius`` of the brain, mm. ``features``: ``agree``, the fraction of rotated crops with
+    the same pose; ``spread``, their median angle (degrees); ``sure``, the mean brain probability; ``expected_error`` and ``residual`` of
+    the coordinates (brain radii)."""
 
     rotation: Array
     origin: Array
@@ -48,8 +51,8 @@ class FoundPose:
 
 @dataclass(frozen=True, eq=False)
 class BrainMask:
-    """A brain mask on its image's grid: ``volume.data`` is bool, ``source`` says where it came from; ``weights``, name → SHA-256, of the
-    network that made it, and the pose ``found`` with it."""
+    """A brain mask on its image's grid: ``volume.data`` is bool; ``source`` is ``given``, ``nonzero`` or ``network``; ``weights`` (name →
+    SHA-256) of the networks and the pose ``found`` by them, if they made it."""
 
     volume: Volume
     source: str
@@ -73,7 +76,7 @@ class BrainMask:
 
 
 def no_brain(source: str, why: str = "") -> MaskError:
-    """The error for an image ``source`` in which no brain was found, and ``why`` if that is not plain."""
+    """The error for an image ``source`` in which no brain was found, with an optional reason ``why``."""
     return MaskError(
         f"{source}: no brain was found in this image{f': {why}' if why else ''}; if there is one, give its mask (BIDS App: -d DERIVATIVES "
         "with desc-brain_mask; one image: --mask-file)"
@@ -81,11 +84,10 @@ def no_brain(source: str, why: str = "") -> MaskError:
 
 
 def given_mask(mask: Volume, image: Volume) -> BrainMask:
-    """A mask drawn or made elsewhere, on the image's grid.
+    """A mask from another source, on the image's grid.
 
-    What is inside of it :func:`~posepipe.imaging.inside.inside_of` tells; a warning says so where it is neither binary nor of labels, or
-    not finite everywhere.
-    Raises :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
+    It is converted to bool by :func:`~posepipe.imaging.inside.inside_of`, with a warning if it is neither binary nor a label map, or has
+    voxels that are not finite. Raises :class:`~posepipe.errors.MaskError` if the grids differ or the mask is empty.
     """
     if not mask.same_grid(image, tolerance=0.05):
         msg = (
@@ -93,43 +95,43 @@ def given_mask(mask: Volume, image: Volume) -> BrainMask:
             "or other affines); resample it to the image with nearest neighbours"
         )
         raise MaskError(msg)
-    inside, note = told_inside(mask)
+    inside, note = inside_with_note(mask)
     found = checked_mask(inside.data, image, "given", mask.source)
     return found.warned(note) if note else found
 
 
 def has_empty_background(image: Volume) -> bool:
-    """Whether the voxels outside the brain have exactly one value, 0 as a rule: at least 5 % of the voxels have, and most on the faces of
-    the grid (:func:`~posepipe.imaging.intensity.empty_value`)."""
+    """Whether the background has one exact value, usually 0: at least 5 % of all voxels and most voxels on the faces of the grid have it
+    (:func:`~posepipe.imaging.intensity.empty_value`)."""
     empty = empty_value(image.data)
     return empty is not None and float((image.data == empty).mean()) >= EMPTY_FRACTION
 
 
 def is_extracted(image: Volume) -> bool:
-    """Whether nothing but a brain of a fetus or newborn is left in an image: its background is exactly empty, and what is not 0 can be a
-    brain by its size, shape and rim (:mod:`~posepipe.imaging.extracted`)."""
+    """Whether an image contains only the brain of a fetus or newborn: its background is exactly empty, and the other voxels can be a brain
+    by volume, shape and intensities (:mod:`~posepipe.imaging.extracted`)."""
     return has_empty_background(image) and not not_a_brain(signs(image))
 
 
 def maybe_older(image: Volume) -> str:
-    """A warning for an image from which all but the brain of an older child may have been cut away, in which networks will still find a
-    brain; empty for others."""
+    """A warning for an image that may be the extracted brain of an older child, in which the networks would still find a brain; empty for
+    others."""
     found = signs(image) if has_empty_background(image) else None
     if not may_be_older(found):
         return ""
     assert found is not None
     return (
-        f"the background is exactly empty and what is left is like a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: "
-        "if it is the brain of an older child, no atlas here is for it; if it is a whole head, look at the mask"
+        f"the background is exactly empty and the rest resembles a brain of {found.millilitres:.0f} ml, more than any up to 44 weeks: "
+        "if it is the brain of an older child, no atlas here matches it; if it is a whole head, check the mask"
     )
 
 
 def nonzero_mask(image: Volume) -> BrainMask:
-    """The voxels that are not exactly 0, holes filled: for images that were brain-extracted before.
+    """Mask of the nonzero voxels, with holes filled, for brain-extracted images.
 
-    Where that cannot be the brain of a fetus or newborn (:mod:`~posepipe.imaging.extracted`), a warning says why: the voxels were asked
-    for. Raises :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`), and for more
-    than :data:`IMPOSSIBLE_ML`.
+    A warning is added if they cannot be the brain of a fetus or newborn (:mod:`~posepipe.imaging.extracted`). Raises
+    :class:`~posepipe.errors.MaskError` unless the background is exactly empty (:func:`has_empty_background`), and for more than
+    :data:`IMPOSSIBLE_ML`.
     """
     data = measured(image.data)
     if not has_empty_background(image):
@@ -142,8 +144,8 @@ def nonzero_mask(image: Volume) -> BrainMask:
     mask = checked_mask(data, image, "nonzero", image.source)
     if mask.millilitres > IMPOSSIBLE_ML:
         msg = (
-            f"{image.source}: what is not 0 holds {mask.millilitres:.0f} ml, which no brain does: the image is not brain-extracted; let "
-            "the network find the brain (--mask network), or give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: "
+            f"{image.source}: the nonzero voxels hold {mask.millilitres:.0f} ml, more than any brain: the image is not brain-extracted; "
+            "let the network find the brain (--mask network), or give a mask (BIDS App: -d DERIVATIVES with desc-brain_mask; one image: "
             "--mask-file)"
         )
         raise MaskError(msg)
@@ -153,9 +155,9 @@ def nonzero_mask(image: Volume) -> BrainMask:
 
 
 def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: str) -> BrainMask:
-    """Keep the largest piece of a mask by ``kind`` (its source), fill its holes, and say what was odd.
+    """Keep the largest connected component of a mask with the source ``kind``, fill its holes, and add warnings.
 
-    Raises :class:`~posepipe.errors.MaskError` for a mask that holds too little for a brain, or all of the image.
+    Raises :class:`~posepipe.errors.MaskError` for a mask that is too small for a brain, or fills the image.
     """
     warnings = []
     piece, n = largest_piece(data)
@@ -165,7 +167,7 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
             warnings.append(f"the brain mask has {n} pieces; the largest was kept, the others hold {100 * lost:.0f} %")
     data = ndimage.binary_fill_holes(piece)
     if data.all():
-        msg = f"{source}: the brain mask fills the whole image, so that nothing is told apart; give another mask, or a larger image"
+        msg = f"{source}: the brain mask fills the whole image, so that it has no background; give another mask, or a larger image"
         raise MaskError(msg)
     warnings.extend(
         f"the brain mask reaches the {side} edge of the image ({area / 100:.0f} cm²): part of the brain may lie outside"
@@ -180,7 +182,7 @@ def checked_mask(data: npt.NDArray[np.bool_], image: Volume, kind: str, source: 
 
 
 def largest_piece(data: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], int]:
-    """The largest of the connected pieces (faces touch) of ``data`` (X, Y, Z), and how many there are; nothing where there is none."""
+    """The largest connected component (6-connectivity) of ``data`` (X, Y, Z), empty if there is none, and the number of components."""
     pieces, n = ndimage.label(data)
     return (pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax()) if n else np.zeros(data.shape, dtype=bool)), n
 
@@ -189,9 +191,9 @@ _SIDES = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "in
 
 
 def _cut_sections(mask: Volume, depth: float) -> list[tuple[str, float]]:
-    """Faces of the grid that cut a mask (bool): the side of the image, as the header has it, that is nearest, and the section (mm²).
+    """Faces of the grid that cut a mask (bool): the nearest anatomical side of the image, by its header, and the area of the section (mm²).
 
-    Slices within ``depth`` mm of the face are looked at too; the section that a whole brain may have there is allowed for.
+    Slices within ``depth`` mm of the face are checked too, minus the section that a whole brain may have there.
     """
     codes = nib.aff2axcodes(mask.affine)
     opposite = dict(zip("LRPAIS", "RLAPSI", strict=True))
@@ -209,6 +211,6 @@ def _cut_sections(mask: Volume, depth: float) -> list[tuple[str, float]]:
 
 
 def is_skull_stripped(image: Volume, mask: Volume) -> bool:
-    """Whether little of ``image`` but the brain is left: hardly a voxel outside ``mask`` (same grid, bool) is not empty."""
+    """Whether ``image`` is skull-stripped: at most :data:`SPILL` nonempty voxels outside ``mask`` (same grid, bool)."""
     outside = int((measured(image.data) & ~mask.data).sum())
     return outside <= SPILL * int(mask.data.sum())

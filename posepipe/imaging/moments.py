@@ -35,7 +35,7 @@ class Moments:
 def moments(mask: Volume) -> Moments:
     """Moments of the voxels of ``mask`` (bool or weights ≥ 0).
 
-    Summed along the axes of the grid, so that a large mask costs three projections and no list of points.
+    Summed along the axes of the grid, so that a large mask needs three projections and no list of points.
     Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     w = mask.data.astype(np.float32)
@@ -53,6 +53,6 @@ def moments(mask: Volume) -> Moments:
     c[0, 2] = c[2, 0] = x @ planes[1] @ z
     c[1, 2] = c[2, 1] = y @ planes[2] @ z
     a = mask.affine[:3, :3]
-    # a voxel is a box, not a point: its own second moment is 1/12 a side
+    # a voxel is a box, whose own second moment is 1/12 of the squared edge
     covariance = a @ (c / total + np.eye(3) / 12) @ a.T
     return Moments(a @ mean + mask.affine[:3, 3], covariance, total * mask.voxel_volume / 1000)

@@ -1,4 +1,4 @@
-"""Reading images between voxels in torch: the one module that knows ``grid_sample``'s coordinates.
+"""Reading images between voxels in torch: the only module that uses ``grid_sample``'s coordinates.
 
 Tensors are (channel, x, y, z) in voxel order; points are world RAS mm.
 """
@@ -31,9 +31,9 @@ def sample(image: Tensor, world_to_voxel: Tensor, points: Tensor) -> Tensor:
 
 
 def smooth(image: Tensor, sigma: tuple[float, float, float]) -> Tensor:
-    """Gaussian blur of ``image`` (C, X, Y, Z), ``sigma`` in voxels an axis; zero outside the grid.
+    """Gaussian blur of ``image`` (C, X, Y, Z), ``sigma`` in voxels per axis; zero outside the grid.
 
-    One product with a banded matrix an axis: several times faster on a CPU than a convolution with one channel.
+    One product with a banded matrix per axis: several times faster on a CPU than a convolution with one channel.
     """
     out = image.contiguous()
     for axis, s in enumerate(sigma):
@@ -44,7 +44,7 @@ def smooth(image: Tensor, sigma: tuple[float, float, float]) -> Tensor:
         kernel = torch.exp(-0.5 * ((x[:, None] - x[None, :]) / s) ** 2)
         offsets = torch.arange(-math.ceil(4 * s), math.ceil(4 * s) + 1, dtype=image.dtype, device=image.device)
         kernel = kernel / torch.exp(-0.5 * (offsets / s) ** 2).sum()
-        # products that leave the axes where they are, for nothing is copied then; the kernel is symmetric
+        # matrix products that keep the order of the axes avoid copies; the kernel is symmetric
         if axis == 2:
             out = (out.reshape(-1, n) @ kernel).reshape(image.shape)
         else:

@@ -1,4 +1,4 @@
-"""Images in memory: an array, its affine, and the checks every input passes."""
+"""Images in memory: an array, its affine, and the checks for every input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..geometry import Rigid
 from .header import check_affine, header_doubts, open_image, right_angled, shear_doubts, unreadable
 
 NOT_FINITE = 0.05
-"""Share of NaN or infinite voxels above which an image is for ``review``: the rule of the project. What is not finite becomes 0, and up to
-here that may be a rim or a few spoilt voxels."""
+"""Fraction of NaN or infinite voxels above which an image is for ``review``: the rule of the project. Such voxels are set to 0; up to this
+fraction they may be a margin or a few broken voxels."""
 _STORED = ("u1", "i1", "u2", "i2", "i4", "f4")
 Float = npt.NDArray[np.float32]
 
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Volume:
     """A 3D image: ``data`` (X, Y, Z), and ``affine`` (4, 4) from voxel indices to RAS mm. Treat both as read-only.
 
-    ``doubts`` are what of its header and voxels is a reason to look at it, in words; ``notes`` what is only to be known. ``not_finite`` is
-    the one among them that tells of voxels that were NaN or infinite, empty where there were none.
+    ``doubts`` are problems with its header and voxels that lead to the verdict ``review``; ``notes`` are problems that do not.
+    ``not_finite`` is the one of them about NaN or infinite voxels, empty if there were none.
 
     >>> v = Volume(np.zeros((4, 5, 6), np.float32), np.diag([2., 2., 2., 1.]))
     >>> v.center
@@ -90,14 +90,14 @@ class Volume:
 def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     """Read a NIfTI (or MGH) file as a :class:`Volume` with ``data`` in ``dtype`` (None: as it is stored), :func:`checked`.
 
-    A trailing axis of length 1 is dropped. Where it lies is what the sform says, else the qform, as nibabel has it.
+    A trailing axis of length 1 is dropped. The affine is the sform, else the qform, as in nibabel.
     Raises :class:`~posepipe.errors.ImageError` for a missing, unreadable, empty or 4D file, and for a header whose affine is unusable.
     """
     path = Path(path)
     image = open_image(path, whole=True)
     try:
         data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel raises many kinds for a broken file
+    except Exception as error:  # nibabel raises various exceptions for a broken file
         raise unreadable(path, error) from error
     while data.ndim > 3:
         data = data[..., 0]
@@ -108,15 +108,14 @@ def load_volume(path: str | Path, dtype: npt.DTypeLike = np.float32) -> Volume:
     volume = volume if dtype is None else replace(volume, data=np.asarray(volume.data, dtype=dtype))
     if float(volume.data.max()) == float(volume.data.min()):
         msg = (
-            f"{path}: every voxel has the value {float(volume.data.max()):g}, so that nothing is to be seen in this file; make it anew, or "
-            "leave it out"
+            f"{path}: every voxel has the value {float(volume.data.max()):g}: the image is empty; create it again, or leave it out"
         )
         raise ImageError(msg)
     return volume
 
 
-def load_told(path: str | Path) -> Volume:
-    """As :func:`load_volume`, of a file whose doubts and notes nobody else tells: they are logged as warnings."""
+def load_logged(path: str | Path) -> Volume:
+    """As :func:`load_volume`; doubts and notes are logged as warnings."""
     volume = load_volume(path)
     for text in (*volume.doubts, *volume.notes):
         logger.warning("%s: %s", path, text)
@@ -124,19 +123,19 @@ def load_told(path: str | Path) -> Volume:
 
 
 def checked(volume: Volume) -> Volume:
-    """``volume`` with axes at right angles and 0 for voxels that are not finite; its doubts and notes say what was wrong, in numbers."""
+    """``volume`` with orthogonal axes and 0 for voxels that are not finite; the changes are described in its doubts and notes."""
     doubts, notes = [*volume.doubts, *shear_doubts(volume.affine, volume.shape)], [*volume.notes]
-    data, told, share = finite(volume.data)
-    if told:
-        (doubts if share > NOT_FINITE else notes).append(told)
+    data, note, share = finite(volume.data)
+    if note:
+        (doubts if share > NOT_FINITE else notes).append(note)
     return replace(
         volume, data=data, affine=right_angled(volume.affine), doubts=tuple(dict.fromkeys(doubts)), notes=tuple(notes),
-        not_finite=told or volume.not_finite,
+        not_finite=note or volume.not_finite,
     )  # fmt: skip
 
 
 def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
-    """``data`` (any shape) with 0 for what is NaN or infinite, what is to be said of that, empty where there was nothing, and the share.
+    """``data`` (any shape) with 0 for NaN and infinite values, a note (empty if there were none), and their fraction.
 
     >>> finite(np.array([1.0, np.nan, 3.0, -np.inf]))
     (array([1., 0., 3., 0.]), '2 of 4 voxels (50 %) are NaN or infinite; they were taken for 0', 0.5)
@@ -145,8 +144,8 @@ def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
     if not bad:
         return data, "", 0.0
     share = bad / data.size
-    told = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
-    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), told, share
+    note = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), note, share
 
 
 def stored_type(dtype: npt.DTypeLike) -> np.dtype:
@@ -160,11 +159,10 @@ def stored_type(dtype: npt.DTypeLike) -> np.dtype:
 
 
 def save_volume(volume: Volume, path: str | Path, dtype: npt.DTypeLike | None = None) -> Path:
-    """Write ``volume`` as NIfTI by way of a temporary name in the same folder, so that no half file is ever seen.
+    """Write ``volume`` as NIfTI, atomically.
 
-    Sform and qform say the same, with axes at right angles, both with code 1: whoever reads either finds the image in one place. With
-    another code ITK would go by the qform, whose float32 quaternion is off by up to 0.04° for axes turned by nearly 180°, as those of a
-    slightly oblique LAS image are.
+    Sform and qform are equal, with orthogonal axes and code 1, so that all readers place the image identically. With another code ITK would
+    use the qform, whose float32 quaternion has an error of up to 0.04° for rotations of nearly 180°, as in slightly oblique LAS images.
     """
     import nibabel as nib
 

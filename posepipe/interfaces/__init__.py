@@ -1,1 +1,1 @@
-"""Nipype interfaces, thin, one for each stage: files in, files out; the work is done in the packages below."""
+"""Nipype interfaces, one for each stage: thin wrappers with files as inputs and outputs around the other packages."""

@@ -1,4 +1,4 @@
-"""A pose put to use: the image on the template's grid, and the image under a new header."""
+"""Application of a pose: resampling to the template's grid, and reorientation by the header."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _ApplyPoseInputSpec(DigestInputSpec):
 class _ApplyPoseOutputSpec(TraitedSpec):
     resampled = File(exists=True, desc="the image on the template's grid, float32")
     reoriented = File(exists=True, desc="the image's own voxels under a new affine")
-    out_record = File(exists=True, desc="JSON: what it took")
+    out_record = File(exists=True, desc="JSON: resources used")
 
 
 class ApplyPose(SimpleInterface):
-    """The image on the template's grid (one cubic interpolation), and the image turned by its header alone."""
+    """Resample the image to the template's grid (one cubic interpolation), and reorient it by its header."""
 
     input_spec = _ApplyPoseInputSpec
     output_spec = _ApplyPoseOutputSpec
@@ -44,7 +44,7 @@ class ApplyPose(SimpleInterface):
             image = load_volume(self.inputs.in_file)
             resampled = resample_to_template(image, load_volume(self.inputs.template), pose)
             save_volume(resampled, cwd / "resampled.nii.gz", np.float32)
-            # the voxels as they are stored, whole numbers included: they only get another place
+            # the stored voxels with their type, including integers: only the affine changes
             stored = load_volume(self.inputs.in_file, None)
             save_volume(reorient(stored, pose), cwd / "reoriented.nii.gz", stored_type(stored.data.dtype))
         self._results = {

@@ -1,4 +1,4 @@
-"""What the inputs of all interfaces share."""
+"""Inputs common to all interfaces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from .._version import __version__
 
 
 class DigestInputSpec(BaseInterfaceInputSpec):
-    """Inputs that Nipype's cache tells apart by the digest of all that the image's result depends on too: what is not of this digest in the
-    work folder is made again. A workflow gives all its nodes the one that the image is recorded as done with."""
+    """Inputs with a digest of all that the image's result depends on, so that Nipype's cache in the work folder is invalidated when it
+    changes. A workflow sets the digest of all its nodes to the ``ParametersHash`` of the image."""
 
     digest = traits.Str(
         f"posepipe {__version__}", usedefault=True,

@@ -22,11 +22,11 @@ class _ContrastConvertInputSpec(DigestInputSpec):
 
 class _ContrastConvertOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="synthetic T2-like image on the image's grid, 0 outside the mask")
-    out_record = File(exists=True, desc="JSON: network, weights, what it took")
+    out_record = File(exists=True, desc="JSON: network, weights, resources used")
 
 
 class ContrastConvert(SimpleInterface):
-    """A T1w image inside its brain mask as if it were T2w, drawn by a network; for alignment alone."""
+    """Convert a T1w image inside its brain mask to T2-like contrast by a network; for the alignment only."""
 
     input_spec = _ContrastConvertInputSpec
     output_spec = _ContrastConvertOutputSpec

@@ -59,9 +59,9 @@ class _DerivativesOutputSpec(TraitedSpec):
 
 
 class Derivatives(SimpleInterface):
-    """Transforms, images, mask and all their sidecars in the output dataset; each file appears whole or not at all.
+    """Write transforms, images, mask and all sidecars to the output dataset, each file atomically.
 
-    The forward transform's sidecar comes last: where it is, the others are.
+    The forward transform's sidecar is written last: if it exists, so do the others.
     """
 
     input_spec = _DerivativesInputSpec
@@ -79,7 +79,7 @@ class Derivatives(SimpleInterface):
         records["outputs"] = {}
         pose = read_itk(self.inputs.in_pose)
         marker = OutputNames.sidecar(files["forward"])
-        marker.unlink(missing_ok=True)  # until all is written anew, the image is not done
+        marker.unlink(missing_ok=True)  # the image is not done until all files are written again
         with measured(records["outputs"]):
             written = self._write(files, pose, records)
             more, told = self._write_requested(files, pose)

@@ -21,7 +21,7 @@ class _PoseFigureInputSpec(TemplateInputSpec):
 
 class _PoseFigureOutputSpec(TraitedSpec):
     out_figure = File(exists=True, desc="pictures (JSON): slices before and after and of the atlas, with outlines")
-    out_record = File(exists=True, desc="JSON: what it took")
+    out_record = File(exists=True, desc="JSON: resources used")
 
 
 class PoseFigure(SimpleInterface):

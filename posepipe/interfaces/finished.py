@@ -1,4 +1,4 @@
-"""Images that are finished, as their outputs tell: what a page is made from."""
+"""Finished images, identified by their outputs: the input of the report pages."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class FinishedImage:
 
     @property
     def warnings(self) -> list[str]:
-        """What was noted on the way, and which outputs are gone."""
+        """Warnings of the run, and missing outputs."""
         gone = [f"{self._shown(path)} is gone: run posepipe again for this image" for path in self.missing()]
         return [*gone, *(str(w) for known in (self.sidecar, self.resampled) for w in known.get("Warnings") or [])]
 
     @property
     def synth(self) -> Path | None:
-        """The converted image by which it was aligned, where there is one."""
+        """The converted image by which it was aligned; None without a conversion."""
         return self.names.synth if self._converted and self.names.synth.is_file() else None
 
     @property
@@ -58,23 +58,23 @@ class FinishedImage:
 
     @property
     def slices(self) -> str:
-        """The table of the poses of its slices, empty where there is none."""
+        """The text of the table of slice poses; empty if there is none."""
         path = self.names.slices
         return path.read_text(encoding="utf-8") if self.sidecar.get("Slices") and path.is_file() else ""
 
     def missing(self) -> list[Path]:
-        """Outputs that are not there."""
+        """Outputs that are missing."""
         return [path for path in self._files if not path.is_file()]
 
     def outputs(self) -> list[str]:
-        """Its files that are there, relative to the output dataset; images and transforms before sidecars."""
+        """Its existing files, relative to the output dataset; images and transforms before sidecars."""
         files = [path for path in self._files if path.is_file()]
         return [self._shown(path) for path in sorted(files, key=lambda path: path.suffix == ".json")]
 
     def views(self, library: AtlasLibrary) -> Views:
         """Its pictures before and after, made again from its outputs and the template, none of which is changed.
 
-        Raises :class:`~posepipe.errors.PosepipeError` where one of them is gone.
+        Raises :class:`~posepipe.errors.PosepipeError` if one of them is missing.
         """
         import numpy as np
 
@@ -87,7 +87,7 @@ class FinishedImage:
         names = self.names
         contrast = str(self.resampled.get("TemplateContrast", "T2w"))
         target = Target.load(library.template(self.sidecar["Atlas"], self.sidecar["Cohort"], contrast))
-        # the reoriented image is the input but for its affine, which the transform it names brings back
+        # the reoriented image differs from the input only in its affine, which its transform restores
         turned = read_json(names.sidecar(names.reoriented)).get("Transform", "")
         used = names.out_dir / turned.removeprefix("bids::") if turned else names.forward
         image = load_volume(names.reoriented).moved(read_itk(used))
@@ -101,7 +101,7 @@ class FinishedImage:
 
 def finished_images(out_dir: Path, bids_dir: Path, subject: str, session: str | None) -> list[FinishedImage]:
     """The images of a participant and session that have a pose in the output dataset ``out_dir``, sorted by name;
-    what a newer result supersedes is left out."""
+    superseded results are left out."""
     from ..bids import current, read_json, results_in
 
     unit = out_dir / f"sub-{subject}"

@@ -26,14 +26,14 @@ class _BrainMaskInputSpec(DigestInputSpec):
 
 class _BrainMaskOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask on the image's grid, 0 and 1")
-    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, found (pose), what it took")
+    out_record = File(exists=True, desc="JSON: source, voxels, millilitres, skull_stripped, warnings, weights, found pose, resources used")
     source = traits.Str(desc="given, nonzero or network")
     millilitres = traits.Float(desc="volume of the brain mask")
     warnings = traits.List(traits.Str, desc="what was odd about it")
 
 
 class BrainMask(SimpleInterface):
-    """The brain mask of an image: one that is given, the voxels that are not 0, or what the networks take for the brain."""
+    """The brain mask of an image: a given mask, the nonzero voxels, or a prediction of the networks."""
 
     input_spec = _BrainMaskInputSpec
     output_spec = _BrainMaskOutputSpec
@@ -49,10 +49,10 @@ class BrainMask(SimpleInterface):
             given = load_volume(self.inputs.in_mask) if use_given else None
             mask = brain_mask(image, given, self.inputs.mode, self._finder)
             path = str(save_volume(mask.volume, Path(runtime.cwd) / "mask.nii.gz"))
-            told = mask_to_record(mask, image)
+            mask_record = mask_to_record(mask, image)
         self._results = {
             "out_mask": path,
-            "out_record": write_record(runtime.cwd, "mask", record | told),
+            "out_record": write_record(runtime.cwd, "mask", record | mask_record),
             "source": mask.source,
             "millilitres": mask.millilitres,
             "warnings": list(mask.warnings),
@@ -60,7 +60,7 @@ class BrainMask(SimpleInterface):
         return runtime
 
     def _finder(self) -> Any:
-        """The networks, with torch held to its number of threads."""
+        """The networks, with torch's number of threads set."""
         import torch
 
         from ..brainmask.finder import BrainFinder

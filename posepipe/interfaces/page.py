@@ -1,4 +1,4 @@
-"""The page of a participant and session, from what lies in the output folder."""
+"""The page of a participant and session, from the outputs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SubjectPage(SimpleInterface):
 
     input_spec = _SubjectPageInputSpec
     output_spec = _SubjectPageOutputSpec
-    # it shows what lies in the output folder, which is no input that could be hashed
+    # the page depends on the output folder, which is not a hashed input
     always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -72,7 +72,7 @@ def write_page_of(
     command: str,
     methods: str,
 ) -> Path:
-    """Write the page of a participant and session; an image that failed last is shown as failed, not as it was before.
+    """Write the page of a participant and session; an image whose last run failed is shown as failed, without the earlier result.
 
     ``sessions`` are labels that the page links to besides those with outputs. Raises ValueError where there is nothing
     to show. An image whose pictures cannot be made is shown without them, and the page says why.
@@ -110,7 +110,7 @@ def write_page_of(
 
 
 def _views(done: FinishedImage, figure: Path | None, library: AtlasLibrary) -> Views | str:
-    """The pictures of an image: those that the run made, else made from the outputs; or in words why there are none."""
+    """The pictures of an image: from the run, else generated from the outputs; or the reason why there are none."""
     from ..errors import PosepipeError
     from ..reports.views import read_views
 
@@ -122,7 +122,7 @@ def _views(done: FinishedImage, figure: Path | None, library: AtlasLibrary) -> V
 
 
 def _failure(row: Mapping[str, str], out_dir: Path) -> Failure:
-    """A failure in full: an error that posepipe foresaw speaks for itself; of any other, the crash file is shown."""
+    """A failure with its text: the message of one of posepipe's errors; for other errors, the crash file is appended."""
     from .. import errors
     from ..reports.subject import Failure
 

@@ -1,4 +1,4 @@
-"""The pose of an image: found, refined, judged."""
+"""The pose of an image: initial pose, refinement, verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ComputeInputSpec(TemplateInputSpec):
 
 
 def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
-    """Image, mask, target and device of an interface, with torch held to its number of threads (by :func:`target_of`)."""
+    """Image, mask, target and device of an interface; :func:`target_of` sets torch's number of threads."""
 
     from ..imaging.inside import load_mask
     from ..imaging.volume import load_volume
@@ -40,11 +40,11 @@ class _InitialPoseInputSpec(ComputeInputSpec):
 
 class _InitialPoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, what it took")
+    out_record = File(exists=True, desc="JSON: method, hypotheses with scores, by which they are ranked, scale, resources used")
 
 
 class InitialPose(SimpleInterface):
-    """The pose of an image from nothing but the image: a search over all rotations, its axes, or its centre."""
+    """The initial pose of an image: by networks, a search over all rotations, the principal axes, or the centre."""
 
     input_spec = _InitialPoseInputSpec
     output_spec = _InitialPoseOutputSpec
@@ -84,11 +84,11 @@ class _RefinePoseInputSpec(ComputeInputSpec):
 
 class _RefinePoseOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="refined pose, atlas points to image points (ITK)")
-    out_record = File(exists=True, desc="JSON: method, what of the template served, similarity before and after, warnings, what it took")
+    out_record = File(exists=True, desc="JSON: method, template part, similarity before and after, warnings, resources used")
 
 
 class RefinePose(SimpleInterface):
-    """A pose made better by maximising the similarity of image and template; never one that is worse."""
+    """Refinement of a pose by maximising the similarity of image and template; a worse result is discarded."""
 
     input_spec = _RefinePoseInputSpec
     output_spec = _RefinePoseOutputSpec
@@ -119,7 +119,7 @@ class RefinePose(SimpleInterface):
 
 
 class _PoseQualityInputSpec(TemplateInputSpec):
-    in_file = File(exists=True, desc="the image as it was scanned, to see whether it looks like its contrast")
+    in_file = File(exists=True, desc="the acquired image, for the check of its contrast")
     contrast = traits.Enum("T2w", "T1w", desc="contrast that the image is said to have")
     in_mask = File(exists=True, mandatory=True, desc="brain mask of the image")
     mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
@@ -130,17 +130,17 @@ class _PoseQualityInputSpec(TemplateInputSpec):
     age = traits.Float(desc="age of the brain, weeks")
     estimated = traits.Bool(False, usedefault=True, desc="whether the age was estimated")
     volumes = traits.Dict(desc="volumes of brains in the atlases at hand: smallest and largest (ml), and the names of youngest and oldest")
-    doubts = traits.List(traits.Str, desc="what is known of the image and its age that is reason enough for review")
+    doubts = traits.List(traits.Str, desc="problems with the image and its age that lead to the verdict review")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's, and of its calibration")
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template's mask), what it took")
+    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template), resources used")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 
 class PoseQuality(SimpleInterface):
-    """Whether a pose can be trusted, and why not."""
+    """The verdict on a pose, with reasons and confidence."""
 
     input_spec = _PoseQualityInputSpec
     output_spec = _PoseQualityOutputSpec

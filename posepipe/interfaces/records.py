@@ -1,4 +1,4 @@
-"""What nodes hand each other besides images: JSON records of the stages, and back."""
+"""JSON records of the stages, which nodes exchange in addition to images: conversion to and from objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..imaging.mask import BrainMask, FoundPose
     from ..imaging.volume import Volume
-    from ..pose.initial import InitialPose, Witness
+    from ..pose.initial import InitialPose, NetworkPrediction
     from ..refinement.refine import Refined
 
 
@@ -29,7 +29,10 @@ def weights_folder(inputs: Any) -> Path | None:
 
 
 def initial_to_record(initial: InitialPose) -> dict[str, Any]:
-    """The start of the pose search as plain values; hypotheses best first, rotation vectors in radians, mm."""
+    """The initial pose as plain values; hypotheses best first, rotation vectors in radians, translations in mm.
+
+    The network prediction has the key ``witness`` and its reliability the key ``sure``, which existing work folders hold.
+    """
     hypotheses = [
         {
             "rotvec": h.pose.rotvec.tolist(),
@@ -43,45 +46,46 @@ def initial_to_record(initial: InitialPose) -> dict[str, Any]:
         "scale": float(initial.scale),
         "ranked_by": initial.found.by,
         "hypotheses": hypotheses,
-        "witness": None if initial.witness is None else _witness_to_record(initial.witness),
+        "witness": None if initial.prediction is None else _prediction_to_record(initial.prediction),
     }
 
 
-def _witness_to_record(witness: Witness) -> dict[str, Any]:
+def _prediction_to_record(prediction: NetworkPrediction) -> dict[str, Any]:
     return {
-        "rotvec": witness.pose.rotvec.tolist(),
-        "translation": witness.pose.translation.tolist(),
-        "features": dict(witness.features),
-        "weights": dict(witness.weights),
-        "sure": witness.sure,
+        "rotvec": prediction.pose.rotvec.tolist(),
+        "translation": prediction.pose.translation.tolist(),
+        "features": dict(prediction.features),
+        "weights": dict(prediction.weights),
+        "sure": prediction.reliable,
     }
 
 
 def initial_of(record_file: str | Path, pose_file: str | Path) -> InitialPose:
-    """The initial pose that :func:`initial_to_record` and its transform file hold."""
+    """The initial pose from the record of :func:`initial_to_record` and its transform file."""
     from ..bids import read_json
     from ..geometry import Rigid, read_itk
     from ..pose.hypothesis import Hypothesis, Ranked
-    from ..pose.initial import InitialPose, Witness
+    from ..pose.initial import InitialPose, NetworkPrediction
 
     record = read_json(record_file)
     hypotheses = tuple(
         Hypothesis(pose=Rigid.from_rotvec(h.pop("rotvec"), h.pop("translation")), **h) for h in record["hypotheses"]
     )
-    seen = record["witness"]
-    if seen is not None:
-        seen = Witness(Rigid.from_rotvec(seen["rotvec"], seen["translation"]), seen["features"], seen["weights"], seen["sure"])
+    prediction = None
+    if (stored := record["witness"]) is not None:
+        pose = Rigid.from_rotvec(stored["rotvec"], stored["translation"])
+        prediction = NetworkPrediction(pose, stored["features"], stored["weights"], stored["sure"])
     return InitialPose(
         pose=read_itk(pose_file),
         method=record["method"],
         found=Ranked(hypotheses, record["ranked_by"]),
         scale=record["scale"],
-        witness=seen,
+        prediction=prediction,
     )
 
 
 def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
-    """The refined pose that the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file hold."""
+    """The refined pose from the record of :class:`~posepipe.interfaces.pose.RefinePose` and its transform file."""
     from ..bids import read_json
     from ..geometry import read_itk
     from ..refinement.refine import Refined
@@ -93,12 +97,12 @@ def refined_of(record_file: str | Path, pose_file: str | Path) -> Refined:
         method=record["method"],
         similarity=record["similarity"],
         warnings=tuple(record["warnings"]),
-        template=record.get("template", WHOLE),  # older records do not say
+        template=record.get("template", WHOLE),  # missing in older records
     )
 
 
 def mask_to_record(mask: BrainMask, image: Volume) -> dict[str, Any]:
-    """What is told of the brain mask of ``image`` besides its voxels."""
+    """The metadata of the brain mask of ``image``."""
     from ..imaging.mask import is_skull_stripped
 
     return {
@@ -138,7 +142,7 @@ def mask_of(mask_file: str | Path, record_file: str | Path) -> BrainMask:
 
 
 def found_of(record: Mapping[str, Any]) -> FoundPose | None:
-    """The pose that was found with a mask, of the record of :func:`mask_to_record`; None of masks that the network did not make."""
+    """The masking network's pose from the record of :func:`mask_to_record`; None for other masks."""
     import numpy as np
 
     from ..imaging.mask import FoundPose

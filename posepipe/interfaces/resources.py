@@ -1,4 +1,4 @@
-"""What a stage takes: seconds, and the most memory that its process held meanwhile."""
+"""Resources of a stage: duration, and peak memory of its process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 _SELF = Path("/proc/self")
 _EVERY = 0.01
-"""Seconds between two looks at the memory. New pages come at 1 to 4 GB/s, as the kernel clears them: what comes and goes between two
-looks is 40 MB at most. A look takes 20 µs."""
+"""Sampling interval of the memory, seconds. The kernel provides new pages at 1 to 4 GB/s, so that a peak between two samples is missed by
+at most 40 MB. A sample takes 20 µs."""
 
 
 @contextmanager
 def measured(record: dict[str, Any]) -> Iterator[None]:
-    """Note under ``seconds`` how long the block took and, where the system tells it (Linux), under ``peak_memory_mb`` the largest resident
-    set (10⁶ bytes) of the process while it ran: libraries, what earlier stages left in memory and pages shared with others included.
+    """Record the duration of the block as ``seconds`` and, on Linux, the peak resident set (10⁶ bytes) of the process during the block as
+    ``peak_memory_mb``, including libraries, data of earlier stages, and shared pages.
 
-    A process that does one stage after another has one peak for its kernel, that of all its life. It is the stage's own where it rose
-    meanwhile, and then exact; else the stage's is what a thread saw that looked now and then. Nothing is reset, so that what others tell
-    of the process (``time -v``, a batch system) stays right.
+    The kernel only provides the peak over the whole life of the process. If it has increased during the block, it is the exact peak of the
+    block; else the peak is estimated by a sampling thread. The kernel's counter is not reset, so that other tools (``time -v``, a batch
+    system) report correct values.
     """
     before, start = _highest(), time.perf_counter()
     with _Watch() as watch:
@@ -35,7 +35,7 @@ def measured(record: dict[str, Any]) -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Looks at the resident set of this process until the block is left; ``peak`` is the most that it saw (MB)."""
+    """Samples the resident set of this process until the block ends; ``peak`` is the maximum (MB)."""
 
     def __init__(self) -> None:
         super().__init__(name="posepipe-memory", daemon=True)
@@ -43,25 +43,25 @@ class _Watch(threading.Thread):
         self._over = threading.Event()
 
     def __enter__(self) -> _Watch:
-        self._look()
+        self._sample()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
-        self._look()
+        self._sample()
 
     def run(self) -> None:
         while not self._over.wait(_EVERY):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self.peak = max(self.peak, resident_mb() or 0.0)
 
 
 def resident_mb() -> float | None:
-    """The resident set of this process now (10⁶ bytes); None where the system does not tell it."""
+    """Current resident set of this process (10⁶ bytes); None if the system does not provide it."""
     try:
         pages = int((_SELF / "statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError, ValueError):
@@ -70,7 +70,7 @@ def resident_mb() -> float | None:
 
 
 def _highest() -> float | None:
-    """The largest resident set that this process ever had (10⁶ bytes); None where the system does not tell it."""
+    """Peak resident set of this process since its start (10⁶ bytes); None if the system does not provide it."""
     try:
         lines = (_SELF / "status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The poses of the slices of a stack, and the pose of the stack that they make or that the volume had."""
+"""The poses of the slices of a stack, and the pose of the stack."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class _SlicePosesOutputSpec(TraitedSpec):
     out_pose = File(exists=True, desc="pose of the stack, atlas points to image points (ITK)")
     out_record = File(exists=True, desc="record of RefinePose, of the pose that was kept")
     out_table = File(exists=True, desc="the poses of the slices (TSV)")
-    slices_record = File(exists=True, desc="JSON: what is told of the stack as a whole, what it took")
+    slices_record = File(exists=True, desc="JSON: result for the whole stack, resources used")
 
 
 class SlicePoses(SimpleInterface):
-    """The pose of each slice of a stack; the stack's own pose is that of the slices where they fit the template better there than at the
-    volume's."""
+    """The pose of each slice of a stack, and the stack's pose, chosen between the slices' mean and that of the volume
+    (:class:`~posepipe.slices.align.KeptPose`)."""
 
     input_spec = _SlicePosesInputSpec
     output_spec = _SlicePosesOutputSpec
@@ -44,7 +44,7 @@ class SlicePoses(SimpleInterface):
             refined = refined_of(self.inputs.in_record, self.inputs.in_pose)
             aligner = StackAligner(weights_folder(self.inputs), device)
             stack = aligner.align(image, mask, target, refined.pose, self.inputs.timing)
-            refined = stack.kept_in(refined, image, mask, target)
+            refined = stack.applied_to(refined, image, mask, target)
         kept = read_json(self.inputs.in_record) | {"method": refined.method, "similarity": refined.similarity}
         cwd = Path(runtime.cwd)
         self._results = {

@@ -1,4 +1,4 @@
-"""The template as nodes are handed it: traits, and back."""
+"""The template as inputs of nodes: conversion to and from traits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TemplateInputSpec(DigestInputSpec):
     )
     torch_threads = traits.Range(
         low=1, value=1, usedefault=True, nohash=True,
-        desc="threads of torch; on a busy machine two are slower by far than one, as they wait for each other",
+        desc="threads of torch; on a busy machine two are much slower than one, as they wait for each other",
     )  # fmt: skip
 
 
@@ -69,9 +69,9 @@ def template_of(inputs: Any) -> Template:
 
 
 def target_of(inputs: Any, device: str = "cpu") -> Target:
-    """The template made ready, and torch held to its number of threads from here on.
+    """The prepared template; also sets torch's number of threads.
 
-    Kept in memory, so that the stages of an image and the images of an age share it.
+    Cached in memory, so that the stages of an image and images of the same age share it.
     """
     import torch
 

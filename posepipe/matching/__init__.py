@@ -1,9 +1,10 @@
-"""Comparing a brain with a template: what poses are proposed, fitted and judged by.
+"""Similarity of a brain and a template: candidate poses, pose optimisation and scores.
 
-- :class:`~posepipe.matching.brain.Brain`: an image and its mask, ready to be compared.
-- :class:`~posepipe.matching.target.Target`: a template, the same.
-- :class:`~posepipe.matching.comparison.Comparison`: one against the other.
-- :mod:`~posepipe.matching.channels`: what is compared (outline, texture, at several blurs);
-  :mod:`~posepipe.matching.gauss_newton`: fitting poses to it; :mod:`~posepipe.matching.mutual_information`: the last steps of a fit.
-- :mod:`~posepipe.matching.rotation_bank`: a template turned every way; :mod:`~posepipe.matching.similarity`: figures of a finished pose.
+- :class:`~posepipe.matching.brain.Brain`: an image and its mask, resampled and standardised for the comparison.
+- :class:`~posepipe.matching.target.Target`: the same for a template.
+- :class:`~posepipe.matching.comparison.Comparison`: one brain against one target.
+- :mod:`~posepipe.matching.channels`: the channels that are compared (outline and texture, at several blurs);
+  :mod:`~posepipe.matching.gauss_newton`: pose optimisation; :mod:`~posepipe.matching.mutual_information`: its last steps.
+- :mod:`~posepipe.matching.rotation_bank`: a template sampled at a grid of rotations; :mod:`~posepipe.matching.similarity`: the similarity
+  measures that are reported.
 """

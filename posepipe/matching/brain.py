@@ -1,4 +1,4 @@
-"""A brain made ready for pose estimation: few voxels, even spacing, known centre and size."""
+"""A brain resampled for pose estimation: an isotropic, coarse grid, with the mask's centre and size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..imaging.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """``image`` and ``mask`` (X, Y, Z) on a grid whose axes are RAS, ``spacing`` mm apart, about the mask's centre.
+    """``image`` and ``mask`` (X, Y, Z) on an isotropic RAS grid of ``spacing`` mm, centred on the mask.
 
-    ``image`` has mean 0 and standard deviation 1 inside the mask and is 0 outside; ``mask`` holds the share of each voxel
-    that is brain. ``origin`` (3,) is the world position (RAS mm) of voxel 0; ``moments`` are those of the full mask.
+    ``image`` has mean 0 and standard deviation 1 inside the mask and is 0 outside. ``mask`` is the fraction of brain in each voxel,
+    0 to 1. ``origin`` (3,) is the world position (RAS mm) of voxel 0; ``moments`` are those of the mask at full resolution.
     """
 
     image: Tensor
@@ -31,9 +31,9 @@ class Brain:
 
     @classmethod
     def prepare(cls, volume: Volume, mask: Volume, spacing: float, device: torch.device | str = "cpu") -> Brain:
-        """Resample ``volume`` inside ``mask`` (same grid) to ``spacing`` mm, blurred first as far as that is coarser.
+        """Resample ``volume`` inside ``mask`` (same grid) to ``spacing`` mm, after a blur that matches the coarser spacing.
 
-        The blur is taken inside the mask only (normalised convolution), so that the background does not bleed in.
+        The blur is a normalised convolution inside the mask, so that the background has no influence.
         """
         m = moments(mask)
         box = bounding_box(mask.data, mask.source)
@@ -58,7 +58,7 @@ class Brain:
         return cls(*_trim(image, inside, origin, spacing), spacing, m)
 
     def coarser(self, step: int) -> Brain:
-        """The same brain at ``step`` times the spacing, blurred inside the mask first."""
+        """The same brain at ``step`` times the spacing, after a blur inside the mask."""
         sigma = (0.42 * float(np.sqrt(step**2 - 1)),) * 3
         both = smooth(torch.stack([self.image * self.mask, self.mask]), sigma)[:, ::step, ::step, ::step]
         inside = both[1].contiguous()
@@ -77,7 +77,7 @@ class Brain:
 
     @property
     def radius(self) -> float:
-        """Radius of the ball with the mask's spread, mm."""
+        """Radius of the ball with the same second moments as the mask, mm."""
         return self.moments.radius
 
     @property
@@ -90,7 +90,7 @@ class Brain:
 
 
 def bounding_box(mask: np.ndarray, source: str) -> tuple[slice, slice, slice]:
-    """The smallest box that holds ``mask`` and a voxel around it; raises :class:`~posepipe.errors.MaskError` if it is empty."""
+    """Bounding box of ``mask`` with a margin of one voxel; raises :class:`~posepipe.errors.MaskError` for an empty mask."""
     spans = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -110,7 +110,7 @@ def _window(raw: Tensor, weight: Tensor) -> tuple[float, float]:
 
 
 def _standardise(image: Tensor, weight: Tensor) -> Tensor:
-    # sums of single precision depend on the number of threads in their last digits, of which ANTs would make up to 0.1°
+    # double precision: the last digits of float32 sums depend on the number of threads, which changed ANTs' result by up to 0.1°
     value, share = image.double(), weight.double()
     total = share.sum()
     mean = (value * share).sum() / total

@@ -1,8 +1,9 @@
-"""What two brains are compared by: an outline channel and a texture channel, at one spacing.
+"""The two channels in which brains are compared: outline and texture, at one spacing.
 
-*Outline*: brightness lifted above an empty background, so that the brain's edge counts as much as what is inside; it pulls from
-far away. *Texture*: intensities relative to their surroundings (local mean and spread), inside the eroded mask only; blind to bias,
-to the mask's rim and to how a mask treats the outer fluid, it decides between hypotheses and sets the last degree.
+*Outline*: the standardised intensity plus a foreground offset, on a background of 0. The brain's edge then contributes as much as its
+inside, which gives a wide capture range. *Texture*: intensities normalised by their local mean and standard deviation, inside the eroded
+mask. Texture does not depend on the bias field, the mask's boundary or the extra-axial CSF in the mask; it ranks the hypotheses and
+determines the final accuracy.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from torch import Tensor
 from ..imaging.sampling import smooth, tensor
 from .brain import Brain
 
-LIFT = 2.5
-"""Background lies this many standard deviations below the brain's mean in the outline channel."""
+FOREGROUND_OFFSET = 2.5
+"""Added to the standardised intensity in the outline channel: the background lies this many standard deviations below the brain's mean."""
 MARGIN_MM = 14.0
 OUTLINE_BLUR_MM = 2.0
 TEXTURE_WINDOW_MM = 8.0
 TEXTURE_EROSION_MM = 2.5
 BRIGHTEST = 0.998
-"""Share of the values that histograms hold below their last bin."""
+"""Quantile of the values above 0 at which the last histogram bin begins."""
 FINE_EROSION_MM = 2.0
-"""For the last steps, where the pose is right to a few degrees and the cortex near the rim helps (docs/experiments.md, 9 and 11)."""
+"""Erosion for the last steps: the pose error is then a few degrees, and the cortex near the mask's boundary improves the accuracy
+(docs/experiments.md, 9 and 11)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
     """One channel of a brain on a grid of ``spacing`` mm: ``value`` and ``weight`` (X, Y, Z), weight in [0, 1].
 
-    ``as_template`` (X, Y, Z) is its weight if it is the template.
-    ``center`` (3,) and ``world_to_voxel`` (4, 4) as in :class:`~posepipe.matching.brain.Brain`.
+    ``as_template`` (X, Y, Z) is the weight that is used if this brain is the template. ``center`` (3,) and ``world_to_voxel`` (4, 4) as in
+    :class:`~posepipe.matching.brain.Brain`.
     """
 
     value: Tensor
@@ -48,12 +50,12 @@ class Level:
 
     @cached_property
     def fields(self) -> Tensor:
-        """What a template is sampled for (5, X, Y, Z): value, weight as a template, and the value's gradient an mm."""
+        """The fields (5, X, Y, Z) that are sampled from a template: value, template weight, and the gradient of the value per mm."""
         return torch.cat([self.value[None], self.as_template[None], _gradient(self.value) / self.spacing])
 
     @cached_property
     def top(self) -> float:
-        """The brightest value that a histogram tells from brighter ones (:func:`top`)."""
+        """Value at which the last histogram bin begins (:func:`top`)."""
         return top(self.value)
 
     @property
@@ -62,7 +64,7 @@ class Level:
         return 0.5 * self.spacing * max(self.value.shape)
 
     def points(self, at_most: int) -> Points:
-        """Up to ``at_most`` voxels with weight, spread evenly at random but always the same ones."""
+        """At most ``at_most`` voxels with weight above 0.05, a random subset with a fixed seed."""
         index = (self.weight > 0.05).nonzero()
         if len(index) > at_most:
             pick = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:at_most]
@@ -82,27 +84,27 @@ class Points:
 
 
 def top(value: Tensor) -> float:
-    """The quantile :data:`BRIGHTEST` of what in ``value`` (any shape) is above 0, from at most 50,000 numbers; 1 where nothing is."""
+    """The quantile :data:`BRIGHTEST` of the numbers above 0 in ``value`` (any shape), from at most 50,000 of them; 1 if there are none."""
     some = value[value > 0].flatten()
     some = some[:: max(1, len(some) // 50_000)]
     return max(float(torch.quantile(some, BRIGHTEST)) if len(some) else 1.0, 1e-3)
 
 
 def outline(brain: Brain, step: int = 1) -> Level:
-    """Outline channel of ``brain``, every ``step``-th voxel; weight reaches a few mm beyond the mask."""
+    """Outline channel of ``brain``, every ``step``-th voxel; the weight extends a few mm beyond the mask."""
     image, mask, origin = _padded(brain)
     blur = OUTLINE_BLUR_MM if step > 1 else 0.5
-    value = _blur((image + LIFT) * mask, blur, brain)
+    value = _blur((image + FOREGROUND_OFFSET) * mask, blur, brain)
     weight = ((_blur(mask, 5.0, brain) - 0.10) / 0.10).clamp(0, 1)
     return _level(brain, value, weight, torch.ones_like(weight), origin, step)
 
 
 def texture(brain: Brain, step: int = 1, erosion_mm: float = TEXTURE_EROSION_MM) -> Level:
     """Texture channel of ``brain``, every ``step``-th voxel; weight is the mask eroded by about ``erosion_mm``."""
-    image, mask, origin = _padded(brain, 1)  # nothing outside the mask counts
+    image, mask, origin = _padded(brain, 1)
     # a blurred half-space is Φ(depth/σ): 0.8–0.88 lies about one σ inside the edge
     inner = ((_blur(mask, erosion_mm, brain) - 0.80) / 0.08).clamp(0, 1) * mask
-    if float(inner.sum()) < 100:  # a sliver of a mask has no inside
+    if float(inner.sum()) < 100:  # the eroded mask is empty for a thin mask
         inner = mask
     window = TEXTURE_WINDOW_MM / brain.spacing
     total, first, second = smooth(torch.stack([inner, image * inner, image * image * inner]), (window,) * 3)
@@ -116,7 +118,7 @@ def texture(brain: Brain, step: int = 1, erosion_mm: float = TEXTURE_EROSION_MM)
 
 
 def channel(brain: Brain, value: Tensor) -> Level:
-    """A channel of its own, ``value`` on the grid of ``brain`` (a tissue's share, say), weighted like the outline."""
+    """A channel from ``value`` (X, Y, Z) on the grid of ``brain``, such as a tissue fraction, with the weight of the outline channel."""
     pad = int(np.ceil(MARGIN_MM / brain.spacing))
     _, mask, origin = _padded(brain)
     weight = ((_blur(mask, 5.0, brain) - 0.10) / 0.10).clamp(0, 1)
@@ -148,7 +150,7 @@ def _level(brain: Brain, value: Tensor, weight: Tensor, as_template: Tensor, ori
 
 
 def _gradient(value: Tensor) -> Tensor:
-    """Central differences (3, X, Y, Z) a voxel, 0 on the faces."""
+    """Central differences (3, X, Y, Z) per voxel, 0 on the faces."""
     out = torch.zeros((3, *value.shape), dtype=value.dtype, device=value.device)
     out[0, 1:-1] = (value[2:] - value[:-2]) / 2
     out[1, :, 1:-1] = (value[:, 2:] - value[:, :-2]) / 2

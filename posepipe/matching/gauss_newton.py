@@ -1,9 +1,9 @@
-"""Gauss–Newton fit of poses, many at once: a correlation ratio, robust, with a little scale.
+"""Batched Gauss–Newton optimisation of similarity transforms on a robust correlation ratio.
 
-The moving image's points are carried into the template, ``y = c_T + e^σ R (p − c_I) + τ``. At each step the best map ``f`` from
-image to template intensities is taken anew (mean of the template in each class of image intensity), which makes the
-criterion a correlation ratio (Roche et al. 1998), good for any contrast; the residual ``f(I) − T(y)``, down-weighted
-where it is large, is then linearised in the seven parameters.
+The moving image's points are mapped into the template, ``y = c_T + e^σ R (p − c_I) + τ``. Each step first estimates the best map ``f``
+from image to template intensities (mean of the template in each class of image intensity), which makes the criterion a correlation ratio
+(Roche et al. 1998), valid for any contrast. The residual ``f(I) − T(y)``, down-weighted where it is large, is then linearised in the seven
+parameters.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from .channels import Level, Points
 
 CLASSES = 16
 OUTLIER = 3.0
-"""A residual of this many robust standard deviations counts half. A number without unit, compared with ``|residual|`` over 1.48 times its
-median. What experiment 10 of docs/experiments.md compares others with, on templates of other atlases and newborns; how it was chosen
-before is not recorded."""
+"""A residual of this many robust standard deviations has weight 1/2. Dimensionless: |residual| / (1.48 · median |residual|). It is the
+baseline in experiment 10 of docs/experiments.md (templates of other atlases and newborns); how it was first chosen is not recorded."""
 STRICT_OUTLIER = 2.0
-"""In a strict fit a residual of this many robust standard deviations counts a quarter, and larger ones hardly at all. Compared with the
-same as :data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, damaged, 8° off (docs/experiments.md, 10)."""
+"""In a strict fit a residual of this many robust standard deviations has weight 1/4, and larger ones far less. Same quantity as
+:data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, corrupted, 8° off (docs/experiments.md, 10)."""
 SCALE_LIMIT = 0.25
 STEP_LIMIT = 0.2
 
@@ -38,7 +37,7 @@ STEP_LIMIT = 0.2
 class Poses:
     """``n`` candidate similarity maps image → template: ``rotation`` (n, 3, 3), ``shift`` (n, 3) mm, ``log_scale`` (n,).
 
-    A point ``p`` mm from the image's centre goes to ``e^log_scale · rotation @ p + shift`` mm from the template's centre.
+    A point ``p`` (mm from the image's centre) maps to ``e^log_scale · rotation @ p + shift`` (mm from the template's centre).
     """
 
     rotation: Tensor
@@ -52,12 +51,12 @@ class Poses:
         """The poses at ``index`` (m,)."""
         return Poses(self.rotation[index], self.shift[index], self.log_scale[index])
 
-    def beside(self, others: Poses) -> Poses:
+    def concat(self, others: Poses) -> Poses:
         """These poses, then ``others``."""
         names = ("rotation", "shift", "log_scale")
         return Poses(*(torch.cat([getattr(self, name), getattr(others, name)]) for name in names))
 
-    def carry(self, where: Tensor) -> Tensor:
+    def transform(self, where: Tensor) -> Tensor:
         """Points ``where`` (N, 3) → (n, N, 3), mm from the template's centre."""
         turned = torch.einsum("nij,pj->npi", self.rotation, where)
         return turned * self.log_scale.exp()[:, None, None] + self.shift[:, None]
@@ -81,49 +80,49 @@ class Poses:
 
 
 class Term:
-    """One channel compared: a template's ``level``, the image's ``points`` in the same channel, and its ``share`` of the criterion."""
+    """One channel of a criterion: the template's ``level``, the image's ``points`` in the same channel, and the weight ``share``."""
 
     def __init__(self, level: Level, points: Points, share: float = 1.0) -> None:
         self.level, self.points, self.share = level, points, share
         self.classes = _classes(points)
 
-    def look(self, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the points fall (n, N, 3) from the template's centre, the template's fields there (5, n, N), and weights (n, N)."""
-        carried = poses.carry(self.points.where)
+    def sample_template(self, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
+        """Mapped points (n, N, 3), mm from the template's centre; the template's fields there (5, n, N); and weights (n, N)."""
+        carried = poses.transform(self.points.where)
         fields = sample(self.level.fields, self.level.world_to_voxel, carried + self.level.center)
         return carried, fields, self.points.weight * fields[1]
 
-    def pull(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
-        """How much the criterion gains if the template's ``value`` (n, N) at a point grew, and the curvature that a step reckons with, both
-        (n, N): of the correlation ratio."""
+    def derivatives(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
+        """First derivative of the correlation ratio with respect to the template's ``value`` (n, N) at each point, and the approximate
+        curvature for the Gauss–Newton step, both (n, N)."""
         residual, robust = residual_weights(value, weight, self.classes, strict=strict)
         return robust * residual, robust
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Poses after a fit on ``terms``, scored when asked."""
+    """Poses after a fit on ``terms``; the scores are computed on first use."""
 
     poses: Poses
     terms: tuple[Term, ...]
 
     @cached_property
-    def _looks(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [term.look(self.poses) for term in self.terms]
+    def _sampled(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [term.sample_template(self.poses) for term in self.terms]
 
     @cached_property
     def criterion(self) -> Tensor:
-        """Of each pose (n,): the correlation ratios inside the overlap, summed with the terms' shares."""
-        ratios = [t.share * _ratio(fields[0], weight, t.classes) for t, (_, fields, weight) in zip(self.terms, self._looks, strict=True)]
+        """For each pose (n,): sum of the terms' correlation ratios inside the overlap, weighted by their shares."""
+        ratios = [t.share * _ratio(fields[0], weight, t.classes) for t, (_, fields, weight) in zip(self.terms, self._sampled, strict=True)]
         return torch.stack(ratios).sum(0)
 
     @cached_property
     def overlap(self) -> Tensor:
-        """Share of the image's weight that falls inside the template (n,), in the first term."""
-        return self._looks[0][2].sum(1) / self.terms[0].points.weight.sum()
+        """Fraction of the image's weight inside the template (n,), in the first term."""
+        return self._sampled[0][2].sum(1) / self.terms[0].points.weight.sum()
 
     def best(self, n: int, apart: float = 5.0) -> Tensor:
-        """Indices of the ``n`` best by criterion that are more than ``apart`` degrees from each other."""
+        """Indices of the ``n`` poses with the highest criterion that are more than ``apart`` degrees from each other."""
         flat = self.poses.rotation.flatten(1)
         near = flat @ flat.T > 1 + 2 * np.cos(np.radians(apart))
         free = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
@@ -136,10 +135,10 @@ class Fitted:
 
 
 def fit(terms: Sequence[Term], poses: Poses, iterations: int, *, strict: bool = False) -> Fitted:
-    """Improve ``poses`` by ``iterations`` damped Gauss–Newton steps on all ``terms`` together; 0 only scores them.
+    """Take ``iterations`` damped Gauss–Newton steps from ``poses`` on the sum of all ``terms``; 0 only computes the scores.
 
-    ``strict`` all but leaves out what fits badly (Geman–McClure weights): for masks that are partly wrong, where it keeps the size and
-    the place; on sound ones it is a little less exact.
+    ``strict`` uses Geman–McClure weights, which nearly ignore large residuals. It keeps scale and translation stable if the mask is partly
+    wrong, and is slightly less accurate with correct masks.
     """
     if not terms:
         msg = "a fit needs at least one term"
@@ -157,7 +156,7 @@ def _classes(points: Points) -> Tensor:
 
 
 def _mapped(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    """Best guess (n, N) of template values from the image's classes."""
+    """Template values (n, N) predicted from the image's intensity classes."""
     mean = ((weight * value) @ classes) / (weight @ classes).clamp_min(1.0)
     return mean @ classes.T
 
@@ -181,8 +180,8 @@ def _ratio(value: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
 
 def _normal(term: Term, poses: Poses, *, strict: bool) -> tuple[Tensor, Tensor]:
     """Normal matrix (n, 7, 7) and right side (n, 7) of one term: a mean over its points, times its share."""
-    carried, fields, weight = term.look(poses)
-    force, curvature = term.pull(fields[0], weight, strict=strict)
+    carried, fields, weight = term.sample_template(poses)
+    force, curvature = term.derivatives(fields[0], weight, strict=strict)
     x, y, z = carried.unbind(-1)
     gx, gy, gz = fields[2:]
     jacobian = torch.stack(

@@ -1,8 +1,8 @@
-"""Mutual information as the criterion of a fit's last steps.
+"""Mutual information as the criterion of the last steps of a fit.
 
 Mattes et al. 2003, PET-CT image registration in the chest using free-form deformations: a joint histogram with linear Parzen windows. Its
-gradient with respect to the template's value at a point is the slope of ``log p(i, t) / (p(i) p(t))`` along ``t``; the step's curvature is
-that of the correlation ratio, so that a Gauss–Newton step serves both.
+derivative with respect to the template's value at a point is the slope of ``log p(i, t) / (p(i) p(t))`` along ``t``. The curvature is that
+of the correlation ratio, so that the same Gauss–Newton step applies.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from .gauss_newton import Poses, Term, residual_weights
 
 BINS = 32
 SMOOTH_BINS = 1.0
-"""Blur of the joint histogram, standard deviation: few points make it rough, and its slope is wanted."""
+"""Standard deviation (bins) of the blur of the joint histogram, which makes its slope smooth for few points."""
 
 
 class MutualTerm(Term):
-    """A :class:`~posepipe.matching.gauss_newton.Term` whose pull is that of mutual information; background is 0 in both, and counts."""
+    """A :class:`~posepipe.matching.gauss_newton.Term` with the derivatives of mutual information. The background (0 in both images) is
+    included."""
 
     def __init__(self, level: Level, points: Points, share: float = 1.0) -> None:
         super().__init__(level, points, share)
@@ -28,14 +29,14 @@ class MutualTerm(Term):
         kernel = torch.exp(-0.5 * ((x[:, None] - x[None]) / SMOOTH_BINS) ** 2)
         self._kernel = kernel / kernel.sum(0, keepdim=True)
 
-    def pull(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
+    def derivatives(self, value: Tensor, weight: Tensor, *, strict: bool) -> tuple[Tensor, Tensor]:
         """See :class:`~posepipe.matching.gauss_newton.Term`."""
         slope = self._slope(value, weight)
         return weight * slope, residual_weights(value, weight, self.classes, strict=strict)[1]
 
     def information(self, poses: Poses) -> Tensor:
         """Mutual information (n,) at ``poses``, nats."""
-        _, fields, weight = self.look(poses)
+        _, fields, weight = self.sample_template(poses)
         joint, pointwise = self._pointwise(self._corners(fields[0]), weight)
         return (joint * pointwise).sum((1, 2))
 
@@ -49,7 +50,7 @@ class MutualTerm(Term):
         return sum((share * flat.gather(1, index) for index, share in corners), torch.zeros_like(value))
 
     def _pointwise(self, corners: list[tuple[Tensor, Tensor]], weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The points' joint distribution, and the logarithm of its ratio to that of independence, both (n, BINS, BINS)."""
+        """Joint distribution, and its log ratio to the product of the marginals (pointwise mutual information), both (n, BINS, BINS)."""
         joint = torch.zeros(len(weight), BINS * BINS, device=weight.device)
         for index, share in corners:
             joint.scatter_add_(1, index, share * weight)
@@ -58,7 +59,7 @@ class MutualTerm(Term):
         return p, (p / (p.sum(2, keepdim=True) * p.sum(1, keepdim=True))).log()
 
     def _corners(self, value: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The four cells of the joint histogram that each point falls into: flat index and share, both (n, N)."""
+        """The four cells of the joint histogram to which each point contributes: flat index and weight, both (n, N)."""
         i, f = self._own
         j, g = _binned(value, self.level.top)
         return [
@@ -67,7 +68,7 @@ class MutualTerm(Term):
 
 
 def _binned(value: Tensor, last: float) -> tuple[Tensor, Tensor]:
-    """Bin of each value where the last one begins at ``last``, and how far it is on the way to the next."""
+    """Bin index of each value, with the last bin at ``last``, and the fractional position within the bin."""
     x = (value / last * (BINS - 1)).clamp(0, BINS - 1.001)
     lower = x.floor()
     return lower.long(), x - lower

@@ -1,4 +1,4 @@
-"""The rotation bank: one template at thousands of rotations, so that an image is compared with all of them in milliseconds."""
+"""The rotation bank: one template sampled at thousands of rotations, so that an image is compared with all of them in milliseconds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LOGGER = logging.getLogger(__name__)
 ROTATIONS = 4608
 STEP = 0.185
 REACH = 1.45
-"""Points fill a ball of this many radii, this many radii apart."""
+"""The sampling points fill a ball of radius ``REACH`` at a spacing of ``STEP``, both in template radii."""
 CLASSES = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How well each of J rotations fits each of H centres, all (J, H): ``dice`` of the masks, ``overlap`` (share of the smaller mask
-    inside the other), ``ncc`` and ``ratio`` (correlation ratio) of the intensities inside the intersection."""
+    """Scores (J, H) of J rotations at H centres: ``dice`` of the masks, ``overlap`` (fraction of the smaller mask inside the other),
+    ``ncc`` and ``ratio`` (correlation ratio) of the intensities inside the intersection."""
 
     dice: Tensor
     overlap: Tensor
@@ -39,10 +39,10 @@ class Scores:
 
 
 class RotationBank:
-    """A template sampled on a ball of points at J rotations (image orientations against the template).
+    """A template sampled on a ball of points at J rotations.
 
-    ``rotations`` (J, 3, 3) map template to image; ``mask`` and ``value`` (J, P) are what an image with that pose shows at the
-    ball's points ``p`` (P, 3), in units of the template's radius.
+    ``rotations`` (J, 3, 3) map template to image. ``mask`` and ``value`` (J, P) are the mask and intensity of the rotated template at the
+    ball's points (P, 3), which are in units of the template's radius.
     """
 
     def __init__(self, mask: Tensor, value: Tensor) -> None:
@@ -53,14 +53,14 @@ class RotationBank:
 
     @classmethod
     def build(cls, template: Brain, n: int = ROTATIONS) -> RotationBank:
-        """Turn ``template`` through ``n`` rotations of a super-Fibonacci grid."""
+        """Sample ``template`` at ``n`` rotations of a super-Fibonacci grid."""
         return cls(*_turned(template, n))
 
     @classmethod
     def cached(cls, template: Brain, folder: Path | None) -> RotationBank:
-        """As :meth:`build`, kept in ``folder`` under a name made from the template's voxels.
+        """As :meth:`build`, cached in ``folder`` under a hash of the template's voxels.
 
-        A folder that cannot be written is reported in the log and the bank made anew each time.
+        If the folder is not writable, a warning is logged and the bank is rebuilt each time.
         """
         if folder is None:
             return cls.build(template)
@@ -71,24 +71,24 @@ class RotationBank:
                 return cls(tensor(saved["mask"], device) / 255, tensor(saved["value"], device))
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except Exception as error:  # a damaged cache file is no reason to stop
-            LOGGER.warning("%s: damaged rotation bank (%s); made anew", path, error)
+        except Exception as error:  # any error in a corrupted cache file: rebuild it
+            LOGGER.warning("%s: corrupted rotation bank (%s); rebuilt", path, error)
         mask, value = _turned(template, ROTATIONS)
         small_mask = (mask * 255).round().to(torch.uint8)
         small_value = value.to(torch.float16)
         _save(path, small_mask.cpu().numpy(), small_value.cpu().numpy())
-        # the stored precision is used at once too, so that the first run gives the same bits as the next
+        # the first run uses the stored precision too, so that all runs give the same bits
         return cls(small_mask.float() / 255, small_value.float())
 
     def score(self, image: Brain, radius: float, centers: Array) -> Scores:
-        """Compare ``image`` with every rotation, the ball's radius being ``radius`` mm and its centre moved by ``centers`` (H, 3),
-        in radii, from the mask's."""
+        """Scores of ``image`` at every rotation. The ball has the radius ``radius`` (mm); its centre is the mask's, shifted by ``centers``
+        (H, 3), in radii."""
         device = self._first.device
         where = (self.points.to(device)[None] + tensor(centers, device)[:, None]) * radius + tensor(image.center, device)
         brightness, weight = sample(torch.stack([image.image * image.mask, image.mask]), image.world_to_voxel, where)
         value = torch.where(weight > 0.05, brightness / weight.clamp_min(0.05), torch.zeros_like(weight))
         h, j = len(centers), len(self._size)
-        # the classes' weights add up to the weight, so what is summed a class needs no sum of its own
+        # the weights of the classes sum to the total weight, so that the totals follow from the sums over classes
         classes = torch.stack([_classes(v, w) for v, w in zip(value, weight, strict=True)], 1).flatten(1)
         sums = (self._first @ torch.cat([classes, brightness.T], 1)).reshape(2, j, -1)
         count, total = sums[..., :-h].reshape(2, j, h, CLASSES)
@@ -145,4 +145,4 @@ def _save(path: Path, mask: np.ndarray, value: np.ndarray) -> None:
         with replacing(path) as temporary:
             np.savez(temporary, mask=mask, value=value)
     except OSError as error:
-        LOGGER.warning("%s: the rotation bank could not be kept (%s); it is made anew each time", path, error)
+        LOGGER.warning("%s: the rotation bank could not be saved (%s); it is rebuilt each time", path, error)

@@ -1,4 +1,4 @@
-"""How alike an image and a template are at a pose: the figures that are reported."""
+"""Similarity measures of an image and a template at a pose, as they are reported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BINS = 32
 def similarity(image: Brain, template: Brain, pose: Rigid) -> dict[str, float]:
     """``NCC`` and ``NMI`` of the intensities inside both masks, and ``Dice`` of the masks, at ``pose`` (template → image).
 
-    NMI is Studholme's ``(H(A) + H(B)) / H(A, B)``, 1 to 2, from a joint histogram of 32 × 32 bins. Where the masks
-    do not meet, NCC is 0 and NMI 1.
+    NMI is Studholme's ``(H(A) + H(B)) / H(A, B)``, 1 to 2, from a joint histogram of 32 × 32 bins. If the masks overlap in fewer than 100
+    voxels, NCC is 0 and NMI is 1.
     """
     index = (template.mask > 0.05).nonzero()
     where = index.to(torch.float32) * template.spacing + tensor(template.origin, template.image.device)
@@ -27,7 +27,7 @@ def similarity(image: Brain, template: Brain, pose: Rigid) -> dict[str, float]:
     there = where @ rotation.T + tensor(pose.translation, where.device)
     theirs, weight = sample(torch.stack([image.image, image.mask]), image.world_to_voxel, there)
     both = (weight > 0.5) & (inside > 0.5)
-    # the smaller share, not the product: a mask laid on itself then has Dice 1 though its rim is half brain
+    # minimum instead of product: a mask with partial-volume voxels then has Dice 1 with itself
     joint = float(torch.minimum(weight, inside).sum()) * template.spacing**3
     sizes = float(inside.sum()) * template.spacing**3 + float(image.mask.sum()) * image.spacing**3
     if int(both.sum()) < 100:

@@ -1,4 +1,4 @@
-"""A template made ready to be aligned to."""
+"""A template, prepared for alignment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ..atlas.library import cache_home
 from ..errors import AtlasError
 from ..geometry.so3 import Array
-from ..imaging.fluid import without_outer_fluid
+from ..imaging.csf import without_extra_axial_csf
 from ..imaging.mask import given_mask, nonzero_mask
 from ..imaging.volume import Volume, load_volume
 from .brain import Brain
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from ..atlas import Template
 
 SPACING = 1.6
-"""Spacing in mm of the grid on which brains are compared; every second voxel of it for the first steps."""
+"""Grid spacing (mm) at which brains are compared; the first steps use every second voxel."""
 LEAST_BRAIN = 0.5
-"""Share of a template's mask that its brain must hold for its fluid to be told by brightness: fetal ones of CRL hold 0.66–0.77, CHN's
-0.57–0.70; of Serag's youngest, whose white matter is as bright as fluid, 0.16–0.39 would be left."""
+"""Smallest fraction of a template's mask that must remain after removal of the extra-axial CSF for the result to be used. CRL's fetal
+templates keep 0.66–0.77 and CHN's 0.57–0.70. Serag's youngest, whose white matter is as bright as CSF, would keep only 0.16–0.39."""
 
 
 class Target:
-    """A template's image and mask, and what the registration needs of them, made once when first asked for.
+    """A template's image and mask, and the derived data for registration, computed on first use.
 
-    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``); ``contrast`` is T2w or T1w. ``to_canonical`` (3, 3)
-    turns its RAS world upright (:class:`~posepipe.atlas.Template`), if known. The rotation bank, and a rotation that the networks estimate,
-    are kept in ``cache_dir`` (None: in memory only). ``notes`` say what of its files was not as it should be.
+    ``volume`` and ``mask`` are on one grid; ``name`` is for messages (``CRL+29``); ``contrast`` is T2w or T1w. ``to_canonical`` (3, 3) is
+    the rotation of its RAS world to the canonical frame (:class:`~posepipe.atlas.Template`), if known. The rotation bank, and a canonical
+    rotation estimated by the networks, are cached in ``cache_dir`` (None: in memory only). ``notes`` describe problems with its files.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Target:
     def load(cls, template: Template, *, cache_dir: Path | None = None, device: torch.device | str = "cpu") -> Target:
         """Read a cohort's files; ``cache_dir`` defaults to :func:`default_cache`.
 
-        Raises :class:`~posepipe.errors.AtlasError` if its image and mask do not belong together.
+        Raises :class:`~posepipe.errors.AtlasError` if image and mask are on different grids.
         """
         volume = load_volume(template.image)
         if template.mask is None:
@@ -78,12 +78,12 @@ class Target:
 
     @property
     def cache_dir(self) -> Path | None:
-        """Where what is made of it is kept; None: nowhere."""
+        """Folder of cached data; None: no cache on disk."""
         return self._cache_dir
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of voxels and affines of image and mask: what tells it from another template of the same name."""
+        """SHA-256 (hex) of the voxels and affines of image and mask; distinguishes templates of the same name."""
         digest = hashlib.sha256()
         for part in (self.volume.data, self.volume.affine, self.mask.data > 0, self.mask.affine):
             digest.update(f"{part.shape} {part.dtype}".encode())
@@ -96,11 +96,12 @@ class Target:
         return Brain.prepare(self.volume, self.mask, SPACING, self._device)
 
     @cached_property
-    def without_fluid(self) -> Target | None:
-        """The same with the fluid around the brain cut out of the mask; None where brightness does not tell it: T1w, young white matter."""
+    def without_csf(self) -> Target | None:
+        """The template with the extra-axial CSF removed from its mask. None if intensities do not separate CSF from brain: T1w templates,
+        and young brains with bright white matter (:data:`LEAST_BRAIN`)."""
         if self.contrast != "T2w":
             return None
-        mask = without_outer_fluid(self.volume, self.mask)
+        mask = without_extra_axial_csf(self.volume, self.mask)
         if mask.data.sum() < LEAST_BRAIN * (self.mask.data > 0).sum():
             return None
         return Target(self.volume, mask, self.name, device=self._device)
@@ -112,7 +113,7 @@ class Target:
 
     @cached_property
     def bank(self) -> RotationBank:
-        """Its rotation bank, read from the cache or built."""
+        """The rotation bank, read from the cache or built."""
         return RotationBank.cached(self.brain.coarser(2), self._cache_dir)
 
     @cached_property
@@ -137,7 +138,7 @@ class Target:
 
     @cached_property
     def last_texture(self) -> Level:
-        """Texture channel for the last steps of a refinement: fine, and nearer to the mask's rim."""
+        """Texture channel for the fine stage of a refinement: fine, with less erosion of the mask."""
         return texture(self.brain, 1, FINE_EROSION_MM)
 
     def log_scale(self, image: Brain) -> float:
@@ -146,5 +147,5 @@ class Target:
 
 
 def default_cache() -> Path:
-    """Where rotation banks are kept: ``XDG_CACHE_HOME/posepipe/banks`` (``~/.cache`` by default)."""
+    """Cache folder of rotation banks: ``XDG_CACHE_HOME/posepipe/banks`` (``~/.cache`` by default)."""
     return cache_home() / "posepipe" / "banks"

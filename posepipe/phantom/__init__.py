@@ -1,8 +1,8 @@
 """A synthetic fetal and newborn brain of any age from 21 to 44 weeks, for demonstrations, tests and documentation.
 
-The phantom is drawn from formulas alone: no image went into it. **Atlas pose: +x right, +y anterior, +z superior, the
-middle of the brain mask near the world's origin.** Left and right differ as in people (torque of the two halves, a
-longer left Sylvian fissure, a larger left occipital horn), so that a mirrored phantom is told from the true one.
+The phantom is generated from formulas, without image data. **Atlas pose: +x right, +y anterior, +z superior, the
+centre of the brain mask near the world's origin.** Left and right differ as in human brains (torque of the hemispheres, a
+longer left Sylvian fissure, a larger left occipital horn), so that a mirrored phantom can be distinguished.
 
 >>> brain = brain_labels(28, spacing=2.0)
 >>> image = render(brain, 28, "T2w")

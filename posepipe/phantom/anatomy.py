@@ -1,4 +1,4 @@
-"""Anatomy of the phantom: how large a fetal brain is, and the implicit solids of its parts, by postmenstrual week.
+"""Anatomy of the phantom: the size of the brain and the implicit solids of its parts, by postmenstrual week.
 
 All sizes are in millimetres of a 30-week brain centred on its own mask; the grid is scaled to other ages axis by axis.
 """
@@ -49,12 +49,12 @@ class Anatomy:
 
 
 def anatomy(age: float, rng: np.random.Generator | None = None, jitter: float = 0.0) -> Anatomy:
-    """The brain at ``age`` weeks; with ``rng``, one that differs from the average by ``jitter`` (1: as people do)."""
-    drawn = np.zeros(12) if rng is None or jitter == 0 else jitter * np.clip(rng.standard_normal(12), -2, 2)
-    varied = drawn.tolist()  # plain floats keep float32 fields float32
+    """The brain at ``age`` weeks; with ``rng``, one that differs from the average by ``jitter`` (1: natural variation)."""
+    sampled = np.zeros(12) if rng is None or jitter == 0 else jitter * np.clip(rng.standard_normal(12), -2, 2)
+    varied = sampled.tolist()  # plain floats keep float32 fields float32
     grown = 1 / (1 + np.exp(-(age - 25.5) / 6.5))
     sd = _SD_LOW + _SD_RANGE * grown
-    scale = sd / _SD_SOLID * (1 + 0.03 * varied[0]) * (1 + 0.015 * drawn[1:4])
+    scale = sd / _SD_SOLID * (1 + 0.03 * varied[0]) * (1 + 0.015 * sampled[1:4])
     mean = float(np.prod(scale)) ** (1 / 3)
 
     def ramp(start: float, end: float) -> float:
@@ -97,7 +97,7 @@ def atlas_points(x: Field, y: Field, z: Field, a: Anatomy) -> tuple[Points, Poin
 
 
 def extent(a: Anatomy) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Corners (mm, world) of a box that holds the whole brain."""
+    """Corners (mm, world) of a box that contains the whole brain."""
     low, high = (-41.0, -51.0, -46.0), (41.0, 51.0, 37.0)
     x, y, z = a.scale
     c = _CENTRE_SOLID
@@ -108,7 +108,7 @@ def extent(a: Anatomy) -> tuple[tuple[float, float, float], tuple[float, float, 
 
 
 def intracranial(p: Points) -> Field:
-    """The brain with its extra-axial fluid: the mask, negative inside. The same at every age but for scale."""
+    """The brain with its extra-axial CSF: the mask, negative inside. The same at every age except for scale."""
     q = Points(np.abs(p.x), p.y, p.z)
     vault = ellipsoid(q, (0.0, 1.0, 4.0), (38.0, 46.5, 30.5))
     vault = -smooth_union(-vault, -(-16.0 - p.z - 0.1 * (p.y - 25)), 5.0)
@@ -119,7 +119,7 @@ def intracranial(p: Points) -> Field:
 
 
 def hemisphere(q: Points, left: Field, a: Anatomy) -> Field:
-    """One unfolded hemisphere, ``q.x`` ≥ 0 being lateral; ``left`` is 1 on the left and 0 on the right."""
+    """One unfolded hemisphere, with ``q.x`` ≥ 0 lateral; ``left`` is 1 on the left and 0 on the right."""
     out = ellipsoid(q, (4.0, 1.5, 4.5), (31.0, 42.0, 26.5))
     floor = -12.5 - 0.1 * (q.y - 25)
     out = -smooth_union(-out, -(floor - q.z), 4.0)
@@ -173,7 +173,7 @@ def sulci(axes: Points, q: Points, left: Field, depth: Field, a: Anatomy) -> Fie
 
 
 def _sulcus(apart: Field, depth: Field, deep: Field) -> Field:
-    """Minus the distance to a cleft at ``apart`` = 0 that goes ``deep`` mm below the surface, round at its floor."""
+    """Minus the distance to a cleft at ``apart`` = 0 with a depth of ``deep`` mm below the surface and a round floor."""
     return smooth_union(0.3 - apart, depth + deep, 1.5)
 
 
@@ -208,7 +208,7 @@ def deep_grey(q: Points) -> Field:
 
 
 def callosum(q: Points, a: Anatomy) -> Field:
-    """Corpus callosum: an arch over the midline, thin at first."""
+    """Corpus callosum: an arch over the midline, thin in young brains."""
     t = a.callosum
     arch: list[tuple[float, float, float]] = [
         (17.5, -3.5, 0.9),

@@ -49,8 +49,8 @@ def brain_labels(
     Args:
         age: 21 to 44 weeks.
         spacing: voxel edge, mm.
-        seed: which individual; matters only with ``shape_jitter``.
-        shape_jitter: how far the individual is from the average of that age, 1 being as far as people are.
+        seed: seed of the individual variation; used only with ``shape_jitter``.
+        shape_jitter: scale of the individual variation about the average of that age; 1 is that of real brains.
         margin: empty border around the brain, mm.
 
     Raises :class:`~posepipe.errors.AgeError` for another age, :class:`~posepipe.errors.UsageError` for a spacing
@@ -111,7 +111,7 @@ def _label(p: Points, straight: Points, a: parts.Anatomy) -> npt.NDArray[np.uint
 
 
 def brain_mask(labels: Volume) -> Volume:
-    """Brain with its extra-axial fluid: every voxel that has a label, as uint8 0 and 1."""
+    """Brain with its extra-axial CSF: every voxel that has a label, as uint8 0 and 1."""
     return labels.with_data((labels.data > 0).astype(np.uint8))
 
 
@@ -124,9 +124,9 @@ def render(
     rng: np.random.Generator | None = None,
     contrast_jitter: float = 0.0,
 ) -> Volume:
-    """Image (float32, about 0–1000) of a label map: T2w with bright fluid, or T1w, as unmyelinated brain looks.
+    """Image (float32, about 0–1000) of a label map: T2w with bright fluid, or T1w with the contrast of an unmyelinated brain.
 
-    Tissues blend over ``blur_mm`` (Gaussian sigma) as partial volume does; before about 32 weeks T2w shows the bright
+    Tissue boundaries are blurred by ``blur_mm`` (Gaussian sigma), as by partial volume; before about 32 weeks T2w shows the bright
     subplate under the cortex and the dark germinal zone on the ventricles. Outside the mask the value is exactly 0.
     With ``rng``, each tissue's brightness varies by the fraction ``contrast_jitter``.
 

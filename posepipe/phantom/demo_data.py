@@ -24,7 +24,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Scan:
-    """One visit to the scanner: who, when (weeks), which contrasts, and whether the brain was cut out."""
+    """One scan session: participant, session, age (weeks), contrasts, and whether the image shows the whole head."""
 
     participant: str
     session: str | None
@@ -47,7 +47,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class DemoDataset:
-    """Where the demonstration lies. ``masks_dir`` is to be given with ``-d``; it is None when no scan needs a mask."""
+    """Paths of the demonstration. ``masks_dir`` is the value for ``-d``; None if no scan needs a mask."""
 
     bids_dir: Path
     atlas_dir: Path
@@ -57,7 +57,7 @@ class DemoDataset:
 
 
 def demo_scans(n_subjects: int, rng: np.random.Generator) -> tuple[Scan, ...]:
-    """The scans of the first ``n_subjects``: a fetus, a fetus seen twice, a newborn, a whole head, then more fetuses.
+    """The scans of the first ``n_subjects``: a fetus, a fetus with two sessions, a newborn, a whole head, then more fetuses.
 
     Raises :class:`~posepipe.errors.UsageError` for a number outside 1–99.
     """
@@ -87,7 +87,7 @@ def write_demo(
     """Write the demonstration into ``out_dir``: ``bids/``, ``atlas/`` and ``truth.tsv``.
 
     Args:
-        out_dir: made if it is not there; files in it are replaced.
+        out_dir: created if needed; files in it are replaced.
         n_subjects: 1 to 99; see :func:`demo_scans`.
         seed: the same seed gives the same voxels.
         weeks: cohorts of the atlas; by default the one nearest to each scan's age, which is much quicker to write than
@@ -98,14 +98,14 @@ def write_demo(
     Raises :class:`~posepipe.errors.UsageError` for a number of subjects outside 1–99 and for no weeks at all.
     """
     out = Path(out_dir)
-    tell: Progress = progress or (lambda _: None)
+    report: Progress = progress or (lambda _: None)
     rng = np.random.default_rng(seed)
     scans = demo_scans(n_subjects, rng)
     cohorts = sorted({round(s.age) for s in scans} if weeks is None else set(weeks))
     if not cohorts:
         msg = "the demonstration's atlas needs at least one week"
         raise UsageError(msg)
-    _write_atlas(out / "atlas" / f"tpl-{ATLAS}", cohorts, spacing, tell)
+    _write_atlas(out / "atlas" / f"tpl-{ATLAS}", cohorts, spacing, report)
     bids = out / "bids"
     _write_tables(bids, scans)
     masks = bids / "derivatives" / "masks" if any(s.whole_head for s in scans) else None
@@ -113,14 +113,14 @@ def write_demo(
         _write_json(masks / "dataset_description.json", _description("Brain masks of the phantoms", "derivative"))
     rows = []
     for number, scan in enumerate(scans):
-        tell(f"sub-{scan.participant}: {scan.age:g} weeks, {' and '.join(scan.contrasts)}")
+        report(f"sub-{scan.participant}: {scan.age:g} weeks, {' and '.join(scan.contrasts)}")
         rows += _write_scan(bids, scan, np.random.SeedSequence([seed, number]), spacing)
     truth = _write_truth(out / "truth.tsv", rows)
     return DemoDataset(bids, out / "atlas", truth, masks, scans)
 
 
-def _write_atlas(folder: Path, cohorts: list[int], spacing: float, tell: Progress) -> None:
-    tell(f"atlas: {len(cohorts)} cohorts, {cohorts[0]} to {cohorts[-1]} weeks")
+def _write_atlas(folder: Path, cohorts: list[int], spacing: float, report: Progress) -> None:
+    report(f"atlas: {len(cohorts)} cohorts, {cohorts[0]} to {cohorts[-1]} weeks")
     for week in cohorts:
         labels = brain_labels(week, spacing)
         stem = folder / f"cohort-{week}" / f"tpl-{ATLAS}_cohort-{week}"
@@ -150,9 +150,9 @@ def _write_atlas(folder: Path, cohorts: list[int], spacing: float, tell: Progres
 
 
 def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacing: float) -> list[list[str]]:
-    """The images of one visit, which share one head and one grid; returns their rows of the truth."""
+    """The images of one session, which share the head and the grid. Returns their rows of the truth table."""
     start = np.random.default_rng(sequence)
-    # a large turn each, so that no image is nearly in the atlas's pose by luck
+    # rotations above 60°, so that no image is close to the atlas's pose by chance
     turns = random_rotations(64, start)
     angles = [Rigid(t, np.zeros(3)).angle_degrees for t in turns]
     turn = turns[next(i for i, angle in enumerate(angles) if angle > 60)]
@@ -183,11 +183,11 @@ def _write_scan(bids: Path, scan: Scan, sequence: np.random.SeedSequence, spacin
 
 
 def _write_tables(bids: Path, scans: tuple[Scan, ...]) -> None:
-    """Everything of the dataset but images."""
+    """All files of the dataset except the images."""
     _write_json(bids / "dataset_description.json", _description("Phantom heads in unknown poses", "raw"))
     write_text(
         bids / "README",
-        "Synthetic fetal and newborn brain images, drawn from formulas: no person was scanned.\n\n"
+        "Synthetic fetal and newborn brain images, generated from formulas: no person was scanned.\n\n"
         "Every head is turned at random; the true poses are in truth.tsv beside this dataset.\n",
     )
     ages: dict[str, list[Scan]] = {}
@@ -210,7 +210,7 @@ _AGE = {"Description": "Age at the scan, counted from the last menstrual period"
 
 
 def _write_truth(path: Path, rows: list[list[str]]) -> Path:
-    """One row an image: the pose, x_image = R x_atlas + t, as a rotation vector (rad) and a translation (mm), RAS."""
+    """One row per image: the pose, x_image = R x_atlas + t, as a rotation vector (rad) and a translation (mm), RAS."""
     head = ["file", "age_weeks", "angle_degrees", "rx", "ry", "rz", "tx", "ty", "tz"]
     return write_text(path, "\n".join("\t".join(row) for row in [head, *rows]) + "\n")
 

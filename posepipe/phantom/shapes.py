@@ -29,7 +29,7 @@ class Points:
 
 
 def within(p: Points, low: Place, high: Place) -> tuple[Points, tuple[slice, slice, slice]]:
-    """The part of the grid that a box holds (its corners in mm), and where it lies in the whole."""
+    """The part of the grid inside a box (corners in mm), and its slices in the whole grid."""
     cuts = []
     for axis, (c, a, b) in enumerate(zip((p.x, p.y, p.z), low, high, strict=True)):
         others = tuple(i for i in range(3) if i != axis)
@@ -50,7 +50,7 @@ def ellipsoid(p: Points, centre: Place, radii: Place) -> Field:
 
 
 def capsule(p: Points, a: Place, b: Place, ra: Number, rb: Number) -> Field:
-    """Tube from ``a`` to ``b`` whose radius goes from ``ra`` to ``rb``, with round ends."""
+    """Capsule from ``a`` to ``b`` with the radius changing from ``ra`` to ``rb``."""
     along = [q - s for q, s in zip(b, a, strict=True)]
     length = along[0] * along[0] + along[1] * along[1] + along[2] * along[2]
     d = [c - s for c, s in zip((p.x, p.y, p.z), a, strict=True)]
@@ -61,7 +61,7 @@ def capsule(p: Points, a: Place, b: Place, ra: Number, rb: Number) -> Field:
 
 
 def tube(p: Points, nodes: list[tuple[Place, Number]]) -> Field:
-    """Chain of capsules through ``nodes``, each a place and the radius there."""
+    """Chain of capsules through ``nodes``, each a position and a radius."""
     pieces = [capsule(p, a, b, ra, rb) for (a, ra), (b, rb) in pairwise(nodes)]
     out = pieces[0]
     for piece in pieces[1:]:

@@ -1,4 +1,4 @@
-"""Individuals made from the phantom: deformed, turned by a known pose, and put on an arbitrary scanner grid."""
+"""Individual subjects from the phantom: deformed, in a known pose, resampled to an arbitrary scanner grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .brain import brain_labels, brain_mask, render
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """A smooth map of atlas space without net rigid motion: a few long waves, then the rigid map that undoes theirs.
+    """A smooth deformation of atlas space without net rigid motion: a few long waves, then the rigid map that removes theirs.
 
     ``waves`` (n, 3) rad/mm, ``phases`` (n,), ``amplitudes`` (n, 3) mm.
     """
@@ -155,7 +155,7 @@ def _grid(points: Array, axes: Array, edges: Array, margin: float) -> Volume:
 def _resample(
     still: Volume, mask: Volume, grid: Volume, pose: Rigid, change: Deformation
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Image and mask on ``grid``: each voxel is carried back into the atlas, deformed, and read between voxels."""
+    """Image and mask on ``grid``: each voxel is mapped back to the atlas, deformed, and interpolated."""
     from scipy import ndimage
 
     indices = np.indices(grid.shape, dtype=np.float32).reshape(3, -1)

@@ -1,7 +1,7 @@
-"""The pose by networks: dense canonical coordinates of the whole brain, then once more of the brain set upright.
+"""Pose estimation by networks that predict canonical coordinates of each voxel: a coarse network for any orientation, then a fine one.
 
-Nothing here looks at the template's intensities: the networks know the canonical frame, and the template's own rotation to it
-(``atlases/canonical.toml``) does the rest. A template whose rotation is not known is shown to the networks itself.
+The template's intensities are not used. The networks predict the pose in the canonical frame, and the template's rotation to that frame
+(``atlases/canonical.toml``) gives the pose against the template. If that rotation is not known, the networks estimate it from the template.
 """
 
 from __future__ import annotations
@@ -41,19 +41,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GLANCE_MM = 2.0
+DOWNSAMPLED_MM = 2.0
 COPIES = 4
-"""Turned copies of the brain that the first network is shown, each a vote."""
+"""Rotated copies of the brain for test-time augmentation of the coarse network; each gives one vote."""
 SAME_DEGREES = 25.0
-"""Votes this near to each other are one hypothesis."""
-SURVEY, SURVEY_KEPT, SURVEY_APART = 64, 16, 15.0
-"""A survey starts from so many rotations and keeps so many answers, so many degrees apart."""
+"""Votes within this angle, degrees, form one hypothesis."""
+MULTISTART, MULTISTART_KEPT, MULTISTART_APART = 64, 16, 15.0
+"""Number of start rotations of :meth:`PoseNetworks.place_multistart`, number of results kept, and their minimum distance, degrees."""
 
 
-class Seen(Protocol):
-    """What the networks look at: a brain's ``stack`` (2, X, Y, Z) of intensities times mask and mask, on a grid of its own;
-    ``center`` (RAS mm) and ``radius`` (mm) of the mask. A :class:`~posepipe.matching.brain.Brain` is one, a :class:`Glance` a
-    quicker one."""
+class NetworkInput(Protocol):
+    """Input of the networks: ``stack`` (2, X, Y, Z), intensity times mask and mask; ``center`` (RAS mm) and ``radius`` (mm) of the mask.
+    Implemented by :class:`~posepipe.matching.brain.Brain` and by the faster :class:`DownsampledBrain`."""
 
     @property
     def stack(self) -> Tensor: ...
@@ -66,9 +65,9 @@ class Seen(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Glance:
-    """A brain averaged over blocks of voxels to about :data:`GLANCE_MM`: all that the networks need, and several times quicker to make than
-    what a comparison needs."""
+class DownsampledBrain:
+    """A brain averaged over blocks of voxels to about :data:`DOWNSAMPLED_MM`: sufficient for the networks, and several times faster to
+    compute than a :class:`~posepipe.matching.brain.Brain`."""
 
     stack: Tensor
     world_to_voxel: Tensor
@@ -76,11 +75,11 @@ class Glance:
     radius: float
 
     @classmethod
-    def of(cls, volume: Volume, mask: Volume, device: torch.device | str = "cpu") -> Glance:
+    def of(cls, volume: Volume, mask: Volume, device: torch.device | str = "cpu") -> DownsampledBrain:
         """From an image and its brain mask on the same grid; raises :class:`~posepipe.errors.MaskError` for an empty mask."""
         about = moments(mask)
         box = bounding_box(mask.data, mask.source)
-        block = np.maximum(np.floor(GLANCE_MM / volume.spacing), 1).astype(int)
+        block = np.maximum(np.floor(DOWNSAMPLED_MM / volume.spacing), 1).astype(int)
         inside = tensor(mask.data[box], device)
         weight, value = _block_means(torch.stack([inside, tensor(volume.data[box], device) * inside]), block)
         full = weight > 0.5
@@ -99,7 +98,7 @@ class Placement:
     """Where the canonical brain lies in an image: ``x_image = center + radius · (scale · rotation · x + shift)``.
 
     ``x`` is in canonical brain radii; ``center`` (3,) and ``radius`` (mm) are the image mask's; ``shift`` (3,) is in radii. ``features``
-    tell how much the networks trust it.
+    are indicators of the prediction's reliability.
     """
 
     rotation: Array
@@ -110,18 +109,18 @@ class Placement:
     features: dict[str, float] = field(default_factory=dict)
 
     def pose(self, to_canonical: Array, target: Brain) -> Rigid:
-        """The pose template → image, for a template with this rotation to the canonical frame, whose mask's centre is its origin."""
+        """The pose template → image. ``to_canonical`` (3, 3) is the template's; the canonical origin is the centre of its mask."""
         return Rigid.about(self.rotation @ to_canonical, target.center, self.center + self.radius * self.shift)
 
     def log_scale(self, target: Brain) -> float:
-        """Logarithm of the template's size over the image's."""
+        """log(template size / image size)."""
         return float(np.log(target.radius / (self.radius * self.scale)))
 
 
 class PoseNetworks:
-    """The default networks, loaded once: ``coarse`` for any orientation, ``fine`` for what is left.
+    """The default networks, loaded once: ``coarse`` for any orientation, ``fine`` for the remaining rotation.
 
-    ``weights_dir`` comes before the weights of the package. Raises :class:`~posepipe.errors.WeightsError`.
+    Weights in ``weights_dir`` take precedence over the package's. Raises :class:`~posepipe.errors.WeightsError`.
     """
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
@@ -136,18 +135,18 @@ class PoseNetworks:
         """Name → hash of the weights."""
         return {n.name: n.sha256 for n in (self.coarse, self.fine)}
 
-    def sure(self, features: Mapping[str, float]) -> bool:
-        """Whether networks that have these features of a placement are hardly ever wrong; never of weights that are not calibrated."""
+    def reliable(self, features: Mapping[str, float]) -> bool:
+        """Whether a placement with these ``features`` passes the calibrated reliability thresholds; False for uncalibrated weights."""
         return self._sureness is not None and self._sureness.of(features)
 
     @cached_property
     def paper(self) -> PaperNetworks:
-        """The paper's pair, loaded when first asked for."""
+        """The networks of the paper, loaded on first use."""
         return PaperNetworks(self._weights_dir, device=str(self._device))
 
-    def place(self, brain: Seen, found: FoundPose | None = None) -> tuple[Placement, ...]:
-        """Distinct placements of ``brain``, most votes first. The pose ``found`` with the mask is one of the starts; its votes are those of
-        the crops that agree."""
+    def place(self, brain: NetworkInput, found: FoundPose | None = None) -> tuple[Placement, ...]:
+        """Distinct placements of ``brain``, most votes first. The pose ``found`` by the masking network is an additional start; its share
+        of votes is the share of rotated crops that agree with it."""
         stack = brain.stack
         turns = tensor(_turns(), self._device)
         zero, one = torch.zeros(len(turns), 3, device=self._device), torch.ones(len(turns), device=self._device)
@@ -158,19 +157,20 @@ class PoseNetworks:
             start.append(_start(found, brain, self._device))
         second = self._step(self.fine, brain, stack, *(torch.stack(x) for x in zip(*start, strict=True)))
         third = self._step(self.fine, brain, stack, second.rotation, second.shift, second.scale)
-        seen = [self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups)]
+        placements = [self._placement(brain, first, g, start[i][0], second, third, i) for i, g in enumerate(groups)]
         if found is not None:
             like = {"votes": found.features["agree"], "spread": found.features["spread"]}
             own = self._placement(brain, first, groups[0], start[-1][0], second, third, len(groups))
-            seen.append(replace(own, features=own.features | like))
-        return tuple(sorted(seen, key=lambda one: -one.features["votes"]))
+            placements.append(replace(own, features=own.features | like))
+        return tuple(sorted(placements, key=lambda one: -one.features["votes"]))
 
-    def survey(self, brain: Seen) -> tuple[Placement, ...]:
-        """Placements of a brain that the first network may have lost: the second one, started from rotations all over, looks twice.
+    def place_multistart(self, brain: NetworkInput) -> tuple[Placement, ...]:
+        """Placements from the fine network alone, started from a grid of :data:`MULTISTART` rotations, with two passes each.
 
-        Those that it expects the least error of, best first, most of them wrong; ``features`` has its ``expected_error`` only.
+        Used if the coarse network may have failed. The placements with the least expected error, best first; most of them are wrong.
+        ``features`` holds only ``expected_error``.
         """
-        stack, turns = brain.stack, tensor(super_fibonacci(SURVEY), self._device)
+        stack, turns = brain.stack, tensor(super_fibonacci(MULTISTART), self._device)
         zero, one = torch.zeros(len(turns), 3, device=self._device), torch.ones(len(turns), device=self._device)
         first = self._step(self.fine, brain, stack, turns, zero, one)
         kept = _least_error(first)
@@ -180,24 +180,24 @@ class PoseNetworks:
         )
 
     def canonical(self, target: Target) -> Array:
-        """Rotation (3, 3) of the template's RAS world to the canonical frame: as known, else as the networks see it, which is kept in the
-        target's ``cache_dir`` by the template's voxels and the networks."""
+        """Rotation (3, 3) of the template's RAS world to the canonical frame: the known one, else an estimate of the networks, which is
+        cached in the target's ``cache_dir`` under a hash of the template's voxels and the weights."""
         if target.to_canonical is not None:
             return target.to_canonical
         key = hashlib.sha256(" ".join((target.fingerprint, *self.sha256.values())).encode()).hexdigest()[:24]
         if key not in self._own:
             path = None if target.cache_dir is None else target.cache_dir / f"canonical-{key}.json"
-            kept = _kept_rotation(path) if path else None
+            kept = _read_rotation(path) if path else None
             if kept is None:
                 kept = self.place(target.brain)[0].rotation.T
                 logger.info("%s: its rotation to the canonical frame is not known; the networks estimated it", target.name)
                 if path:
-                    _keep_rotation(path, kept)
+                    _write_rotation(path, kept)
             self._own[key] = kept
         return self._own[key]
 
-    def _step(self, loaded: LoadedNetwork, brain: Seen, stack: Tensor, rotation: Tensor, shift: Tensor, scale: Tensor) -> _Votes:
-        """Show the network the brain in the frames ``u = scale · rotation · v + shift`` and carry its answers back."""
+    def _step(self, loaded: LoadedNetwork, brain: NetworkInput, stack: Tensor, rotation: Tensor, shift: Tensor, scale: Tensor) -> _Votes:
+        """Forward pass on the brain resampled in the frames ``u = scale · rotation · v + shift``; predictions in the image's frame."""
         net: CoordinateNet = loaded.module  # type: ignore[assignment]
         points = cube_points(net.size, device=self._device)
         where = scale[:, None, None] * points @ rotation.mT + shift[:, None]
@@ -205,23 +205,23 @@ class PoseNetworks:
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
         x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
         with answering(self._device):
-            answer = net(x)
-            found = answer.solve()
-            share = torch.sigmoid(answer.foreground).flatten(1)
-            error = (answer.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
-        # share of what is seen that the network takes for brain, against the mask it was given
-        seen = share.sum(1) / (x[:, 1].flatten(1).sum(1) / 8).clamp_min(1.0)
+            output = net(x)
+            found = output.solve()
+            share = torch.sigmoid(output.foreground).flatten(1)
+            error = (output.log_error.flatten(1).exp() * share).sum(1) / share.sum(1).clamp_min(1e-6)
+        # voxels that the network segments as brain, relative to the input mask
+        brain_share = share.sum(1) / (x[:, 1].flatten(1).sum(1) / 8).clamp_min(1.0)
         return _Votes(
             rotation @ found.rotation,
             shift + scale[:, None] * (rotation @ found.translation[..., None])[..., 0],
             scale * found.scale,
             found.residual,
             error,
-            seen,
+            brain_share,
         )
 
     def _placement(
-        self, brain: Seen, first: _Votes, group: list[int], mean: Tensor, second: _Votes, third: _Votes, i: int
+        self, brain: NetworkInput, first: _Votes, group: list[int], mean: Tensor, second: _Votes, third: _Votes, i: int
     ) -> Placement:
         degrees = [_degrees(first.rotation[j], first.rotation[group[0]]) for j in range(len(first.rotation))]
         features = {
@@ -229,7 +229,7 @@ class PoseNetworks:
             "spread": float(np.mean(degrees)),
             "expected_error": float(third.error[i]),
             "residual": float(third.residual[i]),
-            "brain_share": float(third.seen[i]),
+            "brain_share": float(third.brain_share[i]),
             "first_correction": _degrees(mean, second.rotation[i]),
             "last_correction": _degrees(second.rotation[i], third.rotation[i]),
             "log_scale": float(third.scale[i].log()),
@@ -247,23 +247,23 @@ class PoseNetworks:
 
 @dataclass(frozen=True, eq=False)
 class _Votes:
-    """Answers of a network for B frames, carried back to the image's."""
+    """Predictions of a network for B input frames, transformed to the image's frame."""
 
     rotation: Tensor
     shift: Tensor
     scale: Tensor
     residual: Tensor
     error: Tensor
-    seen: Tensor
+    brain_share: Tensor
 
     @property
     def trust(self) -> Tensor:
-        """The larger the better (B,)."""
+        """Negative sum of residual and expected error (B,); larger is better."""
         return -self.residual - self.error
 
 
 def _block_means(data: Tensor, block: Array) -> Tensor:
-    """Means of ``data`` (C, X, Y, Z) over blocks of ``block`` (3,) voxels, what sticks out taken for 0; an axis at a time."""
+    """Means of ``data`` (C, X, Y, Z) over blocks of ``block`` (3,) voxels, padded with 0; one axis at a time."""
     for axis, b in enumerate(block.astype(int), 1):
         parts = [data[(slice(None),) * axis + (slice(k, None, b),)] for k in range(b)]
         total = parts[0].clone()
@@ -274,30 +274,30 @@ def _block_means(data: Tensor, block: Array) -> Tensor:
 
 
 def _turns() -> Array:
-    """Rotations of the copies (COPIES, 3, 3): as even as can be, the first the identity."""
+    """Rotations of the copies (COPIES, 3, 3): a super-Fibonacci grid, turned so that the first is the identity."""
     grid = super_fibonacci(COPIES)
     return grid @ grid[0].T
 
 
-def _placed(brain: Seen, votes: _Votes, i: int, features: dict[str, float]) -> Placement:
+def _placed(brain: NetworkInput, votes: _Votes, i: int, features: dict[str, float]) -> Placement:
     """Vote ``i`` as a placement."""
     rotation, shift = (x[i].double().cpu().numpy() for x in (votes.rotation, votes.shift))
     return Placement(rotation, shift, float(votes.scale[i]), brain.center, brain.radius, features)
 
 
 def _least_error(votes: _Votes) -> list[int]:
-    """Indices of the votes with the least expected error, distinct ones only."""
+    """Indices of the votes with the least expected error, at least :data:`MULTISTART_APART` apart."""
     cosine = torch.einsum("iab,jab->ij", votes.rotation, votes.rotation)
-    near = cosine > 1 + 2 * np.cos(np.radians(SURVEY_APART))
+    near = cosine > 1 + 2 * np.cos(np.radians(MULTISTART_APART))
     kept: list[int] = []
     for i in votes.error.argsort().tolist():
-        if len(kept) < SURVEY_KEPT and not any(bool(near[i, j]) for j in kept):
+        if len(kept) < MULTISTART_KEPT and not any(bool(near[i, j]) for j in kept):
             kept.append(i)
     return kept
 
 
 def _grouped(rotation: Tensor, trust: Tensor) -> list[list[int]]:
-    """Indices of votes that agree with each other, largest group first; the first of a group is its most central vote."""
+    """Groups of indices of votes that agree with each other, largest group first; the first of each group is its most central vote."""
     left = set(range(len(rotation)))
     cosine = torch.einsum("iab,jab->ij", rotation, rotation)
     near = cosine > 1 + 2 * np.cos(np.radians(SAME_DEGREES))
@@ -311,14 +311,14 @@ def _grouped(rotation: Tensor, trust: Tensor) -> list[list[int]]:
 
 
 def _mean(votes: _Votes, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Chordal mean rotation, mean shift and mean size of a group."""
+    """Chordal mean rotation, mean shift and geometric mean scale of a group."""
     u, _, vh = torch.linalg.svd(votes.rotation[group].double().mean(0))
     rotation = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ vh).sign())], dtype=u.dtype, device=u.device)) @ vh
     return rotation.float(), votes.shift[group].mean(0), votes.scale[group].log().mean().exp()
 
 
-def _start(found: FoundPose, brain: Seen, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotation, shift and scale of a pose that was found with the mask, in the units of ``brain``."""
+def _start(found: FoundPose, brain: NetworkInput, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotation, shift and scale of the masking network's pose, in the units of ``brain``."""
     shift = (found.origin - brain.center) / brain.radius
     return tensor(found.rotation, device), tensor(shift, device), torch.tensor(found.radius / brain.radius, device=device)
 
@@ -327,8 +327,8 @@ def _degrees(a: Tensor, b: Tensor) -> float:
     return float(np.degrees(np.arccos(np.clip((float((a * b).sum()) - 1) / 2, -1, 1))))
 
 
-def _kept_rotation(path: Path) -> Array | None:
-    """A rotation (3, 3) that :func:`_keep_rotation` wrote; None where there is none, or no whole one."""
+def _read_rotation(path: Path) -> Array | None:
+    """A rotation (3, 3) written by :func:`_write_rotation`; None if the file is missing or invalid."""
     try:
         rotation = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=float)
     except (OSError, ValueError, TypeError):
@@ -337,8 +337,8 @@ def _kept_rotation(path: Path) -> Array | None:
     return rotation if whole else None
 
 
-def _keep_rotation(path: Path, rotation: Array) -> None:
+def _write_rotation(path: Path, rotation: Array) -> None:
     try:
         write_text(path, json.dumps(rotation.tolist()))
     except OSError as error:
-        logger.warning("%s: the rotation of the template could not be kept (%s); it is estimated anew each time", path, error)
+        logger.warning("%s: the rotation of the template could not be saved (%s); it is estimated again each time", path, error)

@@ -1,14 +1,14 @@
-"""Candidate poses and what speaks for them: three scores, each with thresholds of its own.
+"""Candidate poses and their three scores, each with its own thresholds.
 
 ``criterion``
-    Correlation ratio of fine texture plus a share of the outline's, the criterion of
-    :class:`~posepipe.matching.comparison.Comparison`. 0.26 to 1.1 where an undamaged brain lies right.
+    Correlation ratio of fine texture plus 0.3 times that of the outline, the criterion of
+    :class:`~posepipe.matching.comparison.Comparison`. 0.26 to 1.1 at the correct pose of an uncorrupted brain.
 ``coarse``
-    Correlation ratio, 0 to 1, of coarse texture alone: next to nothing at wrong poses, even where a wrong mask's outline speaks for them.
+    Correlation ratio, 0 to 1, of coarse texture alone. It is near 0 at wrong poses, also if the mask is wrong and the outline term is high.
 ``votes``
-    Share, 0 to 1, of the networks' votes for this pose.
+    Fraction, 0 to 1, of the networks' votes for this pose.
 
-They are not comparable with each other. Whoever ranks hypotheses says by which (:class:`Ranked`), and a threshold belongs to one of them.
+The scores are not comparable with each other. A ranking names its score (:class:`Ranked`), and each threshold belongs to one score.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ..matching.comparison import Comparison
 
 Score: TypeAlias = Literal["criterion", "coarse", "votes"]
 
-DOUBT = 0.32
-"""Criterion below which a brain fits so poorly that it gets a closer look. Undamaged brains have 0.26 (a spina bifida template on a
-normal one) to 1.1, those that are lost for damage at most 0.24 (17 brains, 357 damaged poses; docs/experiments.md, 10)."""
-NO_FIT = 0.10
-"""Coarse texture below which a pose in doubt is likely wrong: of 116 damaged brains the ten wrong ones had at most 0.091, the right
-ones 0.110 and more (docs/experiments-deep.md, 5)."""
+LOW_CRITERION = 0.32
+"""Criterion below which a multi-start search follows. Uncorrupted brains have 0.26 (a spina bifida template on a normal one) to 1.1;
+corrupted brains with a wrong pose have at most 0.24 (17 brains, 357 corrupted poses; docs/experiments.md, 10)."""
+LOW_COARSE_RATIO = 0.10
+"""Coarse texture score below which a pose with a low criterion is likely wrong: of 116 corrupted brains the ten with a wrong pose had at
+most 0.091, those with a correct pose at least 0.110 (docs/experiments-deep.md, 5)."""
 RIVAL_DEGREES = 30.0
-"""Hypotheses farther from the best than this are its rivals."""
+"""Hypotheses farther than this from the best one, degrees, are its rivals."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """A candidate ``pose`` (template → image, RAS mm) and its scores, None where they were not measured.
+    """A candidate ``pose`` (template → image, RAS mm) and its scores, None if not computed.
 
-    ``log_scale`` is the logarithm of the template's size over the image's, ``overlap`` the share of the image inside the template.
+    ``log_scale`` is log(template size / image size); ``overlap`` is the fraction of the image inside the template.
     """
 
     pose: Rigid
@@ -47,31 +47,31 @@ class Hypothesis:
     votes: float | None = None
 
     def score(self, by: Score) -> float:
-        """The score ``by`` which to rank; the lowest there is where it was not measured."""
+        """The score named ``by``; −∞ if it was not computed."""
         value: float | None = getattr(self, by)
         return float("-inf") if value is None else value
 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """``hypotheses``, best first, ranked ``by`` one score."""
+    """``hypotheses``, best first, ranked by the score named ``by``."""
 
     hypotheses: tuple[Hypothesis, ...]
     by: Score
 
     @classmethod
     def of(cls, hypotheses: Iterable[Hypothesis], by: Score) -> Ranked:
-        """Those with the same score stay in the order in which they come."""
+        """Sort ``hypotheses`` by the score ``by``; the order of equal scores is kept."""
         return cls(tuple(sorted(hypotheses, key=lambda h: -h.score(by))), by)
 
     @property
     def best(self) -> Hypothesis:
-        """The first."""
+        """The first hypothesis."""
         return self.hypotheses[0]
 
     def lead(self, by: Score | None = None) -> float | None:
-        """Score (default: that of the ranking, so never below 0) by which the best leads its best rival, more than
-        :data:`RIVAL_DEGREES` away; None where it has none or the score is not known of both."""
+        """Difference in the score ``by`` between the best hypothesis and its best rival (more than :data:`RIVAL_DEGREES` away). Default:
+        the score of the ranking, for which it is never below 0. None without a rival, or if a score is not known."""
         by = by or self.by
         rivals = [h.score(by) for h in self.hypotheses[1:] if h.pose.degrees_from(self.best.pose) > RIVAL_DEGREES]
         lead = self.best.score(by) - max(rivals) if rivals else float("inf")
@@ -79,16 +79,16 @@ class Ranked:
 
 
 def fits(criterion: float, coarse: float) -> bool:
-    """Whether the inside of a brain fits the template at a pose with these scores, so that the pose is to be believed.
+    """Whether the intensities inside the brain match the template at a pose with these scores: either score reaches its threshold.
 
     >>> fits(criterion=0.4, coarse=0.05), fits(criterion=0.2, coarse=0.15), fits(criterion=0.2, coarse=0.05)
     (True, True, False)
     """
-    return criterion >= DOUBT or coarse >= NO_FIT
+    return criterion >= LOW_CRITERION or coarse >= LOW_COARSE_RATIO
 
 
 def measured(compare: Comparison, hypothesis: Hypothesis) -> Hypothesis:
-    """``hypothesis`` with its criterion and coarse texture, those measured that are not known."""
+    """``hypothesis`` with criterion and coarse texture score; missing scores are computed."""
     criterion, coarse = hypothesis.criterion, hypothesis.coarse
     return replace(
         hypothesis,

@@ -1,4 +1,4 @@
-"""Initial pose against a template: by networks (ours or the paper's pair), by search over all rotations, by axes, by the centre."""
+"""Initial pose against a template: by networks (posepipe's or the paper's), search over all rotations, principal axes, or the centre."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from ..imaging.volume import Volume
 from ..matching.comparison import Comparison
 from ..matching.gauss_newton import Poses, fit
 from ..matching.target import Target
-from .coordinate_networks import PoseNetworks, Seen
-from .hypothesis import DOUBT, NO_FIT, Hypothesis, Ranked, measured
-from .multistart import ATTEMPTS, SURE
+from .coordinate_networks import NetworkInput, PoseNetworks
+from .hypothesis import LOW_COARSE_RATIO, LOW_CRITERION, Hypothesis, Ranked, measured
+from .multistart import ACCEPTED_RATIO, ATTEMPTS
 from .search import distinct_hypotheses, search
 
 INIT_METHODS = ("auto", "deep", "posenet", "search", "axes", "center")
 AGREE_DEGREES = 10.0
-"""``auto`` searches unless all votes of the networks are one, polishing moved their pose by less than this, and the fit is not in doubt."""
+"""Angle, degrees, within which two poses are the same. ``auto`` skips the search if all network votes agree, refinement moves their pose by
+less than this, and the criterion is high enough."""
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
-    """What the networks say of an image, whichever method finds its pose: ``pose`` (template → image), ``features`` that tell how sure
-    they are, the SHA-256 of their ``weights`` by name, and whether they are so ``sure`` that they are hardly ever wrong."""
+class NetworkPrediction:
+    """The networks' prediction for an image, independent of the method that finds the final pose: ``pose`` (template → image), ``features``
+    (indicators of reliability), ``weights`` (name → SHA-256), and ``reliable`` (:meth:`PoseNetworks.reliable`)."""
 
     pose: Rigid
     features: dict[str, float]
     weights: dict[str, str] = field(default_factory=dict)
-    sure: bool = False
+    reliable: bool = False
 
     @classmethod
-    def of(cls, pose: Rigid, features: dict[str, float], networks: PoseNetworks) -> Witness:
-        """What ``networks`` say."""
-        return cls(pose, features, networks.sha256, networks.sure(features))
+    def of(cls, pose: Rigid, features: dict[str, float], networks: PoseNetworks) -> NetworkPrediction:
+        """The prediction ``pose`` with ``features`` of these ``networks``."""
+        return cls(pose, features, networks.sha256, networks.reliable(features))
 
-    def vouches_for(self, pose: Rigid) -> bool:
-        """Whether the networks are sure of a pose, and this is it."""
-        return self.sure and pose.degrees_from(self.pose) < AGREE_DEGREES
+    def supports(self, pose: Rigid) -> bool:
+        """Whether the prediction is reliable and ``pose`` agrees with it within :data:`AGREE_DEGREES`."""
+        return self.reliable and pose.degrees_from(self.pose) < AGREE_DEGREES
 
 
 @dataclass(frozen=True, eq=False)
 class InitialPose:
-    """``pose`` by ``method``, the best of what was ``found`` (one for ``center`` and ``posenet``, four for ``axes``).
+    """``pose`` by ``method``: the best of the ranked hypotheses ``found`` (one for ``center`` and ``posenet``, four for ``axes``).
 
-    Of the best, criterion and coarse texture are known whatever the method, and of all the share of votes, if the networks were asked.
-    ``scale`` is the fitted size of the image over the template's; ``witness`` what the networks say (None if they were not asked).
+    Criterion and coarse texture of the best hypothesis are always computed; ``votes`` of all hypotheses if networks were given.
+    ``scale`` is the fitted size of the image over the template's; ``prediction`` is None without networks.
     """
 
     pose: Rigid
     method: str
     found: Ranked
     scale: float
-    witness: Witness | None = None
+    prediction: NetworkPrediction | None = None
 
     @property
     def best(self) -> Hypothesis:
-        """The hypothesis whose pose it is."""
+        """The hypothesis with this pose."""
         return self.found.best
 
     @property
@@ -84,18 +85,22 @@ def initial_pose(
 ) -> InitialPose:
     """Pose (template → image, RAS mm) of ``image`` with brain ``mask`` on the same grid.
 
-    ``deep`` is the networks' pose, untouched by any comparison of intensities; ``posenet`` that of the paper's Pose-Net, then
-    Correction-Net. ``search`` tries all rotations. ``auto`` polishes the
-    networks' hypotheses and, where they are not of one mind, polishing leads away or the fit is poor, searches too, their
-    hypotheses among the bank's; the best by similarity wins, and ``method`` of the result says whose it was. Where that fits
-    poorly as well, search and ``auto`` take a :func:`~posepipe.pose.multistart.closer_look`. Where nothing comes of that, ``auto``
-    keeps to the networks, the sooner the surer they are: the image has next to no contrast to compare. ``axes`` aligns the
-    principal axes of the masks, by the best of the four proper sign choices; ``center`` keeps the header's orientation and brings the
-    centres together.
+    - ``deep``: the networks' pose, without any comparison of intensities.
+    - ``posenet``: the paper's Pose-Net, then Correction-Net.
+    - ``search``: search over all rotations.
+    - ``auto``: refine the networks' hypotheses. If their votes disagree, refinement moves the pose, or the criterion is low, search over
+    all
+      rotations with the networks' hypotheses as additional starts. The best-ranked hypothesis is used; ``method`` of the result
+      is ``deep`` or ``search``, its origin. If its scores stay below the thresholds, the networks' first hypothesis is used; the threshold
+      is higher for a reliable prediction.
+    - ``axes``: align the principal axes of the masks, with the best of the four proper sign choices.
+    - ``center``: keep the header's orientation and align the centres of the masks.
 
-    With ``age_known`` the template is of the subject's age, so that its size tells the subject's. ``compare`` is the image and the target
-    made ready, if at hand already. ``networks`` are the networks loaded: without them ``auto`` is ``search``, and ``deep`` and ``posenet``
-    load those of the package; the other methods ask them as a witness only. ``found`` is the pose that was found with the mask.
+    ``search`` and ``auto`` add a :func:`~posepipe.pose.multistart.multistart_search` if the criterion is low.
+
+    ``age_known``: the template is of the subject's age, so that its size is used as the subject's. ``compare`` is the comparison, if
+    already computed. ``networks`` are loaded networks: without them ``auto`` is ``search``, and ``deep`` and ``posenet`` load those of the
+    package; for the other methods they only provide the ``prediction``. ``found`` is the pose of the masking network.
 
     Raises :class:`ValueError` for an unknown method, :class:`~posepipe.errors.MaskError` for an empty mask,
     :class:`~posepipe.errors.WeightsError` for networks that cannot be loaded.
@@ -106,30 +111,30 @@ def initial_pose(
     if networks is None and method in {"deep", "posenet"}:
         networks = PoseNetworks(device=str(device))
     compare = compare or Comparison.of(image, mask, target, device)
-    seen = network_hypotheses(compare.brain, target, networks, found) if networks else ()
-    votes = tuple(h for h, _ in seen)
-    witness = Witness.of(seen[0][0].pose, seen[0][1], networks) if networks else None
-    if networks and witness and method == "posenet":
+    proposed = network_hypotheses(compare.brain, target, networks, found) if networks else ()
+    votes = tuple(h for h, _ in proposed)
+    prediction = NetworkPrediction.of(proposed[0][0].pose, proposed[0][1], networks) if networks else None
+    if networks and prediction and method == "posenet":
         pose = networks.paper.pose(compare, networks.canonical(target))
-        witness = replace(witness, weights={**witness.weights, **networks.paper.sha256})
-        return _result(compare, alone(compare, pose), method, witness, votes)
-    if networks and witness and method == "auto":
-        ranked, method = _auto(compare, votes, witness, networks, age_known=age_known)
+        prediction = replace(prediction, weights={**prediction.weights, **networks.paper.sha256})
+        return _result(compare, single_hypothesis(compare, pose), method, prediction, votes)
+    if networks and prediction and method == "auto":
+        ranked, method = _auto(compare, votes, prediction, networks, age_known=age_known)
     elif method == "deep":
         ranked = Ranked(tuple(measured(compare, h) for h in votes), "votes")
     elif method == "center":
-        ranked = alone(compare, Rigid.about(np.eye(3), target.brain.center, compare.brain.center))
+        ranked = single_hypothesis(compare, Rigid.about(np.eye(3), target.brain.center, compare.brain.center))
     elif method == "axes":
         ranked = axes(compare)
     else:
         ranked, method = search(compare, age_known=age_known), "search"
-    return _result(compare, ranked, method, witness, votes)
+    return _result(compare, ranked, method, prediction, votes)
 
 
 def network_hypotheses(
-    brain: Seen, target: Target, networks: PoseNetworks, found: FoundPose | None = None
+    brain: NetworkInput, target: Target, networks: PoseNetworks, found: FoundPose | None = None
 ) -> tuple[tuple[Hypothesis, dict[str, float]], ...]:
-    """The networks' hypotheses, most votes first, with what tells how sure they are."""
+    """The networks' hypotheses, most votes first, each with its features."""
     to_canonical, template = networks.canonical(target), target.brain
     hypotheses = []
     for p in networks.place(brain, found):
@@ -139,7 +144,7 @@ def network_hypotheses(
 
 
 def axes(compare: Comparison) -> Ranked:
-    """The four proper ways to lay the masks' principal axes on each other."""
+    """The four proper rotations that align the masks' principal axes."""
     image, target = compare.brain, compare.target
     mine, theirs = image.moments.axes, target.brain.moments.axes
     signs = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)
@@ -147,61 +152,61 @@ def axes(compare: Comparison) -> Ranked:
     scale = target.log_scale(image)
     device = image.image.device
     poses = Poses(tensor(rotation, device), torch.zeros(4, 3, device=device), torch.full((4,), scale, device=device))
-    overlap = fit(compare.outlines, poses, 0).overlap
+    overlap = fit(compare.outline_terms, poses, 0).overlap
     found = (Hypothesis(compare.rigid(poses, i), scale, float(overlap[i])) for i in range(4))
     return Ranked.of((measured(compare, h) for h in found), "criterion")
 
 
-def alone(compare: Comparison, pose: Rigid) -> Ranked:
-    """A ``pose`` that no hypothesis vies with, as center and Pose-Net give it; sizes are taken to agree."""
+def single_hypothesis(compare: Comparison, pose: Rigid) -> Ranked:
+    """A single hypothesis ``pose``, as from ``center`` and ``posenet``; the scale is 1."""
     return Ranked((measured(compare, Hypothesis(pose, 0.0, 1.0)),), "criterion")
 
 
 def _auto(
-    compare: Comparison, seen: tuple[Hypothesis, ...], witness: Witness, networks: PoseNetworks, *, age_known: bool
+    compare: Comparison, proposed: tuple[Hypothesis, ...], prediction: NetworkPrediction, networks: PoseNetworks, *, age_known: bool
 ) -> tuple[Ranked, str]:
-    """What ``auto`` finds, and whose it is."""
-    rough = reduce(Poses.beside, [compare.poses(h.pose, h.log_scale) for h in seen])
-    polished = distinct_hypotheses(compare, compare.judged(rough))
-    agreed = witness.features["votes"] == 1.0 and polished.best.pose.degrees_from(witness.pose) < AGREE_DEGREES
-    if agreed and polished.best.score("criterion") >= DOUBT:
-        return polished, "deep"
-    attempts = 1 if witness.sure else ATTEMPTS
-    found = search(compare, age_known=age_known, also=rough, more=lambda: _surveyed(compare, networks), attempts=attempts)
+    """Hypotheses by the method ``auto``, and the origin of the best one: ``deep`` or ``search``."""
+    rough = reduce(Poses.concat, [compare.poses(h.pose, h.log_scale) for h in proposed])
+    refined = distinct_hypotheses(compare, compare.fit_criterion(rough))
+    agreed = prediction.features["votes"] == 1.0 and refined.best.pose.degrees_from(prediction.pose) < AGREE_DEGREES
+    if agreed and refined.best.score("criterion") >= LOW_CRITERION:
+        return refined, "deep"
+    attempts = 1 if prediction.reliable else ATTEMPTS
+    found = search(compare, age_known=age_known, also=rough, more=lambda: _multistart_poses(compare, networks), attempts=attempts)
     best = measured(compare, found.best)
-    if best.score("criterion") < DOUBT and best.score("coarse") < (SURE if witness.sure else NO_FIT):
-        return _kept(seen[0], polished, found), "deep"
-    own = min(best.pose.degrees_from(h.pose) for h in polished.hypotheses) < AGREE_DEGREES
+    if best.score("criterion") < LOW_CRITERION and best.score("coarse") < (ACCEPTED_RATIO if prediction.reliable else LOW_COARSE_RATIO):
+        return _networks_first(proposed[0], refined, found), "deep"
+    own = min(best.pose.degrees_from(h.pose) for h in refined.hypotheses) < AGREE_DEGREES
     return found, "deep" if own else "search"
 
 
-def _kept(first: Hypothesis, polished: Ranked, found: Ranked) -> Ranked:
-    """The networks' ``first`` hypothesis, polished where that stayed with it, and what else was ``found``."""
-    near = [h for h in polished.hypotheses if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
+def _networks_first(first: Hypothesis, refined: Ranked, found: Ranked) -> Ranked:
+    """The networks' ``first`` hypothesis, refined if the refined pose agrees with it, then the other hypotheses in ``found``."""
+    near = [h for h in refined.hypotheses if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
     best = replace(near[0], votes=first.votes) if near else first
     others = (h for h in found.hypotheses if h.pose.degrees_from(best.pose) >= AGREE_DEGREES)
     return Ranked((best, *others), "votes")
 
 
-def _surveyed(compare: Comparison, networks: PoseNetworks) -> Poses:
-    """What the networks say when they look from everywhere."""
+def _multistart_poses(compare: Comparison, networks: PoseNetworks) -> Poses:
+    """Poses of :meth:`PoseNetworks.place_multistart`."""
     to_canonical, template = networks.canonical(compare.target), compare.target.brain
-    found = networks.survey(compare.brain)
-    return reduce(Poses.beside, [compare.poses(p.pose(to_canonical, template), p.log_scale(template)) for p in found])
+    found = networks.place_multistart(compare.brain)
+    return reduce(Poses.concat, [compare.poses(p.pose(to_canonical, template), p.log_scale(template)) for p in found])
 
 
 def _result(
-    compare: Comparison, found: Ranked, method: str, witness: Witness | None, seen: tuple[Hypothesis, ...]
+    compare: Comparison, found: Ranked, method: str, prediction: NetworkPrediction | None, proposed: tuple[Hypothesis, ...]
 ) -> InitialPose:
     best, *others = found.hypotheses
     known = (measured(compare, best), *others)
-    if witness is not None:
-        known = tuple(replace(h, votes=_votes(h, seen)) for h in known)
-    return InitialPose(best.pose, method, Ranked.of(known, found.by), float(np.exp(-best.log_scale)), witness)
+    if prediction is not None:
+        known = tuple(replace(h, votes=_votes(h, proposed)) for h in known)
+    return InitialPose(best.pose, method, Ranked.of(known, found.by), float(np.exp(-best.log_scale)), prediction)
 
 
-def _votes(hypothesis: Hypothesis, seen: tuple[Hypothesis, ...]) -> float:
-    """The share of the networks' votes for the pose that ``hypothesis`` is."""
+def _votes(hypothesis: Hypothesis, proposed: tuple[Hypothesis, ...]) -> float:
+    """Fraction of the networks' votes for the pose of ``hypothesis``."""
     if hypothesis.votes is not None:
         return hypothesis.votes
-    return max((h.score("votes") for h in seen if h.pose.degrees_from(hypothesis.pose) < AGREE_DEGREES), default=0.0)
+    return max((h.score("votes") for h in proposed if h.pose.degrees_from(hypothesis.pose) < AGREE_DEGREES), default=0.0)

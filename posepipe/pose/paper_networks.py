@@ -1,7 +1,7 @@
-"""The pose by the paper's pair: Pose-Net from one look at the brain, Correction-Net from it and the template side by side.
+"""The pose by the paper's two networks: Pose-Net (one forward pass on the brain), then Correction-Net (on the pair of template and brain).
 
-Salehi et al. 2018, §2.3–2.5: initial translation by the centre of gravity, initial rotation by Pose-Net, then what is left by
-Correction-Net. The cubes are made as in training (:mod:`posepipe.training.paper`).
+Salehi et al. 2018, §2.3–2.5: initial translation by the centre of gravity, initial rotation by Pose-Net, and the residual pose by
+Correction-Net. The inputs are prepared as in training (:mod:`posepipe.training.paper`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class PoseNetwork:
     def __init__(self, name: str = PAPER_NETWORKS[0], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
-        self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
+        self._foreground_offset = float(loaded.options.get("pedestal", PEDESTAL))
         self._by_age = loaded.options.get("sizes") == "age"
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
-        """Template → image: centre on centre, turned as the network says. ``to_canonical`` (3, 3) is the template's."""
+        """Template → image: the centres of the masks coincide, the rotation is the network's. ``to_canonical`` (3, 3) is the template's."""
         brain, target = compare.brain, compare.target.brain
         radius = target.radius if self._by_age else brain.radius
-        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center, radius), self._pedestal)
+        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center, radius), self._foreground_offset)
         with answering(cube.device):
             vector = self._network(cube)[0]
         return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)
@@ -48,15 +48,15 @@ class CorrectionNetwork:
     def __init__(self, name: str = PAPER_NETWORKS[1], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
         self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
-        self._pedestal = float(loaded.options.get("pedestal", PEDESTAL))
+        self._foreground_offset = float(loaded.options.get("pedestal", PEDESTAL))
         self._by_age = loaded.options.get("sizes") == "age"
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
-        """``start`` (template → image) with what the network finds left of it. ``to_canonical`` (3, 3) is the template's.
+        """``start`` (template → image) after the correction that the network predicts. ``to_canonical`` (3, 3) is the template's.
 
-        With ``both_ways`` the image is the reference once more and the mean of one answer and the other's inverse is taken: what the
-        network tends to answer whatever it sees cancels. For a ``start`` of a few degrees only, as the reference was upright in
-        training (docs/experiments-deep.md, 7).
+        With ``both_ways`` a second forward pass has the image as the reference, and the mean of the first prediction and the inverse of the
+        second is taken; a constant bias of the network cancels. Only valid for a ``start`` within a few degrees, as the reference was
+        upright in training (docs/experiments-deep.md, 7).
         """
         brain, target = compare.brain, compare.target.brain
         upright = start.rotation @ to_canonical.T
@@ -74,14 +74,14 @@ class CorrectionNetwork:
         return Rigid.about(rotation @ to_canonical, target.center, moved)
 
     def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
-        both = (outlined(cube, self._pedestal) for cube in (reference, moving))
+        both = (outlined(cube, self._foreground_offset) for cube in (reference, moving))
         with answering(reference.device):
             vector, shift = (x[0].double().cpu().numpy() for x in self._network(*both))
         return vector, shift
 
 
 class PaperNetworks:
-    """The pair: Pose-Net, then Correction-Net. Raises :class:`~posepipe.errors.WeightsError`."""
+    """Pose-Net, then Correction-Net. Raises :class:`~posepipe.errors.WeightsError`."""
 
     def __init__(self, weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         self._first = PoseNetwork(weights_dir=weights_dir, device=device)

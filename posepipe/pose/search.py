@@ -1,4 +1,4 @@
-"""Search over all rotations: a rotation bank proposes, Gauss–Newton polishes, texture decides."""
+"""Search over all rotations: candidates from a rotation bank, refined by Gauss–Newton, ranked by the criterion."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..matching.comparison import Comparison
 from ..matching.gauss_newton import Fitted, Poses
 from ..matching.rotation_bank import RotationBank, Scores
 from ..matching.target import Target
-from .hypothesis import DOUBT, Hypothesis, Ranked
-from .multistart import ATTEMPTS, closer_look
+from .hypothesis import LOW_CRITERION, Hypothesis, Ranked
+from .multistart import ATTEMPTS, multistart_search
 
 DISTINCT_DEGREES = 20.0
 BY_CONTRAST, BY_RATIO = 12, 8
-"""Hypotheses taken from the bank: by overlap and plain correlation, and by overlap and correlation ratio (any contrast)."""
+"""Number of hypotheses from the bank: by overlap plus NCC, and by Dice plus correlation ratio (valid for any contrast)."""
 FINALISTS = 6
 CENTER_SHIFT = 0.15
-"""How far, in radii, the true centre may lie from the mask's where the mask is cut or leaks."""
+"""Shift of the trial centres from the mask's centre, in radii, for masks that are cut or leak."""
 
 
 def search(
@@ -36,26 +36,26 @@ def search(
     more: Callable[[], Poses] | None = None,
     attempts: int = ATTEMPTS,
 ) -> Ranked:
-    """Distinct hypotheses for the pose of an image against its target; ``also`` are tried besides those of the bank.
+    """Distinct hypotheses for the pose of an image against its target; ``also`` are candidates in addition to those of the bank.
 
-    With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and size is
-    taken both from that and from the mask's radius; else from the mask's radius alone.
+    With ``age_known`` the template has the subject's size (the paper's GA ratio is 1 for an age-matched cohort), and candidates are scored
+    at the template's radius and at the mask's; else at the mask's radius alone.
 
-    Where the criterion of the best is below :data:`~posepipe.pose.hypothesis.DOUBT`, as under heavy damage, a
-    :func:`~posepipe.pose.multistart.closer_look` starts from all of them and from ``more``, which is asked only then, and tries up to
-    ``attempts`` times. Those of its hypotheses that have at least the criterion of the best take their place, ranked by coarse texture: a
-    brain unlike its template scores low everywhere, and is not to be led astray.
+    If the best criterion is below :data:`~posepipe.pose.hypothesis.LOW_CRITERION`, as in heavily corrupted images, a
+    :func:`~posepipe.pose.multistart.multistart_search` starts from all candidates and from those of ``more``, which is called only then,
+    with up to ``attempts`` attempts. Its hypotheses replace the others, ranked by coarse texture, if their criterion is at least that of
+    the best so far. This condition matters for brains unlike their template, whose scores are low at all poses.
     """
     proposed = propose(compare.brain, compare.target, age_known=age_known)
     if also is not None:
-        proposed = proposed.beside(also)
-    tried = compare.sketched(proposed)
-    found = distinct_hypotheses(compare, compare.judged(tried.poses.pick(tried.best(FINALISTS))))
-    if found.best.score("criterion") >= DOUBT:
+        proposed = proposed.concat(also)
+    tried = compare.screened(proposed)
+    found = distinct_hypotheses(compare, compare.fit_criterion(tried.poses.pick(tried.best(FINALISTS))))
+    if found.best.score("criterion") >= LOW_CRITERION:
         return found
-    starts = proposed if more is None else proposed.beside(more())
+    starts = proposed if more is None else proposed.concat(more())
     floor = compare.score(found.best.pose)
-    closer = distinct_hypotheses(compare, closer_look(compare, starts, FINALISTS, attempts), "coarse")
+    closer = distinct_hypotheses(compare, multistart_search(compare, starts, FINALISTS, attempts), "coarse")
     known = (replace(h, criterion=compare.score(h.pose)) for h in closer.hypotheses)
     better = tuple(h for h in known if h.score("criterion") >= floor)
     return Ranked(better, "coarse") if better else found
@@ -64,7 +64,7 @@ def search(
 def distinct_hypotheses(
     compare: Comparison, judged: Fitted, by: Literal["criterion", "coarse"] = "criterion"
 ) -> Ranked:
-    """Poses that have been judged ``by`` a score, as hypotheses more than 5° apart."""
+    """Hypotheses more than 5° apart from fitted poses, whose criterion is the score named ``by``."""
     found = []
     for i in judged.best(FINALISTS):
         about = compare.rigid(judged.poses, int(i)), float(judged.poses.log_scale[i]), float(judged.overlap[i])
@@ -74,7 +74,7 @@ def distinct_hypotheses(
 
 
 def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:
-    """The bank's best distinct rotations, with a centre and a size each."""
+    """The bank's best distinct rotations, each with its centre and size."""
     coarse = image.coarser(2)
     trials: list[tuple[Scores, float, Array]] = []
     sizes = [image.radius, target.brain.radius] if age_known else [image.radius]
@@ -94,7 +94,7 @@ def propose(image: Brain, target: Target, *, age_known: bool) -> Poses:
 
 
 def _centers() -> Array:
-    """The mask's centre, and 14 around it (H, 3) in radii: faces and corners of a cube."""
+    """Trial centres (H, 3) in radii: the mask's centre and 14 around it, in the directions of the faces and corners of a cube."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
     return CENTER_SHIFT * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3), corners])
 

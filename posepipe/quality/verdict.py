@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..atlas.volumes import LARGE, SMALL, VolumeRange
-from ..contrast.check import contrast_seen
+from ..contrast.check import apparent_contrast
 from ..imaging.mask import BrainMask
 from ..matching.brain import Brain
 from ..matching.target import Target
@@ -18,7 +18,7 @@ from .confidence import confidence
 
 LOW_DICE, BAD_DICE = 0.85, 0.70
 LOW_LEAD = 0.02
-"""Lead in criterion over the best rival below which either may be right."""
+"""Lead in criterion over the best rival below which the pose is ambiguous."""
 MOVED_DEGREES = 15.0
 
 
@@ -45,23 +45,23 @@ def judge_pose(
     volumes: VolumeRange | None = None,
     doubts: Sequence[str] = (),
 ) -> Quality:
-    """Rules on the mask's size and on how far the masks overlap after alignment, and the confidence by ``calibration`` (default: the
-    package's), where it was made with the networks' weights; where it was not, the verdict is ``review`` at best.
-    Where the brain as it was ``scanned`` is given, it must look like the ``contrast`` that the image is said to have. ``doubts`` about the
-    image itself, its header and voxels, or about its age, are reasons of their own.
+    """The verdict from rules on the mask's volume and on the overlap of the masks after alignment, and from the confidence by
+    ``calibration`` (default: the package's). If the calibration is not for the networks' weights, the verdict is ``review`` at best.
 
-    ``volumes``: the sizes of the atlases at hand. A mask that is too large or too small for the age and for any age of theirs fails, and is
-    given no more confidence than a pose that fails; so does one that is only the latter where the age was ``estimated``.
+    ``scanned`` is the acquired brain; if given, its apparent contrast is compared with ``contrast``, the nominal one. ``doubts`` about the
+    header, the voxels or the age are further reasons.
 
-    Where the confidence is known it stands for the other signs of a wrong pose, since it was calibrated on them: fit of the inside,
-    overlap, lead over rival hypotheses and path of the refinement are then told as reasons only if it is low. Where it is not, each of
-    them is reason enough.
+    ``volumes`` is the range of brain volumes in the atlases. A mask fails if its volume is implausible both for the age and for every age
+    of the atlases, or only for the latter if the age was ``estimated``; its confidence is then limited to that of a failed pose.
+
+    If the confidence is known, the other signs of a wrong pose (similarity inside the brain, overlap, lead over rival hypotheses, motion
+    during refinement) are listed as reasons only if it is low, since it was calibrated on them. If it is not known, each sign is a reason.
     """
     calibration = calibration or load_calibration()
-    strange = calibration.others(initial.witness.weights if initial.witness else {})
+    other_weights = calibration.others(initial.prediction.weights if initial.prediction else {})
     model = calibration.confidence
-    known = None if strange else confidence(initial, refined, model)
-    reasons = [uncalibrated(strange)] if strange else []
+    known = None if other_weights else confidence(initial, refined, model)
+    reasons = [uncalibrated(other_weights)] if other_weights else []
     size = mask.millilitres / target.millilitres
     usual = SMALL <= size <= LARGE
     outside = volumes.outside(mask.millilitres) if volumes and (estimated or not usual) else ""
@@ -79,22 +79,22 @@ def judge_pose(
         reasons.extend(_signs(initial, refined))
     elif failed:
         reasons.append(_overlap(refined))
-    if scanned is not None and contrast is not None and not failed:  # at a wrong pose it would tell nothing
-        reasons.extend(_looks_like_another(scanned, contrast, target, refined))
+    if scanned is not None and contrast is not None and not failed:  # the check is not meaningful at a wrong pose
+        reasons.extend(_contrast_mismatch(scanned, contrast, target, refined))
     reasons.extend((*mask.warnings, *refined.warnings, *doubts))
     if outside and known is not None:
-        known = min(known, model.fail)  # it was set on brains of these ages, and tells nothing of others
+        known = min(known, model.fail)  # the model was calibrated on brains of the atlases' ages and is not valid for others
     verdict = "fail" if failed or outside else "review" if reasons else "pass"
     return Quality(verdict, tuple(reasons), known)
 
 
 def _misfit(initial: InitialPose, refined: Refined) -> list[str]:
-    """That the inside of the brain does not fit where it was laid, unless the networks vouch for that pose."""
+    """Reason: low similarity inside the brain, unless a reliable network prediction supports the pose."""
     criterion, coarse = (refined.similarity[name]["after"] for name in ("CR", "CoarseCR"))
-    if fits(criterion, coarse) or (initial.witness is not None and initial.witness.vouches_for(refined.pose)):
+    if fits(criterion, coarse) or (initial.prediction is not None and initial.prediction.supports(refined.pose)):
         return []
     scores = f"criterion {criterion:.2f}, coarse texture {coarse:.2f}"
-    return [f"the inside of the brain does not fit the template where it was laid ({scores}): the pose is likely wrong"]
+    return [f"the intensities inside the brain do not match the template at this pose ({scores}): the pose is likely wrong"]
 
 
 def _signs(initial: InitialPose, refined: Refined) -> list[str]:
@@ -107,17 +107,17 @@ def _signs(initial: InitialPose, refined: Refined) -> list[str]:
         signs.append(f"another orientation fits nearly as well (its criterion is {lead:.3f} lower)")
     moved = refined.pose.degrees_from(initial.pose)
     if moved > MOVED_DEGREES:
-        signs.append(f"refinement turned the pose by {moved:.0f}°, more than it should need")
+        signs.append(f"refinement rotated the pose by {moved:.0f}°, more than expected")
     return signs
 
 
-def _looks_like_another(scanned: Brain, contrast: str, target: Target, refined: Refined) -> list[str]:
-    seen, correlation = contrast_seen(scanned, target, refined.pose)
-    if seen in {None, contrast}:
+def _contrast_mismatch(scanned: Brain, contrast: str, target: Target, refined: Refined) -> list[str]:
+    apparent, correlation = apparent_contrast(scanned, target, refined.pose)
+    if apparent in {None, contrast}:
         return []
     return [
-        f"called {contrast}, but looks like {seen} (correlation with the {target.contrast} template {correlation:.2f}): check the file, or "
-        f"say --contrast {seen}"
+        f"named {contrast}, but its contrast is that of {apparent} (correlation with the {target.contrast} template {correlation:.2f}): "
+        f"check the file, or give --contrast {apparent}"
     ]
 
 

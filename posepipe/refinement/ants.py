@@ -13,14 +13,14 @@ import numpy as np
 
 from ..errors import TransformError
 from ..geometry import Rigid, read_itk, write_itk
-from ..matching.channels import LIFT
+from ..matching.channels import FOREGROUND_OFFSET
 
 if TYPE_CHECKING:
     from ..matching.brain import Brain
 
 DIGITS = 4
-"""What torch computes differs in the last bits by its number of threads, and ANTs makes up to 0.1° of that; so its start (radians, mm) is
-rounded to so many digits after the point, 0.005° at most."""
+"""Decimal places to which the start (radians, mm) is rounded, 0.005° at most. The last bits of torch's results depend on the number of
+threads, and ANTs amplifies such differences to up to 0.1°."""
 _LPS = np.diag([-1.0, -1.0, 1.0])
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
@@ -28,16 +28,16 @@ THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, source: str = "image") -> Rigid:
     """``antsRegistration``'s rigid stage from ``start`` (template → image): Mattes mutual information at two resolutions.
 
-    ANTs gets the prepared brains, 0 outside their masks, instead of images and masks: the brain's edge then counts, and there is
-    nothing large for antspyx to warp afterwards, which it always does. Grid, levels and sampling were chosen by measurement
-    (docs/experiments.md, 4 and 8). The same ``seed`` gives the same bits: ITK gets one thread, since with two the same call ended up to
-    0.7° away from itself, as sums are added up in the order in which the threads end (docs/experiments-precision.md, 6). Raises
+    The inputs are the prepared brains, 0 outside their masks, instead of images and masks. The brain's edge then contributes to the metric,
+    and the images that antspyx always warps afterwards are small. Grid, levels and sampling were chosen by measurement
+    (docs/experiments.md, 4 and 8). The same ``seed`` gives the same bits. For that, ITK runs with one thread: with two, repeated calls
+    differed by up to 0.7°, as the order of summation depends on the threads (docs/experiments-precision.md, 6). Raises
     :class:`~posepipe.errors.TransformError`, which names ``source``, if ANTs fails.
     """
     import ants
 
     with tempfile.TemporaryDirectory(prefix="posepipe-ants-") as folder, one_thread(), _seeded(seed + 1):
-        # turned about the brain, wherever the world's origin lies: about a point 200 mm away ANTs ended up to 6° off
+        # the centre of rotation is the brain, not the world's origin: with a centre 200 mm away, ANTs ended up to 6° off
         first = write_itk(_rounded(start), Path(folder) / "start.txt", template.center)
         try:
             result = ants.registration(
@@ -53,7 +53,7 @@ def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, so
                 aff_iterations=(100, 50),
                 aff_shrink_factors=(3, 2),
                 aff_smoothing_sigmas=(1.5, 0.7),
-                random_seed=seed + 1,  # antspyx up to 0.6.1; later ones pass over it, see _seeded
+                random_seed=seed + 1,  # antspyx up to 0.6.1; later versions ignore it, see _seeded
             )
             return read_itk(result["fwdtransforms"][0])
         except (RuntimeError, ValueError, IndexError, TransformError) as error:
@@ -62,23 +62,24 @@ def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, so
 
 
 def _rounded(pose: Rigid) -> Rigid:
-    """``pose`` to :data:`DIGITS` digits after the point of radians and mm."""
+    """``pose`` with radians and mm rounded to :data:`DIGITS` decimal places."""
     return Rigid.from_rotvec(np.round(pose.rotvec, DIGITS), np.round(pose.translation, DIGITS))
 
 
 def _ants_image(brain: Brain) -> Any:
-    """``brain`` in ITK's frame; brightness lifted, as in the outline channel, so that the background is darker than any tissue."""
+    """``brain`` in ITK's frame; with the foreground offset of the outline channel, so that the background is darker than any tissue."""
     import ants
 
-    lifted = ((brain.image + LIFT) * brain.mask).clamp_min(0).cpu().numpy()
+    shifted = ((brain.image + FOREGROUND_OFFSET) * brain.mask).clamp_min(0).cpu().numpy()
     return ants.from_numpy(
-        np.ascontiguousarray(lifted), origin=tuple(_LPS @ brain.origin), spacing=(brain.spacing,) * 3, direction=_LPS
+        np.ascontiguousarray(shifted), origin=tuple(_LPS @ brain.origin), spacing=(brain.spacing,) * 3, direction=_LPS
     )
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """ITK reads its thread count from the environment, and keeps to that of the first registration of a process; put back after."""
+    """Run ITK with one thread. ITK reads the number from the environment at the first registration of a process; the variable is
+    restored."""
     old = os.environ.get(THREADS_VARIABLE)
     os.environ[THREADS_VARIABLE] = "1"
     try:
@@ -92,9 +93,10 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """antspyx from 0.6.2 on takes the seed from its own settings, and without one ANTs samples by the clock; put back after.
+    """Set the seed in antspyx's configuration, from which versions from 0.6.2 take it (without it ANTs seeds from the clock); restored
+    after.
 
-    Its ``set_ants_deterministic`` will not do: that also seeds numpy's and Python's generators and ties ITK to one thread.
+    ``set_ants_deterministic`` is not used: it also seeds numpy's and Python's generators and sets ITK's number of threads.
     """
     import ants
 

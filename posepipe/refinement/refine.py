@@ -1,4 +1,4 @@
-"""Refinement of a pose: ANTs, torch, or none. What is worse than the start by every measure is not taken."""
+"""Refinement of a pose by ANTs, torch, or none. A result that is worse than the start by every measure is discarded."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ..imaging.volume import Volume
 from ..matching.comparison import Comparison
 from ..matching.similarity import similarity
 from ..matching.target import Target
-from ..settings import WHOLE, WITHOUT_FLUID
+from ..settings import WHOLE, WITHOUT_CSF
 
 LOGGER = logging.getLogger(__name__)
-ASTRAY_DEGREES = 5.0
-"""A discarded refinement this far from its start is worth a reader's look; less is the noise of the method."""
+DISCARDED_DEGREES = 5.0
+"""A discarded refinement leads to a warning if it moved the pose by more than this, degrees; less is the method's noise."""
 REFINE_METHODS = ("ants", "torch", "none")
-POOR = 0.35
-"""Criterion below which a refined brain may have hardly any fluid around it, so that the outline of the template's fluid pulls it askew: a
-number without unit, at most 1.3, the higher of those before and after. Spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1,
-newborns 0.38–0.54 (docs/experiments.md, 15)."""
-CLEARLY = 1.2
-"""How many times as high the criterion must be against the template without its outer fluid for that one to be believed: a ratio of two
-criteria. Set on FidonSBA (spina bifida) and checked on CHN, Serag and newborns (docs/experiments.md, 15)."""
+CSF_CRITERION = 0.35
+"""Criterion below which the template without extra-axial CSF is tried as well: the brain may have hardly any such CSF, and the outline of
+the template's would then bias the pose. Dimensionless, at most 1.3; compared with the higher of the values before and after refinement.
+Spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1, newborns 0.38–0.54 (docs/experiments.md, 15)."""
+CSF_RATIO = 1.2
+"""Ratio of the criteria without and with extra-axial CSF from which the template without it is used. Set on FidonSBA (spina bifida) and
+checked on CHN, Serag and newborns (docs/experiments.md, 15)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """``pose`` after refinement by ``method``; ``similarity`` holds, by name, the value ``before`` and ``after``, always against the whole
-    template; ``template`` says against what of it the pose was refined, :data:`~posepipe.settings.WHOLE` or
-    :data:`~posepipe.settings.WITHOUT_FLUID`."""
+    """``pose`` after refinement by ``method``. ``similarity`` maps each measure to its values ``before`` and ``after``, always against the
+    whole template. ``template`` is the part of the template that the pose was refined against, :data:`~posepipe.settings.WHOLE` or
+    :data:`~posepipe.settings.WITHOUT_CSF`."""
 
     pose: Rigid
     method: str
@@ -55,11 +55,12 @@ def refine_pose(
 
     ``ants``: multi-resolution rigid registration of the prepared brains, Mattes mutual information; ``torch``: Gauss–Newton on
     the correlation ratio of outline and texture (:mod:`posepipe.matching.gauss_newton`), at the end on mutual information; ``none`` only
-    measures. A brain that fits poorly is refined against the template without its outer fluid as well; where it fits that one clearly
-    better, it has no fluid around it itself, and that pose is taken. If afterwards neither the criterion that judges hypotheses (texture
-    and outline) is higher nor the mutual information, inside both masks or of the cut-out brains at the best size, the start is kept; a
-    warning says so if the two poses differ by more than 5°.
-    ``compare`` as in :func:`~posepipe.pose.initial.initial_pose`.
+    computes the similarity.
+
+    If the criterion is below :data:`CSF_CRITERION`, the brain is also refined against the template without extra-axial CSF, and that pose
+    is used if the criterion is at least :data:`CSF_RATIO` times as high. The start is kept if the refined pose increases neither the
+    criterion, nor the mutual information inside both masks, nor that of the masked brains at the best scale; a warning says so if the two
+    poses differ by more than 5°. ``compare`` as in :func:`~posepipe.pose.initial.initial_pose`.
     """
     if method not in REFINE_METHODS:
         msg = f"unknown refinement {method!r}: choose from {', '.join(REFINE_METHODS)}"
@@ -78,40 +79,40 @@ def refine_pose(
 
     pose = by(compare)
     after = _measured(compare, pose)
-    bare = _bare(compare, start, max(before["CR"], after["CR"]))
-    if bare is None:
+    no_csf = _against_template_without_csf(compare, start, max(before["CR"], after["CR"]))
+    if no_csf is None:
         better, against = _better(compare, pose, start, after, before), WHOLE
     else:
-        LOGGER.info("%s: fits %s clearly better without the fluid around it", image.source, target.name)
-        other, pose = bare
-        against = WITHOUT_FLUID
+        LOGGER.info("%s: matches %s clearly better without extra-axial CSF", image.source, target.name)
+        other, pose = no_csf
+        against = WITHOUT_CSF
         if method != "torch":
             pose = by(other)
         after = _measured(compare, pose)
         better = _better(other, pose, start, _measured(other, pose), _measured(other, start))
     warnings: tuple[str, ...] = ()
     if not better:
-        astray = pose.degrees_from(start)
-        LOGGER.info("%s: %s found nothing better than its start (it ended %.1f° away)", image.source, method, astray)
-        if astray > ASTRAY_DEGREES:
-            warnings = (f"refinement by {method} went astray by {astray:.0f}°; its start was kept",)
+        moved = pose.degrees_from(start)
+        LOGGER.info("%s: %s did not improve the initial pose (it moved it by %.1f°)", image.source, method, moved)
+        if moved > DISCARDED_DEGREES:
+            warnings = (f"refinement by {method} moved the pose by {moved:.0f}° without improving it; the initial pose was kept",)
         pose, after = start, before
     return Refined(pose, method, _both(before, after), warnings, against)
 
 
-def _bare(compare: Comparison, start: Rigid, score: float) -> tuple[Comparison, Rigid] | None:
-    """The comparison with the template without its outer fluid, and ``start`` refined by it (torch), if a brain of this ``score`` against
-    the whole template then fits clearly better."""
-    bare = compare.without_fluid if score < POOR else None
-    if bare is None:
+def _against_template_without_csf(compare: Comparison, start: Rigid, score: float) -> tuple[Comparison, Rigid] | None:
+    """The comparison with the template without extra-axial CSF, and ``start`` refined by it (torch); None if ``score``, the criterion with
+    the whole template, is high, or if the criterion without CSF is not clearly higher."""
+    no_csf = compare.without_csf if score < CSF_CRITERION else None
+    if no_csf is None:
         return None
-    pose = bare.refined(start)
-    return (bare, pose) if bare.score(pose) >= CLEARLY * score else None
+    pose = no_csf.refined(start)
+    return (no_csf, pose) if no_csf.score(pose) >= CSF_RATIO * score else None
 
 
 def _better(compare: Comparison, pose: Rigid, start: Rigid, after: dict[str, float], before: dict[str, float]) -> bool:
-    """Whether ``pose``, measured as ``after``, is better than ``start`` by any measure. The information that the cut-out brains share is
-    measured only where the others are against it."""
+    """Whether ``pose`` (measures ``after``) is better than ``start`` by any measure. The mutual information of the masked brains is
+    computed only if the other measures are not better."""
     if after["CR"] >= before["CR"] or after["NMI"] > before["NMI"]:
         return True
     return compare.mutual_score(pose) > compare.mutual_score(start)
@@ -122,6 +123,7 @@ def _both(before: dict[str, float], after: dict[str, float]) -> dict[str, dict[s
 
 
 def _measured(compare: Comparison, pose: Rigid) -> dict[str, float]:
-    """The similarities at ``pose``; ``CR``: the criterion by which hypotheses are judged; ``CoarseCR``: of coarse texture alone."""
+    """The similarity measures at ``pose``; ``CR``: the criterion that ranks hypotheses; ``CoarseCR``: correlation ratio of coarse
+    texture."""
     scores = {"CR": compare.score(pose), "CoarseCR": compare.coarse_score(pose)}
     return {**similarity(compare.brain, compare.target.brain, pose), **scores}

@@ -1,4 +1,4 @@
-"""Contact sheets: many poses on a page, to be accepted or refused by eye."""
+"""Contact sheets: many poses on a page, for visual acceptance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .slices import PLANES, centroid, extent, sample
 from .views import window
 
 COLUMNS, ROWS = 4, 5
-"""Cases side by side and one above another on a page."""
+"""Columns and rows of cases on a page."""
 SIDE = 96
 """Edge of each view, pixels."""
 _MARGIN = 1.12  # of the template's longest half axis
@@ -25,8 +25,8 @@ _VIEWS = ("axial", "coronal", "sagittal")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What a page shows of one pose: ``title`` lines above, in red where it is in ``doubt``, and pictures (2 ``SIDE``, 3 ``SIDE``): the
-    image in the template's frame above the template itself (``grey``, 0 to 1), and the template's brain (``outline``, above 0.5 inside)."""
+    """One pose on a page: ``title`` lines (red if in ``doubt``) and pictures (2 ``SIDE``, 3 ``SIDE``): the image in the template's frame
+    above the template (``grey``, 0 to 1), and the template's brain mask (``outline``, above 0.5 inside)."""
 
     title: str
     doubt: bool
@@ -37,8 +37,8 @@ class Case:
 def make_case(
     title: str, image: Volume, mask: Volume, template: Volume, template_mask: Volume, pose: Rigid, *, doubt: bool = False
 ) -> Case:
-    """The ``pose`` (template → image, RAS mm) drawn: axial, coronal and sagittal views through the centre of the template's brain, the
-    neurological way round (:mod:`posepipe.reports.slices`).
+    """Render the ``pose`` (template → image, RAS mm): axial, coronal and sagittal views through the centre of the template's brain, in
+    neurological orientation (:mod:`posepipe.reports.slices`).
 
     ``mask`` is on the image's grid, ``template_mask`` on the template's; both above 0.5 inside. Raises
     :class:`~posepipe.errors.MaskError` for an empty mask.
@@ -54,9 +54,9 @@ def make_case(
 
 
 def write_sheets(cases: Iterable[Case], folder: Path, stem: str) -> list[Path]:
-    """Write pages of :data:`ROWS` × :data:`COLUMNS` cases as ``folder/stem-01.png``, ``…-02.png``; pages of an earlier time go.
+    """Write pages of :data:`ROWS` × :data:`COLUMNS` cases as ``folder/stem-01.png``, ``…-02.png``; earlier pages are removed.
 
-    Cases may be made as they are asked for: no more than those of a page are held.
+    ``cases`` may be a generator; only the cases of one page are in memory.
     """
     pages: list[Path] = []
     page: list[Case] = []
@@ -84,7 +84,7 @@ def _plane(center: npt.NDArray[np.float64], name: str, half: float) -> npt.NDArr
 
 
 def _stretched(grey: Sequence[Float], inside: Sequence[Float]) -> Float:
-    """Views side by side, black to white from the darkest to the brightest of the brain."""
+    """Views side by side, scaled to 0–1 by the intensity range of the brain."""
     low, high = window(grey, inside)
     found: Float = np.clip((np.concatenate(grey, axis=1) - low) / (high - low), 0, 1).astype(np.float32)
     return found

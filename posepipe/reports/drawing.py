@@ -1,4 +1,4 @@
-"""Line drawing of a head turned by a pose, as inline SVG."""
+"""Line drawing of a head rotated by a pose, as inline SVG."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OPPOSITE = {"right": "left", "anterior": "posterior", "superior": "inferior"}
 
 
 def head_turn(pose: Rigid) -> str:
-    """Inline SVG of the head as it lay in the image: where ``pose`` turns the atlas's R, A and S axes.
+    """Inline SVG of the head's orientation in the image: the atlas's R, A and S axes rotated by ``pose``.
 
-    Grey dashed axes are the image's own world (RAS), seen from behind, above and to the right. The drawing carries its
-    meaning as text too, for those who cannot see it.
+    Grey dashed axes are the image's world axes (RAS), seen from behind, above and to the right. The drawing has a text alternative for
+    accessibility.
 
     >>> "anterior points to the image&#39;s superior" in head_turn(Rigid.from_rotvec([np.pi / 2, 0, 0]))
     True

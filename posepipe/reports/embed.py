@@ -1,4 +1,4 @@
-"""The pictures of all images of a page in one block, small enough for the page to stay handy."""
+"""The pictures of all images of a page as one data block of limited size."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 from .outlines import UNITS
 from .page import data_uri
-from .views import Views, lighter
+from .views import Views, reduced
 
-_ENOUGH = 2_600_000  # bytes: a page stays under 3 MB with all else it holds
+_ENOUGH = 2_600_000  # bytes; the whole page then is below 3 MB
 _ROUNDS = 8
 
 
 def embedded(views: Mapping[str, Views]) -> tuple[dict[str, Any], bool]:
-    """What the viewer's script reads: ``sheets``, each picture once, and ``images``, which name them by number.
+    """The data of the viewer's script: ``sheets``, each picture once, and ``images``, which refer to them by index.
 
-    ``views`` go by the anchor of the image. Where they are too many bytes, all are made lighter until they fit; the
-    second value says so.
+    ``views`` maps the anchor of each image to its views. If they exceed the size limit, all are reduced until they fit; the second value
+    says whether they were.
     """
     block, size = _block(views)
     rounds = 0
     while size > _ENOUGH and rounds < _ROUNDS:
         rounds += 1
-        views = {anchor: lighter(view) for anchor, view in views.items()}
+        views = {anchor: reduced(view) for anchor, view in views.items()}
         block, size = _block(views)
     return block, rounds > 0
 
 
 def _block(views: Mapping[str, Views]) -> tuple[dict[str, Any], int]:
-    """The block and about how many bytes it takes; the images of one template share its sheets."""
+    """The block and its approximate size, bytes; images with the same template share its sheets."""
     numbers: dict[bytes, int] = {}
     images = {}
     for anchor, view in views.items():

@@ -8,16 +8,16 @@ import numpy as np
 
 
 def kappa(a: Sequence[Hashable], b: Sequence[Hashable], levels: Sequence[Hashable], *, weights: str = "none") -> float:
-    """Cohen's kappa of two raters: 1 is full agreement, 0 what chance alone would give.
+    """Cohen's kappa of two raters: 1 is full agreement, 0 the agreement expected by chance.
 
     Args:
-        a: what the one rater said of each item.
-        b: what the other said of the same items.
-        levels: all values that there are, in their order.
-        weights: ``"none"`` (every disagreement counts alike; Cohen 1960) or ``"quadratic"`` (by the squared distance
+        a: the first rater's value of each item.
+        b: the second rater's values of the same items.
+        levels: all possible values, in order.
+        weights: ``"none"`` (all disagreements have the same weight; Cohen 1960) or ``"quadratic"`` (by the squared distance
             of the levels; Cohen 1968).
 
-    NaN where it is not defined: no items, or both said the same one level of all. Raises ValueError for a value that
+    NaN if it is not defined: no items, or both raters gave all items the same level. Raises ValueError for a value that
     is not among ``levels``, for lists of different length and for unknown ``weights``.
 
     >>> kappa([1, 1, 0, 0], [1, 0, 0, 0], [0, 1])

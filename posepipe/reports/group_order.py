@@ -1,4 +1,4 @@
-"""In which order each of several raters reads the pages, so that none knows what comes next or what others saw before."""
+"""Random reading orders of the pages for several raters, for blind rating."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .group_rows import GroupRow
 
 @dataclass(frozen=True)
 class Turn:
-    """One page in a rater's order: ``position`` counts from 1; ``images`` are the names of those it shows with a pose."""
+    """One page in a rater's order: ``position`` counts from 1; ``images`` are the names of its images with a pose."""
 
     rater: str
     position: int
@@ -20,10 +20,10 @@ class Turn:
 
 
 def reading_order(rows: Sequence[GroupRow], raters: Iterable[str], seed: int) -> list[Turn]:
-    """The pages that show a pose, in a random order of each rater's own.
+    """The pages with a pose, in a random order for each rater.
 
-    The place of a page comes from a digest of seed, rater and page. So the same call gives the same order; another rater
-    changes nothing for the first; and images that come later fall in between without disturbing what is begun.
+    Pages are sorted by a hash of seed, rater and page. The order is therefore reproducible, independent of the other raters, and new images
+    are inserted without changing the order of the others.
     """
     pages: dict[str, list[str]] = {}
     for row in rows:

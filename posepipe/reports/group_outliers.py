@@ -14,7 +14,7 @@ from .group_rows import GroupRow
 LIMIT = -3.5
 """Robust z below which a pose is an outlier (Iglewicz and Hoaglin 1993)."""
 MIN_IMAGES = 8
-"""Fewer images than this tell too little of what is usual."""
+"""With fewer images the usual range is not estimated."""
 RULE = (
     "For each similarity, a line is fitted against age (Theil–Sen) over the images of one contrast and one atlas; the "
     "robust z of an image is its distance from the line over 1.4826 times the median absolute distance. Outlier: "
@@ -26,11 +26,10 @@ Array = npt.NDArray[np.float64]
 
 
 def robust_z(values: npt.ArrayLike, ages: npt.ArrayLike) -> Array:
-    """Distance of each of ``values`` (n,) from the robust line over ``ages`` (n,), in robust standard deviations.
+    """Residual of each of ``values`` (n,) from a robust line over ``ages`` (n,), in robust standard deviations.
 
-    The line is Theil's and Sen's: the median slope of all pairs (of half a million random ones where there are more).
-    Where most values lie on the line exactly, the mean absolute distance takes the place of the median one; where all
-    do, z is 0.
+    The line is the Theil–Sen estimate: the median slope of all pairs (of half a million random pairs if there are more).
+    If most values lie exactly on the line, the mean absolute residual replaces the median one; if all do, z is 0.
 
     >>> robust_z([1, 2, 3, 4, 5.1, 0], [1, 2, 3, 4, 5, 6]).round(1).tolist()[-1] < -3.5
     True
@@ -58,9 +57,9 @@ def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 
 def similarity_z(rows: Sequence[GroupRow]) -> list[dict[str, float]]:
-    """For each row, similarity measure → robust z against age; a measure is left out where it has none.
+    """For each row, similarity measure → robust z against age; measures without a z are left out.
 
-    The groups that are compared: contrast of the image, by what network it was converted (if so), contrast of the template, atlas.
+    Images are compared within groups of the same image contrast, conversion network (if converted), template contrast and atlas.
     """
     groups: dict[tuple[Any, ...], list[tuple[int, float, float]]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -80,5 +79,5 @@ def similarity_z(rows: Sequence[GroupRow]) -> list[dict[str, float]]:
 
 
 def outlying(scores: dict[str, float]) -> list[str]:
-    """The measures in which a row is an outlier, the furthest first."""
+    """The measures in which a row is an outlier, the most extreme first."""
     return sorted((name for name, z in scores.items() if z < LIMIT), key=scores.__getitem__)

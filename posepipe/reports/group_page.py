@@ -1,4 +1,4 @@
-"""The page of the group: every image of the output dataset in one table, and what to look at next."""
+"""The group page: all images of the output dataset in one table, and the review queue."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from .verdict import FAIL, FAILED, PASS, REVIEW
 ORDER = (UNREADABLE, FAILED, FAIL, REVIEW, PASS, MISSING)
 """From the most to the least urgent."""
 MAX_LISTED = 50
-"""Disagreements that the page lists; the tables hold all."""
+"""Maximum number of disagreements listed on the page; the tables contain all."""
 
 
 @dataclass(frozen=True)
 class GroupContent:
-    """All that the page shows. ``scores`` (robust z by measure) go with ``rows``, ``queue`` holds indices of them,
-    ``thumbnails`` are by :attr:`~posepipe.reports.group_rows.GroupRow.resampled`, ``pages`` are the subject pages that
-    are there."""
+    """The content of the page. ``scores`` (robust z by measure) correspond to ``rows``; ``queue`` holds indices of rows; ``thumbnails`` are
+    keyed by :attr:`~posepipe.reports.group_rows.GroupRow.resampled`; ``pages`` are the existing subject pages."""
 
     rows: Sequence[GroupRow]
     scores: Sequence[Mapping[str, float]]
@@ -49,7 +48,7 @@ class GroupContent:
 
 
 def write_group_page(path: str | Path, content: GroupContent, *, version: str, command: str = "") -> Path:
-    """Write the page to ``path``: one HTML file that needs no network; thumbnails and all numbers are inside."""
+    """Write the page to ``path``: one self-contained HTML file with all thumbnails and numbers."""
     script = _static("group_charts.js") + _static("group.js")
     rows = content.rows
     counts = Counter(row.verdict for row in rows)
@@ -82,7 +81,7 @@ def write_group_page(path: str | Path, content: GroupContent, *, version: str, c
 
 
 def write_order_page(path: str | Path, turns: Sequence[Turn], *, version: str) -> Path:
-    """Write one rater's list of pages, in the order in which they are to be read, without verdicts."""
+    """Write one rater's list of pages, in reading order, without verdicts."""
     pages = [(turn.position, f"{link(turn.page)}#blind", turn.page.removesuffix(".html"), turn.images) for turn in turns]
     html = render(
         "group_order.html", version=version, rater=turns[0].rater, pages=pages, group_css=_markup(_static("group.css"))
@@ -91,7 +90,7 @@ def write_order_page(path: str | Path, turns: Sequence[Turn], *, version: str) -
 
 
 def _data(content: GroupContent, measures: Sequence[str]) -> dict[str, Any]:
-    """What the page's script works on."""
+    """The data for the page's script."""
     place = {index: n for n, index in enumerate(content.queue, start=1)}
     rated = content.ratings.by_image()
     rows = []
@@ -133,7 +132,7 @@ def _said(rating: Rating) -> str:
 
 
 def _short(value: float | None) -> float | None:
-    """Four significant digits are enough to be shown, and make a smaller page."""
+    """Rounded to four significant digits, which keeps the page small."""
     return None if value is None else float(f"{value:.4g}")
 
 
@@ -152,7 +151,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _raters(ratings: Ratings) -> list[tuple[str, int, list[int], str]]:
-    """Rater, number of images, of each decision, mean quality."""
+    """For each rater: name, number of images, number of each decision, mean quality."""
     found = []
     for name in ratings.raters:
         mine = [rating for rating in ratings.ratings if rating.rater == name]
@@ -170,7 +169,7 @@ def _pair(pair: PairAgreement) -> tuple[str, ...]:
 
 
 def _means(agreement: Sequence[PairAgreement]) -> tuple[str, str] | None:
-    """Mean kappas over the pairs, where there are several."""
+    """Mean kappas over the pairs; None for fewer than two pairs."""
     if len(agreement) < 2:
         return None
     return _kappa(mean_kappa([p.decision_kappa for p in agreement])), _kappa(mean_kappa([p.quality_kappa for p in agreement]))
@@ -185,7 +184,7 @@ def _percent(value: float) -> str:
 
 
 def _disagreements(content: GroupContent) -> list[tuple[str, str, str]]:
-    """Image, its page's address and what was said, of images with different decisions or qualities two apart."""
+    """Image, address of its page, and the ratings, for images with different decisions or with qualities that differ by two or more."""
     known = {(row.subject, row.session, row.name): row.page for row in content.rows}
     found = []
     for key, given in content.ratings.by_image().items():
@@ -203,7 +202,7 @@ def _static(name: str) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that no text in it can end or turn into markup."""
+    """JSON with escapes for all characters that HTML would interpret as markup."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -211,6 +210,6 @@ def _json(content: Any) -> str:
 def _markup(text: str) -> Any:
     from markupsafe import Markup
 
-    return Markup(text)  # our own files, and JSON without a sign that means anything in HTML
+    return Markup(text)  # safe: the package's own files, and escaped JSON
 
 

@@ -1,4 +1,4 @@
-"""Which image to look at next."""
+"""The review queue: images ordered by priority of review."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .verdict import ORDER
 
 
 def review_queue(rows: Sequence[GroupRow], rated: Collection[ImageKey]) -> list[int]:
-    """Indices of the ``rows`` with a pose that nobody has rated, the most doubtful first.
+    """Indices of the ``rows`` with a pose that nobody has rated, the least reliable first.
 
     First those whose confidence was not estimated, by verdict (fail, review, pass) and then by the overlap of the masks
     (Dice); then the others by confidence, the least first.
     """
     waiting = [i for i, row in enumerate(rows) if row.has_pose and (row.subject, row.session, row.name) not in rated]
-    return sorted(waiting, key=lambda index: _calm(rows[index]))
+    return sorted(waiting, key=lambda index: _urgency(rows[index]))
 
 
-def _calm(row: GroupRow) -> tuple[float, ...]:
+def _urgency(row: GroupRow) -> tuple[float, ...]:
     if row.confidence is not None:
         return 1, row.confidence
     dice = row.after("Dice")

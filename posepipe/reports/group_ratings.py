@@ -1,4 +1,4 @@
-"""The ratings of several reviewers brought together, and how far they agree."""
+"""The ratings of several reviewers, collected, and their agreement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ImageKey = tuple[str, str | None, str]
 
 @dataclass(frozen=True)
 class FiledRating:
-    """A rating and the file that it stands in."""
+    """A rating and the file that contains it."""
 
     rating: Rating
     file: str
@@ -26,10 +26,11 @@ class FiledRating:
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """How far two raters agree over the images that both rated.
+    """Agreement of two raters on the images that both rated.
 
-    ``same_decisions`` is a share, ``decision_kappa`` Cohen's, ``quality_kappa`` with quadratic weights over the
-    ``qualities`` images that both gave a quality. NaN: not defined (nothing shared, or both always said the same).
+    ``same_decisions`` is the fraction of equal decisions, ``decision_kappa`` Cohen's kappa of the decisions, ``quality_kappa`` the one of
+    the quality with quadratic weights, over the ``qualities`` images to which both gave a quality. NaN: not defined (no common images,
+    or both raters always gave the same value).
     """
 
     raters: tuple[str, str]
@@ -42,8 +43,8 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class Ratings:
-    """Every rating that counts, sorted by image and rater; ``problems`` names files that could not be read, ``notes``
-    says what was left out."""
+    """The valid ratings, sorted by image and rater; ``problems`` lists files that could not be read, ``notes`` the
+    ratings that were left out."""
 
     filed: tuple[FiledRating, ...] = ()
     problems: tuple[str, ...] = ()
@@ -67,21 +68,21 @@ class Ratings:
         return dict(found)
 
     def agreement(self) -> list[PairAgreement]:
-        """Of every two raters."""
+        """The agreement of each pair of raters."""
         by_rater = {name: {key_of(r): r for r in self.ratings if r.rater == name} for name in self.raters}
         return [_agreement(one, other, by_rater[one], by_rater[other]) for one, other in combinations(self.raters, 2)]
 
 
 def key_of(rating: Rating) -> ImageKey:
-    """What names the image."""
+    """The key that identifies the rated image."""
     return rating.subject, rating.session, rating.image
 
 
 def gather(folder: str | Path) -> Ratings:
-    """Every rating in the ``*.json`` files of ``folder``; a file that cannot be read is named, the others count.
+    """The ratings in the ``*.json`` files of ``folder``; unreadable files are reported and skipped.
 
-    Where a rater has rated an image in several files (an export of yesterday, and today's), the latest counts. Raises
-    :class:`~posepipe.errors.UsageError` for a folder that is not there or holds no JSON file.
+    If a rater has rated an image in several files (exports of different days), the latest rating is used. Raises
+    :class:`~posepipe.errors.UsageError` for a folder that is missing or has no JSON file.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -128,7 +129,7 @@ def _agreement(one: str, other: str, a: dict[ImageKey, Rating], b: dict[ImageKey
 
 
 def mean_kappa(values: Sequence[float]) -> float:
-    """Mean of the pairs where kappa is defined; NaN where it is nowhere.
+    """Mean over the pairs for which kappa is defined; NaN if there are none.
 
     >>> mean_kappa([0.5, float("nan"), 0.7])
     0.6

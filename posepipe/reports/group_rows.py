@@ -1,7 +1,7 @@
-"""What the group level reads: one row for each pose in the output dataset, and for each image that has none.
+"""The rows of the group level: one for each pose in the output dataset, and one for each image without a pose.
 
-A pose is known by its forward transform's sidecar. One that cannot be read is no reason to leave the image out: it gets
-a row that says so, and the file is named among the problems.
+A pose is identified by its forward transform's sidecar. An image with an unreadable sidecar gets a row that says so, and the file is listed
+among the problems.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GroupRow:
 
     @property
     def has_pose(self) -> bool:
-        """Whether there is a pose to look at."""
+        """Whether there is a pose."""
         return bool(self.sidecar)
 
     @property
@@ -91,12 +91,12 @@ class GroupRow:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was noted on the way."""
+        """Warnings of the alignment and the resampling."""
         return (*texts(self.sidecar.get("Warnings")), *texts(self.resampled_sidecar.get("Warnings")))
 
     @property
     def seconds(self) -> float | None:
-        """Time of all stages."""
+        """Total time of all stages, seconds."""
         stages = self.sidecar.get("Seconds")
         found = [number(v) for v in stages.values()] if isinstance(stages, Mapping) else []
         return math.fsum(v for v in found if v is not None) if found else None
@@ -117,7 +117,7 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Collected:
-    """The rows, sorted by image; ``problems`` names every file that could not be read, ``notes`` is good to know."""
+    """The rows, sorted by image; ``problems`` lists unreadable files, ``notes`` other remarks."""
 
     rows: tuple[GroupRow, ...]
     problems: tuple[str, ...]
@@ -176,7 +176,7 @@ def collect(
 
 
 def _stem(image: str) -> str:
-    """Path without the extension, which the name of a transform does not tell."""
+    """Path without the extension, which cannot be derived from the name of a transform."""
     path = PurePosixPath(image)
     return (path.parent / path.name.partition(".")[0]).as_posix()
 
@@ -214,7 +214,7 @@ def _poses(out_dir: Path, problems: list[str], notes: list[str]) -> Iterator[Gro
 
 
 def _pose(out_dir: Path, path: Path) -> GroupRow:
-    """The row of the forward sidecar ``path``. Raises BidsError or TransformError for one that is damaged."""
+    """The row of the forward sidecar ``path``. Raises BidsError or TransformError for an invalid one."""
     sidecar = read_json(path)
     sources = sidecar.get("Sources")
     if not isinstance(sources, list) or not sources or not sidecar.get("Atlas") or pose_of(sidecar) is None:
@@ -243,7 +243,7 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
 
 
 def _unreadable(result: Result, error: str) -> GroupRow:
-    """The row of a sidecar that is damaged: what its name and folder tell."""
+    """The row of an invalid sidecar, from its name and folder."""
     names, image = result.names, result.names.image
     forward = names.forward.relative_to(names.out_dir).as_posix()
     return GroupRow(

@@ -22,7 +22,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name and what the JSON dictionary says of it."""
+    """A column: its name and its entry in the JSON dictionary."""
 
     name: str
     description: str
@@ -41,8 +41,8 @@ class Column:
 
 _SIMILARITIES = {
     "NCC": "Normalised cross-correlation of image and template inside both brain masks, -1 to 1",
-    "CR": "Correlation ratio of local texture, plus 0.3 times that of the outline: the criterion poses are judged by, up to 1.3",
-    "CoarseCR": "Correlation ratio of coarse texture alone, up to 1; wrong poses have next to nothing",
+    "CR": "Correlation ratio of local texture, plus 0.3 times that of the outline: the criterion that ranks poses, up to 1.3",
+    "CoarseCR": "Correlation ratio of coarse texture alone, up to 1; near 0 at wrong poses",
     "NMI": "Normalised mutual information of image and template inside both brain masks (Studholme), 1 to 2",
     "Dice": "Overlap (Dice) of the image's and the template's brain mask, 0 to 1",
 }
@@ -96,10 +96,10 @@ def write_pose_table(
     queue: Sequence[int],
     ratings: Ratings,
 ) -> Path:
-    """Write ``group_pose.tsv`` and ``group_pose.json``: one line for each of ``rows``.
+    """Write ``group_pose.tsv`` and ``group_pose.json``: one line per row.
 
     ``scores`` are the robust z of each row (:func:`~posepipe.reports.group_outliers.similarity_z`), ``queue`` the
-    indices of those to review next.
+    indices of the rows to review, in order.
     """
     measures = list(dict.fromkeys(name for row in rows for name in row.similarity()))
     place = {index: n for n, index in enumerate(queue, start=1)}
@@ -206,7 +206,7 @@ _ORDER = (
 
 
 def write_ratings_tables(out_dir: str | Path, ratings: Ratings, agreement: Sequence[PairAgreement]) -> list[Path]:
-    """Write ``group_ratings.tsv`` (one line a rating) and ``group_agreement.tsv`` (one a pair), each with its dictionary."""
+    """Write ``group_ratings.tsv`` (one line per rating) and ``group_agreement.tsv`` (one per pair of raters), each with its dictionary."""
     rated: list[list[Cell]] = [
         [
             r.rater, f"sub-{r.subject}", f"ses-{r.session}" if r.session else None, r.image, r.decision, r.quality,
@@ -226,7 +226,7 @@ def write_ratings_tables(out_dir: str | Path, ratings: Ratings, agreement: Seque
 
 
 def write_order_table(out_dir: str | Path, turns: Sequence[Turn]) -> Path:
-    """Write ``group_order.tsv``: which page each rater reads when, with its dictionary."""
+    """Write ``group_order.tsv``: the reading order of the pages for each rater, with its dictionary."""
     lines: list[list[Cell]] = [[t.rater, t.position, f"{link(t.page)}#blind", ",".join(t.images)] for t in turns]
     return _write(Path(out_dir) / "group_order.tsv", _ORDER, lines)
 
@@ -240,8 +240,8 @@ def _write(path: Path, columns: Sequence[Column], lines: Iterable[Sequence[Cell]
 
 
 def _cell(value: Cell) -> str:
-    """One cell: tabs and line breaks would end it early; six significant digits of a number."""
+    """The text of one cell: tabs and line breaks replaced by spaces; numbers with six significant digits."""
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else "n/a"
     text = " ".join(str("" if value is None else value).split()) or "n/a"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be written
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates cannot be encoded

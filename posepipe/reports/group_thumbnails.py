@@ -38,8 +38,8 @@ STORE = Path("logs", "thumbnails.json")
 def thumbnail(resampled: Volume, mask: Volume, pose: Rigid) -> bytes:
     """A picture (WebP, 2 ``SIDE`` × ``SIDE``) of an image on its template's grid, through the centre of its brain.
 
-    Left the axial slice, anterior up and the subject's right on the right; on its right the sagittal one, anterior to the
-    right. ``mask`` is the brain mask on the grid of the image as it was scanned, ``pose`` the map from atlas to image
+    Left: the axial slice, anterior up and the subject's right on the right. Right: the sagittal slice, anterior to the
+    right. ``mask`` is the brain mask on the grid of the acquired image, ``pose`` the map from atlas to image
     points. Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     from PIL import Image
@@ -75,8 +75,8 @@ def make_thumbnails(
 ) -> tuple[dict[str, bytes], list[str]]:
     """Thumbnails of the ``rows`` that have a pose, by the path of the image on the template's grid, and what went wrong.
 
-    ``workers`` images are read side by side; ``progress`` is told how many of those that must be made are done. Reading
-    is mostly unpacking, which threads do side by side.
+    ``workers`` threads read images in parallel (most of the time is decompression, which releases the GIL). ``progress`` is called with the
+    number of thumbnails made and the number to make.
     """
     out_dir = Path(out_dir)
     store = _read_store(out_dir)
@@ -107,7 +107,7 @@ def make_thumbnails(
                 problems.append(str(result))
             if progress:
                 progress(number, len(missing))
-    finally:  # what is made is kept, even where the run is stopped
+    finally:  # save the finished ones even if the run is stopped
         pool.shutdown(cancel_futures=True)
         if made:
             new = {k: {"stamp": stamps[k], "webp": base64.b64encode(v).decode("ascii")} for k, v in made.items()}
@@ -130,7 +130,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _read_store(out_dir: Path) -> dict[str, Any]:
-    """The thumbnails of an earlier run; an unreadable store is only a loss of time."""
+    """The thumbnails of an earlier run; an unreadable store is ignored, and they are made again."""
     path = out_dir / STORE
     if not path.exists():
         return {}

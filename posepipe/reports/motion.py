@@ -8,14 +8,15 @@ from ..bids.slice_table import SliceRow, read_table
 
 _WIDTH, _HEIGHT = 560, 130  # pixels of a panel's plot
 _LEFT, _TOP, _GAP = 46, 16, 44
-_LEAST = {"degrees": 5.0, "mm": 5.0}  # that an axis reaches, so that a still head looks still
+_LEAST = {"degrees": 5.0, "mm": 5.0}  # minimum range of an axis, so that small motion looks small
 
 
 def motion_plot(table: str) -> str:
-    """Two panels, degrees and mm, of each slice's motion against the pose of the stack; ``table`` is the text of its slices' poses.
+    """Two panels, degrees and mm, of each slice's motion relative to the pose of the stack; ``table`` is the text of the table of slice
+    poses.
 
-    A slice is a dot, an outlier a cross, both with their numbers as a title; slices without brain leave a gap. Raises
-    :class:`~posepipe.errors.BidsError` for another table.
+    A slice is a dot, an outlier a cross, both with the slice number as title; slices without brain leave a gap. Raises
+    :class:`~posepipe.errors.BidsError` for any other table.
     """
     rows = read_table(table)
     known = [r for r in rows if r.motion_deg is not None and r.motion_mm is not None]
@@ -73,7 +74,7 @@ def _panel(rows: list[SliceRow], unit: str, values: list[float], number: int, la
 
 
 def _step(most: float) -> float:
-    """A round distance of ticks, four or so up to ``most``.
+    """A round distance between ticks, for about four ticks up to ``most``.
 
     >>> _step(5.75), _step(19.0), _step(30)
     (2.0, 5.0, 10.0)

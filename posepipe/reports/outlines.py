@@ -1,4 +1,4 @@
-"""Outlines of the slices of a stack, as SVG paths: few points, whole numbers, one text a slice."""
+"""Outlines of the slices of a stack, as SVG paths: few points, integer coordinates, one path per slice."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ..imaging.volume import Float
 Array = npt.NDArray[np.float64]
 
 UNITS = 4
-"""Units of a path to a pixel: paths hold whole numbers only."""
-_SLACK = 0.25  # pixels a point may lie off the line that is drawn without it
-_SHORTEST = {"mask": 12, "inner": 26}  # points of a line; what is shorter is noise
+"""Path units per pixel; paths hold integers only."""
+_SLACK = 0.25  # maximum distance, pixels, of a removed point from the simplified line
+_SHORTEST = {"mask": 12, "inner": 26}  # minimum number of points of a line; shorter ones are noise
 _OFF = -1.0  # between slices: below every level
 
 
 def mask_paths(inside: Float) -> tuple[str, ...]:
-    """The outline of ``inside`` (slices, rows, columns), values 0 to 1, at one half: a path a slice, empty for none."""
+    """The outline of ``inside`` (slices, rows, columns), values 0 to 1, at 0.5: one path per slice, empty if there is none."""
     from scipy.ndimage import gaussian_filter1d
 
-    # takes the steps of the voxels off the line
+    # removes the voxel staircase from the line
     smooth = gaussian_filter1d(gaussian_filter1d(inside, 0.8, axis=1, truncate=3), 0.8, axis=2, truncate=3)
     return _paths(np.pad(smooth, ((0, 0), (0, 1), (0, 0)), constant_values=_OFF), None, 0.5, _SHORTEST["mask"])
 
 
 def inner_paths(grey: Float, inside: Float, level: float) -> tuple[str, ...]:
-    """Lines inside the mask ``inside`` along which ``grey`` passes ``level``: sulci, ventricles, the cortex.
+    """Iso-lines of ``grey`` at ``level`` inside the mask ``inside``: sulci, ventricles, cortex.
 
-    Both are (slices, rows, columns). The rim of the mask is left out, where the line would follow the mask.
+    Both are (slices, rows, columns). The margin of the mask is excluded, where the line would follow the mask.
     """
     from scipy.ndimage import gaussian_filter1d, uniform_filter
 
@@ -42,7 +42,7 @@ def inner_paths(grey: Float, inside: Float, level: float) -> tuple[str, ...]:
 
 
 def middle_level(values: npt.NDArray) -> float:
-    """The threshold that parts ``values`` into two classes best (Otsu, IEEE Trans. SMC 9:62, 1979).
+    """Otsu's threshold of ``values`` for two classes (IEEE Trans. SMC 9:62, 1979).
 
     >>> 0.2 < middle_level(np.array([0.1, 0.15, 0.2, 0.8, 0.85])) < 0.8
     True
@@ -57,7 +57,7 @@ def middle_level(values: npt.NDArray) -> float:
 
 
 def halved(path: str) -> str:
-    """``path`` for pixels twice as large; the middle of the first pixel is then half an old pixel further on.
+    """``path`` for pixels twice as large; the centre of the first pixel then is half an old pixel further.
 
     >>> halved("M2 2l8 0 0 8z")
     'M0 0l4 0 0 4z'
@@ -70,14 +70,14 @@ def halved(path: str) -> str:
 
 
 def _paths(fields: npt.NDArray, kept: npt.NDArray[np.bool_] | None, level: float, shortest: int) -> tuple[str, ...]:
-    """Paths of all slices at once, which lie one below the other with a row between them."""
+    """Paths of all slices at once; the slices are stacked vertically with a separating row."""
     from contourpy import LineType, contour_generator
 
     count, rows, columns = fields.shape
     sheet = fields.reshape(-1, columns)
     shown = sheet if kept is None else np.ma.masked_array(sheet, ~kept.reshape(-1, columns))
     generator = contour_generator(z=shown, line_type=LineType.ChunkCombinedOffset)
-    lines: Any = generator.lines(level)  # points and starts of each chunk; there is one
+    lines: Any = generator.lines(level)  # points and offsets of each chunk; there is one chunk
     found, starts = lines
     paths = [""] * count
     if found[0] is None or starts[0] is None:
@@ -92,9 +92,9 @@ def _paths(fields: npt.NDArray, kept: npt.NDArray[np.bool_] | None, level: float
 
 
 def _thinned(points: Array, offsets: npt.NDArray, shortest: int) -> tuple[Array, npt.NDArray, npt.NDArray[np.bool_]]:
-    """Lines without their short ones and without points that lie nearly between their neighbours.
+    """Remove short lines, and points nearly on the line between their neighbours.
 
-    ``points`` (n, 2) of all lines, which begin at ``offsets``; the same of those kept, and whether each is closed.
+    ``points`` (n, 2) are those of all lines, which begin at ``offsets``. Returns both for the remaining lines, and whether each is closed.
     """
     lengths = np.diff(offsets)
     long = lengths >= shortest
@@ -110,14 +110,14 @@ def _thinned(points: Array, offsets: npt.NDArray, shortest: int) -> tuple[Array,
         off = np.abs(along[:, 0] * aside[:, 1] - along[:, 1] * aside[:, 0]) / np.maximum(np.hypot(*along.T), 1e-9)
         stays = ends | True
         stays[1:-1] = (off >= _SLACK) | ends[1:-1]
-        stays[turn % 2 :: 2] = True  # no two neighbours go at once
+        stays[turn % 2 :: 2] = True  # never remove two neighbours in one pass
         points, ends = points[stays], ends[stays]
     marks = np.flatnonzero(ends)
     return points, np.concatenate([marks[::2], [len(points)]]), closed
 
 
 def _text(whole: npt.NDArray[np.int_], closed: bool) -> str:
-    """One line (n, 2) of whole numbers as a path of steps; empty if it has shrunk to a point."""
+    """One line (n, 2) of integers as a path of relative steps; empty if it is a single point."""
     steps = np.diff(whole, axis=0)
     moves = steps[steps.any(axis=1)].tolist()
     if not moves:

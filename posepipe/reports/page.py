@@ -1,4 +1,4 @@
-"""Making a page: templates, the parts put into them, and writing them so that no half page is ever seen."""
+"""Rendering of HTML templates, and atomic writing of pages."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _KINDS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), 
 def render(
     template: str, *, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = (), **values: Any
 ) -> str:
-    """The HTML of ``templates/<template>``: every value is escaped, and a value left out is an error.
+    """The HTML of ``templates/<template>``: all values are escaped, and a missing value is an error.
 
-    ``styles`` and ``scripts`` name files of ``static/`` that are put into the page. Its content security policy lets it
-    run these scripts only, by their digest, and load nothing from anywhere.
+    ``styles`` and ``scripts`` name files of ``static/``, which are included in the page. Its content security policy allows only these
+    scripts, identified by their digests, and no loading of external resources.
     """
     import jinja2
     from markupsafe import Markup
@@ -59,8 +59,8 @@ def json_block(content: Any) -> str:
 
 
 def write_page(path: str | Path, html: str) -> Path:
-    """Write ``html`` to ``path`` by way of a temporary name in the same folder, made if it is not there."""
-    return write_bytes(path, html.encode("utf-8", "backslashreplace"))  # file names may hold bytes that are no text
+    """Write ``html`` to ``path`` atomically; the folder is created if needed."""
+    return write_bytes(path, html.encode("utf-8", "backslashreplace"))  # file names may contain undecodable bytes
 
 
 def data_uri(picture: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The methods text for a page: the little Markdown that posepipe writes, as HTML."""
+"""The methods text for a page: the subset of Markdown that posepipe writes, as HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def prose(text: str) -> Markup:
-    """Headings (``#``), lists (``-``), emphasis (``*…*``) and paragraphs; all else is escaped and shown as it stands.
+    """Headings (``#``), lists (``-``), emphasis (``*…*``) and paragraphs; everything else is escaped and shown unchanged.
 
     >>> print(prose("# Methods\\n\\nBy *posepipe* <1>.\\n\\n- One\\n- Two"))
     <h3>Methods</h3>

@@ -1,4 +1,4 @@
-"""Ratings that a reviewer gave in a subject page and exported: one JSON file a rater."""
+"""Ratings that a reviewer gave on subject pages and exported: one JSON file per rater."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import RatingError
 from ..files import parse_json
 
 VERSION = 1
-#: What a reviewer may decide of an image, from the best to the worst.
+#: Possible decisions on an image, from best to worst.
 DECISIONS = ("accept", "adjust", "reject")
-#: From 1, the worst, to 4, the best.
+#: From 1 (worst) to 4 (best).
 QUALITIES = (1, 2, 3, 4)
-#: key in the file → what a page calls it.
+#: key in the file → label on the page.
 ARTEFACTS = {
     "wrong-orientation": "Wrong orientation",
     "left-right": "Left and right swapped",
@@ -29,11 +29,11 @@ _KEYS = ("subject", "session", "image", "decision", "quality", "artefacts", "com
 
 @dataclass(frozen=True)
 class Rating:
-    """What one rater said of one image.
+    """One rater's rating of one image.
 
     ``subject`` and ``session`` are labels without ``sub-`` and ``ses-`` (``session`` None for a dataset without);
     ``image`` is the input file's name without its extension; ``decision`` is one of :data:`DECISIONS`; ``quality`` 1
-    to 4, or None where none was given; ``artefacts`` keys of :data:`ARTEFACTS`; ``rated`` an ISO time.
+    to 4, or None if none was given; ``artefacts`` keys of :data:`ARTEFACTS`; ``rated`` an ISO time.
     """
 
     rater: str
@@ -48,15 +48,15 @@ class Rating:
 
     @property
     def rated_at(self) -> datetime:
-        """``rated`` as a time with its zone; where none is written, UTC is meant."""
+        """``rated`` as a time with time zone (default: UTC)."""
         return _time(self.rated)
 
 
 def read_ratings(path: str | Path) -> list[Rating]:
-    """The ratings in a JSON file that a page exported, in its order; docs/tutorials/qc.md has the format.
+    """The ratings in a JSON file exported by a page, in the order of the file; for the format see docs/qc.md.
 
-    Raises :class:`~posepipe.errors.RatingError` for a file that cannot be read, is of another format or version, holds
-    a value that is not allowed, or rates an image twice.
+    Raises :class:`~posepipe.errors.RatingError` for a file that cannot be read, has another format or version, contains
+    an invalid value, or rates an image twice.
     """
     path = Path(path)
     try:
@@ -131,7 +131,7 @@ def _rating(row: Any, rater: str, where: str) -> Rating:
 
 
 def _one_of(value: Any, allowed: Sequence[Any], key: str, where: str) -> Any:
-    """``value`` if it is one of ``allowed``; True is no 1, and 1.0 is no 1 either."""
+    """``value`` if it is one of ``allowed``, with the same type (True and 1.0 are not 1)."""
     if type(value) is not type(allowed[0]) or value not in allowed:
         msg = f"{where}: {key!r} is {value!r}, not one of {', '.join(map(str, allowed))}"
         raise RatingError(msg)
@@ -158,6 +158,6 @@ def _check_time(row: Mapping[str, Any], key: str, where: str) -> None:
 def _time(text: str) -> datetime:
     from datetime import timezone
 
-    # Python 3.10 knows no Z, and no other number of decimals than 3 and 6
+    # Python 3.10 parses neither Z nor other numbers of decimals than 3 and 6
     time = datetime.fromisoformat(text.strip().removesuffix("Z") + ("+00:00" if text.strip().endswith("Z") else ""))
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)

@@ -1,6 +1,6 @@
-"""Where a brain lies in the world, and what a picture shows of a volume there.
+"""Position and extent of a brain in world space, and interpolation of a volume for pictures.
 
-**Frame: RAS millimetres. Slices are drawn the neurological way round: the subject's right is on the right.** Axial
+**Frame: RAS millimetres. Slices are displayed in neurological orientation: the subject's right is on the right.** Axial
 slices have anterior on top, coronal and sagittal slices superior on top, sagittal slices anterior on the right.
 """
 
@@ -37,7 +37,7 @@ def extent(mask: Volume) -> tuple[Array, Array]:
 
 
 def start_pose(mask: Volume, template_mask: Volume) -> Rigid:
-    """The pose 'before': no rotation, and the centroid of the template's mask goes to the centroid of the image's."""
+    """The pose 'before': no rotation; the centroid of the template's mask maps to the centroid of the image's."""
     return Rigid(np.eye(3), centroid(mask) - centroid(template_mask))
 
 

@@ -1,7 +1,7 @@
-"""Stacks of slices in three planes on the template's world axes: what a reader scrolls through.
+"""Stacks of slices in three planes along the template's world axes, for the viewer.
 
-**Frame: RAS millimetres; a pixel of a stack has indices (slice, row, column).** Slices are drawn the neurological way
-round, see :mod:`posepipe.reports.slices`.
+**Frame: RAS millimetres; a pixel of a stack has indices (slice, row, column).** Slices are displayed in neurological orientation, see
+:mod:`posepipe.reports.slices`.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ class Stack:
 
 
 def stacks(template_mask: Volume) -> list[Stack]:
-    """Axial, coronal and sagittal slices through the whole of ``template_mask``, of one pixel size.
+    """Axial, coronal and sagittal slices through ``template_mask``, with a common pixel size.
 
-    Each slice has room for a brain of that size turned any way. Raises :class:`~posepipe.errors.MaskError` for an empty
-    mask.
+    Each slice is large enough for a brain of that size in any orientation. Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     low, high = extent(template_mask)
     half, middle = (high - low) / 2, (low + high) / 2
@@ -89,7 +88,7 @@ def stacks(template_mask: Volume) -> list[Stack]:
 
 
 def sample_stack(volume: Volume, stack: Stack, place: Rigid | None = None) -> Float:
-    """Values (slices, rows, columns) of ``volume`` at the pixels of ``stack`` carried by ``place``; 0 outside the grid.
+    """Values (slices, rows, columns) of ``volume`` at the pixels of ``stack`` mapped by ``place``; 0 outside the grid.
 
     Linear interpolation. ``place`` maps points of the stack's world to points of the volume's, as a pose does.
     """
@@ -97,7 +96,7 @@ def sample_stack(volume: Volume, stack: Stack, place: Rigid | None = None) -> Fl
 
     to_index = np.linalg.inv(volume.affine) @ (np.eye(4) if place is None else place.matrix) @ stack.affine
     values = np.zeros(stack.shape, np.float32)
-    first, last = _met(to_index, volume.shape, stack.shape)
+    first, last = _intersecting_box(to_index, volume.shape, stack.shape)
     if (last <= first).any():
         return values
     box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
@@ -111,7 +110,7 @@ def sample_stack(volume: Volume, stack: Stack, place: Rigid | None = None) -> Fl
 
 
 def _straight(data: npt.NDArray, matrix: Array, start: Array, shape: tuple[int, ...]) -> Float:
-    """The same where each axis of the stack runs along one of the grid: axis by axis, a tenth of the work."""
+    """The same if each axis of the stack is parallel to one of the grid: separable interpolation, ten times faster."""
     order = np.abs(matrix).argmax(axis=0)  # of the grid's axes, that along each axis of the stack
     values = np.transpose(data, order)
     for axis, along in enumerate(order):
@@ -133,7 +132,7 @@ def _weights(index: Array, size: int) -> Float:
 
 
 def tight(mask: Volume) -> Volume:
-    """``mask`` cut down to the box around what is not 0, with a rim of one voxel; the same values in the same place."""
+    """``mask`` cropped to the bounding box of its nonzero voxels, with a margin of one voxel."""
     box = []
     for axis, size in enumerate(mask.shape):
         others = tuple({0, 1, 2} - {axis})
@@ -146,8 +145,8 @@ def tight(mask: Volume) -> Volume:
     return Volume(mask.data[tuple(box)], affine, mask.source)
 
 
-def _met(to_index: Array, size: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[npt.NDArray, npt.NDArray]:
-    """First and last (exclusive) index of the box of a stack that a grid of ``size`` voxels can reach."""
+def _intersecting_box(to_index: Array, size: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[npt.NDArray, npt.NDArray]:
+    """First and last (exclusive) index of the box of a stack that intersects a grid of ``size`` voxels."""
     ends = np.array(np.meshgrid(*[[-1.0, n] for n in size])).reshape(3, -1)
     back = np.linalg.inv(to_index)
     seen = back[:3, :3] @ ends + back[:3, 3:]

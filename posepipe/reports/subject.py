@@ -1,4 +1,4 @@
-"""The page of one subject (or one of its sessions): verdict first, then what shows it, and a form to rate each image."""
+"""The page of one subject (or one of its sessions): verdict, pictures and tables, and a rating form for each image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PageImage:
     """An image that was processed.
 
     ``name`` is the input's path relative to the dataset; ``sidecar`` the contents of the forward transform's
-    ``…_xfm.json``; ``views`` its pictures, or in words why there are none; ``outputs`` are paths relative to the page;
+    ``…_xfm.json``; ``views`` its pictures, or the reason why there are none; ``outputs`` are paths relative to the page;
     ``grid`` the contents of the sidecar of the image on the template's grid, ``mask`` of the brain mask's; ``slices`` the table of the
     poses of its slices, if it is a stack.
     """
@@ -43,13 +43,13 @@ class PageImage:
 
     @property
     def stem(self) -> str:
-        """The input file's name without its extension: what ratings call the image."""
+        """The input file's name without its extension, the image's name in ratings."""
         return self.name.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that was not processed: where it stopped, the error's whole text, and its log relative to the page."""
+    """An image that was not processed: the stage at which it failed, the full error text, and the path of its log relative to the page."""
 
     image: str
     stage: str
@@ -79,7 +79,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Section:
-    """All that the page shows of one image."""
+    """The content of the page for one image."""
 
     line: _Line
     image: PageImage
@@ -111,8 +111,8 @@ def write_subject_page(
     """Write the page of a subject (and session) to ``path``: one HTML file that needs no network.
 
     Labels may come with or without ``sub-`` and ``ses-``. ``sessions`` are labels and pages of the subject's other
-    sessions. ``version`` is posepipe's, ``command`` the command line that ran, ``methods`` the text for a paper. Raises
-    ValueError where there is neither an image nor a failure, and :class:`~posepipe.errors.TransformError` for a sidecar
+    sessions. ``version`` is posepipe's, ``command`` the command line of the run, ``methods`` the text for a paper. Raises
+    ValueError if there is neither an image nor a failure, and :class:`~posepipe.errors.TransformError` for a sidecar
     without a rigid map in its numbers.
     """
     if not images and not failures:
@@ -120,12 +120,12 @@ def write_subject_page(
         raise ValueError(msg)
     subject, session = subject.removeprefix("sub-"), (session or "").removeprefix("ses-")
     sections = [_section(number, image) for number, image in enumerate(images, start=1)]
-    sections.sort(key=lambda section: _calm(section.line))
+    sections.sort(key=lambda section: _urgency(section.line))
     stopped = [
         (_Line(f"failure-{n}", f.image, FAILED, [f"stopped in {f.stage}: {_first_line(f.error)}"]), f)
         for n, f in enumerate(failures, start=1)
     ]
-    lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_calm)
+    lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_urgency)
     verdicts = [line.verdict for line in lines]
     first, detail = headline(verdicts)
     views, thinned = embedded({s.line.anchor: s.image.views for s in sections if isinstance(s.image.views, Views)})
@@ -141,8 +141,8 @@ def write_subject_page(
         verdict=worst(verdicts),
         headline=first,
         detail=detail,
-        told=[(line.file, reason) for line in lines if line.verdict is not PASS for reason in line.reasons],
-        told_first=_FIRST,
+        reasons=[(line.file, reason) for line in lines if line.verdict is not PASS for reason in line.reasons],
+        max_reasons=_FIRST,
         lines=lines,
         sections=sections,
         failures=[(line, f, link(f.log) if f.log else "") for line, f in stopped],
@@ -177,7 +177,7 @@ def _section(number: int, image: PageImage) -> _Section:
         line=line,
         image=image,
         layers=[] if isinstance(image.views, str) else _layers(image),
-        head="" if pose is None else Markup(head_turn(pose)),  # numbers and our own words only
+        head="" if pose is None else Markup(head_turn(pose)),  # contains only numbers and fixed words
         motion=Markup(motion_plot(image.slices)) if image.slices else "",
         phrases=[] if pose is None else axis_phrases(pose),
         tables={name: table for name, table in tables.items() if table},
@@ -200,13 +200,13 @@ def _layers(image: PageImage) -> list[tuple[str, str, bool]]:
 
 
 def pose_id(sidecar: Mapping[str, Any]) -> str:
-    """Tells poses of one image apart, so that a rating of an earlier pose is not taken for one of this."""
+    """Identifier of a pose, so that a rating of an earlier pose is not used for this one."""
     known = [sidecar.get(key) for key in ("RotationMatrix", "TranslationMM", "Atlas", "Cohort")]
     return hashlib.sha256(json.dumps(known, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def _calm(line: _Line) -> int:
-    """Sorts the most urgent to the front."""
+def _urgency(line: _Line) -> int:
+    """Sort key: most urgent verdict first."""
     return -ORDER.index(line.verdict)
 
 

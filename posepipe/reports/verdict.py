@@ -1,4 +1,4 @@
-"""Verdicts: what a reader is to do with an image, in a word and a sentence."""
+"""Verdicts on an image, as words, signs and sentences for readers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verdict:
-    """``key`` names it in files and styles; word, sign and sentence are for readers, who may see no colour.
+    """``key`` is the name in files and styles; ``word`` and ``sign`` are shown to readers and do not depend on colour.
 
-    ``one`` and ``many`` go on from "the image" and "the images".
+    ``one`` and ``many`` continue the sentences "the image …" and "the images …".
     """
 
     key: str
@@ -51,12 +51,12 @@ def verdict_of(sidecar: Mapping[str, Any]) -> tuple[Verdict, list[str]]:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one that asks for most attention."""
+    """The most urgent of ``verdicts``."""
     return max(verdicts, key=ORDER.index)
 
 
 def headline(verdicts: Iterable[Verdict]) -> tuple[str, str]:
-    """What a reader needs to know first: the worst verdict and how many images have it, and a sentence with the rest.
+    """Headline: the worst verdict with the number of images that have it, and a sentence with the others.
 
     >>> headline([PASS])
     ('Pass', 'The image is aligned, no doubt was raised.')

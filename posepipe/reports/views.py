@@ -1,4 +1,4 @@
-"""What the viewer of a page shows of one image: sheets of slices in three planes, and the outlines drawn over them.
+"""The viewer's data of one image: sheets of slices in three planes, and overlaid outlines.
 
 **Frame: RAS millimetres. A pose maps template points to image points, ``x_image = R x_atlas + t``.** Slices lie on the
 template's world axes (:mod:`posepipe.reports.stacks`); nothing is written but pictures.
@@ -31,11 +31,11 @@ _QUALITY = 80  # of WebP
 
 @dataclass(frozen=True)
 class PlaneView:
-    """One plane: the slices of every layer lie row by row in a sheet ``across`` slices wide.
+    """One plane: the slices of each layer are tiled row by row on a sheet that is ``across`` slices wide.
 
-    ``width`` and ``height`` of a slice in pixels; ``axes`` are the world axes drawn to the right, upwards and across;
-    ``corner`` the world coordinates (mm) along the first two of the middle of the top left pixel; ``at`` the positions
-    along the third. ``titles`` and ``sides`` as of a :class:`~posepipe.reports.stacks.Stack`.
+    ``width`` and ``height`` are those of a slice, in pixels. ``axes`` are the world axes to the right, upwards and through the slices;
+    ``corner`` holds the world coordinates (mm) of the centre of the top left pixel along the first two, ``at`` the positions of the
+    slices (mm) along the third. ``titles`` and ``sides`` as of a :class:`~posepipe.reports.stacks.Stack`.
     """
 
     name: str
@@ -52,10 +52,10 @@ class PlaneView:
 
 @dataclass(frozen=True)
 class Views:
-    """``layers``: name → one sheet (WebP) a plane. ``outlines``: name → for each plane a path a slice, in units of
-    :data:`~posepipe.reports.outlines.UNITS` to a pixel.
+    """``layers``: name → one sheet (WebP) per plane. ``outlines``: name → for each plane one path per slice, with
+    :data:`~posepipe.reports.outlines.UNITS` units per pixel.
 
-    Layers are ``before``, ``after``, ``atlas`` and, where there is one, ``synth``. Outlines are ``mask-before`` and
+    Layers are ``before``, ``after``, ``atlas`` and, for converted images, ``synth``. Outlines are ``mask-before`` and
     ``mask-after`` (the image's brain mask), ``subject`` (structures of the image after its pose), ``atlas`` (the brain
     of the template) and ``structures`` (those of the template).
     """
@@ -66,7 +66,7 @@ class Views:
 
     @property
     def path_size(self) -> int:
-        """Characters of all outlines."""
+        """Total number of characters of all outlines."""
         return sum(len(path) for outline in self.outlines.values() for plane in outline for path in plane)
 
 
@@ -81,8 +81,8 @@ def make_views(
 ) -> Views:
     """The views of an image before and after its ``pose``, and of its template.
 
-    Before: as its header has it, with the centroid of its mask moved onto the template's. ``mask`` (above 0.5 inside)
-    may have a grid of its own, in the image's world. ``synth`` is the image in the template's contrast, in the image's
+    Before: the orientation of its header, with the centroid of its mask moved to the template's. ``mask`` (above 0.5 inside)
+    may be on another grid, in the image's world. ``synth`` is the image in the template's contrast, in the image's
     world. Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     planes = stacks(template_mask)
@@ -92,7 +92,7 @@ def make_views(
     inside = {name: _sampled(mask, planes, place) for name, place in places.items()}
     grey["atlas"], inside["atlas"] = _sampled(template, planes), _sampled(brain, planes)
     windows = {name: window(grey[name], inside[name]) for name in ("after", "atlas")}
-    windows["before"] = windows["after"]  # one for both, so that they compare
+    windows["before"] = windows["after"]  # the same for both, so that they are comparable
     if synth is not None:
         grey["synth"], inside["synth"] = _sampled(synth, planes, pose), inside["after"]
         windows["synth"] = window(grey["synth"], inside["synth"])
@@ -108,19 +108,19 @@ def make_views(
 
 
 def window(grey: Sequence[Float], inside: Sequence[Float]) -> tuple[float, float]:
-    """Values drawn black and white: those of the brain from its darkest to its brightest, outliers left out."""
+    """Intensities displayed as black and white: the range of the brain without outliers."""
     values = np.concatenate([g[m > 0.5] for g, m in zip(grey, inside, strict=True)])
     if values.size == 0:
         values = np.concatenate([g.ravel() for g in grey])
     darkest, quarter, high = (float(v) for v in np.percentile(values, [0.5, 25, 99.7]))
     if high <= darkest:
         return darkest, darkest + 1.0
-    # The rim of a loose mask holds background, which must not set the black of the brain.
+    # The margin of a loose mask contains background, which must not determine the black level.
     return max(darkest, quarter - 0.6 * (high - quarter)), high
 
 
-def lighter(views: Views) -> Views:
-    """The same views with every second slice only, or where few are left, in half as many pixels each way."""
+def reduced(views: Views) -> Views:
+    """The same views with every second slice, or, if there are few slices, with half the resolution."""
     if min(len(plane.at) for plane in views.planes) >= 10:
         return _every_second(views)
     return _halved(views)
@@ -166,7 +166,7 @@ def _masks(inside: Sequence[Float]) -> tuple[tuple[str, ...], ...]:
 
 def _structures(grey: Sequence[Float], inside: Sequence[Float]) -> tuple[tuple[str, ...], ...]:
     values = np.concatenate([g[m > 0.5] for g, m in zip(grey, inside, strict=True)])
-    if values.size == 0:  # the pose carried the brain out of sight
+    if values.size == 0:  # the pose maps the brain outside of the view
         return tuple(("",) * len(stack) for stack in grey)
     level = middle_level(values)
     return tuple(inner_paths(g, m, level) for g, m in zip(grey, inside, strict=True))
@@ -183,7 +183,7 @@ def _plane(stack: Stack) -> PlaneView:
 
 
 def _across(count: int, height: int, width: int) -> int:
-    """Slices side by side, so that the sheet is about square."""
+    """Number of slices per row for which the sheet is about square."""
     return max(1, round(np.sqrt(count * height / width)))
 
 
@@ -192,7 +192,7 @@ def _sheet(grey: Float, low: float, high: float) -> bytes:
 
 
 def _encoded(tiles: npt.NDArray[np.uint8]) -> bytes:
-    """Slices (n, H, W) side by side as WebP: half the bytes of a JPEG as good."""
+    """Slices (n, H, W) tiled in one WebP, which has half the size of a JPEG of the same quality."""
     from PIL import Image
 
     count, height, width = tiles.shape

@@ -1,1 +1,1 @@
-"""Slices: frames and twins, slice-to-volume registration, the pose of a stack from its slices, and simulated motion."""
+"""Slices: frames and mirror-ambiguous twin poses, slice-to-volume registration, the pose of a stack, tracking, and simulated motion."""

@@ -1,4 +1,4 @@
-"""The order in which the slices of a stack were acquired: from the sidecar, else guessed, and said."""
+"""The order in which the slices of a stack were acquired: from the sidecar, else assumed, with a note."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 
 SECONDS_PER_SLICE = 1.5
-"""Assumed time from slice to slice, seconds, where none is known: the middle of the 1–2 s of single-shot T2 stacks (METHODS §4). Only
-the order is used to choose and to smooth; the seconds are for display."""
+"""Assumed time between slices, seconds, if not known: the middle of the 1–2 s of single-shot T2 stacks (METHODS §4). Twin choice and
+smoothing use only the order; the seconds are for display."""
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """``times`` (n,): seconds at which each slice was acquired, by its number along the slice axis.
+    """``times`` (n,): acquisition time of each slice, seconds, by its number along the slice axis.
 
-    ``source`` is ``SliceTiming``, ``given`` or ``guessed``; ``note`` says, in words, what was assumed, empty where nothing was.
+    ``source`` is ``SliceTiming``, ``given`` or ``guessed``; ``note`` states the assumption, empty if there is none.
     """
 
     times: Array
@@ -32,7 +32,7 @@ class Acquisition:
 
     @property
     def order(self) -> npt.NDArray[np.intp]:
-        """Slice numbers (n,) in order of acquisition; of slices acquired at once the lower number comes first."""
+        """Slice numbers (n,) in order of acquisition; among simultaneous slices the lower number comes first."""
         return np.argsort(self.times, kind="stable")
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ def interleaved(n: int, step: int = 2) -> npt.NDArray[np.intp]:
 
 
 def in_order(order: npt.ArrayLike, seconds: float = SECONDS_PER_SLICE) -> Array:
-    """Times (n,) by slice number, of slices acquired in ``order`` (n,), ``seconds`` apart."""
+    """Acquisition times (n,), s, by slice number, for slices acquired in ``order`` (n,) with an interval of ``seconds``."""
     order = np.asarray(order)
     times = np.empty(len(order))
     times[order] = seconds * np.arange(len(order))
@@ -60,10 +60,10 @@ def in_order(order: npt.ArrayLike, seconds: float = SECONDS_PER_SLICE) -> Array:
 
 
 def from_sidecar(sidecar: Mapping[str, Any], n: int, axis: int = 2) -> Acquisition:
-    """Order of ``n`` slices along voxel ``axis`` by BIDS ``SliceTiming`` and ``SliceEncodingDirection``; without timing it is guessed.
+    """Order of ``n`` slices along voxel ``axis`` from BIDS ``SliceTiming`` and ``SliceEncodingDirection``; without timing it is assumed.
 
-    With a direction that ends in ``-`` the first time is that of the last slice (BIDS). Raises
-    :class:`~posepipe.errors.BidsError` for times that do not fit the stack: nothing is guessed over what a sidecar says.
+    With a direction that ends in ``-`` the first time is that of the last slice (BIDS). Raises :class:`~posepipe.errors.BidsError` for
+    times that do not match the stack; they are never replaced by an assumption here.
     """
     times = sidecar.get("SliceTiming")
     if times is None:
@@ -84,7 +84,7 @@ def from_sidecar(sidecar: Mapping[str, Any], n: int, axis: int = 2) -> Acquisiti
 
 
 def guessed(n: int, why: str, step: int = 2) -> Acquisition:
-    """``step`` interleaves, ascending: how most fetal T2 stacks are acquired; ``why`` nothing better is known goes into the note."""
+    """``step`` interleaves, ascending, as in most fetal T2 stacks; ``why`` (the reason for the assumption) goes into the note."""
     kind = "sequential" if step == 1 else f"{step} interleaves"
     return Acquisition(in_order(interleaved(n, step)), "guessed", f"{why}: {kind}, ascending, assumed")
 
@@ -95,11 +95,11 @@ def candidate_orders(n: int) -> list[int]:
 
 
 def guessed_from_poses(poses: Sequence[Rigid | None], center: npt.ArrayLike) -> Acquisition:
-    """The order in which the slices' ``poses`` (by slice number, atlas → image; None: not known) move least from one to the next.
+    """The order with the least motion between successive slices, from their ``poses`` (by slice number, atlas → image; None: not known).
 
-    Compared is the median, over successive slices, of the angle in degrees plus the distance in mm by which the brain's ``center``
-    (3,), atlas mm, moves: a median, since the head may jump. With fewer than six poses, or where no order is better than the usual
-    one by a tenth, :func:`guessed`. Ascending or descending cannot be told so.
+    The measure of motion is the median over successive slices of the angle (degrees) plus the displacement (mm) of the brain's ``center``
+    (3,), atlas mm; the median is robust to sudden motion. With fewer than six poses, or if no order is at least 10 % better than two
+    interleaves, the result is :func:`guessed`. Ascending and descending order cannot be distinguished.
     """
     n = len(poses)
     known = [p is not None for p in poses]
@@ -115,5 +115,5 @@ def guessed_from_poses(poses: Sequence[Rigid | None], center: npt.ArrayLike) -> 
         moved[step] = float(np.median(change))
     best = min(moved, key=lambda s: moved[s])
     if best != 2 and moved[best] >= 0.9 * moved[2]:
-        return guessed(n, "no SliceTiming, and the slices' poses do not tell the order")
+        return guessed(n, "no SliceTiming, and the slices' poses do not determine the order")
     return guessed(n, "no SliceTiming, guessed from the slices' poses", best)

@@ -1,4 +1,4 @@
-"""The poses of the slices of an image and, from them, the pose of the stack: the slice path beside the volume path."""
+"""The poses of the slices of an image, and the pose of the stack from them."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from .register import ncc_at
 from .stack import HEAD, StackPoses, register_stack
 
 LEAST_MM2 = 100.0
-"""Slices with less brain have no pose, mm²: a disc 11 mm wide."""
+"""Least area of brain, mm², for a slice to get a pose: a disc 11 mm wide."""
 LEAST_SLICES = 3
-"""Fewer slices with brain are no stack: two neighbours and one between them."""
+"""Least number of slices with brain: one slice and its two neighbours."""
 MOVED_DEGREES = 5.0
-"""Motion of the slices about their mean, degrees RMS, above which the stack's pose is theirs and not that of the volume. Of 0 to 12 the one
-with the least error on 36 stacks of 6 validation brains, made to move (2.7° at 5 and 6, 2.9° at 3 and 4, 3.2° for the slices alone, 9.4°
-for the volume alone; ``posepipe-tools bench stacks --groups validation``)."""
+"""Motion of the slices about their mean, degrees RMS, above which the stack's pose is the mean of the slices' instead of the volume's. The
+value from 0 to 12 with the least error on 36 simulated moving stacks of 6 validation brains (2.7° at 5 and 6, 2.9° at 3 and 4, 3.2° with
+the slices alone, 9.4° with the volume alone; ``posepipe-tools bench stacks --groups validation``)."""
 WITHIN_DEGREES = 10.0
-"""A slice's pose counts as right within this of the truth, degrees; what its confidence is the probability of."""
+"""A slice's pose is correct within this of the truth, degrees; its confidence is the probability of that."""
 
 
 @dataclass(frozen=True, eq=False)
 class KeptPose:
-    """The pose of a stack that was kept of two, ``slices`` or ``volume`` (``kept``), and why (``reason``).
+    """The pose of a stack, chosen between that of the ``slices`` and that of the ``volume`` (``kept``), with the ``reason``.
 
-    ``scores``: the mean NCC of the slices, all at either pose; ``motion``: the root mean square angle of the slices about their mean,
-    without outliers, degrees.
+    ``scores``: mean NCC of all slices at each of the two poses; ``motion``: root mean square angle of the slices about their mean, without
+    outliers, degrees.
     """
 
     pose: Rigid
@@ -57,8 +57,8 @@ class KeptPose:
 
     @classmethod
     def of(cls, batch: SliceBatch, target: SliceTarget, found: StackPoses, by_volume: Rigid) -> KeptPose:
-        """That of the slices where the head moved by more than :data:`MOVED_DEGREES`, since then a volume lies in no one pose; else that at
-        which the slices fit better."""
+        """The slices' mean pose if the head moved by more than :data:`MOVED_DEGREES` (the stack then has no single pose as a volume); else
+        the pose with the higher mean NCC of the slices."""
         by_slices, n = found.fused.mean, len(batch)
         still = [p.degrees_from(by_slices) for p, out in zip(found.poses, found.fused.outlier, strict=True) if not out]
         motion = float(np.sqrt(np.mean(np.square(still)))) if still else 0.0
@@ -78,11 +78,11 @@ class KeptPose:
 
 @dataclass(frozen=True, eq=False)
 class StackAlignment:
-    """The slices of an image against its template.
+    """The slices of an image aligned to its template.
 
-    ``rows`` hold a line for each slice, motion against :attr:`pose`. ``kept`` is the pose of the stack, that of the slices, ``by_slices``,
-    or that of the volume, ``by_volume``; all atlas → image, RAS mm. ``features`` is what the confidence of each slice with brain is
-    estimated from (:func:`slice_features`).
+    ``rows`` has one row per slice, with its motion relative to :attr:`pose`. ``kept`` is the stack's pose: that of the slices
+    (``by_slices``) or of the volume (``by_volume``); all atlas → image, RAS mm. ``features`` maps each slice with brain to the features of
+    its confidence (:func:`slice_features`).
     """
 
     rows: tuple[SliceRow, ...]
@@ -95,11 +95,11 @@ class StackAlignment:
 
     @property
     def pose(self) -> Rigid:
-        """The stack's."""
+        """The pose of the stack, atlas → image."""
         return self.kept.pose
 
     def about(self) -> dict[str, Any]:
-        """What is told of the stack as a whole, by the keys of the table's data dictionary and of sidecars."""
+        """Summary of the stack, with the keys of the table's data dictionary and of sidecars."""
         known = [r for r in self.rows if r.pose is not None]
         return {
             "SlicesWithPose": len(known),
@@ -112,9 +112,8 @@ class StackAlignment:
             "Weights": dict(self.weights),
         }
 
-    def kept_in(self, refined: Refined, image: Volume, mask: Volume, target: Target, *, compare: Comparison | None = None) -> Refined:
-        """``refined``, the pose of the volume, with the pose of the stack and its similarity where that of the slices was kept; else as it
-        is."""
+    def applied_to(self, refined: Refined, image: Volume, mask: Volume, target: Target, *, compare: Comparison | None = None) -> Refined:
+        """``refined`` (of the volume) with the slices' pose and its similarity if that is the stack's pose; else unchanged."""
         if self.kept.kept != "slices":
             return refined
         measured = refine_pose(image, mask, target, self.pose, method="none", compare=compare).similarity
@@ -130,15 +129,15 @@ def align_stack(
     volume: Volume, mask: Volume, target: Target, by_volume: Rigid, network: SliceNetwork, *,
     sidecar: Mapping[str, Any] | None = None, model: ConfidenceModel | None = None,
 ) -> StackAlignment:  # fmt: skip
-    """The poses of the slices of ``volume``, whose brain is in ``mask`` (same grid) and whose pose as a whole is ``by_volume``.
+    """The poses of the slices of ``volume`` with the brain ``mask`` (same grid), whose pose as a volume is ``by_volume``.
 
-    The network proposes a pose of each slice, up to its twin; neighbours choose; all are registered together, also from ``by_volume``.
-    ``sidecar`` is the image's: ``SliceTiming``, ``SliceEncodingDirection`` and ``SliceThickness`` are used. Without timing the order of
-    acquisition is guessed. The stack's pose is chosen by :meth:`KeptPose.of`. ``model`` gives each slice's confidence, and below its
-    ``fail`` the slice is an outlier.
+    The network predicts a pose and its twin for each slice; the twin is chosen by comparison with neighbouring slices; then all slices are
+    registered together, also with ``by_volume`` as a start. Of the image's ``sidecar``, ``SliceTiming``, ``SliceEncodingDirection`` and
+    ``SliceThickness`` are used. Without timing the order of acquisition is estimated. The stack's pose is chosen by :meth:`KeptPose.of`.
+    ``model`` gives each slice's confidence; below its ``fail`` the slice is an outlier.
 
-    With fewer than :data:`LEAST_SLICES` slices with brain no slice has a pose, and the volume's is kept; a ``SliceTiming`` that does not
-    fit the image counts as none: ``acquisition.note`` says so.
+    With fewer than :data:`LEAST_SLICES` slices with brain no slice gets a pose, and the stack's is ``by_volume``. A ``SliceTiming`` that
+    does not match the image is ignored, which ``acquisition.note`` states.
     """
     sidecar = sidecar or {}
     axis = slice_axis(volume)
@@ -168,11 +167,11 @@ def align_stack(
 
 
 def slice_features(found: StackPoses, proposed: list[SlicePose]) -> list[dict[str, float]]:
-    """What the confidence of each slice is estimated from.
+    """The features of the confidence of each slice.
 
-    ``ncc`` after registration, ``below``: how far it is under the stack's median; ``apart``: between the poses that it was registered to
-    from its starts; ``network``: between its pose and the nearer one of what the network proposed; ``stray``: from its neighbours in time
-    (the three as log(1 + degrees)); ``expected_error``: logarithm of what the network expects, mm.
+    ``ncc`` after registration; ``below``: its difference to the stack's median, if lower; ``apart``: largest angle between the poses
+    registered from different starts; ``network``: angle to the nearer one of the network's pose and twin; ``stray``: angle to the path of
+    its neighbours in time (these three as log(1 + degrees)); ``expected_error``: logarithm of the error that the network expects, mm.
     """
     middle = float(np.median(found.ncc))
     out = []
@@ -190,7 +189,8 @@ def slice_features(found: StackPoses, proposed: list[SlicePose]) -> list[dict[st
 
 
 class StackAligner:
-    """Aligns the slices of image after image with one network, loaded once: ``weights`` come before those of the package."""
+    """Aligns the slices of any number of images with one network, loaded once. ``weights`` (a folder) take precedence over the
+    package's."""
 
     def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
         self._weights, self._device = weights, device
@@ -201,19 +201,19 @@ class StackAligner:
     def align(
         self, volume: Volume, mask: Volume, target: Target, by_volume: Rigid, sidecar: Mapping[str, Any] | None = None
     ) -> StackAlignment:
-        """As :func:`align_stack`. A template whose rotation to the canonical frame is not known is shown to the pose networks first."""
+        """As :func:`align_stack`. If the template's rotation to the canonical frame is not known, the pose networks estimate it first."""
         if target.to_canonical is None:
             target.to_canonical = PoseNetworks(self._weights, device=self._device).canonical(target)
         return align_stack(volume, mask, target, by_volume, self._network, sidecar=sidecar, model=self._model)
 
 
 def _thickness(sidecar: Mapping[str, Any], volume: Volume, axis: int) -> float:
-    """Thickness of the slices in mm, as the sidecar has it if that can be."""
+    """Slice thickness, mm: from the sidecar if plausible, else the slice spacing."""
     try:
         given = float(sidecar.get("SliceThickness", 0))
     except (TypeError, ValueError):
         given = 0.0
-    # a thickness in another unit, or of another image, is not to be believed
+    # implausible values may be in another unit, or of another image
     step = float(volume.spacing[axis])
     return given if 0.3 * step <= given <= 3 * step else step
 
@@ -221,7 +221,7 @@ def _thickness(sidecar: Mapping[str, Any], volume: Volume, axis: int) -> float:
 def _guessed(
     n: int, pieces: list[Slice], proposed: list[SlicePose], trust: npt.NDArray[np.float64], target: SliceTarget, assumed: Acquisition
 ) -> Acquisition:
-    """The order of ``n`` slices by what the network says of those with brain."""
+    """The acquisition order of ``n`` slices, from the network's poses of those with brain."""
     order = np.argsort(assumed.times[[s.index for s in pieces]], kind="stable")
     first = fuse([p.pose for p in proposed], target.center, twins=[p.twin for p in proposed], weights=trust, order=order)
     poses: list[Rigid | None] = [None] * n

@@ -1,4 +1,4 @@
-"""Slices of a stack, their frames, and the twin pose that a single slice cannot be told from.
+"""Slices of a stack, their frames, and the twin pose: the mirror-ambiguous second pose with the same slice.
 
 **Frames.** World points are RAS mm (DESIGN §2), and the pose of a slice is the rigid map ``x_image = R x_atlas + t`` from atlas to
 image, as for a volume. The *slice frame* has its origin in the middle of the slice's pixel grid and the axes û, v̂ (along the pixel
@@ -149,7 +149,7 @@ def slice_axis(volume: Volume) -> int:
 def slices_of(volume: Volume, mask: Volume | None = None, *, axis: int | None = None, thickness: float | None = None) -> list[Slice]:
     """The slices of ``volume`` in order of their number along ``axis`` (default: :func:`slice_axis`).
 
-    ``mask`` is on the same grid; without one all pixels that are not empty count. ``thickness`` in mm (sidecar ``SliceThickness``)
+    ``mask`` is on the same grid; the default is all pixels that are not empty. ``thickness`` in mm (sidecar ``SliceThickness``)
     defaults to the distance between slices. The pixel axes are the two other voxel axes, in cyclic order. Raises
     :class:`~posepipe.errors.ImageError` if the mask is on another grid.
     """
@@ -179,7 +179,8 @@ class MidsagittalPlane:
 
     @classmethod
     def of(cls, to_canonical: npt.ArrayLike, center: npt.ArrayLike) -> MidsagittalPlane:
-        """x = 0 of the canonical frame: ``to_canonical`` (3, 3) turns the template upright, ``center`` (3,) is its brain's, RAS mm."""
+        """The plane x = 0 of the canonical frame: ``to_canonical`` (3, 3) is the template's rotation to it, ``center`` (3,) its brain's
+        centre, RAS mm."""
         return cls(np.asarray(to_canonical, dtype=float)[0], np.asarray(center, dtype=float))
 
     def mirrored(self, points: npt.ArrayLike) -> Array:
@@ -188,14 +189,14 @@ class MidsagittalPlane:
 
 
 def twin_pose(pose: Rigid, grid: SliceGrid, plane: MidsagittalPlane) -> Rigid:
-    """The other pose (atlas → image) that shows the same slice, as far as the brain is symmetric about ``plane``.
+    """The other pose (atlas → image) that gives the same slice if the brain is symmetric about ``plane``.
 
-    Of a pixel it makes the mirror image of what ``pose`` makes of it: first mirrored in ``plane``, then ``pose``, then mirrored in the
-    slice, which leaves its pixels where they are; two mirrors are a proper rotation (METHODS §4). The twin of the twin is ``pose``.
+    It is the reflection in ``plane``, then ``pose``, then the reflection in the slice's plane, which leaves the slice's pixels unchanged.
+    Two reflections make a proper rotation (METHODS §4). The twin of the twin is ``pose``.
     """
     normal, inside = grid.normal, _householder(plane.normal)
     rotation = _householder(normal) @ pose.rotation @ inside
-    # where the plane's point goes: nowhere by the first mirror
+    # the first reflection leaves the plane's point unchanged
     lands = _mirrored(pose.apply(plane.point), normal, grid.center)
     return Rigid.about(rotation, plane.point, lands)
 

@@ -1,8 +1,8 @@
-"""The pose of a stack from the poses of its slices: which twin of each is right, which slices are wrong, and a robust mean.
+"""The pose of a stack from the poses of its slices: choice of twins, detection of outliers, and a robust mean.
 
-Both hypotheses of a slice are poses atlas → image (RAS mm). In a stack whose slices are parallel the twins' *rotations* agree with each
-other as well as the right ones do; what tells them apart is where they put the head: a twin's centre is mirrored in its slice, so
-that wrong twins of slices 3 mm apart put it 6 mm apart. Both are therefore compared at once (:func:`distance`).
+Both hypotheses of a slice (pose and twin) are poses atlas → image (RAS mm). In a stack of parallel slices the *rotations* of wrong twins
+agree with each other as well as those of correct poses do. Their translations differ: a twin's centre is reflected in its slice, so that
+the wrong twins of slices 3 mm apart have centres 6 mm apart. Rotation and translation are therefore compared together (:func:`distance`).
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 
 DEGREES, MM = 10.0, 5.0
-"""Differences of rotation and of the brain's centre that weigh alike when poses are compared, degrees and mm. A network's single slices
-are about 10° and 3.5 mm off, the head's motion at METHODS §4's middle level is 8° and 4 mm."""
+"""Units of rotation (degrees) and of displacement of the brain's centre (mm) with equal weight in :func:`distance`. The network's error of
+a single slice is about 10° and 3.5 mm; head motion at METHODS §4's middle level is 8° and 4 mm."""
 FARTHEST = 3.0
-"""Most that a distance costs when twins are chosen, in units of :data:`DEGREES` and :data:`MM` (30°, or 15 mm: three standard deviations);
-one of that size costs half of it. It goes on growing, so that of two far hypotheses the nearer one is still taken."""
+"""Upper limit of the cost of a distance in the choice of twins, in units of :data:`DEGREES` and :data:`MM` (30° or 15 mm, three standard
+deviations). A distance of this size costs half the limit. The cost is strictly increasing, so that the nearer of two far hypotheses
+wins."""
 STRAY = 3.0
-"""A slice farther from the path of its neighbours in time than this many robust standard deviations of such distances is an outlier. A
-number without unit."""
+"""Number of robust standard deviations of the distance to the path of the neighbours in time above which a slice is an outlier."""
 LEAST_STRAY_DEGREES, LEAST_STRAY_MM = 5.0, 3.0
-"""And no nearer than this, degrees or mm: about what slice-to-volume registration of a single slice leaves of a newborn's brain
-(4.9° and 4.2 mm on Serag's templates, :mod:`posepipe.bench.slice_register`), so that a very still stack has no outliers."""
+"""Least distance of an outlier, degrees or mm: about the error of slice-to-volume registration of a single slice of a newborn's brain
+(4.9° and 4.2 mm on Serag's templates, :mod:`posepipe.bench.slice_register`), so that a stack without motion has no outliers."""
 NEIGHBOURS = 3
-"""Slices before, and slices after, in order of acquisition, that the path at a slice is taken from."""
+"""Number of slices before, and after, in order of acquisition, from which the path at a slice is computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class FusedStack:
-    """``pose`` (atlas → image) of the stack, the median of its slices without outliers; ``mean``, the mean of the same, which differs where
-    the head jumped: the median stays where it was longest. ``chosen`` (n,): which hypothesis of each slice, 0 or 1 (its twin); ``poses``,
-    those; ``outlier`` (n,) bool; ``degrees`` and ``mm`` (n,): motion of each slice against the stack's pose, mm at the brain's centre;
-    ``stray`` (n,): degrees from the path of its neighbours in time, 0 where it has none;
-    ``margin``: how much worse, per slice, the best choice is that takes the twins of what was chosen, in units of :func:`distance`."""
+    """Result of :func:`fuse`.
+
+    ``pose`` (atlas → image): median of the slices' poses without outliers; ``mean``: their mean, which differs from the median after sudden
+    motion. ``chosen`` (n,): hypothesis of each slice, 0 or 1 (its twin); ``poses``: the chosen poses; ``outlier`` (n,) bool; ``degrees``
+    and ``mm`` (n,): motion of each slice relative to ``pose``, mm at the brain's centre; ``stray`` (n,): degrees from the path of its
+    neighbours in time, 0 without neighbours; ``margin``: cost per slice of the best choice with the opposite twins, minus that of the
+    chosen one, in units of :func:`distance`.
+    """
 
     pose: Rigid
     mean: Rigid
@@ -56,8 +59,8 @@ class FusedStack:
 def median_rotation(rotations: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, steps: int = 30) -> Array:
     """Geodesic median (3, 3) of ``rotations`` (n, 3, 3): the least weighted sum of angles (Hartley et al. 2011, L1 rotation averaging).
 
-    Weiszfeld's algorithm in the tangent space, from the rotation among them that is nearest to all; up to half of the weight may be
-    anywhere. Raises :class:`ValueError` for no rotations or no weight.
+    Weiszfeld's algorithm in the tangent space, initialised with the medoid; the breakdown point is half of the weight. Raises
+    :class:`ValueError` for no rotations or no weight.
     """
     r = np.asarray(rotations, dtype=float)
     w = np.ones(len(r)) if weights is None else np.asarray(weights, dtype=float)
@@ -77,7 +80,7 @@ def median_rotation(rotations: npt.ArrayLike, weights: npt.ArrayLike | None = No
 
 
 def median_point(points: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, steps: int = 50) -> Array:
-    """Geometric median (3,) of ``points`` (n, 3) (Weiszfeld), from the one among them that is nearest to all."""
+    """Geometric median (3,) of ``points`` (n, 3), by Weiszfeld's algorithm from the medoid."""
     p = np.asarray(points, dtype=float)
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
     median: Array = p[int((np.linalg.norm(p[:, None] - p[None], axis=-1) @ w).argmin())]
@@ -103,13 +106,13 @@ def mean_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.ArrayL
 
 
 def distance(rotations: Array, places: Array, rotation: Array, place: Array) -> Array:
-    """How far poses are apart, :data:`DEGREES` and :data:`MM` being 1 each: ``rotations`` (..., 3, 3), ``places`` (..., 3)."""
+    """Distances (...) of poses, in units of :data:`DEGREES` and :data:`MM`: ``rotations`` (..., 3, 3), ``places`` (..., 3)."""
     turn = np.degrees(so3.geodesic_distance(rotations, rotation)) / DEGREES
     return np.hypot(turn, np.linalg.norm(places - place, axis=-1) / MM)
 
 
 def robust_cost(apart: Array) -> Array:
-    """What a distance (...) costs, in the same units: itself where it is small, never more than :data:`FARTHEST`."""
+    """Robust cost of distances (...), in the same units: equal to the distance if it is small, less than :data:`FARTHEST` always."""
     return apart / (1 + apart / FARTHEST)
 
 
@@ -117,19 +120,18 @@ def fuse(
     poses: Sequence[Rigid], center: npt.ArrayLike, *, twins: Sequence[Rigid] | None = None, weights: npt.ArrayLike | None = None,
     costs: npt.ArrayLike | None = None, order: npt.ArrayLike | None = None,
 ) -> FusedStack:  # fmt: skip
-    """Fuse the ``poses`` (n) of the slices of one stack, of each of which ``twins`` (n) may be right instead.
+    """Fuse the ``poses`` (n) of the slices of one stack; ``twins`` (n) are the alternative poses of the slices.
 
-    ``center`` (3,) is the template's brain's, atlas RAS mm. ``weights`` (n,) ≥ 0 say how much each slice counts, ``costs`` (n, 2) ≥ 0 what
-    taking either hypothesis costs besides (0: nothing known). ``order`` (n,): rows in order of acquisition.
+    ``center`` (3,) is the centre of the template's brain, atlas RAS mm. ``weights`` (n,) ≥ 0 are the weights of the slices, ``costs`` (n,
+    2) ≥ 0 additional costs of either hypothesis (0: no prior knowledge). ``order`` (n,): rows in order of acquisition.
 
-    1. Every hypothesis is tried as the pose of the stack; each slice takes the one of its two that is nearer, and the pose with the
-       least weighted sum of costs wins; a distance costs no more than :data:`FARTHEST`.
-    2. The median pose of what was taken; then, along the order of acquisition, the choice with the least sum of such costs: of the
-       distance to it and of that to the slice before (Viterbi 1967); both repeated until nothing changes.
-    3. Outliers: slices that stray from the median pose of those just before and of those just after in time (:data:`NEIGHBOURS` each;
-       where the head jumps a slice goes with one side) by more than :data:`STRAY` robust standard deviations (1.48 times the median of
-       all), in degrees or in mm, and by more than :data:`LEAST_STRAY_DEGREES` or :data:`LEAST_STRAY_MM`. The stack's pose is the
-       median of the others.
+    1. Each hypothesis is tried as the pose of the stack: every slice takes the nearer of its two hypotheses, and the pose with the least
+       weighted sum of robust costs wins (:func:`robust_cost`).
+    2. The median pose of the chosen hypotheses; then the choice along the order of acquisition with the least sum of costs: of the distance
+       to the median pose and of that to the previous slice (Viterbi 1967). Both are repeated until nothing changes.
+    3. Outliers: slices whose distance to the median pose of the :data:`NEIGHBOURS` slices before in time, and to that of those after (the
+       smaller of the two distances), exceeds :data:`STRAY` robust standard deviations (1.48 times the median of all), in degrees or in mm,
+       and :data:`LEAST_STRAY_DEGREES` or :data:`LEAST_STRAY_MM`. The stack's pose is the median of the others.
 
     Raises :class:`~posepipe.errors.PosepipeError` for no slices.
     """
@@ -172,14 +174,14 @@ def _pose(rotations: Array, places: Array, weights: Array, center: Array) -> Rig
 
 
 def _consensus(rotations: Array, places: Array, weights: Array, extra: Array) -> tuple[npt.NDArray[np.intp], float]:
-    """First choice (n,) by step 1 of :func:`fuse`, and how much worse a slice is, on average, under the best pose of the others."""
+    """First choice (n,) by step 1 of :func:`fuse`, and the mean increase of the cost per slice under the best pose not chosen."""
     seeds_r, seeds_p = rotations.reshape(-1, 1, 1, 3, 3), places.reshape(-1, 1, 1, 3)
     apart = robust_cost(distance(rotations[None], places[None], seeds_r, seeds_p)) + extra[None]
     allowed = np.isfinite(extra).reshape(-1)
     costs = np.where(allowed, apart.min(-1) @ weights, np.inf)
     best = int(costs.argmin())
     chosen = apart[best].argmin(-1)
-    # seeds that this choice leaves out
+    # the hypotheses that were not chosen
     other = allowed.copy()
     other[np.arange(len(rotations)) * 2 + chosen] = False
     rest = costs[other].min() if other.any() else np.inf
@@ -208,7 +210,7 @@ def _along(
 def _strays(
     rotations: Array, places: Array, weights: Array, sequence: npt.NDArray[np.intp], center: Array
 ) -> tuple[npt.NDArray[np.bool_], Array]:
-    """Outliers (n,) by step 3 of :func:`fuse`, and how far each slice strays, degrees."""
+    """Outliers (n,) by step 3 of :func:`fuse`, and the distance of each slice to the path of its neighbours, degrees."""
     n = len(rotations)
     degrees, mm = np.zeros(n), np.zeros(n)
     for at, i in enumerate(sequence):

@@ -1,13 +1,13 @@
-"""Where the head is now, from slices that come one at a time and may each be the twin: a recursive estimate that never looks ahead.
+"""Recursive (causal) estimate of the head's pose from slices that arrive one at a time, each with the ambiguity of its twin.
 
-A few *hypotheses* of the head's pose (atlas → scanner, RAS mm) are kept side by side, at first the two that the first slice allows. Each
-new slice offers its pose and its twin, and each hypothesis takes the nearer one, at the price of its distance
-(:func:`posepipe.slices.fuse.distance`, :func:`posepipe.slices.fuse.robust_cost`). Wrong twins of slices 3 mm apart put the head 6 mm
-apart (:mod:`posepipe.slices.fuse`), so they soon cost more than the right ones.
+Several *hypotheses* of the head's pose (atlas → scanner, RAS mm) are tracked in parallel, initially the two of the first slice. For each
+new slice, every hypothesis is assigned the nearer of the slice's pose and twin, and its cost increases with the distance
+(:func:`posepipe.slices.fuse.distance`, :func:`posepipe.slices.fuse.robust_cost`). The wrong twins of slices 3 mm apart have centres 6 mm
+apart (:mod:`posepipe.slices.fuse`), so that wrong hypotheses soon have higher costs than the correct one.
 
-**Forgetting.** The head is taken for a random walk, each slice for a look at it with noise. What a slice still counts when ``n`` more have
-been acquired is (1 − K)ⁿ, K being the gain of the Kalman filter of that walk in its steady state (:func:`steady_gain`); so little is
-forgotten where slices are noisy, and much where they are exact.
+**Decay of weights.** The head's pose is modelled as a random walk and each slice as a noisy observation. The weight of a slice after ``n``
+further slices is (1 − K)ⁿ, where K is the steady-state gain of the Kalman filter of that model (:func:`steady_gain`). Weights decay slowly
+if slices are noisy, and fast if they are accurate.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .fuse import DEGREES, FARTHEST, LEAST_STRAY_DEGREES, distance, robust_cost
 from .smoothness import Smoothness
 
 HYPOTHESES = 8
-"""Hypotheses kept: the two of each of four slices that agreed with nothing before."""
-FORGOTTEN = 0.1
-"""A slice that counts less than this share of a new one is dropped."""
+"""Maximum number of hypotheses: the two of each of four slices that agreed with no earlier hypothesis."""
+MIN_WEIGHT = 0.1
+"""Observations whose weight relative to a new one is below this are dropped."""
 STEPS = 8
-"""Steps of Weiszfeld's algorithm for a median, from where it was before the last slice."""
+"""Steps of Weiszfeld's algorithm for a median, from its value before the last slice."""
 NEAR = 0.05
-"""Slices nearer than this to the median pull alike (in units of :func:`posepipe.slices.fuse.distance`: half a degree, a quarter mm), so
-that it cannot stick to one of them."""
+"""Lower limit of the distances in Weiszfeld's weights (in units of :func:`posepipe.slices.fuse.distance`: half a degree, a quarter mm), so
+that the median cannot get stuck at one observation."""
 
 
 def steady_gain(motion: float, noise: float) -> float:
-    """Gain in [0, 1] of the Kalman filter of a random walk in its steady state: ``motion`` is the standard deviation of a step, ``noise``
-    that of a look, in one unit.
+    """Steady-state gain in [0, 1] of the Kalman filter of a random walk: ``motion`` is the standard deviation of a step, ``noise`` that of
+    an observation, in the same unit.
 
     >>> round(steady_gain(1.5, 10.0), 2), round(steady_gain(1.5, 5.0), 2)
     (0.14, 0.26)
@@ -49,10 +49,11 @@ def steady_gain(motion: float, noise: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Hypotheses:
-    """``n`` hypotheses of the head: ``rotation`` (n, 3, 3) and ``place`` (n, 3) of the brain's centre, RAS mm; ``cost`` (n,) of the slices.
+    """``n`` hypotheses of the head's pose: ``rotation`` (n, 3, 3), ``place`` (n, 3) of the brain's centre, RAS mm, and accumulated ``cost``
+    (n,).
 
-    ``agreed`` and ``counted`` (n,): sums over the slices since each was opened, forgotten like costs, of 1 / (1 + (d / FARTHEST)²) times
-    weight, and of weight, d being how far the nearer pose of a slice was from the hypothesis when it came.
+    ``agreed`` and ``counted`` (n,): decaying sums over the slices since the hypothesis was added, of weight / (1 + (d / FARTHEST)²) and of
+    weight; d is the distance of the slice's nearer pose to the hypothesis when the slice arrived.
     """
 
     rotation: Array
@@ -63,7 +64,7 @@ class Hypotheses:
 
     @classmethod
     def at(cls, rotation: Array, place: Array, cost: float) -> Hypotheses:
-        """New ones, all of one ``cost``."""
+        """New hypotheses with the same ``cost``."""
         n = len(rotation)
         return cls(rotation, place, np.full(n, cost), np.zeros(n), np.zeros(n))
 
@@ -71,11 +72,11 @@ class Hypotheses:
         return len(self.cost)
 
     def pick(self, index: Sequence[int]) -> Hypotheses:
-        """Those at ``index``, in that order."""
+        """The hypotheses at ``index``, in that order."""
         i = np.array(index, dtype=int)
         return Hypotheses(self.rotation[i], self.place[i], self.cost[i], self.agreed[i], self.counted[i])
 
-    def and_also(self, other: Hypotheses) -> Hypotheses:
+    def concat(self, other: Hypotheses) -> Hypotheses:
         """These, then ``other``."""
         return Hypotheses(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
 
@@ -84,20 +85,20 @@ class Hypotheses:
         more = (1,) * (places.ndim - 1)
         return distance(rotations[None], places[None], self.rotation.reshape(-1, *more, 3, 3), self.place.reshape(-1, *more, 3))
 
-    def forget(self, kept: float) -> Hypotheses:
-        """What came before counts ``kept`` times as much."""
+    def decay(self, kept: float) -> Hypotheses:
+        """Multiply the accumulated sums by ``kept``."""
         return replace(self, cost=self.cost * kept, agreed=self.agreed * kept, counted=self.counted * kept)
 
-    def judged(self, apart: Array, weight: float) -> Hypotheses:
-        """After a slice that is ``apart`` (n,) from each."""
+    def updated(self, apart: Array, weight: float) -> Hypotheses:
+        """Add a slice with ``weight`` and the distances ``apart`` (n,) to the sums."""
         return replace(
             self, cost=self.cost + weight * robust_cost(apart), agreed=self.agreed + weight / (1 + (apart / FARTHEST) ** 2),
             counted=self.counted + weight,
         )  # fmt: skip
 
     def distinct(self, most: float) -> Hypotheses:
-        """In order of cost the :data:`HYPOTHESES` that cost least, without those that cost more than ``most`` (but for the best) and those
-        within 1 of a better one: they follow the same slices."""
+        """At most :data:`HYPOTHESES`, by increasing cost, without those that cost more than ``most`` (except the best) and without those
+        within distance 1 of a better one, which are duplicates."""
         kept: list[int] = []
         apart = self.apart(self.rotation, self.place)
         for i in np.argsort(self.cost, kind="stable").tolist():
@@ -107,112 +108,108 @@ class Hypotheses:
 
 
 class HeadEstimate:
-    """The hypotheses, and what follows from them; ``center`` (3,) is the template's brain's, atlas RAS mm.
+    """The recursive estimate; ``center`` (3,) is the centre of the template's brain, atlas RAS mm.
 
-    ``registered`` says whether slices are registered to the template, and so are about
-    :data:`~posepipe.slices.fuse.LEAST_STRAY_DEGREES` off instead of :data:`~posepipe.slices.fuse.DEGREES`.
+    ``registered``: slices are registered to the template; their error is then about :data:`~posepipe.slices.fuse.LEAST_STRAY_DEGREES`
+    instead of :data:`~posepipe.slices.fuse.DEGREES`.
     """
 
     def __init__(self, center: npt.ArrayLike, *, registered: bool = False) -> None:
         self.center = np.asarray(center, dtype=float)
         self._keep = 1 - steady_gain(Smoothness.degrees, DEGREES)
         self._keep_pose = 1 - steady_gain(Smoothness.degrees, LEAST_STRAY_DEGREES if registered else DEGREES)
-        # of each slice: its two poses (twice the same where it has but one), weight, and when it came, in slices
-        self._looks: deque[tuple[Array, Array, float, float]] = deque(maxlen=int(np.ceil(np.log(FORGOTTEN) / np.log(self._keep))))
+        # per observation: rotations and places of pose and twin (equal if there is one pose), weight, and time in slices
+        self._observations: deque[tuple[Array, Array, float, float]] = deque(maxlen=int(np.ceil(np.log(MIN_WEIGHT) / np.log(self._keep))))
         self._all = Hypotheses.at(np.zeros((0, 3, 3)), np.zeros((0, 3)), 0.0)
-        self._none = 0.0
+        self._null_cost = 0.0
         self._at = 0.0
         self._time: float | None = None
 
     def __len__(self) -> int:
-        """How many hypotheses there are."""
+        """Number of hypotheses."""
         return len(self._all)
 
     @property
     def pose(self) -> Rigid | None:
-        """Pose of the head by the likeliest hypothesis, atlas → scanner, RAS mm; None before the first slice."""
+        """Pose of the head by the hypothesis with the least cost, atlas → scanner, RAS mm; None before the first slice."""
         return Rigid.about(self._all.rotation[0], self.center, self._all.place[0]) if len(self) else None
 
     @property
     def confidence(self) -> float:
-        """How far the likeliest hypothesis can be trusted, in [0, 1]: share × agreement.
+        """Confidence of the hypothesis with the least cost, in [0, 1]: share × agreement.
 
-        *Share*: e^−c over the sum of e^−c of all hypotheses, c being their costs, and of "none of them", for which every slice costs what a
-        slice at :data:`~posepipe.slices.fuse.FARTHEST` does. *Agreement*: the mean over the last slices, those counting more that are
-        newer, of 1 / (1 + (d / FARTHEST)²), d being how far a slice's nearer pose was from the hypothesis when it came. After one slice,
-        whose twins are far apart, it is 0.45; nothing in it was fitted to errors, so it is no calibrated probability.
+        *Share*: softmax of the negative costs over all hypotheses and a null hypothesis, for which every slice costs as much as one at
+        distance :data:`~posepipe.slices.fuse.FARTHEST`. *Agreement*: the mean over the last slices, weighted by recency, of 1 / (1 + (d /
+        FARTHEST)²), where d is the distance of a slice's nearer pose to the hypothesis when the slice arrived. After one slice with distant
+        twins it is 0.45. It was not fitted to errors and is not a calibrated probability.
         """
         if not len(self):
             return 0.0
-        costs = np.append(self._all.cost, self._none)
+        costs = np.append(self._all.cost, self._null_cost)
         likely = np.exp(costs.min() - costs)
         counted = float(self._all.counted[0])
         agreement = float(self._all.agreed[0]) / counted if counted > 0 else 1.0
         return agreement * float(likely[0] / likely.sum())
 
     def distance(self, pose: Rigid) -> float:
-        """How far ``pose`` is from the head's, in units of :func:`posepipe.slices.fuse.distance`; infinite before the first slice."""
+        """Distance of ``pose`` to the head's, in units of :func:`posepipe.slices.fuse.distance`; infinite before the first slice."""
         return float(self._all.apart(pose.rotation, pose.apply(self.center))[0]) if len(self) else np.inf
 
     def nearest_first(self, poses: Iterable[Rigid]) -> list[Rigid]:
         """``poses`` in order of their distance from the head's."""
         return sorted(poses, key=self.distance)
 
-    def wait(self, time: float | None = None) -> None:
-        """Something was acquired that tells nothing of the head, at ``time`` in seconds (None: as long after the last as is usual).
-
-        Longer pauses forget more.
-        """
+    def advance(self, time: float | None = None) -> None:
+        """Advance to ``time`` (s) without an observation (None: by the usual interval); the weights decay with the elapsed time."""
         passed = 1.0
         if time is not None:
             passed = 1.0 if self._time is None else max(time - self._time, 0.0) / SECONDS_PER_SLICE
             self._time = time
         self._at += passed
         kept = self._keep**passed
-        self._none *= kept
-        self._all = self._all.forget(kept)
+        self._null_cost *= kept
+        self._all = self._all.decay(kept)
 
     def add(self, poses: Sequence[Rigid], *, weight: float = 1.0, time: float | None = None) -> float:
-        """A slice whose pose is one of ``poses`` (1 or 2; atlas → scanner, RAS mm), acquired at ``time`` in seconds (None: as long
-        after the last as is usual); ``weight`` in [0, 1] says how much it counts.
+        """Add a slice whose pose is one of ``poses`` (1 or 2; atlas → scanner, RAS mm), acquired at ``time`` (s; None: at the usual
+        interval), with ``weight`` in [0, 1].
 
-        Returns how far its nearer pose was from the head's before, in units of :func:`posepipe.slices.fuse.distance`; 0 for the first.
+        Returns the distance of its nearer pose to the head's previous pose, in units of :func:`posepipe.slices.fuse.distance`; 0 for the
+        first slice.
         """
-        self.wait(time)
+        self.advance(time)
         rotations = np.stack([poses[0].rotation, poses[-1].rotation])
         places = np.stack([poses[0].apply(self.center), poses[-1].apply(self.center)])
         apart = self._all.apart(rotations, places).min(1)
         surprise = float(apart[0]) if len(self) else 0.0
-        # what was acquired before fits a hypothesis opened now no better than none
-        opened = Hypotheses.at(rotations[: len(poses)], places[: len(poses)], self._none)
-        self._none += weight * float(robust_cost(np.array(FARTHEST)))
-        self._all = self._all.judged(apart, weight)
-        self._looks.append((rotations, places, weight, self._at))
+        # a new hypothesis starts with the accumulated cost of the null hypothesis
+        opened = Hypotheses.at(rotations[: len(poses)], places[: len(poses)], self._null_cost)
+        self._null_cost += weight * float(robust_cost(np.array(FARTHEST)))
+        self._all = self._all.updated(apart, weight)
+        self._observations.append((rotations, places, weight, self._at))
         if (apart > FARTHEST).all():
-            self._all = self._all.and_also(opened)
-        self._all = self._followed(self._all).distinct(self._none)
+            self._all = self._all.concat(opened)
+        self._all = self._followed(self._all).distinct(self._null_cost)
         return surprise
 
-    def settle(self, pose: Rigid, *, time: float | None = None) -> None:
-        """The head's ``pose`` (atlas → scanner, RAS mm) became known at ``time`` otherwise: what was before is forgotten.
+    def reset_to(self, pose: Rigid, *, time: float | None = None) -> None:
+        """Reset the estimate to a known ``pose`` (atlas → scanner, RAS mm) at ``time`` (s); earlier observations are discarded.
 
-        The pose then has the standing of one that many slices agreed on.
+        The pose gets the weight of many agreeing slices.
         """
-        self.wait(time)
+        self.advance(time)
         rotation, place = pose.rotation[None], pose.apply(self.center)[None]
-        self._looks.clear()
-        self._looks.append((np.repeat(rotation, 2, 0), np.repeat(place, 2, 0), 1.0, self._at))
+        self._observations.clear()
+        self._observations.append((np.repeat(rotation, 2, 0), np.repeat(place, 2, 0), 1.0, self._at))
         many = 1 / (1 - self._keep)
         self._all = replace(Hypotheses.at(rotation, place, 0.0), agreed=np.array([many]), counted=np.array([many]))
-        self._none = many * float(robust_cost(np.array(FARTHEST)))
+        self._null_cost = many * float(robust_cost(np.array(FARTHEST)))
 
     def _followed(self, now: Hypotheses) -> Hypotheses:
-        """Each moved to the weighted median of the slices' poses nearer to it, without slices too far from it; without any it stays.
-
-        The median is that of the least sum of distances (Weiszfeld's algorithm, rotations averaged as matrices).
-        """
-        rotations, places = (np.stack([look[i] for look in self._looks]) for i in (0, 1))
-        weight = np.array([w * self._keep_pose ** (self._at - at) for _, _, w, at in self._looks])
+        """Each hypothesis moved to the weighted geometric median of the nearer poses of the slices within :data:`FARTHEST`; unchanged
+        without such slices. By Weiszfeld's algorithm, with rotations averaged as matrices."""
+        rotations, places = (np.stack([observation[i] for observation in self._observations]) for i in (0, 1))
+        weight = np.array([w * self._keep_pose ** (self._at - at) for _, _, w, at in self._observations])
         apart = now.apart(rotations, places)  # (n, slices, 2)
         nearer, slices = apart.argmin(-1), np.arange(len(weight))
         r, p = rotations[slices, nearer], places[slices, nearer]

@@ -1,4 +1,5 @@
-"""Moving stacks made from a still volume, with the true pose of each slice: the protocol of METHODS §4, after SVoRT's generator."""
+"""Simulation of moving stacks from a still volume, with the true pose of each slice: the protocol of METHODS §4, after SVoRT's
+generator."""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ from .fuse import mean_pose
 from .scanner import SliceScanner
 
 LEVELS = {"small": 2.0, "middle": 8.0, "large": 20.0}
-"""Root mean square rotation of the head about its mean pose, degrees; in mm half of that (METHODS §4)."""
+"""Root mean square rotation of the head about its mean pose, degrees; the translation in mm is half the number (METHODS §4)."""
 LEAST_AREA = 0.1
-"""Slices at either end of a stack with less than this share of its largest brain section are dropped."""
+"""Slices at either end of a stack with less than this fraction of the largest brain area are dropped."""
 
 
 @dataclass(frozen=True)
 class StackProtocol:
-    """What is acquired: ``pixel``, ``thickness`` and ``gap`` mm, ``seconds`` a slice, ``interleaves``; ``noise`` as a share of the
-    brain's 99th percentile, ``voids`` as a share of the slices, ``bias`` as the deviation of the gain's logarithm."""
+    """Acquisition parameters: ``pixel``, ``thickness`` and ``gap`` in mm, ``seconds`` per slice, ``interleaves``; ``noise`` as a fraction
+    of the brain's 99th percentile, ``voids`` as the fraction of slices with signal voids, ``bias``: standard deviation of the log gain."""
 
     pixel: float = 1.1
     thickness: float = 3.0
@@ -39,7 +40,8 @@ class StackProtocol:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, brain_mm: float) -> StackProtocol:
-        """At random within METHODS §4's ranges; ``brain_mm``, the brain's length along the stack, bounds the interleaves (2 to √n)."""
+        """Random parameters within METHODS §4's ranges; ``brain_mm``, the brain's length along the stack, limits the interleaves (2 to
+        √n)."""
         thickness, gap = rng.uniform(2.5, 3.5), rng.uniform(0, 1)
         most = max(2, math.isqrt(int(brain_mm / (thickness + gap))))
         return cls(
@@ -50,11 +52,10 @@ class StackProtocol:
 
 @dataclass(frozen=True, eq=False)
 class MovingStack:
-    """A stack of ``image`` and ``mask`` (slices along the last axis) and the truth: ``motions`` of the head while each slice was
-    acquired (world of the still volume → world of the stack, RAS mm), the stack's ``mean`` of them, and the numbers of slices with
-    ``voids``.
+    """A stack of ``image`` and ``mask`` (slices along the last axis) and the ground truth: the ``motions`` of the head during each slice
+    (world of the still volume → world of the stack, RAS mm), their ``mean``, and the numbers of slices with ``voids``.
 
-    Against an atlas a slice's true pose is its motion after the still volume's own pose (:meth:`poses`).
+    The true pose of a slice against an atlas is its motion composed with the still volume's pose (:meth:`poses`).
     """
 
     image: Volume
@@ -66,14 +67,14 @@ class MovingStack:
     voids: tuple[int, ...]
 
     def poses(self, own: Rigid) -> list[Rigid]:
-        """True pose of each slice (atlas → image), the still volume's being ``own``."""
+        """True pose of each slice (atlas → image); ``own`` is the still volume's pose."""
         return [m @ own for m in self.motions]
 
 
 def random_motion(times: npt.ArrayLike, degrees: float, center: Array, rng: np.random.Generator) -> list[Rigid]:
     """Motion of a head about ``center`` (3,) RAS mm at ``times`` (n,) s: ``degrees`` RMS rotation and half as many mm RMS translation.
 
-    Three slow waves (a period of at least half the time in all) and on average two sudden jumps, a part of the sum; without net motion.
+    The sum of three slow waves (period at least half the duration) and on average two sudden jumps, with random weights and zero mean.
     """
     times = np.asarray(times, dtype=float)
     span = max(float(np.ptp(times)), 1e-6)
@@ -92,7 +93,7 @@ def random_motion(times: npt.ArrayLike, degrees: float, center: Array, rng: np.r
 
 
 def _scaled(vectors: Array, rms: float) -> Array:
-    """``vectors`` (n, 3) without their mean, of root mean square length ``rms``; 0 where they do not vary."""
+    """``vectors`` (n, 3) minus their mean, scaled to the root mean square length ``rms``; 0 if they are constant."""
     centred = vectors - vectors.mean(0)
     size = float(np.sqrt((centred**2).sum(1).mean()))
     return centred * (rms / size) if size > 1e-9 else centred
@@ -102,10 +103,10 @@ def simulate_stack(
     volume: Volume, mask: Volume, rng: np.random.Generator, *, degrees: float, protocol: StackProtocol | None = None,
     orientation: Array | None = None,
 ) -> MovingStack:  # fmt: skip
-    """A stack of the head in ``volume`` (brain ``mask`` on its grid) that moves by ``degrees`` RMS (:data:`LEVELS`).
+    """Simulate a stack of the head in ``volume`` (brain ``mask`` on its grid) with motion of ``degrees`` RMS (:data:`LEVELS`).
 
-    ``orientation`` (3, 3): columns are the stack's pixel axes and its slice axis in the still head's world, det ±1; by default uniform.
-    The stack's world is that of the still volume.
+    ``orientation`` (3, 3): columns are the stack's pixel axes and slice axis in the world of ``volume``, det ±1; by default uniformly
+    random. The stack's world is that of ``volume``.
     """
     m = moments(mask.with_data(np.asarray(mask.data) > 0))
     axes = random_rotations(1, rng)[0] if orientation is None else np.asarray(orientation, dtype=float)
@@ -113,7 +114,7 @@ def simulate_stack(
     along = inside @ axes
     protocol = protocol or StackProtocol.draw(rng, float(np.ptp(along[:, 2])))
     step = protocol.thickness + protocol.gap
-    # room for the head to move in: twice its RMS motion, in mm, at the brain's rim
+    # margin for motion: twice its RMS displacement, mm, at the brain's surface
     room = 6 + 2 * degrees * (0.5 + np.radians(1) * m.radius)
     low, high = along.min(0) - room, along.max(0) + room
     pixels = [int((h - lo) / protocol.pixel) + 1 for lo, h in zip(low[:2], high[:2], strict=True)]
@@ -130,20 +131,20 @@ def simulate_stack(
         own = affine.copy()
         own[:, 3] += k * affine[:, 2]
         slices.append(scanner.acquire(SliceGrid((pixels[0], pixels[1]), own, protocol.thickness), motions[k], k))
-    first, last = _held(np.array([s.area for s in slices]))
-    return _spoilt(slices[first:last], motions[first:last], times[first:last], m.center, protocol, rng)
+    first, last = _range_with_brain(np.array([s.area for s in slices]))
+    return _with_artefacts(slices[first:last], motions[first:last], times[first:last], m.center, protocol, rng)
 
 
-def _held(areas: Array) -> tuple[int, int]:
-    """First slice and one past the last that hold :data:`LEAST_AREA` of the largest section."""
+def _range_with_brain(areas: Array) -> tuple[int, int]:
+    """Index of the first slice, and one past the last, with at least :data:`LEAST_AREA` of the largest area."""
     hit = np.flatnonzero(areas >= LEAST_AREA * areas.max())
     return int(hit[0]), int(hit[-1]) + 1
 
 
-def _spoilt(
+def _with_artefacts(
     slices: list[Slice], motions: list[Rigid], times: Array, center: Array, protocol: StackProtocol, rng: np.random.Generator
 ) -> MovingStack:
-    """Bias, voids and noise put onto ``slices``, and all of them together as a stack."""
+    """Add bias field, signal voids and noise to ``slices`` and assemble the stack."""
     data = np.stack([s.image for s in slices], -1).astype(np.float32)
     mask = np.stack([s.mask for s in slices], -1)
     top = float(np.quantile(data[mask], 0.99))
@@ -164,7 +165,7 @@ def _spoilt(
 
 
 def _gain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """A quadratic field over a stack of ``shape``, of deviation 1 and mean 0."""
+    """A random quadratic field of ``shape`` with mean 0 and standard deviation 1."""
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij", sparse=True)
     c = rng.normal(size=9)
     field: Array = c[0] * x + c[1] * y + c[2] * z + c[3] * x * y + c[4] * y * z + c[5] * x * z + c[6] * x * x + c[7] * y * y + c[8] * z * z
@@ -172,7 +173,7 @@ def _gain(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def _void(mask: npt.NDArray[np.bool_], pixel: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Signal that is left (n_u, n_v) of a slice: all but a tenth to a half lost, everywhere or in a spot 10–30 mm wide."""
+    """Signal factor (n_u, n_v) of a slice with a void: 0.1 to 0.5, everywhere or in a Gaussian spot 10–30 mm wide."""
     kept = rng.uniform(0.1, 0.5)
     if rng.random() < 0.3 or not mask.any():
         return np.full(mask.shape, kept, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""The network in front of registration: where in the atlas single slices lie, each up to its twin.
+"""Initial poses of single slices by a network, before registration, each with its twin.
 
-The network sees a slice on a square about its mask's centre and says of each pixel where in the canonical brain it lies
-(:class:`~posepipe.models.slices.SliceCoordinateNet`); the pose follows by Procrustes. The age's template gives the size of the brain.
+The input is a slice resampled to a square about the centre of its mask. The network predicts the canonical coordinates of each pixel
+(:class:`~posepipe.models.slices.SliceCoordinateNet`); the pose follows by Procrustes. The brain has the size of the template of its age.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .frames import MidsagittalPlane, Slice, twin_pose
 from .points import SliceBatch, SliceTarget
 
 COPIES = 4
-"""Copies of a slice that the network is shown, if nothing else is said: all four right angles."""
+"""Default number of rotated copies for test-time augmentation: all four right angles."""
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class SlicePose:
-    """What a network says of one slice: ``pose`` and ``twin``, atlas → image (RAS mm), of which it cannot tell which is right.
+    """A network's prediction for one slice: ``pose`` and ``twin``, atlas → image (RAS mm), between which one slice cannot decide.
 
-    ``expected_error`` is the mean error, in mm, that it expects of a pixel's place in the brain; ``residual``, in mm, what the pixels'
-    places differ from those of a plane; ``brain_mm2`` the area that it takes for brain; ``center`` (2,) the middle of that, mm along û, v̂
-    from the slice frame's origin. ``copies`` are the poses that the network gives to turned copies of the slice, each alone.
+    ``expected_error``: mean expected error of the predicted coordinates, mm; ``residual``: residual of the Procrustes fit, mm;
+    ``brain_mm2``: segmented brain area, mm²; ``center`` (2,): its centroid, mm along û, v̂ from the slice frame's origin. ``copies``: poses
+    from each rotated copy of the slice.
     """
 
     pose: Rigid
@@ -52,14 +52,14 @@ class SlicePose:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Probabilities of ``pose`` and ``twin``: one half each, as one slice does not tell. Of 480 single slices registered to the
-        template from both, the better fit was the right one in 48 % (docs/experiments-slices.md, 6)."""
+        """Probabilities of ``pose`` and ``twin``: 0.5 each. Of 480 single slices registered to the template from both, the one with the
+        higher NCC was correct in 48 % (docs/experiments-slices.md, 6)."""
         return 0.5, 0.5
 
 
 class SliceNetwork:
-    """The network of weights ``name``, loaded once; ``weights_dir`` comes before the package's. It is shown ``copies`` (1 to 4) of each
-    slice, turned by right angles in its plane, and what it says of them is averaged. Raises :class:`~posepipe.errors.WeightsError`."""
+    """The slice network with weights ``name``, loaded once; ``weights_dir`` takes precedence over the package's. Its output is averaged
+    over ``copies`` (1 to 4) of each slice, rotated by right angles in its plane. Raises :class:`~posepipe.errors.WeightsError`."""
 
     def __init__(
         self, weights_dir: str | Path | None = None, *, device: str = "cpu", name: str = SLICE_NETWORK, copies: int = COPIES
@@ -82,18 +82,18 @@ class SliceNetwork:
         self, slices: Sequence[Slice] | SliceBatch, target: SliceTarget, plane: MidsagittalPlane, *,
         centers: npt.ArrayLike | None = None, masked: bool = True,
     ) -> list[SlicePose]:  # fmt: skip
-        """A pose and its twin of each of ``slices`` in the template's world, whose brain has the template's size.
+        """Pose and twin of each of ``slices`` in the template's world; the brain is assumed to have the template's size.
 
-        ``centers`` (n, 2), mm along û, v̂ from each slice frame's origin, are where the network looks (default: the masks' centres). Where
-        the brain's outline is not known (``masked`` false) the network sees all pixels inside ``Slice.mask``. Raises
+        ``centers`` (n, 2), mm along û, v̂ from each slice frame's origin, are the centres of the crops (default: the masks' centres). With
+        ``masked`` false, ``Slice.mask`` is not a brain mask, and the mask channel of the input is 1. Raises
         :class:`~posepipe.errors.MaskError` for a slice whose mask is empty.
         """
         batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, self.device)
         turn, radius = target.to_canonical, target.target.brain.radius
         middle = np.stack([mask_middle(s) for s in batch.slices]) if centers is None else np.asarray(centers, dtype=float)
         crops = squares(batch, middle, radius, self._size)
-        seen = sampled(crops) if masked else standardised(crops[:, :1], torch.ones_like(crops[:, 1:]))
-        field, copies = self._answered(seen)
+        inputs = sampled(crops) if masked else standardised(crops[:, :1], torch.ones_like(crops[:, 1:]))
+        field, copies = self._predict(inputs)
         found = [field.solve(), *(c.solve() for c in copies)]
         rotations = np.stack([so3.project(f.rotation.double().cpu().numpy()) for f in found], 1)
         shifts = np.stack([f.translation.double().cpu().numpy() for f in found], 1)
@@ -115,10 +115,10 @@ class SliceNetwork:
             )
         return out
 
-    def _answered(self, seen: Tensor) -> tuple[SliceField, list[SliceField]]:
-        """The field of what is ``seen`` (n, 2, S, S), the mean of those of its copies, and the copies' own."""
+    def _predict(self, inputs: Tensor) -> tuple[SliceField, list[SliceField]]:
+        """Forward pass on the rotated copies of ``inputs`` (n, 2, S, S): the mean of the fields, and the fields of the copies."""
         with answering(self.device):
-            turned = [torch.rot90(seen, k, (2, 3)) for k in range(self._copies)]
+            turned = [torch.rot90(inputs, k, (2, 3)) for k in range(self._copies)]
             parts = [self._loaded.module(x) for x in torch.cat(turned).split(_BATCH)]
             whole = [torch.cat(p).chunk(self._copies) for p in zip(*parts, strict=True)]
             copies = [SliceField(*(torch.rot90(x[k], -k, (2, 3)) for x in whole)) for k in range(self._copies)]
@@ -126,8 +126,8 @@ class SliceNetwork:
 
 
 def _mean(copies: Sequence[SliceField]) -> SliceField:
-    """The mean of fields, places weighed by the inverse of their expected error; each is first taken as the twin where that is nearer to
-    the first one's."""
+    """The mean of fields, with coordinates weighted by the inverse of their expected error. Fields nearer to the first one after mirroring
+    (twins) are mirrored before."""
     first = copies[0]
     brain = torch.sigmoid(first.foreground)
     mirror = first.position.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
@@ -141,8 +141,8 @@ def _mean(copies: Sequence[SliceField]) -> SliceField:
 
 
 def squares(batch: SliceBatch, middle: Array, radius: float, side: int) -> Tensor:
-    """What networks see (n, 2, side, side) of slices: image times mask, and mask, about ``middle`` (n, 2) mm along û, v̂ from the slice
-    frames' origins, as far as brains of ``radius`` mm reach."""
+    """Network inputs (n, 2, side, side) from slices: image times mask, and mask, in squares centred on ``middle`` (n, 2), mm along û, v̂
+    from the slice frames' origins, that contain a brain of ``radius`` mm."""
     half = torch.full((len(batch),), HALF_SIDE * radius, device=batch.device)
     return batch.crops(tensor(middle, batch.device), half, side)
 
@@ -154,7 +154,7 @@ def mask_middle(piece: Slice) -> Array:
 
 
 def _middles(probability: Tensor, side: int) -> Array:
-    """Centroids (n, 2) of what is brain, in radii from the middle of the square."""
+    """Centroids (n, 2) of the brain probabilities, in radii from the middle of the square."""
     points = slice_points(side, device=probability.device)[:, :2]
     middle = probability @ points / probability.sum(1, keepdim=True).clamp_min(1e-6)
     out: Array = middle.double().cpu().numpy()

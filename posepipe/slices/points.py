@@ -1,9 +1,9 @@
-"""What slice-to-volume registration compares: a template at three levels of blur, and the pixels of slices at the same levels.
+"""Data for slice-to-volume registration: a template at three levels of blur, and the pixels of slices at the same levels.
 
-Two channels, as for volumes (:mod:`posepipe.matching.channels`). *Brightness*, lifted above an empty background: the brain's outline
-counts as well as what is inside. *Texture*, brightness relative to its surroundings: blind to bias and to the mask's rim. A level's blur is
-a Gaussian in the slice's plane, taken from the original pixels in one step; the template is blurred alike along all axes, and what a
-slice's thickness exceeds that by is made up by sampling several planes (:func:`profile`).
+There are two channels, as for volumes (:mod:`posepipe.matching.channels`). *Brightness*: intensity plus a foreground offset on an empty
+background, so that the brain's outline contributes as well as its inside. *Texture*: locally normalised intensity, independent of the bias
+field and the mask's boundary. The blur of a level is an in-plane Gaussian, computed from the original pixels in one step. The template's
+blur is isotropic; the remaining thickness of a slice is accounted for by sampling several planes (:func:`profile`).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from ..models.slices import EXTENT_CELLS
 from .frames import MidsagittalPlane, Slice
 
 LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
-"""Blur (standard deviation, mm) and distance of pixels (mm) of each level, coarse to fine. A brain is 60–150 mm long, the template's grid
-has 1.6 mm; pixels are about as far apart as the blur leaves detail, and no nearer than the time for a stack allows."""
-LIFT = 1.0
-"""How far the background lies below the brain's dark end in the channel of brightness where slices are registered one by one, in units of
-its bright end (99th percentile). Of 0, 0.5, 1 and 2 chosen by starts 10° off on the brains of :mod:`posepipe.bench.slice_register`
-(docs/experiments-slices.md, 4): without it dark tissue passes for background."""
+"""Blur (standard deviation, mm) and pixel spacing (mm) of each level, coarse to fine. A brain is 60–150 mm long, the template's grid has
+1.6 mm. The spacing matches the blur, with a lower limit for the computing time of a stack."""
+FOREGROUND_OFFSET = 1.0
+"""Offset of the brain above the background in the brightness channel for the registration of single slices, in units of the brain's 99th
+percentile. Chosen from 0, 0.5, 1 and 2 by registration from starts 10° off on the brains of :mod:`posepipe.bench.slice_register`
+(docs/experiments-slices.md, 4). Without it dark tissue is confused with background."""
 MARGIN_MM = 8.0
-"""Pixels up to about so far outside a slice's mask count, mm: there the template should be dark. As for volumes, of the order of the
-blur of the first level and less than the brain's own radius (30–60 mm)."""
+"""Pixels up to about this distance outside a slice's mask have weight, mm: the template should be dark there. As for volumes, of the order
+of the blur of the first level and less than the brain's radius (30–60 mm)."""
 FWHM = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
 WINDOW_MM = 8.0
-"""Surroundings that texture is relative to, standard deviation in mm: as :data:`posepipe.matching.channels.TEXTURE_WINDOW_MM`."""
+"""Standard deviation (mm) of the window for the local normalisation: as :data:`posepipe.matching.channels.TEXTURE_WINDOW_MM`."""
 EROSION_MM = 2.5
-"""Texture counts from about so far inside the mask, mm: as :data:`posepipe.matching.channels.TEXTURE_EROSION_MM`."""
+"""Erosion of the mask for texture, mm: as :data:`posepipe.matching.channels.TEXTURE_EROSION_MM`."""
 FINE_MM = 1.6
-"""Grid on which texture is made, mm: that of templates (:data:`posepipe.matching.target.SPACING`)."""
+"""Grid spacing for the computation of texture, mm: that of templates (:data:`posepipe.matching.target.SPACING`)."""
 LEAST_INSIDE_MM2 = 200.0
-"""With less texture than this, mm² (a disc 16 mm wide), all of a section's mask counts."""
+"""If the eroded mask is smaller than this, mm² (a disc 16 mm wide), the mask is not eroded."""
 THIN = 0.4
-"""A profile that exceeds the template's blur by less (standard deviation, mm) is one plane; a quarter of the template's 1.6 mm grid."""
+"""Standard deviation (mm) of the remaining slice profile below which one plane is sampled; a quarter of the template's 1.6 mm grid."""
 
 
 @dataclass(frozen=True, eq=False)
 class TemplateLevel:
-    """``fields`` (8, X, Y, Z): lifted brightness and its gradient an mm along RAS, then the same of texture; ``to_voxel`` (4, 4) from mm
-    about the brain's centre."""
+    """``fields`` (8, X, Y, Z): brightness with offset and its gradient per mm along RAS, then the same of texture; ``to_voxel`` (4, 4) from
+    mm about the brain's centre."""
 
     fields: Tensor
     to_voxel: Tensor
@@ -60,9 +60,9 @@ class TemplateLevel:
 
 
 class SliceTarget:
-    """A template made ready for slices at each of :data:`LEVELS`, made once.
+    """A template prepared for slice registration at each of :data:`LEVELS`; computed once.
 
-    ``center`` (3,) is its brain's centre, atlas RAS mm, about which poses are fitted.
+    ``center`` (3,) is its brain's centre, atlas RAS mm, the centre of rotation in the fit.
     """
 
     def __init__(self, target: Target) -> None:
@@ -72,7 +72,7 @@ class SliceTarget:
 
     @property
     def to_canonical(self) -> Array:
-        """Rotation (3, 3) that turns the atlas upright; the identity where none is known."""
+        """Rotation (3, 3) of the atlas to the canonical frame; the identity if it is not known."""
         known = self.target.to_canonical
         return np.eye(3) if known is None else np.asarray(known, dtype=float)
 
@@ -83,8 +83,8 @@ class SliceTarget:
 
     @cached_property
     def cells(self) -> Array:
-        """Canonical places (n, 3), in brain radii, by which networks' slice numbers measure its brain
-        (:data:`~posepipe.models.slices.EXTENT_CELLS`)."""
+        """Canonical coordinates (n, 3), in brain radii, of a coarse grid of brain cells, which define the brain's extent for the slice
+        numbers of networks (:data:`~posepipe.models.slices.EXTENT_CELLS`)."""
         brain = self.target.brain
         device = brain.image.device
         side = 2 * EXTENT_CELLS
@@ -93,19 +93,19 @@ class SliceTarget:
         places: Array = grid_points(EXTENT_CELLS, 3).double().numpy()
         return places[(share.flatten() > 0.5).cpu().numpy()]
 
-    def levels(self, lift: float = LIFT) -> tuple[TemplateLevel, ...]:
-        """One for each of :data:`LEVELS`, the background ``lift`` below the brain; made once."""
-        if lift not in self._levels:
-            self._levels[lift] = self._made(lift)
-        return self._levels[lift]
+    def levels(self, foreground_offset: float = FOREGROUND_OFFSET) -> tuple[TemplateLevel, ...]:
+        """One for each of :data:`LEVELS`, the background ``foreground_offset`` below the brain; made once."""
+        if foreground_offset not in self._levels:
+            self._levels[foreground_offset] = self._made(foreground_offset)
+        return self._levels[foreground_offset]
 
-    def _made(self, lift: float) -> tuple[TemplateLevel, ...]:
+    def _made(self, foreground_offset: float) -> tuple[TemplateLevel, ...]:
         brain = self.target.brain
         pad = int(np.ceil(2.5 * LEVELS[0][0] / brain.spacing))
         image, mask = F.pad(brain.image, (pad,) * 6), F.pad(brain.mask, (pad,) * 6)
         inside = image[mask > 0.5]
         low, high = torch.quantile(inside[:: max(1, len(inside) // 50_000)], torch.tensor([0.01, 0.99], device=image.device)).tolist()
-        raw = (lift + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
+        raw = (foreground_offset + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
         window = (WINDOW_MM / brain.spacing,) * 3
         total, first, second = smooth(torch.stack([mask, image * mask, image * image * mask]), window)
         both = torch.stack([raw, _texture(image, mask, total, first, second)])
@@ -131,7 +131,7 @@ class SlicePoints:
     """Pixels of B slices, P each: ``where`` (B, P, 2) mm along û, v̂ from the slice frame's origin; ``value`` and ``weight`` (B, 2, P),
     of brightness and of texture.
 
-    Weights are 0 in what pads a slice to P pixels. ``area`` is what a pixel stands for, mm².
+    Weights are 0 in the padding to P pixels. ``area`` is the area of a pixel, mm².
     """
 
     where: Tensor
@@ -145,9 +145,9 @@ class SlicePoints:
 
 
 class SliceBatch:
-    """Slices made ready to be registered together: of one stack, or of any number of heads.
+    """Slices prepared for joint registration, of one stack or of any number of heads.
 
-    ``slices`` may differ in shape and spacing. Raises :class:`~posepipe.errors.MaskError` where one has an empty mask.
+    ``slices`` may differ in shape and spacing. Raises :class:`~posepipe.errors.MaskError` if one has an empty mask.
     """
 
     def __init__(self, slices: Sequence[Slice], device: torch.device | str = "cpu") -> None:
@@ -169,33 +169,34 @@ class SliceBatch:
     def __len__(self) -> int:
         return len(self.slices)
 
-    def levels(self, lift: float = LIFT) -> tuple[SlicePoints, ...]:
-        """One for each of :data:`LEVELS`, the background ``lift`` below the brain; made once."""
-        if lift not in self._levels:
-            self._levels[lift] = tuple(self._level(blur, step, lift) for blur, step in LEVELS)
-        return self._levels[lift]
+    def levels(self, foreground_offset: float = FOREGROUND_OFFSET) -> tuple[SlicePoints, ...]:
+        """One for each of :data:`LEVELS`, the background ``foreground_offset`` below the brain; made once."""
+        if foreground_offset not in self._levels:
+            self._levels[foreground_offset] = tuple(self._level(blur, step, foreground_offset) for blur, step in LEVELS)
+        return self._levels[foreground_offset]
 
     @cached_property
     def _pixels(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Of both pixel axes: places of the pixels (B, n), mm from the frame's origin, and their edges (B,), mm."""
+        """For both pixel axes: positions of the pixels (B, n), mm from the frame's origin, and their edges (B,), mm."""
         shape = [[s.grid.shape[a] for s in self.slices] for a in (0, 1)]
         edges = [np.array([s.grid.spacing[a] for s in self.slices]) for a in (0, 1)]
         places = [e[:, None] * (np.arange(self._both.shape[2 + a]) - (np.array(shape[a])[:, None] - 1) / 2) for a, e in enumerate(edges)]
         return [tensor(p, self.device) for p in places], [tensor(e, self.device) for e in edges]
 
     def crops(self, centers: Tensor, half: Tensor, side: int) -> Tensor:
-        """Squares (B, 2, side, side) of image times mask (about 0 to 1), and mask, as networks see slices.
+        """Network inputs (B, 2, side, side): square crops of image times mask (about 0 to 1), and mask.
 
-        ``centers`` (B, 2) mm along û, v̂ from the slice frame's origin; ``half`` (B,), half a square's edge in mm.
+        ``centers`` (B, 2) mm along û, v̂ from the slice frame's origin; ``half`` (B,): half the edge of the square, mm.
         """
         across = (torch.arange(side, device=self.device, dtype=torch.float32) + 0.5) / side * 2 - 1
         grid = [centers[:, a, None] + half[:, None] * across for a in (0, 1)]
         places, edges = self._pixels
-        # as trilinear interpolation on the pictures that the networks learnt from: pixels are wider than the detail that is left
+        # the blur of the trilinear interpolation in training; the pixels are wider than the remaining detail
         return _carried(self._both, places, edges, grid, float(0.4 * 2 * half.mean() / side)).transpose(0, 1)
 
     def _grid(self, step: float) -> list[Tensor]:
-        """Of both pixel axes: a grid (B, m) about the middle of each mask, ``step`` mm apart, mm from the frame's origin."""
+        """For both pixel axes: a grid (B, m) centred on each mask with a spacing of ``step`` mm; positions in mm from the frame's
+        origin."""
         out = []
         for axis, places in enumerate(self._pixels[0]):
             hit = np.array([np.flatnonzero(s.mask.any(1 - axis))[[0, -1]] for s in self.slices])
@@ -217,15 +218,15 @@ class SliceBatch:
         total, first, second = _carried(torch.stack([mask, value * mask, value**2 * mask]), grid, edge, grid, WINDOW_MM)
         eroded = _carried(mask[None], grid, edge, grid, EROSION_MM)[0]
         inner = ((eroded - 0.80) / 0.08).clamp(0, 1) * mask
-        # a small section has no inside
+        # the eroded mask of a small section may be empty
         inner = torch.where(inner.sum((1, 2), keepdim=True) * FINE_MM**2 < LEAST_INSIDE_MM2, mask, inner)
         return grid, torch.stack([_texture(value, mask, total, first, second), inner])
 
-    def _level(self, blur: float, step: float, lift: float) -> SlicePoints:
+    def _level(self, blur: float, step: float, foreground_offset: float) -> SlicePoints:
         places, edges = self._pixels
         grid = self._grid(step)
         image, mask = _carried(self._both, places, edges, grid, blur)
-        outline = image + lift * mask
+        outline = image + foreground_offset * mask
         reach = _carried(self._both[1:], places, edges, grid, MARGIN_MM / 1.6)[0]
         # outside a straight edge a blurred mask falls to 0.055 at 1.6 standard deviations
         near = ((reach - 0.055) / 0.10).clamp(0, 1)
@@ -241,12 +242,12 @@ class SliceBatch:
 
 
 def _carried(images: Tensor, places: list[Tensor], edges: list[Tensor], grid: list[Tensor], blur: float) -> Tensor:
-    """Images (C, B, n_u, n_v), pixels of ``edges`` mm at ``places``, blurred and put on ``grid``: (C, B, m_u, m_v); 0 outside."""
+    """Images (C, B, n_u, n_v) with pixels of ``edges`` mm at ``places``, blurred and resampled to ``grid``: (C, B, m_u, m_v); 0 outside."""
     kernels = []
     for own, edge, new in zip(places, edges, grid, strict=True):
         sigma = (0.4 * edge).clamp_min(blur)[:, None, None]
         kernel = torch.exp(-0.5 * ((new[:, :, None] - own[:, None, :]) / sigma) ** 2)
-        # the sum that an endless row of pixels would have
+        # normalised as for an infinite row of pixels
         kernels.append(kernel * edge[:, None, None] / (sigma * float(np.sqrt(2 * np.pi))))
     return kernels[0] @ images @ kernels[1].transpose(1, 2)
 
@@ -259,10 +260,10 @@ def _moments(value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def profile(thickness: Tensor, blur: float) -> tuple[Tensor, Tensor]:
-    """Places (B, K) in mm along n̂ and shares (K,) of the planes that stand for slices of ``thickness`` (B,), mm.
+    """Positions (B, K), mm along n̂, and weights (K,) of the planes that represent slices of ``thickness`` (B,), mm.
 
-    The profile is Gaussian with its full width at half maximum equal to the thickness; variance that the template's ``blur`` has
-    already is left out. Three planes of Gauss–Hermite quadrature, exact to the fifth power of the distance; one where little is left.
+    The slice profile is Gaussian with its full width at half maximum equal to the thickness, minus the variance of the template's ``blur``.
+    Three planes of Gauss–Hermite quadrature, exact to the fifth power of the distance; one plane if the remainder is below :data:`THIN`.
     """
     left = ((thickness / FWHM) ** 2 - blur**2).clamp_min(0).sqrt()
     if float(left.max()) < THIN:

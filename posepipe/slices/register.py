@@ -1,10 +1,10 @@
 """Slice-to-volume registration of many slices at once: robust normalised cross-correlation by Gauss–Newton steps.
 
-A pixel ``q`` (slice frame, mm) is carried to ``y = e^σ ∘ (A q) + τ``, mm from the template's centre; σ holds the logarithms of three sizes
-along the template's axes, because brains differ from an average in their proportions, and what a slice shows of that would
-otherwise be taken for a turn. In each channel the residual is that of
-the best line from the slice's values to the template's (its variance is 1 − NCC² times the template's); pixels that fit badly count less.
-Slices of a stack may be tied to each other by a penalty on the motion between slices that were acquired one after the other.
+A pixel ``q`` (slice frame, mm) is mapped to ``y = e^σ ∘ (A q) + τ``, mm from the template's centre. σ holds the log scales along the
+template's three axes: the proportions of brains differ from the average, and without these scales the difference would bias the rotation.
+In each channel the residual is that of the linear regression of the template's values on the slice's (its variance is 1 − NCC² times the
+template's); large residuals are down-weighted. The poses of a stack can be coupled by a penalty on the motion between slices acquired in
+sequence.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from torch import Tensor
 from ..geometry import Rigid, so3, so3_torch
 from ..imaging.sampling import sample, tensor
 from .frames import Slice
-from .points import LIFT, SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
+from .points import FOREGROUND_OFFSET, SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
 from .smoothness import Smoothness, coupled_step
 
 SHARES = ((1.0, 0.5), (1.0, 0.5), (0.5, 1.0))
-"""Brightness and texture in the criterion of each level. Of five settings tried on the brains of :mod:`posepipe.bench.slice_register`
-none was better from starts 10° off by more than its standard error; 0.5 and 1 at all levels are 0.2° nearer from the truth, but lose
-farther starts (docs/experiments-slices.md, 4)."""
+"""Weights of brightness and texture in the criterion of each level. Of five settings on the brains of :mod:`posepipe.bench.slice_register`
+none was better from starts 10° off by more than its standard error. Weights of 0.5 and 1 at all levels are 0.2° more accurate when started
+at the truth, but have a smaller capture range (docs/experiments-slices.md, 4)."""
 STEPS = (12, 10, 8)
 """Gauss–Newton steps at each level, coarse to fine."""
 OUTLIER = 3.0
-"""A pixel whose residual is this many robust standard deviations counts half: as :data:`posepipe.matching.gauss_newton.OUTLIER`."""
+"""A pixel with a residual of this many robust standard deviations has weight 1/2: as :data:`posepipe.matching.gauss_newton.OUTLIER`."""
 TURN_LIMIT = 0.15
-"""Most that a slice turns in a step, radians (8.6°): steps beyond the blur of a level over the brain's radius are not to be trusted."""
+"""Maximum rotation per step, radians (8.6°): the linearisation is not valid beyond the blur of a level divided by the brain's radius."""
 SHIFT_LIMIT = 6.0
-"""Most that a slice moves in a step, mm: 1.5 times the blur of the first level."""
+"""Maximum translation per step, mm: 1.5 times the blur of the first level."""
 SHAPE_DEVIATION = 0.06
-"""How far a brain's length, width and height each stray from its template's besides its size, for single slices, as the standard deviation
-of a logarithm: newborns A01–A12 against Serag's templates have 0.063 by affine registration. Not used for stacks, whose slices lie all
-one way: five newborns' errors grew by it (docs/experiments-slices.md, 4)."""
+"""Prior for single slices: standard deviation of the log ratios of a brain's length, width and height to its template's, in addition to the
+common scale. Newborns A01–A12 against Serag's templates have 0.063 by affine registration. Not used for stacks, whose slices are all
+parallel: it increased the errors of five newborns (docs/experiments-slices.md, 4)."""
 SCALE_LIMIT = 0.25
-"""Most that a brain's length, width or height may differ from its template's, as a logarithm: by affine registration 0.17 at most in
-newborns A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
+"""Maximum absolute log ratio of a brain's length, width or height to its template's: by affine registration at most 0.17 in newborns
+A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
 RESIZED = 4
-"""How often a level the sizes that a stack shares are estimated: a brain a tenth smaller than the phantom is 2.4° off with three times,
-0.7° with four, 0.6° with six."""
+"""Number of estimates per level of the scales that the slices of a stack share: for a brain a tenth smaller than the phantom the error is
+2.4° with three, 0.7° with four, 0.6° with six."""
 EVIDENCE_MM2 = 500.0
-"""Area of a slice that counts as one independent observation, mm². Sets the weight of a slice's fit against the smoothness of motion and
-the prior of sizes: what a brain differs in from an average is alike over centimetres. On the brains of
-:mod:`posepipe.bench.slice_register` 250 and 1,000 mm² are as good (docs/experiments-slices.md, 4)."""
+"""Area of a slice that counts as one independent observation, mm². It sets the weight of the data relative to the smoothness of motion and
+the prior of the scales: anatomical differences are correlated over centimetres. On the brains of :mod:`posepipe.bench.slice_register` 250
+and 1,000 mm² are as good (docs/experiments-slices.md, 4)."""
 SLICE_OUTLIER = 3.0
-"""A slice whose NCC lies this many robust standard deviations below the median of its stack counts half; a number without unit."""
+"""A slice with an NCC this many robust standard deviations below the median of its stack has weight 1/2."""
 LEAST_SPREAD = 0.03
-"""Least robust standard deviation of the NCC in a stack, so that a few hundredths in a perfect stack make no outlier."""
+"""Lower limit of the robust standard deviation of the NCC in a stack, so that small differences in a good stack give no outliers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +64,14 @@ class SlicePoses:
     shift: Tensor
     log_scale: Tensor
 
-    def carry(self, where: Tensor, heights: Tensor) -> Tensor:
+    def transform(self, where: Tensor, heights: Tensor) -> Tensor:
         """Pixels ``where`` (n, P, 2) at ``heights`` (n, K) along n̂ → (n, K, P, 3), mm from the template's centre."""
         grown = self.rotation * self.log_scale.exp()[..., None]
         flat = where @ grown[:, :, :2].transpose(1, 2) + self.shift[:, None]
         return flat[:, None] + (heights[..., None] * grown[:, None, :, 2])[:, :, None]
 
     def where_better(self, other: SlicePoses, better: Tensor) -> SlicePoses:
-        """These poses where ``better`` (n,), elsewhere ``other``'s."""
+        """These poses where ``better`` (n,) is true, else those of ``other``."""
         b = better[:, None]
         return SlicePoses(
             torch.where(b[..., None], self.rotation, other.rotation),
@@ -80,12 +80,13 @@ class SlicePoses:
         )
 
     def of_size(self, log_scale: Tensor) -> SlicePoses:
-        """The same about the template's centre, all of one size (3,)."""
+        """The same poses with the common ``log_scale`` (3,), scaled about the template's centre."""
         change = log_scale - self.log_scale
         return SlicePoses(self.rotation, self.shift * change.exp(), log_scale.expand_as(self.log_scale))
 
     def stepped(self, turn: Tensor, move: Tensor, grow: Tensor) -> SlicePoses:
-        """After a turn (n, 3) about the template's centre, a move (n, 3) mm and a growth (n, 3)."""
+        """After a step: rotation ``turn`` (n, 3), radians, about the template's centre, translation ``move`` (n, 3), mm, and change
+        ``grow`` (n, 3) of the log scales."""
         rotation = so3_torch.exp(turn)
         size = self.log_scale.exp()
         shift = torch.einsum("nij,nj->ni", rotation, self.shift / size) * size * grow.exp() + move
@@ -96,8 +97,8 @@ class SlicePoses:
         cls, poses: Sequence[Rigid], slices: Sequence[Slice], center: np.ndarray, log_scale: npt.ArrayLike = 0.0,
         device: torch.device | str = "cpu",
     ) -> SlicePoses:  # fmt: skip
-        """From poses atlas → image (RAS mm) of ``slices``; ``center`` (3,) is the template's, about which ``log_scale`` (one number
-        or three) scales."""
+        """From poses atlas → image (RAS mm) of ``slices``; ``center`` (3,) is the template's, the centre of the scaling by ``log_scale``
+        (one number or three)."""
         inner = [s.grid.pose_in_frame(p) for s, p in zip(slices, poses, strict=True)]
         rotation = np.stack([p.rotation.T for p in inner])
         size = np.broadcast_to(np.asarray(log_scale, dtype=float), (len(rotation), 3))
@@ -114,11 +115,14 @@ class SlicePoses:
 
 @dataclass(frozen=True)
 class SVROptions:
-    """``steps`` at each level (0 leaves a level out); ``shares`` of brightness and texture at each; ``scale_deviation``: how far a brain's
-    size may stray from its template's, as the standard deviation of a logarithm, and ``shape_deviation``: how far each of its three
-    sizes may stray besides (0 and 0: not at all); ``shared_scale``: all slices are of one head, whose sizes are estimated from all of
-    them, :data:`RESIZED` times a level; ``smoothness`` ties slices that were acquired one after the
-    other; ``lift``: how far the background lies below the brain (:data:`~posepipe.slices.points.LIFT`)."""
+    """Options of slice-to-volume registration.
+
+    ``steps`` at each level (0 skips a level); ``shares``: weights of brightness and texture at each level; ``scale_deviation``: prior
+    standard deviation of the log scale relative to the template; ``shape_deviation``: of the three log scales in addition (0 and 0: fixed
+    scales); ``shared_scale``: all slices are of one head, and its scales are estimated jointly, :data:`RESIZED` times per level;
+    ``smoothness``: penalty on motion between slices acquired in sequence; ``foreground_offset``: offset of the brain above the background
+    (:data:`~posepipe.slices.points.FOREGROUND_OFFSET`).
+    """
 
     steps: tuple[int, int, int] = STEPS
     shares: tuple[tuple[float, float], ...] = SHARES
@@ -126,10 +130,10 @@ class SVROptions:
     shape_deviation: float = 0.0
     shared_scale: bool = False
     smoothness: Smoothness | None = None
-    lift: float = LIFT
+    foreground_offset: float = FOREGROUND_OFFSET
 
     def size_precision(self, device: torch.device | str) -> Tensor | None:
-        """Inverse covariance (3, 3) of the logarithms of the three sizes; None where they are not to change."""
+        """Prior inverse covariance (3, 3) of the three log scales; None if they are fixed."""
         if not (self.scale_deviation or self.shape_deviation):
             return None
         covariance = self.scale_deviation**2 + np.eye(3) * max(self.shape_deviation, 1e-3) ** 2
@@ -153,10 +157,10 @@ def register_slices(
 ) -> SVRResult:  # fmt: skip
     """Register ``slices`` to the template from ``starts`` (atlas → image, RAS mm), all at once.
 
-    ``which`` says for each start which slice it is for (default: one each, in order), so that several hypotheses of a slice are
-    followed together; ``log_scale``, one number or three, is the size of the template over the brain to begin with. Without smoothness
-    each slice keeps the best pose that it met, by NCC. Weights compare the slices of the call: they mean something where those are of
-    one stack. Raises :class:`~posepipe.errors.MaskError` for a slice without brain.
+    ``which`` maps each start to a slice (default: one start per slice, in order), so that several hypotheses of a slice are registered
+    together; ``log_scale``, one number or three, is the initial log scale of the template over the brain. Without smoothness each slice
+    keeps the pose with the highest NCC of all steps. The weights compare the slices of this call and are meaningful for slices of one
+    stack. Raises :class:`~posepipe.errors.MaskError` for a slice without brain.
     """
     options = options or SVROptions()
     batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, target.target.brain.image.device)
@@ -169,7 +173,7 @@ def register_slices(
         axes = tensor(np.stack([s.grid.axes for s in chosen]), batch.device)
         origin = tensor(np.stack([s.grid.center for s in chosen]), batch.device)
         ncc = torch.zeros(len(chosen), device=batch.device)
-        both = (target.levels(options.lift), batch.levels(options.lift))
+        both = (target.levels(options.foreground_offset), batch.levels(options.foreground_offset))
         for level, points, steps, shares in zip(*both, options.steps, options.shares, strict=True):
             if steps:
                 term = SliceTerm(level, points.pick(index), batch.thickness[index], shares)
@@ -185,12 +189,13 @@ def register_slices(
 def ncc_at(
     batch: SliceBatch, target: SliceTarget, poses: Sequence[Rigid], options: SVROptions, log_scale: npt.ArrayLike = 0.0
 ) -> np.ndarray:
-    """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level, as
-    :func:`register_slices` measures it; ``log_scale`` is the size of the template over the brain."""
+    """NCC (n,) in [−1, 1] of the slices of ``batch`` with the template at ``poses`` (atlas → image), at the finest level, as in
+    :func:`register_slices`; ``log_scale`` is the log scale of the template over the brain."""
     with torch.inference_mode():
         at = SlicePoses.of(poses, batch.slices, target.center, log_scale, batch.device)
-        term = SliceTerm(target.levels(options.lift)[-1], batch.levels(options.lift)[-1], batch.thickness, options.shares[-1])
-        out: np.ndarray = term.ncc(term.look(at)[0]).double().cpu().numpy()
+        offset = options.foreground_offset
+        term = SliceTerm(target.levels(offset)[-1], batch.levels(offset)[-1], batch.thickness, options.shares[-1])
+        out: np.ndarray = term.ncc(term.sample_template(at)[0]).double().cpu().numpy()
     return out
 
 
@@ -217,9 +222,9 @@ class SliceTerm:
         self.value = (points.value - mean) / deviation
         self.evidence = total[..., 0] * points.area / EVIDENCE_MM2 * self.shares
 
-    def look(self, poses: SlicePoses) -> tuple[Tensor, Tensor]:
+    def sample_template(self, poses: SlicePoses) -> tuple[Tensor, Tensor]:
         """The template's values (n, 2, P) in the pixels, and their derivatives (n, 2, P, 9) by turn, move (mm) and growth."""
-        y = poses.carry(self.points.where, self.heights)
+        y = poses.transform(self.points.where, self.heights)
         fields = sample(self._fields, self.level.to_voxel, y).unflatten(0, (-1, 4))
         value, slope = fields[:, 0], fields[:, 1:].movedim(1, -1)
         size = poses.log_scale.exp()[:, None, None]
@@ -256,7 +261,7 @@ class SliceTerm:
         total = weight.sum(-1, keepdim=True).clamp_min(1e-3)
         x = self.value - (weight * self.value).sum(-1, keepdim=True) / total
         t = value - (weight * value).sum(-1, keepdim=True) / total
-        # bright follows bright; a negative line would make the negative of the template a fit
+        # a negative slope would match the inverted template
         gain = ((weight * x * t).sum(-1, keepdim=True) / (weight * x * x).sum(-1, keepdim=True).clamp_min(1e-3)).clamp_min(0)
         return gain * x - t
 
@@ -265,14 +270,14 @@ def _fitted(
     term: SliceTerm, poses: SlicePoses, steps: int, options: SVROptions, frames: tuple[Tensor, Tensor]
 ) -> tuple[SlicePoses, Tensor]:
     """``steps`` damped steps; the NCC (n,) of the poses returned."""
-    value, slope = term.look(poses)
-    best, best_ncc, best_look = poses, term.ncc(value), (value, slope)
+    value, slope = term.sample_template(poses)
+    best, best_ncc, best_sampled = poses, term.ncc(value), (value, slope)
     damping = torch.full_like(best_ncc, 1e-2)
     for _ in range(steps):
         normal, right = term.equations(value, slope)
         turn, move, grow = _solved(normal, right, damping, poses, options, frames)
         poses = poses.stepped(turn, move, grow)
-        value, slope = term.look(poses)
+        value, slope = term.sample_template(poses)
         ncc = term.ncc(value)
         if options.smoothness is not None:
             best, best_ncc = poses, ncc
@@ -281,18 +286,18 @@ def _fitted(
         damping = torch.where(better, damping * 0.4, damping * 8.0).clamp(1e-4, 1e3)
         best, best_ncc = poses.where_better(best, better), torch.maximum(ncc, best_ncc)
         b = better[:, None, None]
-        best_look = (torch.where(b, value, best_look[0]), torch.where(b[..., None], slope, best_look[1]))
-        poses, (value, slope) = best, best_look
+        best_sampled = (torch.where(b, value, best_sampled[0]), torch.where(b[..., None], slope, best_sampled[1]))
+        poses, (value, slope) = best, best_sampled
     return best, best_ncc
 
 
 def _resized(term: SliceTerm, poses: SlicePoses, options: SVROptions) -> SlicePoses:
-    """The poses of one head at the sizes that fit all slices best, each slice being free to move along: a Gauss–Newton step in which
-    slices that fit worse than the others count less."""
+    """The poses of one head after a Gauss–Newton step on the shared scales, with the slices' poses eliminated (Schur complement) and with
+    lower weights for slices with a low NCC."""
     precision = options.size_precision(poses.shift.device)
     if precision is None:
         return poses
-    value, slope = term.look(poses)
+    value, slope = term.sample_template(poses)
     normal, right = term.equations(value, slope)
     six = normal[:, :6, :6] + torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)[:, :6] * 1e-2 + 1e-6)
     along = torch.linalg.solve(six, normal[:, :6, 6:])

@@ -1,4 +1,4 @@
-"""Slices as a scanner would see them, of a head whose place is known: one interpolation, with the profile of a slice."""
+"""Simulated acquisition of slices of a head in a known pose: one interpolation, with the slice profile."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PLANES = 9
 
 
 class SliceScanner:
-    """A head that slices are acquired of: ``volume`` inside its ``mask`` (same grid), seen with pixels of ``pixel`` mm.
+    """Acquires slices of ``volume`` inside its ``mask`` (same grid) with pixels of ``pixel`` mm.
 
-    The response is a separable Gaussian: :data:`IN_PLANE` pixels wide in the plane, as wide as the slice is thick across it. Its part
-    that is alike along all axes blurs the volume once; the rest is summed along each slice's normal.
+    The response is a separable Gaussian: :data:`IN_PLANE` pixels wide in the plane, and as wide as the slice thickness across it. Its
+    isotropic part is applied to the volume once; the remainder is summed along each slice's normal.
     """
 
     def __init__(self, volume: Volume, mask: Volume, pixel: float) -> None:
@@ -35,9 +35,9 @@ class SliceScanner:
         self._both, self._to_voxel = both, tensor(np.linalg.inv(volume.affine))
 
     def acquire(self, grid: SliceGrid, moved: Rigid, index: int = 0) -> Slice:
-        """The slice of ``grid`` while the head is ``moved`` (the volume's world → the world of ``grid``, RAS mm).
+        """The slice on ``grid`` of the head in the pose ``moved`` (world of the volume → world of ``grid``, RAS mm).
 
-        Its mask is where at least half of the profile is brain.
+        Its mask holds the pixels with at least half of the profile inside the brain.
         """
         left = np.sqrt(max((grid.thickness / FWHM) ** 2 - self.blur**2, 0.0))
         offsets = np.linspace(-2.2, 2.2, PLANES) * left if left > 0.05 else np.zeros(1)

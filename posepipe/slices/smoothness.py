@@ -1,4 +1,4 @@
-"""The head moves little from one slice to the next acquired: a robust penalty that ties the poses of a stack."""
+"""A robust penalty on the motion between slices acquired in sequence, which couples the poses of a stack."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Smoothness:
-    """``pairs`` (m, 2): rows of the slices that follow each other in time; ``degrees`` and ``mm``: standard deviations of the motion
-    from one to the next. Jumps cost the logarithm of their size, not its square (Cauchy).
+    """``pairs`` (m, 2): rows of slices that follow each other in time; ``degrees`` and ``mm``: standard deviations of the motion between
+    them. The penalty is a Cauchy loss, logarithmic for large motion.
 
-    Defaults: METHODS §4's middle level of motion, 8° RMS over a stack of about 30 slices in which it swings once or twice, moves 1–2°
-    a slice, and half as many mm.
+    Defaults: METHODS §4's middle level of motion, 8° RMS over a stack of about 30 slices with one or two periods, is 1–2° per slice, and
+    half as many mm.
     """
 
     pairs: Tensor
@@ -31,7 +31,7 @@ class Smoothness:
 
     @classmethod
     def along(cls, acquisition: Acquisition, numbers: np.ndarray, **deviations: float) -> Smoothness:
-        """For slices of these ``numbers`` (n,) along the slice axis, in the order in which they were acquired."""
+        """For slices with these ``numbers`` (n,) along the slice axis, in order of acquisition."""
         order = np.argsort(acquisition.times[numbers], kind="stable")
         return cls(torch.as_tensor(np.stack([order[:-1], order[1:]], -1)), **deviations)
 
@@ -53,7 +53,7 @@ def coupled_step(normal: Tensor, right: Tensor, poses: SlicePoses, prior: Smooth
     apart = so3_torch.log(world[i].transpose(1, 2) @ world[j])  # becomes apart + ω_i − ω_j
     between = head[i] - head[j]  # becomes between − R_i τ_i + R_j τ_j
     one = torch.eye(3, dtype=normal.dtype, device=normal.device)
-    # in double: of slices that show nothing of the template the prior alone is left, which is singular in single precision
+    # double precision: slices without overlap with the template have only the prior, which is singular in single precision
     whole = torch.zeros(n, 6, n, 6, dtype=torch.float64, device=normal.device)
     whole[torch.arange(n), :, torch.arange(n)] = normal.double()
     side = right.double()

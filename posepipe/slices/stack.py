@@ -1,4 +1,4 @@
-"""The poses of all slices of a stack, from what is known of each: twins chosen, registered together, fused."""
+"""The poses of all slices of a stack from initial poses: choice of twins, joint registration, fusion."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .register import SHAPE_DEVIATION, SVROptions, register_slices
 from .smoothness import Smoothness
 
 SCALE_DEVIATION = 0.05
-"""How far a brain's size strays from its template's, as the standard deviation of a logarithm: on brains and templates of the same week
-errors were less with 0.03 or 0.06 than with none, and alike (:mod:`posepipe.bench.slice_register`)."""
+"""Prior standard deviation of the log scale of a brain relative to its template: on brains and templates of the same week the errors with
+0.03 and 0.06 were equal, and smaller than with fixed scale (:mod:`posepipe.bench.slice_register`)."""
 SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
-"""How a slice is registered on its own."""
-HEAD = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, lift=0.0)
-"""How the slices of one head are registered together: one size, the background not lifted, as three sizes and the lift made newborns'
-stacks worse (docs/experiments-slices.md, 4 and 5)."""
+"""Options for the registration of single slices."""
+HEAD = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, foreground_offset=0.0)
+"""How the slices of one head are registered together: one size, the background not lifted, as three sizes and the foreground_offset made
+newborns' stacks worse (docs/experiments-slices.md, 4 and 5)."""
 LAST_STEPS = 6
-"""Steps at the finest level after the better of two starts was taken of each slice."""
+"""Steps at the finest level after the best start of each slice was chosen."""
 
 
 @dataclass(frozen=True, eq=False)
 class StackPoses:
-    """``poses`` (n) of the slices that were given, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``apart`` (n,): degrees
-    between the poses that a slice was registered to from its starts, of the best one and the one farthest from it; ``log_scale`` (3,) of
-    the template over the brain; ``first``: their starts fused, ``fused``: the registered poses fused."""
+    """``poses`` (n) of the slices, atlas → image, with their ``ncc`` (n,) and ``weights`` (n,); ``apart`` (n,): largest angle between the
+    pose from the best start and those from the other starts, degrees; ``log_scale`` (3,) of the template over the brain; ``first``: the
+    starts fused; ``fused``: the registered poses fused."""
 
     poses: list[Rigid]
     ncc: npt.NDArray[np.float64]
@@ -48,12 +48,13 @@ def register_stack(
     weights: npt.ArrayLike | None = None, smoothness: Smoothness | None = None, guess: Rigid | None = None,
     batch: SliceBatch | None = None,
 ) -> StackPoses:  # fmt: skip
-    """Poses of ``slices``, all of one stack and each with brain in it, from ``starts`` (atlas → image), each right or the twin.
+    """Register ``slices`` of one stack, each with brain, from ``starts`` (atlas → image), each of which may be the twin of the correct
+    pose.
 
-    The starts are fused first (:func:`~posepipe.slices.fuse.fuse`, with ``weights``). Each slice is then registered from its own start,
-    from the stack's pose, which is the better start where the head moves little or a start is lost, and from ``guess``, if the pose of the
-    whole volume is known, each time tied to its neighbours in time; of each slice the best by NCC goes on to the last steps.
-    ``acquisition`` is that of the whole stack (``Slice.index``). ``batch`` are the same slices, if they were made ready before.
+    The starts are fused first (:func:`~posepipe.slices.fuse.fuse`, with ``weights``). The slices are then registered from their own starts,
+    from the stack's fused pose (better with little motion, or if a start is wrong), and from ``guess``, the pose of the volume, if given;
+    each time with the penalty on motion. For each slice the result with the highest NCC is the start of the last steps. ``acquisition`` is
+    that of the whole stack (``Slice.index``). ``batch`` are the same slices, if already prepared.
     """
     numbers = np.array([s.index for s in slices])
     order = np.argsort(acquisition.times[numbers], kind="stable")

@@ -1,4 +1,4 @@
-"""The head's pose in real time: slices, or whole navigator volumes, one at a time in order of acquisition."""
+"""Real-time tracking of the head's pose from slices or navigator volumes, one at a time in order of acquisition."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ from .stack import SINGLE
 
 logger = logging.getLogger(__name__)
 
-SURE = 0.5
-"""Confidence below which the head's last pose is held: another family of twins, or none, is then likelier than the one that is best."""
+MIN_CONFIDENCE = 0.5
+"""Confidence below which the last reliable head pose is held: the other hypotheses together are then more likely than the best one."""
 SVR_STEPS = (6, 5, 4)
-"""Steps of registration at each level, half of those for stacks: on sub-A04 and CRL+27 (12 slices each, from 10° off) a median of 6.8 and
-2.4° as against 6.7 and 2.0°, in 60 % of the time."""
-LOOKS = 3
-"""How often a slice without mask is looked at where the head's place is not known: about the image's middle, then twice about the brain
-that was seen."""
+"""Steps of registration at each level, half of those for stacks: on sub-A04 and CRL+27 (12 slices each, from 10° off) the median error is
+6.8 and 2.4°, compared with 6.7 and 2.0°, in 60 % of the time."""
+LOCALISATION_PASSES = 3
+"""Number of forward passes on a slice without mask if the head's position is not known: one crop at the image's centre, then two at the
+brain found in the previous pass."""
 RECENT = 16
-"""Slices whose NCC a new slice's is compared with: about as many as count for the head's pose (:mod:`posepipe.slices.head`)."""
+"""Number of recent slices with which the NCC of a new slice is compared: about as many as contribute to the head's pose
+(:mod:`posepipe.slices.head`)."""
 
 
 class SlicePoser(Protocol):
-    """What tells the pose of a slice up to its twin: a :class:`~posepipe.slices.network.SliceNetwork`, or what answers as it does."""
+    """Predicts pose and twin of slices: a :class:`~posepipe.slices.network.SliceNetwork`, or any class with the same method."""
 
     def poses(
         self, slices: Sequence[Slice], target: SliceTarget, plane: MidsagittalPlane, *,
@@ -59,13 +60,13 @@ class SlicePoser(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TrackedPose:
-    """What is known once a slice, or a volume, has been acquired.
+    """The result for one slice or volume.
 
-    ``pose`` is that of the brain in it, atlas → image, RAS mm, and ``twin`` the other that a slice could have (None of volumes); both None
-    where no brain is seen. ``head``: the running pose of the head, None before any brain was seen. ``confidence`` in [0, 1]
-    (:attr:`posepipe.slices.head.HeadEstimate.confidence`) is that of the estimate behind ``head``. ``hold``: keep the last
-    ``head`` that came without it, which is also what ``head`` is then, if there was one (else the best guess so far); ``reason`` says why,
-    empty otherwise. ``ncc``: of the registered slice, in [−1, 1]. ``seconds``: what it took.
+    ``pose`` is that of the brain in it, atlas → image, RAS mm, and ``twin`` the alternative pose of a slice (None for volumes); both None
+    if no brain is detected. ``head``: the tracked pose of the head, None before the first detection. ``confidence`` in [0, 1] of the
+    estimate (:attr:`posepipe.slices.head.HeadEstimate.confidence`). ``hold``: the estimate is not reliable, and ``head`` is the last
+    reliable pose (or the current estimate if there is none); ``reason`` says why, empty otherwise. ``ncc``: of the registered slice, in
+    [−1, 1]. ``seconds``: computing time.
     """
 
     pose: Rigid | None
@@ -79,18 +80,16 @@ class TrackedPose:
 
 
 class SliceTracker:
-    """Follows a head by slices (:meth:`add`) or whole navigator volumes (:meth:`add_volume`), in order of acquisition, without looking
-    ahead.
+    """Tracks a head from slices (:meth:`add`) or navigator volumes (:meth:`add_volume`) in order of acquisition; causal.
 
     ``age`` (weeks), ``atlas`` (a name or ``auto``), ``atlas_dirs`` (searched first) and ``contrast`` (T2w or T1w, that of the images)
-    choose the template as :class:`~posepipe.aligner.Aligner` does; ``target`` gives one that is ready instead. ``weights``: a
-    folder of networks that come before the package's; ``network`` and ``volumes`` give networks that are ready. ``register``: slices
-    are registered to the template after the network. ``device`` and ``threads`` as in Aligner; ``seed`` too, though nothing in a
-    tracker is random. All poses are atlas → image, RAS mm of the affines that come with the images.
+    choose the template as in :class:`~posepipe.aligner.Aligner`; ``target`` is a loaded template instead. ``weights``: a folder of weights
+    that take precedence over the package's; ``network`` and ``volumes`` are loaded networks instead. ``register``: register slices to the
+    template after the network's prediction. ``device`` and ``threads`` as in Aligner; ``seed`` too, though the tracker is deterministic.
+    All poses are atlas → image, RAS mm of the images' affines.
 
-    Networks and templates are read when first needed; :meth:`warm` does it before the scan. Raises
-    :class:`~posepipe.errors.AgeError`, :class:`~posepipe.errors.AtlasError` or :class:`~posepipe.errors.UsageError` where no template can
-    be chosen.
+    Networks and templates are loaded on first use, or before the scan by :meth:`warm`. Raises :class:`~posepipe.errors.AgeError`,
+    :class:`~posepipe.errors.AtlasError` or :class:`~posepipe.errors.UsageError` if no template can be chosen.
     """
 
     def __init__(
@@ -109,15 +108,15 @@ class SliceTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the head: another scan begins, or the patient was taken out."""
+        """Reset the estimate, for a new scan or a repositioned patient."""
         self._estimate = HeadEstimate(self.target.brain.center, registered=self.register)
-        self._kept: Rigid | None = None
+        self._last_reliable: Rigid | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._time: float | None = None
         self._follower = NavigatorFollower(self.target, lambda: self.volumes, self._weights, self.device)
 
     def warm(self, *, volumes: bool = False) -> None:
-        """Read and try all that slices (or ``volumes``) need, so that the first takes no longer than the others."""
+        """Load and run all networks for slices (or for ``volumes``) once, so that the first image takes no longer than the others."""
         with threads_of_torch(self.threads):
             if volumes:
                 self._follower.warm()
@@ -127,13 +126,14 @@ class SliceTracker:
             affine[:3, 3] = self._slice_target.center - [n / 2, n / 2, 0]
             grid = SliceGrid((n, n), affine, 3.0)
             piece = Slice(grid, self._section(Rigid.identity(), grid, image=True), self._section(Rigid.identity(), grid) > 0.5)
-            self._asked(piece, None, masked=True)
+            self._predict(piece, None, masked=True)
             if self.register:
                 register_slices([piece], self._slice_target, [Rigid.identity()], options=_OPTIONS)
 
     @property
     def head(self) -> Rigid | None:
-        """The running pose of the head, atlas → scanner (RAS mm), by the likeliest hypothesis, held or not; None before any brain."""
+        """Current pose estimate of the head, atlas → scanner (RAS mm), by the best hypothesis, reliable or not; None before any
+        detection."""
         return self._estimate.pose
 
     @cached_property
@@ -143,7 +143,7 @@ class SliceTracker:
 
     @cached_property
     def _poser(self) -> SlicePoser:
-        return self._network or SliceNetwork(self._weights, device=self.device, copies=1)  # one alone meets 20 ms
+        return self._network or SliceNetwork(self._weights, device=self.device, copies=1)  # one copy meets the limit of 20 ms
 
     @cached_property
     def _slice_target(self) -> SliceTarget:
@@ -158,119 +158,121 @@ class SliceTracker:
         self, image: npt.ArrayLike, affine: npt.ArrayLike, thickness: float | None = None, mask: npt.ArrayLike | None = None,
         time: float | None = None,
     ) -> TrackedPose:  # fmt: skip
-        """The next slice: ``image`` (n_u, n_v), and ``affine`` (4, 4) from (i, j, 0) to RAS mm, its third column the step between slices.
+        """Add the next slice: ``image`` (n_u, n_v) and ``affine`` (4, 4) from (i, j, 0) to RAS mm; its third column is the step between
+        slices.
 
-        ``thickness`` in mm defaults to the length of that step. ``mask`` (n_u, n_v) is the brain's, if known; without one the network sees
-        all pixels where the head was last, or else about the image's middle. ``time`` in seconds, of any origin, tells how long ago
-        the slices before were acquired (default: all as far apart as is usual). Raises :class:`~posepipe.errors.ImageError` for an image,
-        mask or affine that cannot be used, and :class:`~posepipe.errors.UsageError` where time runs backwards.
+        ``thickness`` in mm defaults to the length of that step. ``mask`` (n_u, n_v) is the brain mask, if known; without it the network's
+        input is an unmasked crop at the last position of the head, or at the image's centre. ``time`` is the acquisition time in seconds
+        from any origin (default: the usual interval between slices). Raises :class:`~posepipe.errors.ImageError` for an unusable image,
+        mask or affine, and :class:`~posepipe.errors.UsageError` for decreasing times.
         """
         begun = clock.perf_counter()
         piece = _piece(image, affine, thickness, mask)
-        self._passed(time)
+        self._check_time(time)
         with threads_of_torch(self.threads):
-            seen = self._seen(piece, masked=mask is not None)
-            if isinstance(seen, str):
-                self._estimate.wait(time)
-                return self._told(None, None, seen, begun)
-            poses, weight, ncc = self._registered(piece, seen, masked=mask is not None)
+            prediction = self._predicted(piece, masked=mask is not None)
+            if isinstance(prediction, str):
+                self._estimate.advance(time)
+                return self._tracked(None, None, prediction, begun)
+            poses, weight, ncc = self._registered(piece, prediction, masked=mask is not None)
             apart = self._estimate.add(poses, weight=weight, time=time)
         pose, twin = self._estimate.nearest_first(poses)
-        return replace(self._told(pose, twin, _strayed(apart), begun), ncc=ncc)
+        return replace(self._tracked(pose, twin, _outlier_reason(apart), begun), ncc=ncc)
 
     def add_volume(self, volume: Volume, mask: Volume | None = None, time: float | None = None) -> TrackedPose:
-        """The next navigator volume, whole and of low resolution (about 6 mm), in place of a slice.
+        """Add the next navigator volume, of low resolution (about 6 mm), instead of a slice.
 
-        ``mask`` is the brain's on the same grid, if known; without one the brain is sought where the head was last, and in all of the
-        volume at first and where the networks are not sure of what they see there. Of a pose that they are sure of
-        (:meth:`~posepipe.pose.coordinate_networks.PoseNetworks.sure`) the head's is made at once: a volume has no twin.
-        Others are taken as slices are, and held. Raises :class:`~posepipe.errors.MaskError` for a mask
-        on another grid or an empty one, and :class:`~posepipe.errors.UsageError` where time runs backwards.
+        ``mask`` is the brain mask on the same grid, if known; without it the brain is segmented near the head's last position, or in the
+        whole volume for the first volume and if the pose there is not reliable. A reliable pose
+        (:meth:`~posepipe.pose.coordinate_networks.PoseNetworks.reliable`) replaces the estimate, as a volume has no twin. Other poses are
+        added as those of slices are, with ``hold``. Raises :class:`~posepipe.errors.MaskError` for a mask on another grid or an empty one,
+        and :class:`~posepipe.errors.UsageError` for decreasing times.
         """
         begun = clock.perf_counter()
-        self._passed(time)
+        self._check_time(time)
         with threads_of_torch(self.threads):
-            sure_of_head = self._estimate.confidence >= SURE
+            head_is_reliable = self._estimate.confidence >= MIN_CONFIDENCE
             whole, inside = checked(volume), None if mask is None else checked(mask)
             if whole.not_finite:
                 logger.warning("%s: %s", volume.source, whole.not_finite)
-            found = self._follower.follow(whole, inside, self._estimate.pose if sure_of_head else None)
+            found = self._follower.follow(whole, inside, self._estimate.pose if head_is_reliable else None)
             if found is None:
-                self._estimate.wait(time)
-                return self._told(None, None, "no brain was found in the volume", begun)
-        if found.sure:
-            self._estimate.settle(found.pose, time=time)
-            return self._told(found.pose, None, "", begun)
+                self._estimate.advance(time)
+                return self._tracked(None, None, "no brain was found in the volume", begun)
+        if found.reliable:
+            self._estimate.reset_to(found.pose, time=time)
+            return self._tracked(found.pose, None, "", begun)
         self._estimate.add([found.pose], time=time)
-        return self._told(found.pose, None, "the networks are not sure of the brain's pose in the volume", begun)
+        return self._tracked(found.pose, None, "the networks' pose of the brain in the volume is not reliable", begun)
 
-    def _passed(self, time: float | None) -> None:
+    def _check_time(self, time: float | None) -> None:
         if time is not None:
             if self._time is not None and time < self._time:
                 msg = f"time {time:g} s is before that of the last image ({self._time:g} s): give images in order of acquisition"
                 raise UsageError(msg)
             self._time = time
 
-    def _told(self, pose: Rigid | None, twin: Rigid | None, reason: str, begun: float) -> TrackedPose:
+    def _tracked(self, pose: Rigid | None, twin: Rigid | None, reason: str, begun: float) -> TrackedPose:
         confidence, head = self._estimate.confidence, self._estimate.pose
-        if not reason and confidence < SURE:
-            reason = f"confidence {confidence:.2f} is below {SURE:g}: the last slices do not tell the head's pose yet"
+        if not reason and confidence < MIN_CONFIDENCE:
+            reason = f"confidence {confidence:.2f} is below {MIN_CONFIDENCE:g}: the last slices do not determine the head's pose yet"
         if not reason:
-            self._kept = head
-        elif self._kept is not None:
-            head = self._kept
+            self._last_reliable = head
+        elif self._last_reliable is not None:
+            head = self._last_reliable
         return TrackedPose(pose, twin, head, confidence, bool(reason), reason, clock.perf_counter() - begun)
 
-    def _seen(self, piece: Slice, *, masked: bool) -> SlicePose | str:
-        """What the network says of ``piece``, or, in words, why it shows no brain."""
+    def _predicted(self, piece: Slice, *, masked: bool) -> SlicePose | str:
+        """The network's prediction for ``piece``, or the reason why no brain is detected."""
         if masked and piece.area < LEAST_MM2:
-            return f"the slice's mask holds {piece.area:.0f} mm², less than the {LEAST_MM2:.0f} mm² that show a brain"
+            return f"the slice's mask has {piece.area:.0f} mm², less than the required {LEAST_MM2:.0f} mm²"
         head = self._estimate.pose
         if masked:
-            seen = self._asked(piece, None, masked=True)
-        elif head is not None and self._estimate.confidence >= SURE:
-            seen = self._asked(piece, self._middle(head, piece.grid), masked=False)
+            prediction = self._predict(piece, None, masked=True)
+        elif head is not None and self._estimate.confidence >= MIN_CONFIDENCE:
+            prediction = self._predict(piece, self._middle(head, piece.grid), masked=False)
         else:
             center = np.zeros(2)
-            for _ in range(LOOKS):
-                seen = self._asked(piece, center, masked=False)
-                center = seen.center
-                if seen.brain_mm2 < LEAST_MM2:
+            for _ in range(LOCALISATION_PASSES):
+                prediction = self._predict(piece, center, masked=False)
+                center = prediction.center
+                if prediction.brain_mm2 < LEAST_MM2:
                     break
-        if seen.brain_mm2 < LEAST_MM2:
-            return f"the network sees no brain in the slice ({seen.brain_mm2:.0f} mm², less than {LEAST_MM2:.0f})"
-        return seen
+        if prediction.brain_mm2 < LEAST_MM2:
+            return f"the network detects no brain in the slice ({prediction.brain_mm2:.0f} mm², less than {LEAST_MM2:.0f})"
+        return prediction
 
-    def _asked(self, piece: Slice, center: Array | None, *, masked: bool) -> SlicePose:
+    def _predict(self, piece: Slice, center: Array | None, *, masked: bool) -> SlicePose:
         centers = None if center is None else center[None]
         return self._poser.poses([piece], self._slice_target, self._slice_target.plane, centers=centers, masked=masked)[0]
 
     def _middle(self, head: Rigid, grid: SliceGrid) -> Array:
-        """Where in the slice (2,), mm along û, v̂ from its frame's origin, the brain's section is by ``head``, or else its centre."""
+        """Position in the slice (2,), mm along û, v̂ from its frame's origin: the centroid of the brain's section by the pose ``head``, or
+        the projection of the brain's centre if the slice does not intersect the brain."""
         inside = self._section(head, grid) > 0.5
         place = grid.points[inside].mean(0) if inside.any() else head.apply(self._slice_target.center)
         return np.asarray((~grid.to_world).apply(place)[:2], dtype=float)
 
     def _section(self, pose: Rigid, grid: SliceGrid, *, image: bool = False) -> npt.NDArray[np.float32]:
-        """The template's mask, or image, (n_u, n_v) in the slice, by ``pose``."""
+        """The template's mask, or image, (n_u, n_v) resampled to the slice by ``pose``."""
         brain = self.target.brain
         field = brain.image if image else brain.mask
         points = tensor((~pose).apply(grid.points), field.device)
         out: npt.NDArray[np.float32] = sample(field[None], brain.world_to_voxel, points)[0].cpu().numpy()
         return out
 
-    def _registered(self, piece: Slice, seen: SlicePose, *, masked: bool) -> tuple[list[Rigid], float, float | None]:
-        """Pose and twin of ``piece``, how much it counts, and its NCC if it is registered.
+    def _registered(self, piece: Slice, prediction: SlicePose, *, masked: bool) -> tuple[list[Rigid], float, float | None]:
+        """Pose and twin of ``piece``, its weight in [0, 1], and its NCC if it is registered.
 
-        It counts by the inverse variance of the errors that the network expects, as far as they exceed what is usual
-        (:data:`~posepipe.slices.fuse.MM`), and less where its NCC is below that of the last slices.
-        Starts are what the network says and, where the head is known, the head's pose; without that, pose and twin.
+        The weight is 1 up to an expected error of :data:`~posepipe.slices.fuse.MM` and decreases with its inverse square beyond; it is
+        lower if the NCC is below that of the last slices. Starts of the registration are the network's pose and, if known, the head's; else
+        pose and twin.
         """
-        weight = min(1.0, (MM / max(seen.expected_error, 1e-6)) ** 2)
-        poses, head = self._estimate.nearest_first([seen.pose, seen.twin]), self._estimate.pose
+        weight = min(1.0, (MM / max(prediction.expected_error, 1e-6)) ** 2)
+        poses, head = self._estimate.nearest_first([prediction.pose, prediction.twin]), self._estimate.pose
         if not self.register:
             return poses, weight, None
-        known = head is not None and self._estimate.confidence >= SURE
+        known = head is not None and self._estimate.confidence >= MIN_CONFIDENCE
         starts = [poses[0], head] if known and head is not None else poses
         pieces = [piece] * len(starts)
         if not masked:
@@ -291,8 +293,8 @@ class SliceTracker:
 _OPTIONS = replace(SINGLE, steps=SVR_STEPS)
 
 
-def _strayed(apart: float) -> str:
-    """Why a slice whose nearer pose is ``apart`` from the head's is not believed; empty where it is."""
+def _outlier_reason(apart: float) -> str:
+    """Reason to reject a slice whose nearer pose has the distance ``apart`` to the head's; empty if it is accepted."""
     if apart <= FARTHEST:
         return ""
     return (

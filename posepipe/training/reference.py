@@ -91,16 +91,16 @@ def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose
 def _best_candidate(compare: Comparison, rotations: Array) -> tuple[Rigid, int, float | None]:
     """The best pose that comes of ``rotations`` (n, 3, 3) about the brains' centres, which of them it was, and its lead."""
     centers = compare.target.brain.center, compare.brain.center
-    starts = reduce(Poses.beside, [compare.poses(Rigid.about(rotation, *centers)) for rotation in rotations])
-    poses = compare.multi_scale(compare.sketched(starts).poses)
-    judged = fit(compare.judging, poses, 0)
+    starts = reduce(Poses.concat, [compare.poses(Rigid.about(rotation, *centers)) for rotation in rotations])
+    poses = compare.multi_scale(compare.screened(starts).poses)
+    judged = fit(compare.criterion_terms, poses, 0)
     found = [
         Hypothesis(compare.rigid(poses, i), float(poses.log_scale[i]), float(judged.overlap[i]), criterion=float(judged.criterion[i]))
         for i in range(len(poses))
     ]
     ranked = Ranked.of(found, "criterion")
     best = found.index(ranked.best)
-    return compare.finished(poses.pick(torch.tensor([best], device=poses.log_scale.device))), best, ranked.lead()
+    return compare.fit_mutual_information(poses.pick(torch.tensor([best], device=poses.log_scale.device))), best, ranked.lead()
 
 
 def candidates(affine: Array, to_canonical: Array | None = None) -> Array:

@@ -17,7 +17,7 @@ from ..geometry.so3 import Array, exp
 from ..imaging.inside import load_mask
 from ..imaging.mask import given_mask
 from ..imaging.moments import moments
-from ..imaging.volume import Volume, load_told, load_volume
+from ..imaging.volume import Volume, load_logged, load_volume
 from .scenes import Scene, Scenes, scene_of
 from .split import Split, load_scan_poses
 from .subjects import Reference
@@ -97,7 +97,7 @@ def _scene(
     name: str, group: str, image: InputImage, marks: Landmarks | None, ages: AgeReader, reference: Reference | None,
     poses: Mapping[str, Array],
 ) -> Scene:  # fmt: skip
-    volume = load_told(image.path)
+    volume = load_logged(image.path)
     known = next((poses[n] for n in (name, name.partition("_acq")[0]) if n in poses), None)
     if image.mask is not None:
         return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume, known)

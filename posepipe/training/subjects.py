@@ -18,7 +18,7 @@ from ..bids.entities import split_name
 from ..errors import AgeError, ImageError, MaskError, UsageError
 from ..geometry.so3 import Array
 from ..imaging.mask import given_mask, nonzero_mask
-from ..imaging.volume import Volume, load_told, load_volume
+from ..imaging.volume import Volume, load_logged, load_volume
 from ..matching.target import Target
 from .reference import reference_pose
 from .reference_table import ReferenceRow, References
@@ -88,7 +88,7 @@ def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[s
 
 def _add_cohort(collector: Collector, templates: list[Template], reference: Reference | None) -> None:
     first = templates[0]
-    images = {t.contrast: load_told(t.image) for t in templates}
+    images = {t.contrast: load_logged(t.image) for t in templates}
     image = next(iter(images.values()))
     mask = given_mask(load_volume(first.mask), image).volume if first.mask else nonzero_mask(image).volume
     rotation = first.to_canonical
@@ -102,7 +102,7 @@ def _add_cohort(collector: Collector, templates: list[Template], reference: Refe
         except ImageError as error:
             collector.leave_out(first.space, str(error))
             return
-    labels = {"tissues": load_told(first.tissues)} if first.tissues else {}
+    labels = {"tissues": load_logged(first.tissues)} if first.tissues else {}
     collector.add(first.space, first.atlas, first.age, mask, rotation, images, labels)
 
 
@@ -142,18 +142,18 @@ def _add_session(
     row = None
     if accepted is not None:
         ordered, row = _accepted(collector, ordered, accepted)
-    first = load_told(ordered[0].path)
+    first = load_logged(ordered[0].path)
     mask = (given_mask(load_volume(ordered[0].mask), first) if ordered[0].mask else nonzero_mask(first)).volume
     volumes = {ordered[0].suffix: first}
     for image in ordered[1:]:
         if image.suffix in volumes:
             collector.leave_out(image.relative.name, f"another {image.suffix} of {name} is used")
-        elif not (volume := load_told(image.path)).same_grid(first):
+        elif not (volume := load_logged(image.path)).same_grid(first):
             collector.leave_out(image.relative.name, f"it is not on the grid of {ordered[0].relative.name}")
         else:
             volumes[image.suffix] = volume
     root, inside = ordered[0].root, ordered[0].relative.parent
-    labels = {p.name: load_told(p) for p in sorted(root.glob(f"derivatives/*/{inside.as_posix()}/*_dseg.nii*"))}
+    labels = {p.name: load_logged(p) for p in sorted(root.glob(f"derivatives/*/{inside.as_posix()}/*_dseg.nii*"))}
     for file in [k for k, v in labels.items() if not v.same_grid(first)]:
         collector.leave_out(file, f"it is not on the grid of {ordered[0].relative.name}")
         del labels[file]
@@ -200,7 +200,7 @@ def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> 
         except AgeError as error:
             collector.leave_out(name, str(error))
             continue
-        labels = load_told(found.path)
+        labels = load_logged(found.path)
         mask = labels.with_data(labels.data > 0)
         stand_in = _stand_in(labels, reference.nearest(age))
         try:
@@ -238,7 +238,7 @@ def _stand_in(labels: Volume, template: Template) -> Volume:
     if template.tissues is None:
         msg = f"{template.image}: no tissue labels beside it; label maps need a reference atlas that has them"
         raise UsageError(msg)
-    image, tissues = load_told(template.image).data, load_told(template.tissues).data
+    image, tissues = load_logged(template.image).data, load_logged(template.tissues).data
     out = np.zeros_like(labels.data)
     for value in np.unique(labels.data[labels.data > 0]):
         here = tissues == value

@@ -28,7 +28,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> CohortSeries:
 def test_a_brain_is_larger_than_younger_cohorts_and_smaller_than_older_ones(series, make_head):
     """Sizes are logarithms of the image's over the cohort's, those of the fit and those of the masks alike."""
     head = make_head(3, (20.0, 150.0), 29.0)
-    _, curve = AgeEstimator([series], PoseNetworks()).look(head.image, head.mask)
+    _, curve = AgeEstimator([series], PoseNetworks()).fit_cohorts(head.image, head.mask)
     np.testing.assert_array_equal(curve.weeks, [25, 29, 33])
     for sizes in (curve.log_size, curve.log_mask):
         assert sizes[0] > 0.08 > abs(sizes[1]) and sizes[2] < -0.05

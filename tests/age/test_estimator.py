@@ -136,7 +136,7 @@ def test_the_error_reaches_as_far_as_the_age_that_the_volume_means(series, make_
     head = make_head(3, (20.0, 150.0), 31.0)
     monkeypatch.setattr(age_estimator, "most_likely_age", lambda *_: 23.0)
     found = AgeEstimator([series], PoseNetworks()).estimate(head.image, head.mask)
-    assert found.weeks == 23 and not found.agrees and "the age cannot be told" in found.doubt
+    assert found.weeks == 23 and not found.agrees and "the age cannot be determined" in found.doubt
     assert 23 + found.error == pytest.approx(31, abs=2.5)
 
 

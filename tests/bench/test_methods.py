@@ -62,7 +62,7 @@ def off(pose: Rigid, truth: Rigid, target: Target) -> float:
 def one_choice_of_axes(contest: Contest, p: Problem) -> Rigid:
     """The start of the poses that calibration makes wrong on purpose by one choice of signs."""
     made = _initial(contest, p, Comparison.of(p.image, p.mask, p.target), "one-axes", None, np.random.default_rng(0))
-    assert made is not None and made.witness is not None
+    assert made is not None and made.prediction is not None
     return made.pose
 
 

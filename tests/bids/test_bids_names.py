@@ -9,7 +9,7 @@ from bidsschematools.schema import load_schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posepipe.bids import InputImage, OutputNames, collisions, find_images, subject_page, twins
+from posepipe.bids import InputImage, OutputNames, collisions, duplicates, find_images, subject_page
 from posepipe.bids.entities import ENTITIES, in_order, join_name, split_name
 
 OUT = Path("/out")
@@ -99,7 +99,7 @@ ALIKE = [
 def test_inputs_that_are_alike_do_not_collide(outputs):
     made = [outputs(name) for name in ALIKE]
     assert not collisions([(names.image, names.files(synth=names.image.suffix == "T1w")) for names in made])
-    assert not twins(names.image for names in made)
+    assert not duplicates(names.image for names in made)
 
 
 def test_collisions_name_both_inputs(outputs):
@@ -119,7 +119,7 @@ def test_two_images_with_one_conversion_collide(outputs):
 
 def test_one_image_in_two_files(outputs):
     made = [outputs(name).image for name in ("sub-01_T2w.nii", "sub-01_T2w.nii.gz", "sub-01_T1w.nii", "sub-02_T2w.nii.gz")]
-    found = twins(made)
+    found = duplicates(made)
     assert list(found) == [image.path for image in made[:2]]
     (message,) = {str(error) for error in found.values()}
     assert all(str(image.path) in message for image in made[:2]) and "remove one of them" in message

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from posepipe.brainmask.detection import Detection, Likely, Place
+from posepipe.brainmask.detection import BrainProbability, Candidate, Detection
 from posepipe.brainmask.finder import ROUNDS, BrainFinder, brain_features
 from posepipe.brainmask.scan import Frame, Scan
 from posepipe.geometry import so3
@@ -35,22 +35,22 @@ class Told:
     the overview says; ``asked``: the centres of the crops that were outlined."""
 
     brains: list[tuple[tuple[float, float, float], float, float]]
-    places: tuple[Place, ...]
+    places: tuple[Candidate, ...]
     asked: list[np.ndarray] = field(default_factory=list)
     size: int = 32
 
-    def overview(self, scan: Scan, step: float) -> tuple[Place, ...]:
+    def overview(self, scan: Scan, step: float) -> tuple[Candidate, ...]:
         return self.places
 
-    def outline(self, scan: Scan, center: np.ndarray, half: float) -> Likely:
+    def outline(self, scan: Scan, center: np.ndarray, half: float) -> BrainProbability:
         self.asked.append(center)
         frame = Frame.about(center, half, 48)
         p = torch.zeros(48, 48, 48)
         for at, radius, _ in self.brains:
             p = torch.maximum(p, torch.maximum(ball(frame, at, radius), ball(frame, (at[0], at[1], at[2] + 1.15 * radius), 4)))
-        return Likely(p, frame)
+        return BrainProbability(p, frame)
 
-    def detect(self, scan: Scan, frames: Sequence[Frame], before: Likely) -> list[Detection | None]:
+    def detect(self, scan: Scan, frames: Sequence[Frame], before: BrainProbability) -> list[Detection | None]:
         about = before.about()
         assert about is not None
         error = min(self.brains, key=lambda one: float(np.linalg.norm(np.array(one[0]) - about.center)))[2]
@@ -63,8 +63,8 @@ ERROR = ConfidenceModel({"expected_error": (-1.0, float(np.log(0.1)), 0.5)}, 0.0
 """Even odds at an error of 0.1."""
 
 
-def place(center: Sequence[float], radius: float = 30.0, share: float = 0.8) -> Place:
-    return Place(np.array(center), radius, share)
+def place(center: Sequence[float], radius: float = 30.0, share: float = 0.8) -> Candidate:
+    return Candidate(np.array(center), radius, share)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def finder() -> BrainFinder:
     return BrainFinder()
 
 
-def told(finder: BrainFinder, brains: list, places: tuple[Place, ...], model: ConfidenceModel = ERROR) -> Told:
+def told(finder: BrainFinder, brains: list, places: tuple[Candidate, ...], model: ConfidenceModel = ERROR) -> Told:
     networks = Told(brains, places)
     finder._networks, finder.model = networks, model  # type: ignore[assignment]
     return networks
@@ -115,7 +115,7 @@ def test_places_that_settle_on_one_brain_are_one(finder: BrainFinder) -> None:
 def test_what_tells_whether_something_is_a_brain() -> None:
     frame = Frame(np.zeros(3), 1.0, (2, 1, 1), np.eye(3))
     about, own = (Moments(np.zeros(3), radius**2 / 5 * np.eye(3), 200.0) for radius in (40.0, 20.0))
-    outline = Likely(torch.tensor([0.6, 0.9]).reshape(2, 1, 1), frame)
+    outline = BrainProbability(torch.tensor([0.6, 0.9]).reshape(2, 1, 1), frame)
     seen = Detection(outline, own, np.eye(3), np.zeros(3), 50.0, {"expected_error": 0.06, "sure": 0.9, "residual": 0.1})
     masked = Placement(so3.exp(np.array([0.0, 0.3, 0.0])), np.zeros(3), 1.0, np.zeros(3), 40.0, {"expected_error": 0.02})
     features = brain_features(place((0, 0, 0), share=0.7), outline, about, seen, FoundPose(np.eye(3), np.zeros(3), 50.0, {}), masked)

@@ -137,7 +137,7 @@ def test_a_pose_on_a_left_handed_grid_is_that_of_the_head(finder, flip):
     image = Volume(IMAGE.data, affine, "a.nii.gz")
     scan = Scan.of(image, torch.device("cpu"))
     (found_,) = finder._candidates(image, scan)
-    found = pose_of(image, [replace(found_.seen, rotation=np.eye(3))])
+    found = pose_of(image, [replace(found_.detection, rotation=np.eye(3))])
     assert np.linalg.det(found.rotation) == pytest.approx(1)
     # what lies ahead and above on the grid lies ahead and above in the head
     assert found.rotation[:, 1:] == pytest.approx(scan_axes[:, 1:])

@@ -180,8 +180,8 @@ def test_in_a_container_every_folder_is_bound(here: Path, capsys: Any) -> None:
     [
         ([], ["--participant-label", "01"], "give --participant-label before the -- instead"),
         ([], ["--nprocs", "2"], "give --cpus instead"),
-        ([], ["--dry-run"], "--dry-run has no place in a job array"),
-        ([], ["--nipype-plugin", "SLURM"], "--nipype-plugin has no place in a job array"),
+        ([], ["--dry-run"], "--dry-run cannot be used in a job array"),
+        ([], ["--nipype-plugin", "SLURM"], "--nipype-plugin cannot be used in a job array"),
         ([], ["--atlas-dir", "nowhere"], "--atlas-dir takes a folder"),
         ([], ["--atlas", "Serag"], "the atlas Serag is not on this machine"),
         (["--participant-label", "99"], [], "no sub-99"),

@@ -98,7 +98,7 @@ def _check_outputs(study: Any, used: dict[str, str]) -> None:
     sidecar = read_json(anat / "sub-03_desc-synth_T2w.json")
     assert (sidecar["Synthetic"], sidecar["SkullStripped"], sidecar["Model"], sidecar["Weights"]) == (True, True, "contrast", used)
     assert sidecar["Sources"] == ["bids:raw:sub-03/anat/sub-03_T1w.nii.gz"]
-    assert "neither to be read nor to be measured" in sidecar["Description"]
+    assert "not for diagnosis and not for measurements" in sidecar["Description"]
     forward = read_json(anat / "sub-03_from-T1w_to-Phantom+39_mode-image_xfm.json")
     assert (forward["Contrast"], forward["ContrastConversion"]) == ("T1w", "contrast")
     assert forward["Weights"].items() >= used.items() and forward["Seconds"]["Conversion"] > 0

@@ -258,7 +258,7 @@ def test_one_age_for_two_sessions_is_for_review(raw_study: Any, tmp_path: Path) 
     kept = [line for line in text if not line.startswith("sub-02\t") or line.endswith("\t27.1")]
     (study.bids / "participants.tsv").write_text("\n".join(kept) + "\n")
     plans = list(plan_of(study, "--participant-label", "02").images)
-    assert len(plans) == 2 and all("taken for all its sessions (1, 2)" in image.doubts[0] for image in plans)
+    assert len(plans) == 2 and all("used for all its sessions (1, 2)" in image.doubts[0] for image in plans)
     _, told = study.main("--dry-run", "--participant-label", "02")
     assert told.count("    review    the one age of sub-02") == 2
 

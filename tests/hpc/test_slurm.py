@@ -124,7 +124,7 @@ def test_what_slurm_does_not_take_is_told(slurm: Slurm, two: Any, tmp_path: Path
     assert "Traceback" not in told
     run = app(slurm, Path("work"), "--nipype-plugin", "SLURM")  # whose path has blanks
     told, _ = run.communicate(timeout=200)
-    assert run.returncode == 2 and "hands this path to a shell as it stands" in told, told
+    assert run.returncode == 2 and "passes this path to a shell unquoted" in told, told
     run = app(slurm, tmp_path / "work", "--nipype-plugin", "SLURM", out=str(tmp_path / "100%"))
     told, _ = run.communicate(timeout=200)
-    assert run.returncode == 2 and "cannot tell its jobs of a path with a % in it" in told, told
+    assert run.returncode == 2 and "cannot pass a path with a % in it to its jobs" in told, told

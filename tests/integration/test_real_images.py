@@ -8,7 +8,7 @@ import pytest
 from posepipe.atlas import AtlasLibrary
 from posepipe.bench.perturb import turned
 from posepipe.brainmask.choose import brain_mask
-from posepipe.contrast.check import contrast_seen
+from posepipe.contrast.check import apparent_contrast
 from posepipe.geometry import Rigid, random_rotations
 from posepipe.imaging.mask import given_mask
 from posepipe.imaging.volume import load_volume
@@ -57,7 +57,7 @@ def test_the_contrast_of_a_newborn_is_seen(data_dir, library, own, template):
     ours = Target.load(library.template("Serag", "40", template))
     brain = Brain.prepare(image, brain_mask(image).volume, SPACING)
     # as it lies, the head is in atlas pose
-    seen, correlation = contrast_seen(brain, ours, Rigid.about(np.eye(3), ours.brain.center, brain.center))
+    seen, correlation = apparent_contrast(brain, ours, Rigid.about(np.eye(3), ours.brain.center, brain.center))
     assert seen == own and np.sign(correlation) == (1 if own == template else -1)
 
 

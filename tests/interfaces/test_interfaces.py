@@ -179,7 +179,7 @@ def test_initial_pose_is_near_the_truth(results: dict[str, Any], case: dict[str,
         assert all(one[key] is other[key] is None or np.allclose(one[key], other[key]) for key in one)
     assert (again.method, again.scale, again.found.by) == (record["method"], record["scale"], record["ranked_by"])
     assert again.best.criterion is not None and again.best.coarse is not None and again.best.votes is not None
-    assert again.witness is not None and again.witness.sure is record["witness"]["sure"]
+    assert again.prediction is not None and again.prediction.reliable is record["witness"]["sure"]
 
 
 def test_what_another_version_left_in_the_work_folder_is_made_again(case: dict[str, Any], tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_quality_has_a_verdict(results: dict[str, Any]) -> None:
     ("options", "qc", "word"),
     [
         ({"volumes": asdict(VolumeRange(9.0, "A+20", 20.0, "A+21")), "estimated": True}, "fail", "largest of the atlas (A+21"),
-        ({"doubts": ["the age cannot be told"], "estimated": True}, "review", "the age cannot be told"),
+        ({"doubts": ["the age cannot be determined"], "estimated": True}, "review", "the age cannot be determined"),
     ],
 )  # fmt: skip
 def test_the_verdict_knows_sizes_and_doubts_of_age(

@@ -33,7 +33,7 @@ def test_carry_takes_image_points_into_the_template():
     ours, theirs = np.array([5.0, 6, 7]), np.array([-3.0, 2, 1])
     places = np.random.default_rng(0).normal(size=(50, 3)) * 30
     poses = Poses.from_rigid(pose, ours, theirs, 0.0)
-    carried = poses.carry(torch.as_tensor(places - ours, dtype=torch.float32))[0].numpy() + theirs
+    carried = poses.transform(torch.as_tensor(places - ours, dtype=torch.float32))[0].numpy() + theirs
     np.testing.assert_allclose(carried, (~pose).apply(places), atol=1e-3)
 
 
@@ -123,7 +123,7 @@ def test_a_channel_of_ones_own(target):
 def test_no_iterations_only_score(head, target):
     compare = Comparison(head.brain, target)
     poses = compare.poses(head.pose)
-    fitted = fit(compare.rough, poses, 0)
+    fitted = fit(compare.coarse_terms, poses, 0)
     assert fitted.poses is poses
     assert fitted.criterion.shape == fitted.overlap.shape == (1,)
     assert compare.rigid(fitted.poses).is_close(head.pose, 1e-3, 1e-2)
@@ -160,9 +160,9 @@ def test_many_poses_are_fitted_as_each_alone(head, target):
     starts = [head.pose @ Rigid.from_rotvec(v) for v in ([0.1, 0, 0], [0, -0.12, 0.03], [0.05, 0.05, 0.1])]
     single = [compare.poses(s) for s in starts]
     together = Poses(*[torch.cat([getattr(p, f) for p in single]) for f in ("rotation", "shift", "log_scale")])
-    fitted = fit(compare.rough, together, 5)
+    fitted = fit(compare.coarse_terms, together, 5)
     for i, start in enumerate(single):
-        alone = fit(compare.rough, start, 5)
+        alone = fit(compare.coarse_terms, start, 5)
         assert compare.rigid(fitted.poses, i).is_close(compare.rigid(alone.poses), degrees=0.02, mm=0.02)
         assert float(fitted.criterion[i]) == pytest.approx(float(alone.criterion[0]), abs=1e-3)
 
@@ -171,7 +171,7 @@ def test_scale_is_bounded(head, target):
     compare = Comparison(head.brain, target)
     start = compare.poses(head.pose)
     grown = Poses(start.rotation, start.shift, start.log_scale + 1.0)
-    fitted = fit(compare.rough, grown, 3).poses
+    fitted = fit(compare.coarse_terms, grown, 3).poses
     assert float(fitted.log_scale.abs().max()) <= SCALE_LIMIT + 1e-6
     np.testing.assert_allclose(np.linalg.det(fitted.rotation.numpy()), 1, atol=1e-4)
     assert so3.geodesic_distance(fitted.rotation[0].numpy().T.astype(float), head.pose.rotation) < 0.5
@@ -181,7 +181,7 @@ def test_a_strict_fit_keeps_size_and_pose_where_the_mask_is_wrong(make_head, tar
     h = make_head(1)
     compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     start = compare.poses(h.pose @ Rigid(so3.exp([0.08, -0.06, 0.08]), np.zeros(3)))
-    plain, strict = (fit(compare.outlines, start, 10, strict=s).poses for s in (False, True))
+    plain, strict = (fit(compare.outline_terms, start, 10, strict=s).poses for s in (False, True))
     assert abs(float(strict.log_scale)) < 0.08
     assert abs(float(strict.log_scale)) < abs(float(plain.log_scale)) - 0.02
     assert compare.rigid(strict).degrees_from(h.pose) < min(8, compare.rigid(plain).degrees_from(h.pose))

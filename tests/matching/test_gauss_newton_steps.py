@@ -18,8 +18,8 @@ def test_a_fit_is_the_same_from_whichever_point_the_image_is_measured(head, targ
     offset = torch.tensor([40.0, -20.0, 40.0])
     start = compare.poses(head.pose, 0.12)
     moved = Poses(start.rotation, start.shift - start.log_scale.exp()[:, None] * (start.rotation @ offset), start.log_scale)
-    elsewhere = [Term(t.level, Points(t.points.where + offset, t.points.value, t.points.weight), t.share) for t in compare.rough]
-    plain, other = fit(compare.rough, start, 3).poses, fit(elsewhere, moved, 3).poses
+    elsewhere = [Term(t.level, Points(t.points.where + offset, t.points.value, t.points.weight), t.share) for t in compare.coarse_terms]
+    plain, other = fit(compare.coarse_terms, start, 3).poses, fit(elsewhere, moved, 3).poses
     assert float((plain.log_scale - start.log_scale).abs()) > 0.02  # the size was fitted
     torch.testing.assert_close(other.rotation, plain.rotation, atol=1e-3, rtol=0)
     torch.testing.assert_close(other.log_scale, plain.log_scale, atol=1e-3, rtol=0)
@@ -31,7 +31,7 @@ def test_a_fit_is_the_same_from_whichever_point_the_image_is_measured(head, targ
 def test_the_best_poses_are_more_than_5_degrees_apart(head, target, degrees, kept):
     compare = Comparison(head.brain, target)
     turned = head.pose @ Rigid.from_rotvec([0.0, 0.0, np.radians(degrees)])
-    both = fit(compare.judging, compare.poses(turned).beside(compare.poses(head.pose)), 0)
+    both = fit(compare.criterion_terms, compare.poses(turned).concat(compare.poses(head.pose)), 0)
     found = both.best(6).tolist()
     assert len(found) == kept
     assert found[0] == int(both.criterion.argmax())

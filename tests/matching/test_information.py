@@ -20,14 +20,14 @@ def mixed(points: Points, power: float) -> Points:
 @pytest.mark.parametrize("power", [1.0, 4.0])
 def test_values_in_random_order_share_no_information_and_pull_nowhere(head, target, power):
     compare = Comparison(head.brain, target)
-    (term,) = compare.mutual
+    (term,) = compare.mutual_terms
     assert isinstance(term, MutualTerm)
     pose = compare.poses(head.pose)
     random = MutualTerm(term.level, mixed(term.points, power))
     shared, nothing = (float(t.information(pose)) for t in (term, random))
     assert abs(nothing) < 0.02 < 0.2 < shared
-    pulls = []
+    gains = []
     for one in (term, random):
-        _, fields, weight = one.look(pose)
-        pulls.append(float(one.pull(fields[0], weight, strict=False)[0].abs().mean()))
-    assert pulls[1] < 0.25 * pulls[0]
+        _, fields, weight = one.sample_template(pose)
+        gains.append(float(one.derivatives(fields[0], weight, strict=False)[0].abs().mean()))
+    assert gains[1] < 0.25 * gains[0]

@@ -30,11 +30,11 @@ def information(term: MutualTerm, value: torch.Tensor, weight: torch.Tensor) -> 
 
 def test_the_pull_points_uphill(compare: Comparison, make_head: MakeHead) -> None:
     head = make_head(7)
-    (term,) = compare.mutual
+    (term,) = compare.mutual_terms
     assert isinstance(term, MutualTerm) and len(term.points.value) == MUTUAL_POINTS
     off = Rigid.about(head.pose.rotation @ so3.exp([0.1, 0.05, -0.1]), compare.target.brain.center, compare.brain.center)
-    _, fields, weight = term.look(compare.poses(off))
-    force, curvature = term.pull(fields[0], weight, strict=False)
+    _, fields, weight = term.sample_template(compare.poses(off))
+    force, curvature = term.derivatives(fields[0], weight, strict=False)
     assert bool(force.isfinite().all()) and float(curvature.min()) >= 0 and float(force.abs().sum()) > 0
     before = information(term, fields[0], weight)
     step = 0.02 * force / force.abs().max()
@@ -44,7 +44,7 @@ def test_the_pull_points_uphill(compare: Comparison, make_head: MakeHead) -> Non
 def test_steps_lead_to_the_truth(compare: Comparison, make_head: MakeHead) -> None:
     truth = make_head(7).pose
     off = Rigid.about(truth.rotation @ so3.exp([0.05, -0.06, 0.04]), compare.target.brain.center, truth.apply(compare.target.brain.center))
-    poses = fit(compare.mutual, compare.poses(off), 12).poses
+    poses = fit(compare.mutual_terms, compare.poses(off), 12).poses
     assert compare.rigid(poses).degrees_from(truth) < 0.5 * off.degrees_from(truth)
 
 
@@ -52,9 +52,9 @@ def test_many_poses_at_once_go_where_each_would_go(compare: Comparison, make_hea
     truth = make_head(7).pose
     starts = [compare.poses(Rigid.about(truth.rotation @ so3.exp(v), compare.target.brain.center, compare.brain.center))
               for v in ([0.05, 0, 0], [0, -0.08, 0.03])]  # fmt: skip
-    together = fit(compare.mutual, starts[0].beside(starts[1]), 3).poses
+    together = fit(compare.mutual_terms, starts[0].concat(starts[1]), 3).poses
     for i, start in enumerate(starts):
-        alone = fit(compare.mutual, start, 3).poses
+        alone = fit(compare.mutual_terms, start, 3).poses
         assert torch.allclose(together.rotation[i], alone.rotation[0], atol=1e-4)
 
 

@@ -75,7 +75,7 @@ def test_damaged_cache_is_told_and_made_anew(kept, target, heads, tmp_path, capl
     copy.write_bytes(path.read_bytes()[:1000])
     with caplog.at_level(logging.WARNING):
         mended = RotationBank.cached(target.brain.coarser(2), tmp_path)
-    assert f"{copy}: damaged rotation bank" in caplog.text
+    assert f"{copy}: corrupted rotation bank" in caplog.text
     brain = heads[3].brain.coarser(2)
     np.testing.assert_array_equal(scores(mended, brain), scores(first, brain))
     assert copy.stat().st_size == path.stat().st_size
@@ -86,7 +86,7 @@ def test_folder_that_cannot_be_made_is_told_and_done_without(target, heads, tmp_
     blocked.write_text("not a folder")
     with caplog.at_level(logging.WARNING):
         bank = RotationBank.cached(target.brain.coarser(2), blocked / "banks")
-    assert "the rotation bank could not be kept" in caplog.text
+    assert "the rotation bank could not be saved" in caplog.text
     assert "damaged" not in caplog.text
     assert scores(bank, heads[3].brain.coarser(2)).shape == (4, ROTATIONS, 1)
 
@@ -98,7 +98,7 @@ def test_folder_that_cannot_be_written(target, tmp_path, caplog):
     tmp_path.chmod(0o500)
     with caplog.at_level(logging.WARNING):
         RotationBank.cached(target.brain.coarser(2), tmp_path)
-    assert "the rotation bank could not be kept" in caplog.text
+    assert "the rotation bank could not be saved" in caplog.text
 
 
 def test_another_template_has_another_file(kept, heads):

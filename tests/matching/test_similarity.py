@@ -19,7 +19,7 @@ def test_equal_images_at_identity(target):
     assert values["Dice"] == pytest.approx(1, abs=5e-3)
 
 
-def test_they_fall_as_the_pose_goes_astray(target):
+def test_they_decrease_with_the_pose_error(target):
     steps = [similarity(target.brain, target.brain, Rigid.from_rotvec([0, 0, np.radians(d)])) for d in (0, 3, 10, 30)]
     for name, low, high in (("NCC", -1, 1), ("NMI", 1, 2), ("Dice", 0, 1)):
         values = [s[name] for s in steps]

@@ -96,13 +96,13 @@ def test_sureness_needs_votes_and_a_small_error(votes, error, sure):
 
 def test_networks_of_other_weights_are_never_sure(tmp_path):
     certain = {"votes": 1.0, "expected_error": 0.0}
-    assert PoseNetworks().sure(certain)
+    assert PoseNetworks().reliable(certain)
     loaded = load_network("pose-coarse")
     with torch.no_grad():
         loaded.module.head.bias += 0.01
     made = {"architecture": "CoordinateNet", "options": loaded.options, "card": "# Test\n", "terms": "none"}
     save_network(loaded.module, "pose-coarse", tmp_path, **made)
-    assert not PoseNetworks(tmp_path).sure(certain)
+    assert not PoseNetworks(tmp_path).reliable(certain)
     own = replace(load_calibration(), weights=hashes(POSE_NETWORKS, tmp_path))
     write_calibration(own, tmp_path / PACKAGED.name)
-    assert PoseNetworks(tmp_path).sure(certain)
+    assert PoseNetworks(tmp_path).reliable(certain)

@@ -19,8 +19,8 @@ from posepipe.matching.gauss_newton import fit
 from posepipe.matching.target import Target
 from posepipe.models.weights import POSE_NETWORKS, hashes
 from posepipe.pose import search as searching
-from posepipe.pose.coordinate_networks import COPIES, SURVEY_KEPT, Glance, PoseNetworks, _grouped
-from posepipe.pose.hypothesis import NO_FIT
+from posepipe.pose.coordinate_networks import COPIES, MULTISTART_KEPT, DownsampledBrain, PoseNetworks, _grouped
+from posepipe.pose.hypothesis import LOW_COARSE_RATIO
 from posepipe.pose.initial import AGREE_DEGREES, initial_pose
 from posepipe.pose.multistart import ATTEMPTS
 
@@ -39,8 +39,8 @@ def test_a_pose_untouched_by_intensities(heads, target, networks):
     for head in heads:
         found = initial_pose(head.image, head.mask, target, method="deep", networks=networks)
         assert found.method == "deep"
-        assert found.witness is not None and found.witness.pose is found.pose
-        assert found.witness.weights == networks.sha256 == hashes(POSE_NETWORKS)
+        assert found.prediction is not None and found.prediction.pose is found.pose
+        assert found.prediction.weights == networks.sha256 == hashes(POSE_NETWORKS)
         degrees.append(found.pose.degrees_from(head.pose))
     assert np.median(degrees) < 8
 
@@ -92,29 +92,29 @@ def test_auto_searches_where_the_networks_are_lost(head, target, networks):
 
     found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Lost())
     assert found.method == "search"
-    assert found.pose.degrees_from(head.pose) < 4 < 90 < found.witness.pose.degrees_from(head.pose)
+    assert found.pose.degrees_from(head.pose) < 4 < 90 < found.prediction.pose.degrees_from(head.pose)
 
 
 @pytest.mark.slow
-def test_a_survey_finds_what_both_networks_find(heads, networks):
+def test_multistart_of_the_fine_network_finds_the_pose_of_both_networks(heads, networks):
     """The second network alone, knowing 40° around each start, covers all rotations."""
     for head in heads[::4]:
         first = networks.place(head.brain)[0]
-        survey = networks.survey(head.brain)
-        errors = [p.features["expected_error"] for p in survey]
-        assert 1 < len(survey) <= SURVEY_KEPT
+        found = networks.place_multistart(head.brain)
+        errors = [p.features["expected_error"] for p in found]
+        assert 1 < len(found) <= MULTISTART_KEPT
         assert errors == sorted(errors)
-        near = min(survey, key=lambda p: Rigid(p.rotation, p.shift).degrees_from(Rigid(first.rotation, first.shift)))
+        near = min(found, key=lambda p: Rigid(p.rotation, p.shift).degrees_from(Rigid(first.rotation, first.shift)))
         assert Rigid(near.rotation, near.shift).degrees_from(Rigid(first.rotation, first.shift)) < 8
         np.testing.assert_allclose(near.shift, first.shift, atol=0.1)
         assert near.scale == pytest.approx(first.scale, rel=0.1)
 
 
 @pytest.mark.slow
-def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, target, networks, monkeypatch):
+def test_multistart_is_used_for_a_corrupted_brain_only(head, make_head, target, networks, monkeypatch):
     asked = []
-    survey = PoseNetworks.survey
-    monkeypatch.setattr(PoseNetworks, "survey", lambda self, brain: asked.append(brain) or survey(self, brain))
+    original = PoseNetworks.place_multistart
+    monkeypatch.setattr(PoseNetworks, "place_multistart", lambda self, brain: asked.append(brain) or original(self, brain))
     initial_pose(head.image, head.mask, target, method="auto", networks=networks)
     assert asked == []
     h = make_head(1)
@@ -125,7 +125,7 @@ def test_a_damaged_brain_is_surveyed_and_a_sound_one_is_not(head, make_head, tar
 
 
 @pytest.mark.parametrize(("error", "sure"), [(0.01, True), (0.05, False)])
-def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, monkeypatch, error, sure):
+def test_the_networks_pose_is_used_if_all_scores_are_low(head, target, networks, monkeypatch, error, sure):
     """A brain without contrast: wherever it is laid, nothing of it is like the template."""
 
     class Certain(PoseNetworks):
@@ -138,24 +138,24 @@ def test_the_networks_are_kept_to_where_nothing_fits(head, target, networks, mon
 
     def look(compare, starts, keep, attempts):
         asked.append(attempts)
-        return fit(compare.judging, compare.poses(elsewhere), 0)
+        return fit(compare.criterion_terms, compare.poses(elsewhere), 0)
 
-    monkeypatch.setattr(searching, "closer_look", look)
+    monkeypatch.setattr(searching, "multistart_search", look)
     noise = np.random.default_rng(0).normal(100, 10, head.image.data.shape) * head.mask.data
     image = head.image.with_data(noise.astype(np.float32))
     found = initial_pose(image, head.mask, target, method="auto", networks=Certain())
     assert asked == [1 if sure else ATTEMPTS]
     assert found.method == "deep"
-    assert found.pose.degrees_from(found.witness.pose) < AGREE_DEGREES
+    assert found.pose.degrees_from(found.prediction.pose) < AGREE_DEGREES
     assert found.found.by == "votes" and found.best.votes == 0.75
-    assert found.best.coarse < NO_FIT and found.witness.vouches_for(found.pose) is sure
+    assert found.best.coarse < LOW_COARSE_RATIO and found.prediction.supports(found.pose) is sure
     if sure:
         assert all(h.pose.degrees_from(found.pose) >= AGREE_DEGREES for h in found.hypotheses[1:])
 
 
 @pytest.mark.parametrize(("error", "coarse", "kept"), [(0.01, 0.14, True), (0.01, 0.16, False), (0.05, 0.09, True), (0.05, 0.11, False)])
-def test_networks_that_are_sure_are_kept_to_sooner(head, target, networks, monkeypatch, error, coarse, kept):
-    """Where the criterion is in doubt, coarse texture must reach 0.15 against networks that are sure, 0.10 against others."""
+def test_the_threshold_against_a_reliable_prediction_is_higher(head, target, networks, monkeypatch, error, coarse, kept):
+    """If the criterion is low, the coarse texture score must reach 0.15 with a reliable prediction, 0.10 with others."""
 
     class Certain(PoseNetworks):
         def place(self, brain, found=None):
@@ -163,7 +163,7 @@ def test_networks_that_are_sure_are_kept_to_sooner(head, target, networks, monke
             return (replace(first, features={**first.features, "votes": 0.75, "expected_error": error}),)
 
     monkeypatch.setattr(Comparison, "coarse_score", lambda *_: coarse)
-    monkeypatch.setattr("posepipe.pose.initial.DOUBT", 10.0)
+    monkeypatch.setattr("posepipe.pose.initial.LOW_CRITERION", 10.0)
     found = initial_pose(head.image, head.mask, target, method="auto", compare=Comparison(head.brain, target), networks=Certain())
     assert (found.found.by == "votes") is kept
 
@@ -172,7 +172,7 @@ def test_other_methods_hear_the_witness(head, target, networks):
     compare = Comparison(head.brain, target)
     plain = initial_pose(head.image, head.mask, target, method="axes", compare=compare)
     heard = initial_pose(head.image, head.mask, target, method="axes", compare=compare, networks=networks)
-    assert plain.witness is None and heard.witness is not None
+    assert plain.prediction is None and heard.prediction is not None
     np.testing.assert_array_equal(plain.pose.matrix, heard.pose.matrix)
 
 
@@ -186,9 +186,9 @@ def test_a_moved_head_moves_the_pose(head, target, networks):
 
 
 def test_a_glance_sees_what_a_brain_shows(head, networks):
-    glance, brain = Glance.of(head.image, head.mask), head.brain
-    assert glance.radius == pytest.approx(brain.radius) and np.allclose(glance.center, brain.center)
-    quick, slow = networks.place(glance)[0], networks.place(brain)[0]
+    downsampled, brain = DownsampledBrain.of(head.image, head.mask), head.brain
+    assert downsampled.radius == pytest.approx(brain.radius) and np.allclose(downsampled.center, brain.center)
+    quick, slow = networks.place(downsampled)[0], networks.place(brain)[0]
     apart = np.degrees(np.arccos(np.clip((np.trace(quick.rotation.T @ slow.rotation) - 1) / 2, -1, 1)))
     assert apart < 4
     assert np.linalg.det(quick.rotation) == pytest.approx(1, abs=1e-4)

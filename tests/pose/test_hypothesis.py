@@ -64,7 +64,7 @@ def test_the_best_has_all_scores_whatever_the_method(head, target, method):
 
 
 def networks_pose(found):
-    return found.witness.pose
+    return found.prediction.pose
 
 
 def test_the_closer_look_ranks_by_coarse_texture_and_keeps_the_criterion_apart(make_head, target):

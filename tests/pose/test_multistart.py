@@ -1,4 +1,4 @@
-"""The closer look at damaged brains: found from afar, the same each time, and no wandering where there is no need."""
+"""Multi-start search on corrupted brains: wide capture range, deterministic, and no perturbations if the score is high at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from posepipe.bench.perturb import damaged
 from posepipe.geometry import Rigid, so3, so3_torch
 from posepipe.matching.comparison import Comparison
 from posepipe.matching.gauss_newton import SCALE_LIMIT, Poses
-from posepipe.pose import multistart as closer
-from posepipe.pose.multistart import ANYWHERE, ATTEMPTS, CLEAR, LEAST_OVERLAP, ROUNDS, SURE, Round, closer_look
+from posepipe.pose import multistart as multistart
+from posepipe.pose.multistart import ACCEPTED_RATIO, ATTEMPTS, MIN_OVERLAP, ROUNDS, STOP_RATIO, UNIFORM_ROUND, Round, multistart_search
 
 
 @pytest.fixture(scope="module")
@@ -38,64 +38,64 @@ def _degrees(compare: Comparison, found, pose: Rigid) -> float:
 
 
 @pytest.mark.slow
-def test_wandering_reaches_what_a_fit_does_not(spoilt, monkeypatch):
+def test_perturbed_starts_reach_what_one_fit_does_not(spoilt, monkeypatch):
     compare, pose = spoilt
     starts = _off(compare, pose, 45.0)
-    far = closer_look(compare, starts, 6)
+    far = multistart_search(compare, starts, 6)
     assert _degrees(compare, far, pose) < 8
-    monkeypatch.setattr(closer, "ROUNDS", ())
-    near = closer_look(compare, starts, 6)
+    monkeypatch.setattr(multistart, "ROUNDS", ())
+    near = multistart_search(compare, starts, 6)
     assert _degrees(compare, near, pose) > 15
     assert float(near.criterion.max()) < float(far.criterion.max())
 
 
 @pytest.mark.slow
-def test_tried_again_from_further_away_until_it_is_sure(spoilt, monkeypatch):
+def test_repeated_from_uniform_rotations_until_the_ratio_is_accepted(spoilt, monkeypatch):
     compare, pose = spoilt
     center = compare.target.brain.center
     turned = pose.rotation @ so3.exp(np.radians(170.0) * np.array([0.0, 0.6, 0.8]))
     starts = compare.poses(Rigid.about(turned, center, pose.apply(center)))
-    anywhere = []
-    drawn = closer._anywhere
-    monkeypatch.setattr(closer, "_anywhere", lambda *a: anywhere.append(1) or drawn(*a))
-    once = closer_look(compare, starts, 6, 1)
-    assert float(once.criterion.max()) < SURE and _degrees(compare, once, pose) > 30 and not anywhere
-    found = closer_look(compare, starts, 6)
-    assert float(found.criterion.max()) >= SURE and _degrees(compare, found, pose) < 8
-    assert 0 < len(anywhere) < ATTEMPTS // 2
+    calls = []
+    original = multistart._uniformly_rotated
+    monkeypatch.setattr(multistart, "_uniformly_rotated", lambda *a: calls.append(1) or original(*a))
+    once = multistart_search(compare, starts, 6, 1)
+    assert float(once.criterion.max()) < ACCEPTED_RATIO and _degrees(compare, once, pose) > 30 and not calls
+    found = multistart_search(compare, starts, 6)
+    assert float(found.criterion.max()) >= ACCEPTED_RATIO and _degrees(compare, found, pose) < 8
+    assert 0 < len(calls) < ATTEMPTS // 2
 
 
 def test_slivers_are_left_out_unless_there_is_nothing_else(head, target):
     compare = Comparison(head.brain, target)
-    edges, inside = compare.rough
+    edges, inside = compare.coarse_terms
     right = compare.poses(head.pose)
     away = Poses(right.rotation, right.shift + 1.6 * target.brain.radius, right.log_scale)
-    kept = closer._judged((inside, edges), right.beside(away), 0)
-    assert len(kept.poses) == 1 and float(kept.overlap[0]) > LEAST_OVERLAP
+    kept = multistart._judged((inside, edges), right.concat(away), 0)
+    assert len(kept.poses) == 1 and float(kept.overlap[0]) > MIN_OVERLAP
     torch.testing.assert_close(kept.poses.rotation, right.rotation)
-    only = closer._judged((inside, edges), away, 0)
-    assert len(only.poses) == 1 and float(only.overlap[0]) < LEAST_OVERLAP
+    only = multistart._judged((inside, edges), away, 0)
+    assert len(only.poses) == 1 and float(only.overlap[0]) < MIN_OVERLAP
 
 
 def test_anywhere_is_uniform_on_rotations(head, target):
     like = Comparison(head.brain, target).poses(head.pose)
-    found = closer._anywhere(ANYWHERE, like, 50.0, torch.Generator().manual_seed(2))
-    assert len(found) == ANYWHERE.copies
+    found = multistart._uniformly_rotated(UNIFORM_ROUND, like, 50.0, torch.Generator().manual_seed(2))
+    assert len(found) == UNIFORM_ROUND.copies
     # of uniform rotations every entry has mean 0 and variance 1/3
     assert float(found.rotation.mean(0).abs().max()) < 0.06
     torch.testing.assert_close(found.rotation.square().mean(0), torch.full((3, 3), 1 / 3), rtol=0, atol=0.04)
     torch.testing.assert_close(torch.det(found.rotation), torch.ones(len(found)), rtol=0, atol=1e-4)
-    assert float(found.shift.square().sum(1).mean().sqrt()) == pytest.approx(ANYWHERE.shift * 50.0, rel=0.1)
-    assert float(found.log_scale.std()) == pytest.approx(ANYWHERE.size, rel=0.1)
+    assert float(found.shift.square().sum(1).mean().sqrt()) == pytest.approx(UNIFORM_ROUND.shift * 50.0, rel=0.1)
+    assert float(found.log_scale.std()) == pytest.approx(UNIFORM_ROUND.size, rel=0.1)
 
 
 @pytest.mark.slow
 def test_the_same_each_time_whatever_else_draws_numbers(spoilt):
     compare, pose = spoilt
     starts = _off(compare, pose, 45.0)
-    first = closer_look(compare, starts, 4)
+    first = multistart_search(compare, starts, 4)
     torch.rand(7)
-    again = closer_look(compare, starts, 4)
+    again = multistart_search(compare, starts, 4)
     assert 1 <= len(first.poses) <= 4 * ATTEMPTS
     torch.testing.assert_close(first.poses.rotation, again.poses.rotation, rtol=0, atol=0)
 
@@ -105,17 +105,17 @@ def test_a_clear_fit_is_not_shaken(head, target, monkeypatch):
         raise AssertionError("shaken")
 
     compare = Comparison(head.brain, target)
-    monkeypatch.setattr(closer, "_shaken", never)
-    found = closer_look(compare, compare.poses(head.pose), 6)
-    assert float(found.criterion.max()) > CLEAR
+    monkeypatch.setattr(multistart, "_perturbed", never)
+    found = multistart_search(compare, compare.poses(head.pose), 6)
+    assert float(found.criterion.max()) > STOP_RATIO
     assert _degrees(compare, found, head.pose) < 4
 
 
 def test_shaken_as_far_as_a_round_says_and_the_first_copy_not_at_all(head, target):
     start = Comparison(head.brain, target).poses(head.pose)
-    pair = start.beside(start)
+    pair = start.concat(start)
     how = Round(2, 500, 12.0, 0.1, 0.05)
-    found = closer._shaken(pair, how, 50.0, torch.Generator().manual_seed(3))
+    found = multistart._perturbed(pair, how, 50.0, torch.Generator().manual_seed(3))
     assert len(found) == 1000
     for i in (0, 500):
         for name in ("rotation", "shift", "log_scale"):

@@ -126,8 +126,8 @@ def test_posenet_is_an_initial_pose_by_both(folder, compare):
     to_canonical = networks.canonical(target)
     np.testing.assert_allclose(found.pose.rotation, so3.exp(ANSWER) @ so3.exp(ANSWER) @ to_canonical, atol=4e-3)
     assert np.linalg.norm(found.pose.apply(target.brain.center) - brain.center) > 0.5  # the shift of the second
-    assert found.method == "posenet" and found.witness is not None
-    assert set(found.witness.weights) == {"pose-coarse", "pose-fine", "pose-net", "correction-net"}
+    assert found.method == "posenet" and found.prediction is not None
+    assert set(found.prediction.weights) == {"pose-coarse", "pose-fine", "pose-net", "correction-net"}
 
 
 @pytest.mark.parametrize("sizes", ["mask", "age"])

@@ -14,7 +14,7 @@ from posepipe.matching.comparison import Comparison
 from posepipe.matching.gauss_newton import fit
 from posepipe.matching.target import Target
 from posepipe.pose import search as searching
-from posepipe.pose.hypothesis import DOUBT
+from posepipe.pose.hypothesis import LOW_CRITERION
 from posepipe.pose.initial import InitialPose, initial_pose
 from posepipe.pose.search import BY_CONTRAST, BY_RATIO, FINALISTS, propose, search
 from posepipe.quality.verdict import LOW_LEAD
@@ -92,24 +92,24 @@ def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeyp
     assert twice.by == "coarse"
     assert [x.coarse for x in twice.hypotheses] == sorted((x.coarse for x in twice.hypotheses), reverse=True)
     assert all(x.criterion == compare.score(x.pose) for x in twice.hypotheses)
-    monkeypatch.setattr(searching, "DOUBT", 0.0)
+    monkeypatch.setattr(searching, "LOW_CRITERION", 0.0)
     once = search(compare)
-    assert once.by == "criterion" and once.best.criterion < DOUBT
+    assert once.by == "criterion" and once.best.criterion < LOW_CRITERION
     assert once.best.pose.degrees_from(h.pose) > 90
 
 
-def test_a_closer_look_does_not_lead_astray(head, target, monkeypatch):
+def test_a_multistart_result_with_a_lower_criterion_is_discarded(head, target, monkeypatch):
     compare = Comparison(head.brain, target)
     right = search(compare)
     turned = compare.poses(Rigid.about(so3.exp([0.0, 0.0, 0.6]) @ head.pose.rotation, target.brain.center, compare.brain.center))
-    monkeypatch.setattr(searching, "DOUBT", 10.0)
-    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, turned, 0))
+    monkeypatch.setattr(searching, "LOW_CRITERION", 10.0)
+    monkeypatch.setattr(searching, "multistart_search", lambda *_: fit(compare.criterion_terms, turned, 0))
     assert [h.criterion for h in search(compare).hypotheses] == [h.criterion for h in right.hypotheses]
-    tempting = fit(compare.judging, turned, 0)
+    tempting = fit(compare.criterion_terms, turned, 0)
     vars(tempting)["criterion"] = tempting.criterion + 5  # of another kind: it is not to be compared with the criterion of the best
-    monkeypatch.setattr(searching, "closer_look", lambda *_: tempting)
+    monkeypatch.setattr(searching, "multistart_search", lambda *_: tempting)
     assert [h.criterion for h in search(compare).hypotheses] == [h.criterion for h in right.hypotheses]
-    monkeypatch.setattr(searching, "closer_look", lambda *_: fit(compare.judging, compare.poses(right.best.pose), 0))
+    monkeypatch.setattr(searching, "multistart_search", lambda *_: fit(compare.criterion_terms, compare.poses(right.best.pose), 0))
     assert [h.pose.degrees_from(right.best.pose) for h in search(compare).hypotheses] == pytest.approx([0.0], abs=1e-3)
 
 
@@ -134,7 +134,7 @@ def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
 
 
 def test_sound_brains_are_not_in_doubt(found):
-    assert min(f.best.criterion for f in found) > DOUBT
+    assert min(f.best.criterion for f in found) > LOW_CRITERION
 
 
 def test_a_cut_loses_the_seventh_part_and_the_scale_is_kept(heads, target):

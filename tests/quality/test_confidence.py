@@ -12,7 +12,7 @@ from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.models.calibration import SIGNS, ConfidenceModel, load_calibration
 from posepipe.pose.hypothesis import Hypothesis, Ranked
-from posepipe.pose.initial import INIT_METHODS, InitialPose, Witness
+from posepipe.pose.initial import INIT_METHODS, InitialPose, NetworkPrediction
 from posepipe.quality.confidence import confidence, confidence_features
 from posepipe.quality.verdict import judge_pose
 from posepipe.refinement.refine import Refined
@@ -26,9 +26,9 @@ def turn(degrees: float) -> Rigid:
     return Rigid.from_rotvec([0, np.radians(degrees), 0])
 
 
-def initial(witness: float | None = 2.0, lead: float | None = None) -> InitialPose:
-    """At the identity, with a ``lead`` in criterion over a rival; the networks' own pose is turned from it by ``witness`` degrees."""
-    seen = None if witness is None else Witness(turn(witness), SEEN, {"net": "ab"})
+def initial(prediction: float | None = 2.0, lead: float | None = None) -> InitialPose:
+    """At the identity, with a ``lead`` in criterion over a rival; the networks' own pose is turned from it by ``prediction`` degrees."""
+    seen = None if prediction is None else NetworkPrediction(turn(prediction), SEEN, {"net": "ab"})
     best = Hypothesis(Rigid.identity(), 0.0, 1.0, criterion=0.6, coarse=0.4)
     rivals = () if lead is None else (Hypothesis(turn(90), 0.0, 1.0, criterion=0.6 - lead),)
     return InitialPose(best.pose, "search", Ranked((best, *rivals), "criterion"), 1.0, seen)

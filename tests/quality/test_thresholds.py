@@ -20,7 +20,7 @@ from posepipe.pose.hypothesis import Hypothesis, Ranked
 from posepipe.pose.initial import InitialPose
 from posepipe.quality.verdict import Quality, judge_pose
 from posepipe.refinement.refine import Refined, refine_pose
-from posepipe.settings import WHOLE, WITHOUT_FLUID
+from posepipe.settings import WHOLE, WITHOUT_CSF
 
 
 def searched(lead: float = 0.8) -> InitialPose:
@@ -78,7 +78,7 @@ def test_what_an_outlier_counts(strict, deviations, share):
 
 
 class Stated(Comparison):
-    """A comparison whose criterion is stated: ``whole`` against the whole template, ``bare`` against that without its outer fluid."""
+    """A comparison whose criterion is stated: ``whole`` against the whole template, ``bare`` against that without extra-axial CSF."""
 
     whole, bare = 0.0, 0.0
 
@@ -86,7 +86,7 @@ class Stated(Comparison):
         return self.whole
 
     @property
-    def without_fluid(self) -> Comparison | None:
+    def without_csf(self) -> Comparison | None:
         other = Stated(self.brain, self.target)
         other.whole = self.bare
         return other
@@ -102,27 +102,27 @@ def template_used(compare: Stated, head, whole: float, bare: float) -> str:
     return refine_pose(head.image, head.mask, compare.target, head.pose, method="torch", compare=compare).template
 
 
-@pytest.mark.parametrize(("criterion", "template"), [(0.34, WITHOUT_FLUID), (0.36, WHOLE)])
-def test_brains_whose_criterion_is_below_0_35_are_tried_without_the_fluid_around_them(stated, head, criterion, template):
+@pytest.mark.parametrize(("criterion", "template"), [(0.34, WITHOUT_CSF), (0.36, WHOLE)])
+def test_brains_whose_criterion_is_below_0_35_are_tried_without_extra_axial_csf(stated, head, criterion, template):
     assert template_used(stated, head, criterion, 2 * criterion) == template
 
 
-@pytest.mark.parametrize(("ratio", "template"), [(1.19, WHOLE), (1.21, WITHOUT_FLUID)])
-def test_the_criterion_must_be_1_2_times_as_high_without_the_fluid(stated, head, ratio, template):
+@pytest.mark.parametrize(("ratio", "template"), [(1.19, WHOLE), (1.21, WITHOUT_CSF)])
+def test_the_criterion_must_be_1_2_times_as_high_without_csf(stated, head, ratio, template):
     assert template_used(stated, head, 0.30, ratio * 0.30) == template
 
 
 def test_the_coarse_criterion_is_a_correlation_ratio(target):
     """Its share among the terms of a fit does not scale it: of a brain against itself it is nearly 1."""
     compare = Comparison(target.brain, target)
-    alone = fit((compare.rough[1],), compare.poses(Rigid.identity(), 0.0), 0).criterion
+    alone = fit((compare.coarse_terms[1],), compare.poses(Rigid.identity(), 0.0), 0).criterion
     assert compare.coarse_score(Rigid.identity()) == pytest.approx(2 * float(alone[0]), abs=0.02)
     assert 0.85 < compare.coarse_score(Rigid.identity()) <= 1.0
 
 
-@pytest.mark.parametrize(("terms", "share"), [("judging", 0.3), ("rough", 0.5)])
+@pytest.mark.parametrize(("terms", "share"), [("criterion_terms", 0.3), ("coarse_terms", 0.5)])
 def test_the_shares_of_outline_and_texture(head, target, terms, share):
-    """The outline counts 0.3 beside the texture where poses are judged, the texture 0.5 beside the outline while they are rough."""
+    """The outline has weight 0.3 in the criterion, the texture 0.5 in the coarse stage."""
     compare = Comparison(head.brain, target)
     first, second = getattr(compare, terms)
     poses = compare.poses(head.pose)

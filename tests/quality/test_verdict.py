@@ -11,7 +11,7 @@ from posepipe.atlas import VolumeRange
 from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.pose.hypothesis import Hypothesis, Ranked
-from posepipe.pose.initial import InitialPose, Witness
+from posepipe.pose.initial import InitialPose, NetworkPrediction
 from posepipe.quality.verdict import MOVED_DEGREES, Quality, _misfit, judge_pose
 from posepipe.refinement.refine import Refined
 
@@ -82,8 +82,8 @@ def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, estimated, q
 
 
 def test_an_estimated_age_that_is_doubted_is_for_review_at_best(mask, target):
-    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be told"])
-    assert verdict == Quality("review", ("the age cannot be told",), None)
+    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be determined"])
+    assert verdict == Quality("review", ("the age cannot be determined",), None)
     assert judge_pose(initial(), refined(), mask, target, 29.0, estimated=True) == Quality("pass", (), None)
 
 
@@ -112,7 +112,7 @@ def test_a_refinement_that_turned_far(mask, target, degrees, qc):
     pose = Rigid.from_rotvec([0, np.radians(degrees), 0])
     verdict = judge(mask, target, then=refined(pose=pose))
     assert verdict.qc == qc
-    assert qc == "pass" or "refinement turned the pose by 16°" in verdict.reasons[0]
+    assert qc == "pass" or "refinement rotated the pose by 16°" in verdict.reasons[0]
 
 
 def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
@@ -124,8 +124,9 @@ def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
 def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dice, told):
     """At a pose that failed it would mean nothing."""
     verdict = judge_pose(initial(), refined(dice), mask, target, 29.0, scanned=target.brain, contrast=contrast)
-    reasons = [r for r in verdict.reasons if r.startswith("called T1w, but looks like T2w (correlation with the T2w template 0.9")]
-    assert len(reasons) == told and all("check the file, or say --contrast T2w" in r for r in reasons)
+    start = "named T1w, but its contrast is that of T2w (correlation with the T2w template 0.9"
+    reasons = [r for r in verdict.reasons if r.startswith(start)]
+    assert len(reasons) == told and all("check the file, or give --contrast T2w" in r for r in reasons)
     assert verdict.qc == ("fail" if dice < 0.7 else "review" if told else "pass")
 
 
@@ -144,13 +145,13 @@ def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, crite
     assert verdict.qc == ("review" if told else "pass")
     if told:
         (reason,) = verdict.reasons
-        assert reason.startswith("the inside of the brain does not fit")
+        assert reason.startswith("the intensities inside the brain do not match")
         assert f"(criterion {criterion:.2f}, coarse texture {coarse:.2f})" in reason
 
 
 @pytest.mark.parametrize(("sure", "degrees", "told"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
-def test_networks_that_are_sure_vouch_for_a_brain_without_contrast(mask, target, sure, degrees, told):
-    witness = Witness(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
-    assert witness.vouches_for(Rigid.identity()) is not told
-    assert bool(_misfit(replace(initial(), witness=witness), refined(CR=0.2, CoarseCR=0.02))) is told
+def test_a_reliable_prediction_that_agrees_suppresses_the_misfit_reason(mask, target, sure, degrees, told):
+    prediction = NetworkPrediction(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
+    assert prediction.supports(Rigid.identity()) is not told
+    assert bool(_misfit(replace(initial(), prediction=prediction), refined(CR=0.2, CoarseCR=0.02))) is told
 

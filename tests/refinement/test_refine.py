@@ -14,7 +14,7 @@ import torch
 
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, so3
-from posepipe.imaging.fluid import without_outer_fluid
+from posepipe.imaging.csf import without_extra_axial_csf
 from posepipe.imaging.mask import BrainMask
 from posepipe.matching.brain import Brain
 from posepipe.matching.comparison import Comparison
@@ -25,7 +25,7 @@ from posepipe.refinement import ants as ants_refine
 from posepipe.refinement import refine
 from posepipe.refinement.ants import ants_rigid
 from posepipe.refinement.refine import refine_pose
-from posepipe.settings import WHOLE, WITHOUT_FLUID
+from posepipe.settings import WHOLE, WITHOUT_CSF
 
 
 def off(seed: int, degrees: float = 8.0, mm: float = 4.0) -> Rigid:
@@ -137,7 +137,7 @@ def test_a_start_that_cannot_be_bettered_is_kept_and_raises_no_doubt(average, ta
     assert verdict.qc == "pass", verdict.reasons
 
 
-def test_a_refinement_that_goes_astray_is_undone_and_told(head, target, monkeypatch):
+def test_a_refinement_that_moves_the_pose_without_improving_it_is_discarded_with_a_warning(head, target, monkeypatch):
     # ANTs is shown the brain elsewhere than where the outcome is judged
     astray = Rigid.about(so3.exp([0, 0.4, 0]), head.brain.center)
     elsewhere = Comparison.of(head.image.moved(astray), head.mask.moved(astray), target).brain
@@ -146,7 +146,7 @@ def test_a_refinement_that_goes_astray_is_undone_and_told(head, target, monkeypa
     refined = refine_pose(head.image, head.mask, target, head.pose, method="ants", compare=Comparison(head.brain, target))
     assert refined.pose is head.pose
     (warning,) = refined.warnings
-    degrees = re.fullmatch(r"refinement by ants went astray by (\d+)°; its start was kept", warning)
+    degrees = re.fullmatch(r"refinement by ants moved the pose by (\d+)° without improving it; the initial pose was kept", warning)
     assert degrees
     assert int(degrees[1]) == pytest.approx(np.degrees(0.4), abs=4)
     assert all(v["before"] == v["after"] for v in refined.similarity.values())
@@ -195,11 +195,11 @@ def test_a_comparison_at_hand_gives_the_same_pose(heads, target):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["torch", "ants"])
 def test_a_brain_without_fluid_around_it_is_refined_against_such_a_template(head, target, monkeypatch, method):
-    bare = without_outer_fluid(head.image, head.mask)
+    bare = without_extra_axial_csf(head.image, head.mask)
     start = head.pose @ off(4, 4.0, 2.0)
-    monkeypatch.setattr(refine, "POOR", 1.0)  # phantoms fit better than real brains do
+    monkeypatch.setattr(refine, "CSF_CRITERION", 1.0)  # phantoms fit better than real brains do
     by = {m: refine_pose(head.image, mask, target, start, method=method) for m, mask in (("bare", bare), ("whole", head.mask))}
-    assert (by["bare"].template, by["whole"].template) == (WITHOUT_FLUID, WHOLE)
+    assert (by["bare"].template, by["whole"].template) == (WITHOUT_CSF, WHOLE)
     assert by["bare"].pose.degrees_from(head.pose) < 2
     # what is reported is measured against the whole template
     compare = Comparison.of(head.image, bare, target)
@@ -207,25 +207,26 @@ def test_a_brain_without_fluid_around_it_is_refined_against_such_a_template(head
 
 
 def test_a_brain_that_fits_well_is_not_compared_a_second_time(head, target, monkeypatch):
-    monkeypatch.setattr(Comparison, "without_fluid", property(lambda _self: pytest.fail("not asked for")))
+    monkeypatch.setattr(Comparison, "without_csf", property(lambda _self: pytest.fail("not asked for")))
     assert refine_pose(head.image, head.mask, target, head.pose @ off(1), method="torch").template == WHOLE
 
 
-def test_without_fluid_too_a_refinement_that_goes_astray_is_undone_and_told(head, target, monkeypatch):
-    bare = Comparison(Comparison.of(head.image, without_outer_fluid(head.image, head.mask), target).brain, target)
+def test_without_csf_too_a_refinement_without_improvement_is_discarded_with_a_warning(head, target, monkeypatch):
+    bare = Comparison(Comparison.of(head.image, without_extra_axial_csf(head.image, head.mask), target).brain, target)
     astray = head.pose @ off(3, 20.0)
-    monkeypatch.setattr(refine, "POOR", 1.0)
+    monkeypatch.setattr(refine, "CSF_CRITERION", 1.0)
     monkeypatch.setattr(ants_refine, "ants_rigid", lambda *_args, **_settings: astray)
     done = refine_pose(head.image, head.mask, target, head.pose, method="ants", compare=bare)
-    assert done.template == WITHOUT_FLUID
-    assert done.pose is head.pose and done.warnings == ("refinement by ants went astray by 20°; its start was kept",)
+    assert done.template == WITHOUT_CSF
+    kept = "refinement by ants moved the pose by 20° without improving it; the initial pose was kept"
+    assert done.pose is head.pose and done.warnings == (kept,)
     assert all(v["before"] == v["after"] for v in done.similarity.values())
 
 
-def test_fluid_is_not_sought_in_t1w_templates_nor_where_brightness_does_not_tell_it(average, monkeypatch):
+def test_csf_is_not_removed_from_t1w_templates_nor_if_it_is_as_bright_as_the_brain(average, monkeypatch):
     image, mask = average
-    assert Target(image, mask, contrast="T1w").without_fluid is None
-    found = Target(image, mask).without_fluid
+    assert Target(image, mask, contrast="T1w").without_csf is None
+    found = Target(image, mask).without_csf
     assert found is not None and 0.6 < found.mask.data.sum() / (mask.data > 0).sum() < 0.75
     monkeypatch.setattr("posepipe.matching.target.LEAST_BRAIN", 0.9)
-    assert Target(image, mask).without_fluid is None
+    assert Target(image, mask).without_csf is None

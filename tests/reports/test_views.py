@@ -17,7 +17,7 @@ from posepipe.imaging.volume import Volume, load_volume
 from posepipe.reports.outlines import UNITS, halved, inner_paths, mask_paths, middle_level
 from posepipe.reports.slices import centroid, extent, sample, start_pose
 from posepipe.reports.stacks import sample_stack, stacks, tight
-from posepipe.reports.views import PlaneView, Views, lighter, make_views, read_views, write_views
+from posepipe.reports.views import PlaneView, Views, make_views, read_views, reduced, write_views
 
 Scene = tuple[Volume, Volume, Volume, Volume]
 
@@ -217,9 +217,9 @@ def test_views_survive_their_file(views: Views, tmp_path) -> None:
 
 
 def test_lighter_views_show_the_same_at_the_same_place(views: Views) -> None:
-    fewer = lighter(views)
+    fewer = reduced(views)
     assert [p.at for p in fewer.planes] == [p.at[::2] for p in views.planes]
-    smaller = lighter(lighter(fewer))
+    smaller = reduced(reduced(fewer))
     size = [sum(len(s) for layer in v.layers.values() for s in layer) for v in (views, fewer, smaller)]
     assert size[0] > 1.6 * size[1] > 1.6 * 1.6 * size[2]
     for light in (fewer, smaller):

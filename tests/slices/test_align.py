@@ -103,11 +103,11 @@ def test_slices_without_brain_have_no_pose_but_a_line(found):
 def test_the_pose_of_the_stack_takes_its_similarity_along(moved, found, slice_target):
     about = (moved.image, moved.mask, slice_target.target)
     volume = refine_pose(*about, found.by_volume, method="none")
-    kept = found.kept_in(volume, *about)
+    kept = found.applied_to(volume, *about)
     assert kept.pose is found.pose and kept.method == "slices"
     assert kept.similarity["CR"]["before"] == volume.similarity["CR"]["before"] < kept.similarity["CR"]["after"]
     still = replace(found, kept=replace(found.kept, kept="volume"))
-    assert still.kept_in(volume, *about) is volume
+    assert still.applied_to(volume, *about) is volume
 
 
 def test_with_a_timing_that_does_not_fit_the_order_is_guessed_and_said(moved, slice_target):

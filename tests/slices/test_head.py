@@ -13,7 +13,7 @@ from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
 from posepipe.slices.fuse import FARTHEST
 from posepipe.slices.head import HYPOTHESES, HeadEstimate, steady_gain
 from posepipe.slices.motion import random_motion
-from posepipe.slices.tracker import SURE
+from posepipe.slices.tracker import MIN_CONFIDENCE
 
 CENTER = np.array([2.0, -15.0, 8.0])
 PLANE = MidsagittalPlane.of(so3.exp([0.1, 0.05, -0.08]), CENTER)
@@ -76,7 +76,7 @@ def test_twins_near_each_other_are_one():
     pose = off(Rigid.identity(), CENTER, 0.0, 0.0, rng)
     estimate = followed([[pose, twin_pose(pose, grid, PLANE)]])
     assert len(estimate) == 1
-    assert estimate.confidence > SURE
+    assert estimate.confidence > MIN_CONFIDENCE
 
 
 def test_never_looks_ahead():
@@ -102,7 +102,7 @@ def test_the_head_is_followed_and_confidence_is_honest():
             estimate.add(poses)
             assert estimate.pose is not None
             errors.append(estimate.pose.degrees_from(pose))
-            sure.append(estimate.confidence >= SURE)
+            sure.append(estimate.confidence >= MIN_CONFIDENCE)
     e, s = np.array(errors), np.array(sure)
     assert s.mean() > 0.6
     assert (e[s] < 15).mean() > 0.97
@@ -150,6 +150,6 @@ def test_forgetting_follows_the_gain_of_a_random_walk():
     for i, poses in enumerate(said[:10]):
         short.add(poses, time=1.5 * i)
         long.add(poses, time=1.5 * i)
-    short.wait(15.0)
-    long.wait(200.0)
+    short.advance(15.0)
+    long.advance(200.0)
     assert long.confidence < short.confidence

@@ -13,7 +13,7 @@ from posepipe.geometry import Rigid, random_rotations
 from posepipe.slices.acquisition import Acquisition
 from posepipe.slices.frames import Slice, SliceGrid
 from posepipe.slices.motion import simulate_stack
-from posepipe.slices.points import LEVELS, LIFT, SliceBatch, profile
+from posepipe.slices.points import FOREGROUND_OFFSET, LEVELS, SliceBatch, profile
 from posepipe.slices.register import SHAPE_DEVIATION, SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
 from posepipe.slices.scanner import SliceScanner
 from posepipe.slices.smoothness import Smoothness, coupled_step
@@ -79,13 +79,13 @@ def test_the_derivative_is_that_of_the_values(pieces, slice_target):
     batch = SliceBatch(pieces[:3])
     poses = SlicePoses.of([OWN] * 3, pieces[:3], slice_target.center, [0.1, -0.05, 0.0])
     term = SliceTerm(slice_target.levels()[0], batch.levels()[0], batch.thickness)
-    _, slope = term.look(poses)
+    _, slope = term.sample_template(poses)
     inside = term.points.weight > 0.5
     for k, step in enumerate([0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.01, 0.01, 0.01]):
         change = torch.zeros(3, 9)
         change[:, k] = step
-        ahead, _ = term.look(poses.stepped(change[:, :3], change[:, 3:6], change[:, 6:]))
-        behind, _ = term.look(poses.stepped(-change[:, :3], -change[:, 3:6], -change[:, 6:]))
+        ahead, _ = term.sample_template(poses.stepped(change[:, :3], change[:, 3:6], change[:, 6:]))
+        behind, _ = term.sample_template(poses.stepped(-change[:, :3], -change[:, 3:6], -change[:, 6:]))
         expected = ((ahead - behind) / (2 * step))[inside]
         assert torch.corrcoef(torch.stack([expected, slope[..., k][inside]]))[0, 1] > 0.97
         assert float((expected * slope[..., k][inside]).sum() / (expected**2).sum()) == pytest.approx(1, abs=0.1)
@@ -99,7 +99,7 @@ def test_poses_go_to_maps_of_the_slice_frame_and_back(pieces, slice_target):
             assert a.is_close(b, degrees=1e-3, mm=1e-3)
     poses = SlicePoses.of(begin, pieces, slice_target.center)
     where = torch.tensor([[[3.0, -7.0]]]).expand(12, 1, 2)
-    got = poses.carry(where, torch.full((12, 1), 2.0))[:, 0, 0].numpy() + slice_target.center
+    got = poses.transform(where, torch.full((12, 1), 2.0))[:, 0, 0].numpy() + slice_target.center
     expected = [(~b).apply(s.grid.to_world.apply([3.0, -7.0, 2.0])) for s, b in zip(pieces, begin, strict=True)]
     np.testing.assert_allclose(got, expected, atol=1e-3)
 
@@ -156,9 +156,9 @@ def test_a_brain_of_other_proportions_is_not_taken_for_a_turned_one(average, pla
 
 
 def test_dark_tissue_is_told_from_the_background(pieces, slice_target):
-    """The same brain with a much darker inside has an outline still: its level lies :data:`LIFT` above what is outside."""
+    """The same brain with a much darker inside has an outline still: its level lies :data:`FOREGROUND_OFFSET` above what is outside."""
     inside = slice_target.levels()[-1].fields[0]
-    assert float(inside[inside > 0.5].quantile(0.02)) > 0.5 and LIFT == 1.0
+    assert float(inside[inside > 0.5].quantile(0.02)) > 0.5 and FOREGROUND_OFFSET == 1.0
     points = SliceBatch([Slice(s.grid, np.where(s.mask, 1 - 0.9 * s.image / s.image.max(), 0), s.mask) for s in pieces[:2]]).levels()[-1]
     brain = points.weight[:, 1] > 0.99
     assert float(points.value[:, 0][brain].min()) > 0.8

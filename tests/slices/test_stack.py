@@ -13,7 +13,8 @@ from posepipe.slices.stack import SINGLE, register_stack
 
 
 def test_a_stack_is_registered_with_one_size_and_no_lift(average, slice_target, monkeypatch):
-    """Three sizes and the lift, which help single slices, made newborns' stacks worse (docs/experiments-slices.md, 4 and 5)."""
+    """Three sizes and the foreground_offset, which help single slices, made newborns' stacks worse (docs/experiments-slices.md, 4 and
+    5)."""
     asked, plain = [], stack_module.register_slices
 
     def noted(*args, options, **others):
@@ -25,8 +26,8 @@ def test_a_stack_is_registered_with_one_size_and_no_lift(average, slice_target, 
     moved = simulate_stack(*average, np.random.default_rng(2), degrees=0.0, protocol=thick)
     pieces = [s for s in moved.slices if s.area > 100]
     register_stack(pieces, slice_target, [Rigid.identity()] * len(pieces), slice_target.plane, moved.acquisition, guess=Rigid.identity())
-    assert len(asked) == 4 and all(o.lift == 0 and o.shape_deviation == 0 and o.smoothness is not None for o in asked)
-    assert [o.shared_scale for o in asked[:3]] == [True] * 3 and SINGLE.lift > 0 < SINGLE.shape_deviation
+    assert len(asked) == 4 and all(o.foreground_offset == 0 and o.shape_deviation == 0 and o.smoothness is not None for o in asked)
+    assert [o.shared_scale for o in asked[:3]] == [True] * 3 and SINGLE.foreground_offset > 0 < SINGLE.shape_deviation
 
 
 def test_a_moving_stack_is_found_slice_by_slice(average, slice_target):

@@ -164,7 +164,7 @@ def test_a_navigator_is_followed_where_the_head_was_and_sought_when_lost(slice_t
     found = follower.follow(volume, None, own)
     assert found is not None and found.followed
     np.testing.assert_allclose(done[0][1], own.apply(center))
-    found = follower.follow(volume, None, own)  # not sure of what is near: sought everywhere
+    found = follower.follow(volume, None, own)  # the pose near the last position is not reliable: the whole volume is segmented
     assert [d[0] for d in done] == ["near", "near", "find"]
     assert found is not None and not found.followed
     assert follower.follow(volume) is None
@@ -204,7 +204,7 @@ def test_volumes_in_turn(slice_target, monkeypatch):
     volume = Volume(np.zeros((4, 4, 4), np.float32), np.diag([6.0, 6, 6, 1]))
     out = [tracker.add_volume(volume, time=float(i)) for i in range(5)]
     assert asked[0] is None and asked[1] is not None  # first everywhere, then where the head was
-    assert out[0].hold and "not sure" in out[0].reason
+    assert out[0].hold and "not reliable" in out[0].reason
     assert not out[1].hold and out[1].head.is_close(far)  # a volume that is sure needs no other
     assert not out[2].hold and out[2].twin is None and out[2].head.is_close(own) and out[2].confidence > 0.9
     assert out[3].hold and out[3].head.is_close(own)

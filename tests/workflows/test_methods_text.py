@@ -49,10 +49,12 @@ def test_estimated_ages_are_told():
     assert "estimated" not in image_methods(RAN)[0]
 
 
-def test_a_template_without_its_fluid_is_told():
-    sidecar = {"Contrast": "T2w", "Atlas": "CRL", "RefineMethod": "torch", "RefineTemplate": "without outer fluid"}
-    assert "without the fluid around its brain" in image_methods(Methods.ran(sidecar, {}))[0]
-    assert "fluid" not in image_methods(Methods.ran({**sidecar, "RefineTemplate": "whole"}, {}))[0]
+def test_a_template_without_extra_axial_csf_is_described():
+    sidecar = {"Contrast": "T2w", "Atlas": "CRL", "RefineMethod": "torch", "RefineTemplate": "without extra-axial CSF"}
+    assert "extra-axial CSF of the template was excluded" in image_methods(Methods.ran(sidecar, {}))[0]
+    earlier = {**sidecar, "RefineTemplate": "without outer fluid"}  # the value that versions before this one wrote
+    assert "extra-axial CSF of the template was excluded" in image_methods(Methods.ran(earlier, {}))[0]
+    assert "CSF" not in image_methods(Methods.ran({**sidecar, "RefineTemplate": "whole"}, {}))[0]
 
 
 def test_a_method_without_a_sentence_of_its_own_is_named():

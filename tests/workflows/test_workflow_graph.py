@@ -74,9 +74,9 @@ def test_the_verdict_knows_the_sizes_of_brains_and_the_doubt_of_an_age(tmp_path:
     known = replace(make_image(tmp_path, "01"), volumes=sizes)
     inputs = init_image_wf(plan=known, settings=settings).get_node("quality").inputs
     assert VolumeRange(**inputs.volumes) == sizes and not inputs.estimated and list(inputs.doubts) == []
-    guessed = replace(known, age=Age(29.1, "estimated", error=1.0), doubts=("the age cannot be told",))
+    guessed = replace(known, age=Age(29.1, "estimated", error=1.0), doubts=("the age cannot be determined",))
     inputs = init_image_wf(plan=guessed, settings=settings).get_node("quality").inputs
-    assert inputs.estimated and list(inputs.doubts) == ["the age cannot be told"]
+    assert inputs.estimated and list(inputs.doubts) == ["the age cannot be determined"]
 
 
 @pytest.mark.parametrize("converted", [False, True])

@@ -1,5 +1,5 @@
 "use strict";
-/* Ratings of a subject page: kept in the browser, exported and imported as JSON (docs/tutorials/qc.md has the format). */
+/* Ratings of a subject page: kept in the browser, exported and imported as JSON (format: docs/qc.md). */
 (() => {
   const PREFIX = "posepipe-rating:", RATER = "posepipe-rater", VERSION = 1;
   const DECISIONS = ["accept", "adjust", "reject"];
@@ -10,7 +10,7 @@
   const byId = (id) => document.getElementById(id);
   let store, forms = [], rater = "", unsaved = false;
 
-  /* The browser's storage, or the page's memory where a page from disk is given none. */
+  /* The browser's storage, or the page's memory if the browser gives a page from disk no storage. */
   function openStore() {
     try {
       localStorage.setItem(PREFIX, "");
@@ -67,16 +67,16 @@
       put(key(this.known.image), { ...this.value, pose: this.known.pose });
       unsaved = true;
       this.stale = null;
-      this.tell();
-      tellAll();
+      this.showStatus();
+      showProgress();
     }
 
     clear() {
       this.form.reset();
       store.remove(key(this.known.image));
       this.stale = null;
-      this.tell();
-      tellAll();
+      this.showStatus();
+      showProgress();
     }
 
     load() {
@@ -84,7 +84,7 @@
       this.stale = found && found.pose && found.pose !== this.known.pose ? found : null;
       this.form.reset();
       if (found && !this.stale) this.fill(found);
-      this.tell();
+      this.showStatus();
     }
 
     fill(found) {
@@ -98,7 +98,7 @@
       this.form.querySelector("[name=comment]").value = found.comment || "";
     }
 
-    tell() {
+    showStatus() {
       const value = this.value;
       const parts = [value.decision, value.quality && `quality ${value.quality}`, ...value.artefacts, value.comment];
       const status = this.form.querySelector(".status");
@@ -113,12 +113,12 @@
     }
   }
 
-  /* Shows what a blind rater was not to see of an image. */
+  /* Shows the parts of an image that are hidden from a blind rater. */
   function reveal(id) {
     document.querySelectorAll(`#${id} .qc, .qc[data-of="${id}"]`).forEach((part) => part.classList.add("seen"));
   }
 
-  function tellAll() {
+  function showProgress() {
     const done = forms.filter((form) => form.rated).length;
     byId("progress").textContent = `${done} of ${forms.length} images of this page rated`;
     byId("unsaved").hidden = store.kept || !unsaved;
@@ -135,10 +135,10 @@
       if (loose) store.remove(key(form.known.image, ""));
       form.load();
     });
-    tellAll();
+    showProgress();
   }
 
-  /* All that this rater rated in this folder, other pages included; of this page, only what was said of its poses. */
+  /* All ratings of this rater in this folder, including other pages; of this page, only those of its current poses. */
   function gathered() {
     const here = new Map(forms.map((form) => [form.known.image, form]));
     const found = [];
@@ -172,7 +172,7 @@
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
     unsaved = false;
-    tellAll();
+    showProgress();
     say(`${ratings.length} rating${ratings.length > 1 ? "s" : ""} exported.`);
   }
 
@@ -206,12 +206,12 @@
       if (here.has(one.image)) taken += 1; else elsewhere += 1;
     }
     forms.forEach((form) => form.load());
-    tellAll();
+    showProgress();
     say([`Ratings of ${rater}: ${taken} imported`, newer && `${newer} left as they are here, which is newer`,
       elsewhere && `${elsewhere} of images on other pages`].filter(Boolean).join(", ") + ".");
   }
 
-  /* By name, as the order by urgency would tell a blind rater the verdicts. */
+  /* Sorted by name, as the order by urgency would reveal the verdicts to a blind rater. */
   function sortByName() {
     for (const selector of ["main > section.image", "table.summary > tbody"]) {
       const found = [...document.querySelectorAll(selector)];
@@ -252,10 +252,10 @@
       if (event.target.files.length) load(event.target.files[0]).then(() => { event.target.value = ""; });
     });
     document.addEventListener("keydown", pressed);
-    addEventListener("storage", () => { forms.forEach((form) => form.load()); tellAll(); });
+    addEventListener("storage", () => { forms.forEach((form) => form.load()); showProgress(); });
     addEventListener("beforeunload", (event) => { if (!store.kept && unsaved) event.preventDefault(); });
     forms.forEach((form) => form.load());
-    tellAll();
+    showProgress();
     if (rating) {
       document.documentElement.classList.add("rate");
       const next = forms.find((form) => !form.rated) || forms[0];

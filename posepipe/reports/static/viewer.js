@@ -1,5 +1,5 @@
 "use strict";
-/* The viewer of a subject page: slices of an image before and after its pose, and of the atlas, out of embedded sheets. */
+/* The viewer of a subject page: slices of an image before and after its pose, and of the atlas, from embedded sheets. */
 (() => {
   const LINES = {  // outline → colour, width in CSS pixels, dashes; solid is the atlas, dashed the image
     mask: ["#5cc4ff", 1.9, [6, 4]], subject: ["#5cc4ff", 1.1, [3, 2]],
@@ -60,7 +60,7 @@
         this.sliders[number].focus({ preventScroll: true });
       });
       canvas.addEventListener("wheel", (event) => {
-        // only once the reader has taken hold of the viewer: else the wheel is to move the page
+        // only after the reader has focused the viewer; otherwise the wheel scrolls the page
         if (!this.figure.contains(document.activeElement) || event.ctrlKey) return;
         event.preventDefault();
         this.move(number, Math.sign(event.deltaY));
@@ -96,7 +96,7 @@
 
     moveAll(by) { this.at.forEach((_, number) => this.move(number, by)); }
 
-    /* Brings the other planes to the point at (x, y), parts of a slice's width and height. */
+    /* Moves the other planes to the point (x, y), fractions of a slice's width and height. */
     point(plane, x, y) {
       const place = { [plane.axes[0]]: plane.corner[0] + (x * plane.width - 0.5) * plane.pixel,
         [plane.axes[1]]: plane.corner[1] - (y * plane.height - 0.5) * plane.pixel };
@@ -208,7 +208,7 @@
     }
   }
 
-  /* The image that keys act on: the one that holds the focus, else the one that fills most of the window. */
+  /* The image that keys act on: the focused one, else the one with the largest visible area. */
   function current() {
     const sections = [...document.querySelectorAll("section.image")];
     const focused = document.activeElement && document.activeElement.closest("section.image");

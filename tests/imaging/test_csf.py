@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posepipe import phantom
-from posepipe.imaging.fluid import without_outer_fluid
+from posepipe.imaging.csf import without_extra_axial_csf
 from posepipe.imaging.volume import Volume
 
 FLUID = next(k for k, v in phantom.LABELS.items() if v == "extra-axial CSF")
@@ -21,7 +21,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def test_outer_fluid_goes_and_the_ventricles_stay(age):
     labels = phantom.brain_labels(age, 1.5)
     mask = phantom.brain_mask(labels)
-    brain = without_outer_fluid(phantom.render(labels, age), mask).data
+    brain = without_extra_axial_csf(phantom.render(labels, age), mask).data
     truth = (labels.data > 0) & (labels.data != FLUID)
     assert brain.dtype == bool and not (brain & ~(mask.data > 0)).any()
     assert dice(brain, truth) > 0.9
@@ -32,7 +32,7 @@ def test_outer_fluid_goes_and_the_ventricles_stay(age):
 def test_the_scale_of_the_intensities_does_not_matter():
     labels = phantom.brain_labels(29, 2.0)
     image, mask = phantom.render(labels, 29), phantom.brain_mask(labels)
-    one, other = (without_outer_fluid(image.with_data(image.data * s), mask).data for s in (1.0, 713.0))
+    one, other = (without_extra_axial_csf(image.with_data(image.data * s), mask).data for s in (1.0, 713.0))
     assert dice(one, other) > 0.999
 
 
@@ -40,5 +40,5 @@ def test_a_mask_that_is_all_rim_has_no_brain():
     inside = np.zeros((24, 24, 24), dtype=bool)
     inside[2:22, 10:13, 2:22] = True
     data = np.where(inside, np.random.default_rng(0).uniform(50, 100, inside.shape), 0).astype(np.float32)
-    assert not without_outer_fluid(Volume(data, np.eye(4)), Volume(inside, np.eye(4))).data.any()
-    assert not without_outer_fluid(Volume(data, np.eye(4)), Volume(np.zeros_like(inside), np.eye(4))).data.any()
+    assert not without_extra_axial_csf(Volume(data, np.eye(4)), Volume(inside, np.eye(4))).data.any()
+    assert not without_extra_axial_csf(Volume(data, np.eye(4)), Volume(np.zeros_like(inside), np.eye(4))).data.any()

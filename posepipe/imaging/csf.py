@@ -1,4 +1,4 @@
-"""The brain without the fluid around it, where an image's intensities tell them apart."""
+"""Removal of extra-axial CSF from a brain mask, by the intensities of a T2w image."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from .mask import largest_piece
 from .volume import Volume
 
 DEPTH_MM = 2.0
-"""Voxels this near to the mask's rim are taken for fluid: the rim is half skull, and dark. Bridges thinner than twice that are cut."""
+"""Voxels within this distance of the mask's boundary are treated as CSF, as partial volume with the skull makes them dark. Bridges thinner
+than twice this are cut."""
 REGROWN = 1.3
-"""What is left is grown back by so many depths, into what is left only: a little more than was taken, so that corners return."""
+"""Dilation after the erosion, in units of :data:`DEPTH_MM`, within the remaining voxels; more than the erosion, so that corners are
+restored."""
 BINS = 128
 
 
-def without_outer_fluid(image: Volume, mask: Volume) -> Volume:
-    """``mask`` (on the grid of T2-weighted ``image``, bool comes back) without the bright fluid at its rim: about the brain's own surface.
+def without_extra_axial_csf(image: Volume, mask: Volume) -> Volume:
+    """``mask`` (on the grid of the T2w ``image``) without the bright extra-axial CSF at its boundary, as bool: approximately the brain
+    tissue and ventricles.
 
-    Bright is what lies in the upper of three classes of intensity (Otsu 1979, A threshold selection method from gray-level histograms).
-    The largest piece is kept and its holes, the ventricles, are filled. Empty where nothing but bright voxels is left.
+    Bright voxels are those in the upper of three intensity classes (Otsu 1979, A threshold selection method from gray-level histograms).
+    The largest connected component is kept, and its holes, the ventricles, are filled. Empty if only bright voxels remain.
     """
     brain = mask.data > 0
     if not brain.any():
@@ -42,7 +45,7 @@ def without_outer_fluid(image: Volume, mask: Volume) -> Volume:
 
 
 def _upper_threshold(values: npt.NDArray[np.floating]) -> float:
-    """The upper of the two thresholds that part ``values`` into three classes with the greatest variance between them."""
+    """The upper of the two thresholds that divide ``values`` into three classes with the greatest between-class variance."""
     count, edges = np.histogram(values, BINS, tuple(np.percentile(values, [1, 99])))
     share = count / max(int(count.sum()), 1)
     weight, moment = np.cumsum(share), np.cumsum(share * (edges[1:] + edges[:-1]) / 2)
