@@ -89,9 +89,9 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         "--plain", action="store_true", help="images neither stretched, deformed nor damaged, as in the paper"
     )
     parser.add_argument(
-        "--pedestal", type=float, metavar="SDS",
-        help="the paper's networks: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; "
-        "0: none)",
+        "--foreground-offset", type=float, metavar="SDS",
+        help="the paper's networks: constant added to the intensities inside the mask, in standard deviations, so that the outline of the "
+        "mask is visible (default: 2.5; 0: none)",
     )  # fmt: skip
 
 
@@ -318,8 +318,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     elif preset.start is None:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
-    if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
-        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does without"
+    if getattr(args, "foreground_offset", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
+        msg = f"--foreground-offset is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does without"
         raise UsageError(msg)
     if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
         msg = f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"
@@ -356,7 +356,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         start_name=args.start_name,
         contrast=getattr(args, "contrast", None),
         plain=getattr(args, "plain", False),
-        pedestal=getattr(args, "pedestal", None),
+        foreground_offset=getattr(args, "foreground_offset", None),
         sizes=getattr(args, "sizes", Job.sizes),
         offsets=getattr(args, "offsets", Job.offsets),
     )

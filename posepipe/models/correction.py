@@ -1,11 +1,11 @@
-"""Correction-Net: the small pose that is left between two images."""
+"""Correction-Net: regresses the residual pose between two roughly aligned images."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from .inputs import PEDESTAL, known_sizes
+from .inputs import FOREGROUND_OFFSET, known_sizes
 from .trunk import RotationHead, Trunk, VectorHead
 
 
@@ -13,7 +13,7 @@ class CorrectionNet(nn.Module):
     """The paper's correction network (Salehi et al. 2018, §2.4): a reference and a roughly oriented image in, their pose out.
 
     The layers are those of :class:`~posepipe.models.posenet.PoseNet`, with two channels; a second head gives a translation. The
-    reference may be any image, a template or another subject: nothing of it is kept in the network.
+    reference may be any image, a template or another subject: it is an input, not part of the weights.
 
     The answer is the pose of the moving image against the reference (DESIGN §2), both sampled on the same cube, about the
     cube's centre: ``x_moving = exp([x]×) x_reference + t``, in RAS axes; ``t`` is in halves of the cube's side, so
@@ -25,12 +25,13 @@ class CorrectionNet(nn.Module):
         Side of the cube in voxels, a multiple of 16.
     width
         Factor on the number of channels and of dense units.
-    pedestal
-        What :func:`~posepipe.models.inputs.outlined` is to add inside the masks: with 0 the network sees intensities alone.
+    foreground_offset
+        Constant that :func:`~posepipe.models.inputs.with_foreground_offset` adds inside the masks, in standard deviations. With 0 the
+        inputs hold intensities alone.
     sizes
-        What the cubes are as large as: "mask", each brain's own; "age", the atlas's of the age.
+        What sets the side of the cubes: "mask", the radius of each brain mask; "age", that of the atlas template of the same age.
 
-    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for other input shapes.
+    Raises :class:`ValueError` for invalid options, and in ``forward`` for other input shapes.
 
     >>> cube = torch.zeros(2, 1, 16, 16, 16)
     >>> rotation, translation = CorrectionNet(size=16, width=0.1).eval()(cube, cube)
@@ -38,9 +39,9 @@ class CorrectionNet(nn.Module):
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET, sizes: str = "mask") -> None:
         super().__init__()
-        self.pedestal, self.sizes = pedestal, known_sizes(sizes)
+        self.foreground_offset, self.sizes = foreground_offset, known_sizes(sizes)
         self.trunk = Trunk(2, size, width)
         self.rotation = RotationHead(self.trunk.features)
         self.translation = VectorHead(self.trunk.features)

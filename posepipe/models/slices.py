@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .coordinates import CoordinateField, DenseNet, grid_points
-from .inputs import PEDESTAL
+from .inputs import FOREGROUND_OFFSET
 from .procrustes import Similarity, procrustes
 from .trunk import RotationHead, check_options
 
@@ -72,8 +72,8 @@ class SlicePoseNet(nn.Module):
     rotation vector and one of ReLU for the slice's number.
 
     ``size`` is the side of the slices, a multiple of 32 pixels, for which the paper's text gives no number; ``width`` a factor on the
-    channels, 11.2 million weights at 1 and 2.8 million at 0.5. ``pedestal`` is what
-    :func:`~posepipe.models.inputs.outlined` adds inside the mask. The number counts as :func:`slice_offset` says.
+    channels, 11.2 million weights at 1 and 2.8 million at 0.5. ``foreground_offset`` is what
+    :func:`~posepipe.models.inputs.with_foreground_offset` adds inside the mask. The number counts as :func:`slice_offset` says.
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
 
@@ -82,10 +82,10 @@ class SlicePoseNet(nn.Module):
     (torch.Size([2, 3]), torch.Size([2]))
     """
 
-    def __init__(self, size: int = 64, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
+    def __init__(self, size: int = 64, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET) -> None:
         super().__init__()
         check_options(size, width, _HALVINGS, "the side of the slices", "pixels")
-        self.size, self.pedestal = size, pedestal
+        self.size, self.foreground_offset = size, foreground_offset
         before, *_ = wide = [max(1, round(n * width)) for n in RESNET]
         layers: list[nn.Module] = [
             nn.Conv2d(1, before, 7, 2, 3, bias=False), nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)

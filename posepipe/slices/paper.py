@@ -16,7 +16,7 @@ import torch
 
 from ..errors import WeightsError
 from ..geometry import Rigid, so3
-from ..models.inputs import outlined, sampled
+from ..models.inputs import sampled, with_foreground_offset
 from ..models.layers import ready
 from ..models.precision import answering
 from ..models.slices import SlicePoseNet, slice_offset
@@ -37,7 +37,7 @@ class SlicePoseNetwork:
             kind = type(loaded.module).__name__
             msg = f"{loaded.path}: {name} must be a SlicePoseNet, not a {kind}; give the name of another network"
             raise WeightsError(msg)
-        self._size, self._pedestal = loaded.module.size, loaded.module.pedestal
+        self._size, self._foreground_offset = loaded.module.size, loaded.module.foreground_offset
         self._loaded = replace(loaded, module=ready(loaded.module))
 
     @property
@@ -54,7 +54,7 @@ class SlicePoseNetwork:
         batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, self.device)
         radius = target.target.brain.radius
         middle = np.stack([mask_middle(s) for s in batch.slices])
-        seen = outlined(sampled(squares(batch, middle, radius, self._size)), self._pedestal)
+        seen = with_foreground_offset(sampled(squares(batch, middle, radius, self._size)), self._foreground_offset)
         with answering(self.device):
             vectors, numbers = (x.double().cpu() for x in self._loaded.module(seen))
         rotations = so3.exp(vectors.numpy())

@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..files import write_text
 from ..models import load_network, save_network
 from ..models.coordinates import CoordinateNet
-from ..models.inputs import PEDESTAL
+from ..models.inputs import FOREGROUND_OFFSET
 from ..models.scans import ScanNet
 from ..models.weights import build, hashes
 from .card import Made, card_text, data_terms, terms_line
@@ -91,7 +91,7 @@ class Job:
     ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the scan network, ``scene_share`` the share of
     crops from them, and ``leave_fold`` the fold of cross-validation that is not among them; ``start`` a weights folder whose network
     ``start_name`` (default: that of this name) is trained further. With a ``contrast`` a pose network sees images of that one alone,
-    ``plain`` ones neither deformed nor damaged; ``pedestal`` and ``sizes`` ("mask" or "age") are options of the paper's networks;
+    ``plain`` ones neither deformed nor damaged; ``foreground_offset`` and ``sizes`` ("mask" or "age") are options of the paper's networks;
     ``offsets`` ("ours" or "paper") says how those that Correction-Net learns are drawn, and against what.
     ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
     """
@@ -115,7 +115,7 @@ class Job:
     start_name: str = ""
     contrast: str | None = None
     plain: bool = False
-    pedestal: float | None = None
+    foreground_offset: float | None = None
     sizes: str = "mask"
     offsets: str = "ours"
 
@@ -146,7 +146,7 @@ class Job:
     @property
     def options(self) -> dict[str, Any]:
         """Options of the network's constructor."""
-        own = {} if self.pedestal is None else {"pedestal": self.pedestal}
+        own = {} if self.foreground_offset is None else {"foreground_offset": self.foreground_offset}
         sizes = {} if self.sizes == "mask" else {"sizes": self.sizes}
         return {"size": self.size, **self.preset.options, **own, **sizes}
 
@@ -204,19 +204,20 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
     training = _supply(recipe)(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
-    pedestal = PEDESTAL if job.pedestal is None else job.pedestal
+    foreground_offset = FOREGROUND_OFFSET if job.foreground_offset is None else job.foreground_offset
     if job.network == "posenet":
-        return PoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+        return PoseTask(network, training, validation, curriculum=curriculum, foreground_offset=foreground_offset)
     if job.network == "slice-pose":
-        return SlicePoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+        return SlicePoseTask(network, training, validation, curriculum=curriculum, foreground_offset=foreground_offset)
     if job.network == "slice":
         return SliceCoordinateTask(network, training, validation)
     if job.network == "correction":
         own = job.offsets == "paper"
         references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
         return CorrectionTask(
-            network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal
-        )
+            network, training, validation, references=references, translation_weight=job.translation_weight,
+            foreground_offset=foreground_offset,
+        )  # fmt: skip
     return CoordinateTask(network, training, validation, curriculum=curriculum)
 
 
@@ -296,7 +297,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
         **({"leave_fold": job.leave_fold} if job.leave_fold else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
-        **({} if job.pedestal is None else {"pedestal": job.pedestal}),
+        **({} if job.foreground_offset is None else {"foreground_offset": job.foreground_offset}),
         "offsets": job.offsets,
         "curriculum": job.curriculum,
         "translation_weight": job.translation_weight,
@@ -343,8 +344,8 @@ def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
         extra["curriculum"] = f"of {job.curriculum} steps"
     if job.start:
         extra["going on from"] = hashes([job.begins], job.start)[job.begins][:12]
-    if job.pedestal is not None:
-        extra["pedestal"] = job.pedestal
+    if job.foreground_offset is not None:
+        extra["foreground_offset"] = job.foreground_offset
     if job.network == "correction":
         extra["translation weight"] = job.translation_weight
     return Made(

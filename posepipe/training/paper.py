@@ -15,11 +15,11 @@ from ..errors import UsageError
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
-from ..models.inputs import outlined
+from ..models.inputs import with_foreground_offset
 from ..models.losses import pose_loss, rotation_loss
 from .sources import Sources
 from .synthesis import IMAGES, Batch, Recipe, Synthesis
-from .task import OutlinedTask
+from .task import ForegroundOffsetTask
 
 POSENET = Recipe()
 CORRECTION = Recipe(max_angle=40.0, shift=0.12, log_scale=0.06)
@@ -31,8 +31,8 @@ AS_PAPER: dict[str, float] = {"xyz": 25.0, "shift_mm": 10.0}
 lost the paper's ranges: as far as ours reach (25° about each of three axes is 40° to within 3°, :data:`CORRECTION`)."""
 
 
-class PoseTask(OutlinedTask):
-    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images; ``pedestal`` is the network's option."""
+class PoseTask(ForegroundOffsetTask):
+    """A :class:`~posepipe.models.posenet.PoseNet` on synthesised images; ``foreground_offset`` is the network's option."""
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
@@ -46,7 +46,7 @@ class PoseTask(OutlinedTask):
         return so3_torch.exp(self._forward(network, batch))
 
     def _forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        x = _laid_out(outlined(batch.input, self._pedestal))
+        x = _laid_out(with_foreground_offset(batch.input, self._foreground_offset))
         with self._autocast(x):
             vector: Tensor = network(x)
         return vector.float()
@@ -95,11 +95,11 @@ class References:
         self._rng.bit_generator.state = state
 
 
-class CorrectionTask(OutlinedTask):
+class CorrectionTask(ForegroundOffsetTask):
     """A :class:`~posepipe.models.correction.CorrectionNet` on pairs: an upright reference and a synthesised image in a nearby pose.
 
     The target is ``x_moving = exp([x]×) x_reference + t`` with ``t`` in halves of the cube's side; the image's scale error is not
-    asked for. ``translation_weight`` is the λ of the paper's total loss, whose value its text does not give; ``pedestal`` is the
+    asked for. ``translation_weight`` is the λ of the paper's total loss, whose value its text does not give; ``foreground_offset`` is the
     network's option.
     """
 
@@ -148,7 +148,7 @@ class CorrectionTask(OutlinedTask):
         self._references.restore(state["references"])
 
     def _forward(self, network: nn.Module, batch: Batch, references: Tensor) -> tuple[Tensor, Tensor]:
-        reference, moving = (_laid_out(outlined(x, self._pedestal)) for x in (references, batch.input))
+        reference, moving = (_laid_out(with_foreground_offset(x, self._foreground_offset)) for x in (references, batch.input))
         with self._autocast(moving):
             vector, shift = network(reference, moving)
         return vector.float(), shift.float()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..geometry import so3_torch
 from ..geometry.so3 import Array
 from ..models.coordinates import grid_points
-from ..models.inputs import outlined, standardised
+from ..models.inputs import standardised, with_foreground_offset
 from ..models.losses import rotation_loss
 from ..models.slices import EXTENT_CELLS, MIDDLE, SliceField, slice_number, slice_points
 from ..models.twin import twin, twin_distance
@@ -26,7 +26,7 @@ from .damage import Damage
 from .slice_damage import SliceDamage, slice_damage
 from .sources import SIDE, Sources
 from .synthesis import Batch, Recipe, Synthesis, unmixed
-from .task import OutlinedTask, SynthesisTask, in_degrees
+from .task import ForegroundOffsetTask, SynthesisTask, in_degrees
 
 ALIKE = 8
 """Slices made from one picture in one contrast, each in a pose of its own: preparing a picture takes longer than a slice of it."""
@@ -192,11 +192,11 @@ def slice_loss(field: SliceField, batch: Batch) -> Tensor:
     return where / 3 + F.binary_cross_entropy_with_logits(field.foreground, brain)
 
 
-class SlicePoseTask(_SliceTask, OutlinedTask):
+class SlicePoseTask(_SliceTask, ForegroundOffsetTask):
     """The paper's :class:`~posepipe.models.slices.SlicePoseNet` on synthesised slices.
 
     The rotation vector is learnt by mean squared error, then geodesic distance; the slice number by mean squared error throughout,
-    weighed by :data:`NUMBER_WEIGHT`. ``pedestal`` is the network's option.
+    weighed by :data:`NUMBER_WEIGHT`. ``foreground_offset`` is the network's option.
     """
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
@@ -221,7 +221,7 @@ class SlicePoseTask(_SliceTask, OutlinedTask):
         return {**super().validate(network), "slices": float(torch.stack(far).mean())}
 
     def _forward(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        x = outlined(batch.input, self._pedestal).contiguous(memory_format=torch.channels_last)
+        x = with_foreground_offset(batch.input, self._foreground_offset).contiguous(memory_format=torch.channels_last)
         with self._autocast(x):
             vector, number = network(x)
         return vector.float(), number.float()

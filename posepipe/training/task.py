@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
-from ..models.inputs import PEDESTAL
+from ..models.inputs import FOREGROUND_OFFSET
 from ..models.layers import laid_out
 from ..models.precision import autocast
 from .synthesis import Batch, Synthesis
@@ -91,14 +91,21 @@ class SynthesisTask(ABC):
         return autocast(x.device, wanted=self._bf16)
 
 
-class OutlinedTask(SynthesisTask):
-    """A task of a network of the paper's, which is shown its input :func:`~posepipe.models.inputs.outlined` by ``pedestal``."""
+class ForegroundOffsetTask(SynthesisTask):
+    """Training of one of the paper's networks. The network input is :func:`~posepipe.models.inputs.with_foreground_offset` of the batch's
+    ``input``, with ``foreground_offset`` in standard deviations."""
 
     def __init__(
-        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
+        self,
+        network: nn.Module,
+        training: Synthesis,
+        validation: list[Batch],
+        *,
+        foreground_offset: float = FOREGROUND_OFFSET,
+        **options: Any,
     ) -> None:
         super().__init__(network, training, validation, **options)
-        self._pedestal = pedestal
+        self._foreground_offset = foreground_offset
 
 
 def in_degrees(angle: Tensor) -> dict[str, float]:

@@ -80,7 +80,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
     [
         (["--size", "20"], 1, "multiple of 16"),
         (["--network", "refiner", "--curriculum", "5"], 2, "refiner sees small ones only"),
-        (["--network", "refiner", "--pedestal", "0"], 2, "--pedestal is for the paper's networks"),
+        (["--network", "refiner", "--foreground-offset", "0"], 2, "--foreground-offset is for the paper's networks"),
         (["--leave-out", "Phantm"], 2, "the sources hold Phantom, bids"),
         (["--batch", "1"], 2, "two images a batch"),
         (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),
@@ -208,7 +208,7 @@ def test_the_paper_s_recipes_train_as_in_the_paper() -> None:
     for job in jobs:
         recipe = job.recipe
         assert isinstance(recipe, Recipe) and (recipe.contrast, recipe.labels, recipe.sizes) == ("T2w", 0.0, "age")
-        assert recipe == recipe.clean() and job.options["pedestal"] == 0 and job.options["sizes"] == "age"
+        assert recipe == recipe.clean() and job.options["foreground_offset"] == 0 and job.options["sizes"] == "age"
         assert (job.schedule.optimizer, job.schedule.rate, job.schedule.batch) == ("sgd", 1e-3, 32) and min(job.schedule.steps) > 0
     assert jobs[0].recipe.max_angle == 180 and (jobs[1].recipe.xyz, jobs[1].recipe.shift_mm) == (25, 10)
 

@@ -14,7 +14,7 @@ from posepipe.errors import UsageError
 from posepipe.geometry import so3_torch
 from posepipe.models.coordinates import HALF_SIDE, CoordinateField, CoordinateNet
 from posepipe.models.correction import CorrectionNet
-from posepipe.models.inputs import PEDESTAL, outlined
+from posepipe.models.inputs import FOREGROUND_OFFSET, with_foreground_offset
 from posepipe.models.posenet import PoseNet
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.damage import Damage
@@ -86,15 +86,15 @@ def test_the_expected_error_is_learnt_as_it_is(sources: Sources) -> None:
 
 def test_the_outline_shows(sources: Sources) -> None:
     batch = Synthesis(sources, CLEAN, seed=1).batch(4)
-    seen = outlined(batch.input)
+    seen = with_foreground_offset(batch.input)
     mask = batch.input[:, 1:]
     assert seen.shape == (4, 1, 16, 16, 16) and bool((seen[mask == 0] == 0).all())
     inside = (seen * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))
-    assert bool((inside > 0.6 * PEDESTAL).all())
+    assert bool((inside > 0.6 * FOREGROUND_OFFSET).all())
 
 
-@pytest.mark.parametrize("pedestal", [0.0, PEDESTAL])
-def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources, pedestal: float) -> None:
+@pytest.mark.parametrize("foreground_offset", [0.0, FOREGROUND_OFFSET])
+def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources, foreground_offset: float) -> None:
     seen: list[Tensor] = []
 
     class Watching(Still):
@@ -103,12 +103,13 @@ def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources
             return super().forward(*cubes)
 
     supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
-    PoseTask(Watching(), supply, [], bf16=False, pedestal=pedestal).loss(4, "mse")
-    CorrectionTask(Watching(), supply, [], references=References(sources, supply), bf16=False, pedestal=pedestal).loss(4, "mse")
+    PoseTask(Watching(), supply, [], bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
+    references = References(sources, supply)
+    CorrectionTask(Watching(), supply, [], references=references, bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
     assert len(seen) == 3
     for cubes in seen:
         inside = float(cubes.sum() / (cubes != 0).sum())
-        assert inside > 0.6 * PEDESTAL if pedestal else abs(inside) < 0.3
+        assert inside > 0.6 * FOREGROUND_OFFSET if foreground_offset else abs(inside) < 0.3
 
 
 @pytest.mark.slow
