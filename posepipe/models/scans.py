@@ -94,7 +94,7 @@ class ScanNet(Encoder):
         return ScanField(y[:, :3] + _places(y), y[:, 3:4].clamp(-5, 3) - 0.7, spread(y[:, 4:]))
 
     @torch.no_grad()
-    def begin_from(self, masked: CoordinateNet) -> None:
+    def initialise_from(self, masked: CoordinateNet) -> None:
         """Take over what a network of masked brains has learnt, which must be as wide: at first it is that network, and what surrounds the
         brain counts for nothing."""
         own = self.state_dict()

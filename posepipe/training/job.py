@@ -41,7 +41,7 @@ from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
 
 VALIDATION_BATCHES = 4
-CRITIC_RATE, LONE_CRITIC_RATE = 2e-4, 5e-4
+DISCRIMINATOR_RATE, UNPAIRED_DISCRIMINATOR_RATE = 2e-4, 5e-4
 """Learning rates of the discriminators: with pairs (pix2pix's), and without, where they alone lead away from a copy."""
 
 
@@ -176,7 +176,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
             plot_log(job.output / "log.csv", job.output / "log.png")
     name = job.name or job.network
     path = save_network(
-        averaged.there if isinstance(averaged, CyclePair) else averaged,
+        averaged.t1w_to_t2w if isinstance(averaged, CyclePair) else averaged,
         name,
         job.output / "weights",
         architecture=job.preset.architecture,
@@ -226,7 +226,7 @@ def _started(job: Job, network: nn.Module) -> nn.Module:
     if job.start:
         before = load_network(job.begins, weights_dir=job.start).module
         if isinstance(network, ScanNet) and isinstance(before, CoordinateNet):
-            network.begin_from(before)
+            network.initialise_from(before)
         else:
             network.load_state_dict(before.state_dict())
     return network.to(job.device)
@@ -256,9 +256,9 @@ def _contrast_task(job: Job, sources: Sources, recipe: SlabRecipe) -> Task:
     torch.manual_seed(job.seed)  # dropout draws from torch's own generator
     if job.network == "contrast-unpaired":
         pair = CyclePair(**job.options).to(job.device)
-        return UnpairedTask(pair, slabs, validation, rate=LONE_CRITIC_RATE, device=job.device)
+        return UnpairedTask(pair, slabs, validation, rate=UNPAIRED_DISCRIMINATOR_RATE, device=job.device)
     network = _started(job, build(job.preset.architecture, job.options, where=f"--size {job.size}"))
-    return PairedTask(network, slabs, validation, rate=CRITIC_RATE, device=job.device)
+    return PairedTask(network, slabs, validation, rate=DISCRIMINATOR_RATE, device=job.device)
 
 
 def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:

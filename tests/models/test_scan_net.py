@@ -30,7 +30,7 @@ def test_any_grid_of_whole_cells_is_taken():
 def test_at_first_it_is_the_network_of_masked_brains_that_it_began_from():
     torch.manual_seed(0)
     masked, network = CoordinateNet(32, (2, 3, 4, 5), residual=True).eval(), ScanNet(32, (2, 3, 4, 5)).eval()
-    network.begin_from(masked)
+    network.initialise_from(masked)
     image, before = torch.rand(1, 1, 32, 32, 32), (torch.rand(1, 1, 32, 32, 32) > 0.5).float()
     with torch.no_grad():
         theirs, own = masked(standardised(image, before)), network(torch.cat([image, before], 1))
