@@ -1,4 +1,4 @@
-"""Classical initial poses and refinements on real images with known truth, and under damage.
+"""Classical initial poses and refinements on real images with known truth, and under corruption.
 
 Each image is turned by random rotations spread over six 30° bins, moved, and put on another voxel grid
 (:func:`posepipe.bench.perturb.turned`); every method sees the same turned images. Truth: the image's own pose against its template
@@ -28,7 +28,7 @@ from ..matching.comparison import Comparison
 from ..matching.target import Target
 from ..pose.initial import initial_pose
 from ..refinement.refine import refine_pose
-from .perturb import damaged, turned
+from .perturb import corrupted, turned
 
 BINS = [(low, low + 30) for low in range(0, 180, 30)]
 TEMPLATE_WEEKS = (22, 26, 30, 34)
@@ -145,7 +145,7 @@ class Runner:
         return Rigid.about(known, self.target.brain.center, found.apply(self.target.brain.center))
 
     def rows(
-        self, trials: int, inits: tuple[str, ...], refines: tuple[str, ...], damage: str, strength: float, seed: int
+        self, trials: int, inits: tuple[str, ...], refines: tuple[str, ...], corruption: str, strength: float, seed: int
     ) -> Iterator[Row]:
         """``trials`` turns, bins in turn; every ``init`` with every ``refine``."""
         for trial in range(trials):
@@ -155,15 +155,15 @@ class Runner:
             rotation = rotations_in_bin(1, low, high, rng)[0] @ self.own.rotation.T
             image, mask, motion = turned(self.image, self.mask, rotation, rng)
             truth = motion @ self.own
-            if damage != "none":
-                image, mask = damaged(image, mask, damage, strength, rng)
+            if corruption != "none":
+                image, mask = corrupted(image, mask, corruption, strength, rng)
             for init in inits:
-                yield from self._methods(image, mask, truth, init, refines, (damage, strength, trial, low // 30))
+                yield from self._methods(image, mask, truth, init, refines, (corruption, strength, trial, low // 30))
 
     def _methods(
         self, image: Volume, mask: Volume, truth: Rigid, init: str, refines: tuple[str, ...], what: tuple[str, float, int, int]
     ) -> Iterator[Row]:
-        damage, strength, trial, which = what
+        corruption, strength, trial, which = what
         begun = time.perf_counter()
         compare = Comparison.of(image, mask, self.target)
         start = initial_pose(image, mask, self.target, method=init, compare=compare)
@@ -182,7 +182,7 @@ class Runner:
             center = self.target.brain.center
             error_mm = pose.mm_from(truth, center)
             yield Row(
-                self.case.group, self.case.name, damage, strength, trial, which, init, refine,
+                self.case.group, self.case.name, corruption, strength, trial, which, init, refine,
                 pose.degrees_from(truth), error_mm, seconds,
             )  # fmt: skip
 
@@ -210,7 +210,7 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def tables(rows: list[Row]) -> str:
-    """Markdown: by group, damage and method, ``mean / p95 / max`` in each bin, and all bins together with losses and seconds."""
+    """Markdown: by group, corruption and method, ``mean / p95 / max`` in each bin, and all bins together with losses and seconds."""
     out = []
     for group, damage in dict.fromkeys((r.group, f"{r.damage} {r.strength:g}") for r in rows):
         mine = [r for r in rows if (r.group, f"{r.damage} {r.strength:g}") == (group, damage)]

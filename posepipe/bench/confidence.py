@@ -1,6 +1,6 @@
 """Calibration of the confidence: poses right and wrong of brains that nobody trained on, what is seen of them, and the model of it.
 
-Reconstructed brains, turned and damaged, and raw scans by the masks that the networks of their fold find. Right and wrong poses as
+Reconstructed brains, turned and corrupted, and raw scans by the masks that the networks of their fold find. Right and wrong poses as
 posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
 are not rare: the best hypothesis of the search that is not the right one, as if the right one had been missed, one choice of signs of
 the principal axes, and the truth turned by 20–90°. Each is refined and then judged by what it is: within 15° of the truth or not.
@@ -27,7 +27,7 @@ from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, held_out, out_of_fold, reliability, threshold
 from .methods import Contest, Problem, networks_key
-from .problems import Problems, parse_damage
+from .problems import Problems, parse_corruption
 from .rows import PartFile
 from .scans import ScanBench, scan_cases
 
@@ -36,7 +36,7 @@ NATURAL = ("auto", "search", "deep")
 MADE = ("rival", "one-axes", "turned")
 MADE_SHARE = 0.1
 """What the poses made wrong on purpose count for beside all natural ones: failures are rare in use, and confidence should say so."""
-DAMAGES = (
+CORRUPTIONS = (
     "none", "cut:0.67", "cut", "leak", "all:0.5", "cut:1.33", "bias:2", "all", "age", "invert", "noise:2", "cut:2", "leak:2",
     "slices", "all:1.5", "cut+invert", "age+cut",
 )  # fmt: skip
@@ -48,7 +48,7 @@ FOLDS = 10
 FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
 """``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
 SCAN = "raw scan"
-"""The damage of a scan as it was scanned."""
+"""Value of the column ``damage`` for a raw scan."""
 MARKED_DEGREES = 30.0
 """Landmarks are good to about 10°: a pose of a scan that has but these is wrong beyond this, and between 15° and this nobody can tell."""
 ABOUT = ("name", "trial", "damage", "source", "refine", "degrees", "networks")
@@ -80,8 +80,8 @@ def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: 
         if not wanted:
             continue
         problems = problems or Problems(case)
-        spec = DAMAGES[trial % len(DAMAGES)]
-        problem, _ = problems.problem(trial, parse_damage(spec), seed)
+        spec = CORRUPTIONS[trial % len(CORRUPTIONS)]
+        problem, _ = problems.problem(trial, parse_corruption(spec), seed)
         _add(problem, contest, part, (case.name, trial, spec), wanted, np.random.default_rng([seed, trial, 1]))
 
 
@@ -100,7 +100,7 @@ def measure_scans(bench: ScanBench, contest: Contest, part: PartFile) -> None:
 def _add(
     problem: Problem, contest: Contest, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
 ) -> None:
-    """Rows of one problem that is ``about`` a name, a trial and a damage."""
+    """Rows of one problem that is ``about`` a name, a trial and a corruption."""
     trial = about[1]
     compare = Comparison.of(problem.image, problem.mask, problem.target)
     searched: InitialPose | None = None
@@ -174,7 +174,7 @@ class ConfidenceFit:
     right: Array
     weights: Array
     natural: Array
-    damages: Array
+    corruptions: Array
     limits: Array
 
     def report(self) -> str:
@@ -183,9 +183,9 @@ class ConfidenceFit:
         lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
         for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", np.logical_not(self.natural))):
             lines.append(_line(title, self.p[mine], self.right[mine], self.model.review))
-        for damage in dict.fromkeys(self.damages):
-            mine = self.natural & (self.damages == damage)
-            lines.append(_line(f"natural, {damage}", self.p[mine], self.right[mine], self.model.review))
+        for corruption in dict.fromkeys(self.corruptions):
+            mine = self.natural & (self.corruptions == corruption)
+            lines.append(_line(f"natural, {corruption}", self.p[mine], self.right[mine], self.model.review))
         lines += ["", f"Review below {self.model.review:.3f}, fail below {self.model.fail:.3f}.", ""]
         lines.append(f"With limits that have not seen the brain either (nested cross-validation), natural poses: {self.nested()}.")
         lines.append("")
@@ -272,7 +272,7 @@ def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
     FigureCanvasAgg(figure)
     left, axes = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
-    raw = found.damages == SCAN
+    raw = found.corruptions == SCAN
     kinds = (
         ("all, weighted", np.ones(len(found.p), bool), "tab:blue"), ("reconstructions, natural", found.natural & ~raw, "tab:orange"),
         ("raw scans, natural", found.natural & raw, "tab:green"),

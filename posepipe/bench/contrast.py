@@ -24,7 +24,7 @@ from ..models import available
 from ..training.split import load_split
 from .classical import Case, cases
 from .methods import Contest, networks_key
-from .problems import LAST_BINS, Problems, parse_damage
+from .problems import LAST_BINS, Problems, parse_corruption
 from .rows import PartFile
 from .volume import COLUMNS
 
@@ -73,7 +73,7 @@ class ContrastBench:
             if not wanted:
                 continue
             problems = problems or Problems(self._case(subject, way))
-            problem, which = problems.problem(trial, parse_damage("none"), seed)
+            problem, which = problems.problem(trial, parse_corruption("none"), seed)
             begun = time.perf_counter()
             if way in self._converters:
                 problem = replace(problem, image=self._converters[way].convert(problem.image, problem.mask).volume)

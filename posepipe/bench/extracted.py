@@ -1,4 +1,4 @@
-"""Whether what is not 0 in an image can be a brain: extracted brains, whole and damaged, against heads and bodies in exact zero.
+"""Whether what is not 0 in an image can be a brain: extracted brains, whole and corrupted, against heads and bodies in exact zero.
 
 ``python -m posepipe.bench.extracted DATA OUTPUT.csv [test]`` measures what is not in the file yet, and prints a table. Without ``test``:
 what the limits were chosen on, templates, newborns A01–A12, label maps, brains drawn in raw scans; with it: the fetus and newborns
@@ -24,7 +24,7 @@ from ..imaging.volume import Volume, load_volume
 from .rows import PartFile
 
 MADE_MM = 2.5
-"""Spacing (mm), about, on which brains are damaged and heads are made."""
+"""Spacing (mm), about, on which brains are corrupted and heads are made."""
 ROOM_MM = 34.0
 WEEKS_BETWEEN, LABELS_BETWEEN = 3, 4
 """Every so many cohorts of an atlas, and label maps."""
@@ -97,7 +97,7 @@ def coarser(image: Volume, mask: Volume) -> tuple[Volume, Volume]:
     return Volume(data, affine, image.source), Volume(inside, affine, image.source)
 
 
-def damaged(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, Volume]]:
+def corrupted(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, Volume]]:
     """What is left of an extracted brain, or added to it; ``unwanted`` (bool) is its cerebellum."""
     small, inside = coarser(image, mask)
     if unwanted is not None:
@@ -168,7 +168,7 @@ def measure(data: Path, part: PartFile, *, test: bool) -> None:
         if atlas in CEREBELLUM:
             tissues = load_volume(Path(image.source).with_name(Path(image.source).name[:-10] + "desc-tissues_dseg.nii.gz"))
             unwanted = np.isin(tissues.data, CEREBELLUM[atlas])
-        for kind, seen in damaged(brain, mask, unwanted):
+        for kind, seen in corrupted(brain, mask, unwanted):
             add("brain", kind, group, name, seen)
         if group in {"newborns", "fetus"} or group.startswith("tpl-"):
             for kind, seen in heads(brain, mask, k):

@@ -1,4 +1,4 @@
-"""Known truth from real images: turn them, put them on another voxel grid, and damage them."""
+"""Known truth from real images: turn them, put them on another voxel grid, and corrupt them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..imaging.volume import Volume
 COMBINED = ("bias", "leak", "cut", "noise")
 """What ``all`` means, in this order."""
 STRENGTHS = {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
-"""Damage at strength 1."""
-DAMAGES = (*STRENGTHS, "all")
+"""Corruption at strength 1."""
+CORRUPTIONS = (*STRENGTHS, "all")
 
 
 def turned(
@@ -47,22 +47,22 @@ def turned(
     return Volume(data * inside, new, image.source), Volume(inside, new, mask.source), motion
 
 
-def damaged(
+def corrupted(
     image: Volume, mask: Volume, kind: str, strength: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
     """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of these four; ``slices``; ``invert``.
 
-    ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a
+    ``strength`` scales the corruption of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a
     random plane that is lost; leak, the volume of a bright blob stuck to the brain as a share of the brain; bias, the
     relative standard deviation of a smooth gain; noise, the standard deviation of Rician noise as a share of the
     brain's mean; slices, the thickness in mm of slices across one voxel axis; invert, the gamma of the contrast turned over.
     """
-    if kind not in DAMAGES:
-        msg = f"unknown damage {kind!r}: choose from {', '.join(DAMAGES)}"
+    if kind not in CORRUPTIONS:
+        msg = f"unknown corruption {kind!r}: choose from {', '.join(CORRUPTIONS)}"
         raise ValueError(msg)
     if kind == "all":
         for single in COMBINED:
-            image, mask = damaged(image, mask, single, strength, rng)
+            image, mask = corrupted(image, mask, single, strength, rng)
         return image, mask
     strength = strength * STRENGTHS[kind]
     data, inside = image.data.astype(np.float32), mask.data.astype(bool)

@@ -1,4 +1,4 @@
-"""Problems with known truth, made from the cases of the classical bench: turned, moved, damaged, or given a template of a wrong age."""
+"""Problems with known truth, made from the cases of the classical bench: turned, moved, corrupted, or given a template of a wrong age."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..geometry import Rigid, rotations_in_bin
 from ..matching.target import Target
 from .classical import BINS, Case, Runner, canonical_pose
 from .methods import Problem
-from .perturb import DAMAGES, damaged, turned
+from .perturb import CORRUPTIONS, corrupted, turned
 
 LAST_BINS = (*BINS, (175, 180))
 """The six bins of the paper, and once more the end of the last, where rotation vectors jump."""
@@ -21,8 +21,8 @@ WEEKS_OFF = 3.0
 
 
 @dataclass(frozen=True)
-class Damage:
-    """Kinds of damage and their strengths, in the order they are done; ``spec`` is how it is written: ``cut:1.5+invert``."""
+class Corruption:
+    """Kinds of corruption and their strengths, in the order they are done; ``spec`` is how it is written: ``cut:1.5+invert``."""
 
     spec: str
     parts: tuple[tuple[str, float], ...]
@@ -33,10 +33,10 @@ class Damage:
         return WEEKS_OFF * sum(s for kind, s in self.parts if kind == "age")
 
 
-def parse_damage(spec: str) -> Damage:
-    """``none``, or kinds of :data:`~posepipe.bench.perturb.DAMAGES` or ``age``, each with ``:STRENGTH`` unless 1, joined by ``+``.
+def parse_corruption(spec: str) -> Corruption:
+    """``none``, or kinds of :data:`~posepipe.bench.perturb.CORRUPTIONS` or ``age``, each with ``:STRENGTH`` unless 1, joined by ``+``.
 
-    >>> parse_damage("cut:1.5+age").parts
+    >>> parse_corruption("cut:1.5+age").parts
     (('cut', 1.5), ('age', 1.0))
 
     Raises :class:`~posepipe.errors.UsageError` for anything else.
@@ -48,11 +48,12 @@ def parse_damage(spec: str) -> Damage:
             value = float(strength or 1)
         except ValueError:
             value = -1.0
-        if kind not in (*DAMAGES, "age") or value < 0:
-            msg = f"damage {spec!r}: {part!r} is none of {', '.join((*DAMAGES, 'age'))} with a strength such as :0.5; join several with +"
+        if kind not in (*CORRUPTIONS, "age") or value < 0:
+            known = ", ".join((*CORRUPTIONS, "age"))
+            msg = f"corruption {spec!r}: {part!r} is none of {known}, with a strength such as :0.5; join several with +"
             raise UsageError(msg)
         parts.append((kind, value))
-    return Damage(spec, tuple(parts))
+    return Corruption(spec, tuple(parts))
 
 
 class Problems:
@@ -65,19 +66,19 @@ class Problems:
         self._cohorts = AtlasLibrary([folder]).templates(case.template.atlas, case.template.contrast)
         self._targets: dict[str, Target] = {case.template.cohort: self._runner.target}
 
-    def problem(self, trial: int, damage: Damage, seed: int) -> tuple[Problem, int]:
-        """Number ``trial`` and its bin in :data:`LAST_BINS`; bins take turns. The turn is the same whatever the damage."""
+    def problem(self, trial: int, corruption: Corruption, seed: int) -> tuple[Problem, int]:
+        """Number ``trial`` and its bin in :data:`LAST_BINS`; bins take turns. The turn is the same whatever the corruption."""
         rng = np.random.default_rng([seed, trial, *self.case.name.encode()])
         which = trial % len(LAST_BINS)
         # the turn is drawn so that the pose itself falls in the bin
         rotation = rotations_in_bin(1, *LAST_BINS[which], rng)[0] @ self._runner.own.rotation.T
         image, mask, motion = turned(self._runner.image, self._runner.mask, rotation, rng)
         truth, template = motion @ self._runner.own, self.case.template
-        for kind, strength in damage.parts:
+        for kind, strength in corruption.parts:
             if kind != "age":
-                image, mask = damaged(image, mask, kind, strength, rng)
-        if damage.weeks_off:
-            template = self._other(template, damage.weeks_off, rng)
+                image, mask = corrupted(image, mask, kind, strength, rng)
+        if corruption.weeks_off:
+            template = self._other(template, corruption.weeks_off, rng)
             truth = truth @ self._to_own(template)
         return Problem(image, mask, self._target(template), truth, template.age), which
 

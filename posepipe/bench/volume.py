@@ -1,4 +1,4 @@
-"""The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and damaged.
+"""The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and corrupted.
 
 Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/bench.md); every method sees the
 same images.
@@ -12,7 +12,7 @@ from pathlib import Path
 from ..training.split import load_split
 from .classical import Case, atlas_cases, cases
 from .methods import Contest, networks_key
-from .problems import LAST_BINS, Damage, Problems, parse_damage
+from .problems import LAST_BINS, Corruption, Problems, parse_corruption
 from .rows import PartFile
 
 GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
@@ -20,8 +20,8 @@ CLEAN_METHODS = (
     "vvr-gc", "vvr-paa", "posenet-mse", "posenet", "correction", "vvr-deep", "vvr-deep-correction", "vvr-deep-ours", "search", "deep",
     "deep+correction", "deep+torch", "auto+torch", "auto+ants",
 )  # fmt: skip
-DAMAGED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
-DAMAGES = (
+CORRUPTED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
+CORRUPTIONS = (
     "cut:0.67", "cut:1.33", "cut:2",
     "leak:0.5", "leak", "leak:2",
     "bias:0.5", "bias", "bias:2",
@@ -52,9 +52,9 @@ def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = 
 
 
 def measure(
-    case: Case, damage: Damage, contest: Contest, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
+    case: Case, corruption: Corruption, contest: Contest, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
 ) -> None:
-    """Add to ``part`` the rows of one case under one damage, ``trials`` in each bin; those that are there already are not made again."""
+    """Add to ``part`` the rows of one case under one corruption, ``trials`` in each bin, that it does not hold yet."""
     done = {(r["trial"], r["method"]) for r in part.rows}
     problems: Problems | None = None
     for trial in range(trials * len(LAST_BINS)):
@@ -62,26 +62,26 @@ def measure(
         if not wanted:
             continue
         problems = problems or Problems(case)
-        problem, which = problems.problem(trial, damage, seed)
+        problem, which = problems.problem(trial, corruption, seed)
         center = problem.target.brain.center
         for outcome in contest.run(problem, wanted):
             pose, quality = outcome.refined.pose, outcome.quality
             values = (
-                case.group, case.name, float(case.template.age), damage.spec, trial, which, outcome.method,
+                case.group, case.name, float(case.template.age), corruption.spec, trial, which, outcome.method,
                 float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds),
                 quality.qc, quality.confidence,
             )  # fmt: skip
             part.add(dict(zip(COLUMNS, values, strict=True)))
 
 
-def part_path(folder: Path, case: Case, damage: str, weights: Mapping[str, str]) -> Path:
-    """Where the rows of one case under one damage are kept: other default networks (SHA-256 ``weights``), other rows."""
-    return folder / "parts" / f"{case.group}_{case.name}_{damage.replace(':', '-')}_{networks_key(weights)}.csv"
+def part_path(folder: Path, case: Case, corruption: str, weights: Mapping[str, str]) -> Path:
+    """Where the rows of one case under one corruption are kept: other default networks (SHA-256 ``weights``), other rows."""
+    return folder / "parts" / f"{case.group}_{case.name}_{corruption.replace(':', '-')}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
-    """One case and damage, in a process of its own: case, damage, folder, methods, trials, seed, weights."""
-    case, damage, folder, methods, trials, seed, weights = task
+    """One case and corruption, in a process of its own: case, corruption, folder, methods, trials, seed, weights."""
+    case, corruption, folder, methods, trials, seed, weights = task
     contest = Contest(weights)
-    part = PartFile(part_path(folder, case, damage, contest.networks.sha256))
-    measure(case, parse_damage(damage), contest, part, methods=methods, trials=trials, seed=seed)
+    part = PartFile(part_path(folder, case, corruption, contest.networks.sha256))
+    measure(case, parse_corruption(corruption), contest, part, methods=methods, trials=trials, seed=seed)

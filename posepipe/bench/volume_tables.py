@@ -1,4 +1,4 @@
-"""Tables of the comparison on volumes: by bin as in the paper, under damage, by age, and how well failures are flagged."""
+"""Tables of the comparison on volumes: by bin as in the paper, under corruption, by age, and how well failures are flagged."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def bootstrap(names: Sequence[str], values: Sequence[float], *, seed: int = 0) -
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def table_by_damage(rows: list[Row]) -> str:
-    """Markdown, a table a group: share within 15° and median error of each method under each damage."""
+def table_by_corruption(rows: list[Row]) -> str:
+    """Markdown, a table a group: share within 15° and median error of each method under each corruption."""
     out = []
     for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]

@@ -18,7 +18,7 @@ def add_arguments(subparsers: Any) -> None:
     bench = subparsers.add_parser("bench", help="measure poses on real data with known truth")
     tables = bench.add_subparsers(dest="table", metavar="TABLE", required=True)
     _add_classical(tables.add_parser("classical", help="initial poses without networks, and their refinements"))
-    bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or damaged"))
+    bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, clean or corrupted"))
     bench_deep.add_calibration(tables.add_parser("calibration", help="set what depends on the weights, by brains nobody trained on"))
     bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
     bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and as they are"))

@@ -36,7 +36,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
-    parser.add_argument("--trials", type=whole_number, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
+    parser.add_argument("--trials", type=whole_number, default=51, help="problems of each brain; corruptions take turns in 17 (default 51)")
     add_folds(parser)
     add_install(parser)
 
@@ -83,10 +83,10 @@ def volume(args: argparse.Namespace) -> int:
     from ..errors import UsageError
     from ..models.weights import POSE_NETWORKS, hashes
 
-    damages = ["none"] if args.damage is None else args.damage or list(bench.DAMAGES)
-    for spec in damages:
-        problems.parse_damage(spec)
-    chosen = tuple(args.methods or (bench.CLEAN_METHODS if damages == ["none"] else bench.DAMAGED_METHODS))
+    corruptions = ["none"] if args.damage is None else args.damage or list(bench.CORRUPTIONS)
+    for spec in corruptions:
+        problems.parse_corruption(spec)
+    chosen = tuple(args.methods or (bench.CLEAN_METHODS if corruptions == ["none"] else bench.CORRUPTED_METHODS))
     unknown = [m for m in chosen if m not in methods.METHODS]
     if unknown:
         msg = f"--methods: {', '.join(unknown)} is none of {', '.join(methods.METHODS)}"
@@ -96,15 +96,15 @@ def volume(args: argparse.Namespace) -> int:
         print(f"{method}: not run, there is no {network} in these weights", flush=True)
     chosen = tuple(m for m in chosen if m not in missing)
     cases = named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
-    tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in damages for case in cases]
+    tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in corruptions for case in cases]
     run_all(bench.run_task, tasks, args.jobs)
     weights = hashes(POSE_NETWORKS, args.weights)
-    found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in damages for case in cases)
+    found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in corruptions for case in cases)
     rows.write_rows(args.output / "volume.csv", found)
     measured = [volume_tables.Row.of(r) for r in found]
     measured = [r for m in chosen for r in measured if r.method == m]  # in the order of the table
-    parts = [volume_tables.table_by_damage(measured)]
-    if damages == ["none"]:
+    parts = [volume_tables.table_by_corruption(measured)]
+    if corruptions == ["none"]:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
     parts += [volume_tables.table_of_flags(measured), volume_tables.note_on_vvr(measured)]

@@ -86,7 +86,7 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
     )
     parser.add_argument(
-        "--plain", action="store_true", help="images neither stretched, deformed nor damaged, as in the paper"
+        "--plain", action="store_true", help="images neither stretched, deformed nor corrupted, as in the paper"
     )
     parser.add_argument(
         "--foreground-offset", type=float, metavar="SDS",

@@ -75,7 +75,7 @@ def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose
     """The reference pose of ``image`` with brain ``mask`` on the same grid.
 
     Heads up to 30° from their grid's axes are within reach of the 24 rotations (docs/training.md). Of one that lies farther, or is
-    damaged, the pose of the search is returned if that has the higher criterion; being apart, the two are in doubt all the same.
+    corrupted, the pose of the search is returned if that has the higher criterion; being apart, the two are in doubt all the same.
     Raises :class:`~posepipe.errors.MaskError` for an empty mask.
     """
     compare = Comparison.of(image, mask, target)

@@ -16,9 +16,9 @@ from ..geometry import random_rotations
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.scans import BRIGHTEST, scaled
-from .damage import Damage, guessed
+from .corruption import Corruption, guessed
 from .made_heads import HeadSynthesis, PlacedHead
-from .scan_damage import ScanDamage, epi_like
+from .scan_corruption import ScanCorruption, epi_like
 from .scenes import Scenes
 from .sources import Sources
 from .surroundings import Surroundings, scanned
@@ -66,9 +66,9 @@ class ScanRecipe(Recipe):
     log_scale: float = 0.05
     scenes: float = 0.5
     kinds: tuple[Kind, ...] = POSING
-    guess: Damage | None = field(default_factory=lambda: Damage(cut=0.3, leak=0.35, rim=0.9, rim_radii=0.18))
+    guess: Corruption | None = field(default_factory=lambda: Corruption(cut=0.3, leak=0.35, rim=0.9, rim_radii=0.18))
     surroundings: Surroundings = field(default_factory=lambda: Surroundings(stripped=0.2, air=0.2, alone=0.0, alike=0.3))
-    damage: ScanDamage = field(default_factory=ScanDamage)  # type: ignore[assignment]
+    corruption: ScanCorruption = field(default_factory=ScanCorruption)  # type: ignore[assignment]
 
 
 PASTED_FROM, PASTED_RIM, PASTED_TRIES, PASTED_FULL = (1.6, 4.5), 0.5, 6, 0.3
@@ -138,7 +138,7 @@ class ScanSynthesis:
                 crops[i] = self._pasted(crops[i], points[i], half[i])
         image, brain = crops[:, :1].clamp(0, BRIGHT), crops[:, 1:].clamp(0, 1)
         curve = torch.as_tensor(np.exp(self._rng.normal(0, 0.3, (n, 1, 1, 1, 1))), dtype=torch.float32)
-        image = epi_like(image**curve, brain, r.damage, self._generator)
+        image = epi_like(image**curve, brain, r.corruption, self._generator)
         image, brain = scanned(image, brain, r.surroundings, self._generator)
         posed = torch.tensor([h.posed for h in heads])
         near = torch.tensor([kind.spread > 0 for kind in kinds])
@@ -193,7 +193,7 @@ class ScanSynthesis:
         gamma, gain = np.exp(self._rng.normal(0, [0.4, 0.3]))
         return torch.cat([near * made[:1] + (1 - near) * gain * other[:1].clamp_min(0) ** gamma, made[1:]])
 
-    def _guessed(self, brain: Tensor, kinds: Sequence[Kind], how: Damage) -> Tensor:
+    def _guessed(self, brain: Tensor, kinds: Sequence[Kind], how: Corruption) -> Tensor:
         """What is thought to be brain before: of crops beside a brain what another crop of the batch shows for one, turned."""
         other = brain.roll(1, 0).flip(2, 3)
         beside = torch.tensor([kind.beside for kind in kinds])[:, None, None, None, None]
@@ -228,7 +228,7 @@ class ScanSynthesis:
     def _bent(self, points: Tensor) -> Tensor:
         """Points (B, N, 3), of some crops displaced along one axis, smoothly: the distortion of echo-planar images."""
         n, side = len(points), self.recipe.size
-        return points + self.recipe.damage.displacement(n, side, self._rng, self._generator)
+        return points + self.recipe.corruption.displacement(n, side, self._rng, self._generator)
 
     def _crop(self, head: PlacedHead, u: Tensor, rotation: Array, translation: Array, scale: float) -> Tensor:
         """Intensities, 1 where bright, and share of brain (2, S, S, S) at points ``u`` (N, 3) of a cube."""

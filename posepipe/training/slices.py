@@ -22,8 +22,8 @@ from ..models.losses import rotation_loss
 from ..models.slices import EXTENT_CELLS, MIDDLE, SliceField, slice_number, slice_points
 from ..models.twin import twin, twin_distance
 from .coordinates import surprise
-from .damage import Damage
-from .slice_damage import SliceDamage, slice_damage
+from .corruption import Corruption
+from .slice_corruption import SliceCorruption, corrupt_slice
 from .sources import SIDE, Sources
 from .synthesis import Batch, Recipe, Synthesis, unmixed
 from .task import ForegroundOffsetTask, SynthesisTask, in_degrees
@@ -49,7 +49,7 @@ class SliceRecipe(Recipe):
     size: int = 64
     shift: float = 0.15
     labels: float = 0.35
-    damage: Damage = field(default_factory=SliceDamage)
+    corruption: Corruption = field(default_factory=SliceCorruption)
     thickness: tuple[float, float] = (2.0, 6.0)
     middle: float = MIDDLE
     half: bool = False
@@ -94,9 +94,9 @@ class SliceSynthesis(Synthesis):
         offset = low + share * (high - low)
         translation[:, 2] = -scale * offset
         image, mask = self._slices(pictured, self._turn(rotation, scale, stretch), translation, self._profile(rows, recipe))
-        how = recipe.damage
-        assert isinstance(how, SliceDamage)
-        seen, observed, brain = slice_damage(image[:n], mask[:n], how, self._generator)
+        how = recipe.corruption
+        assert isinstance(how, SliceCorruption)
+        seen, observed, brain = corrupt_slice(image[:n], mask[:n], how, self._generator)
         number = slice_number(offset, low, high)
         return SliceBatch(standardised(seen, observed), rotation[:n], translation[:n], scale[:n], brain, rows[:n], number[:n])
 

@@ -1,7 +1,7 @@
-"""Training images made on the fly: real anatomy, random contrast, pose, deformation and damage, in one resampling step.
+"""Training images made on the fly: real anatomy, random contrast, pose, deformation and corruption, in one resampling step.
 
 Everything is batched in torch. The frame of a batch is the input cube of the networks: ``HALF_SIDE`` brain radii either way of the
-(damaged) mask's supposed centre. The map from canonical points x to cube points is ``u = s R x + t``.
+(corrupted) mask's supposed centre. The map from canonical points x to cube points is ``u = s R x + t``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.inputs import standardised
 from .contrast import random_contrast
-from .damage import Damage, damage
+from .corruption import Corruption, corrupt
 from .fields import smooth_field, uniform
 from .sources import SIDE, Sources
 
@@ -36,7 +36,7 @@ class Recipe:
 
     ``max_angle`` (degrees): 180 draws rotations uniformly from SO(3) (Arvo); less draws the axis uniformly and the angle up to it.
     ``shift`` is the spread of the centre's error, ``log_scale`` that of the size, ``stretch`` that of scaling an axis, ``deform`` that
-    of a smooth displacement. ``labels`` is the share of images made from label maps; ``damage`` how the mask and image are spoilt.
+    of a smooth displacement. ``labels`` is the share of images made from label maps; ``corruption`` how the mask and image are spoilt.
     With a ``contrast`` images are of that one alone, as bright as they are up to gamma; None: of any, and turned to others at random.
 
     As in the paper (Salehi et al. 2018, §2.4 and 2.5) where they are above 0: ``xyz``, rotations about x, y and z in turn, each by a
@@ -52,15 +52,15 @@ class Recipe:
     stretch: float = 0.05
     deform: float = 0.05
     labels: float = 0.5
-    damage: Damage = field(default_factory=Damage)
+    corruption: Corruption = field(default_factory=Corruption)
     contrast: str | None = None
     sizes: str = "mask"
     xyz: float = 0.0
     shift_mm: float = 0.0
 
     def clean(self) -> Recipe:
-        """The same poses and sizes without damage: what validation also looks at."""
-        return replace(self, damage=self.damage.none(), deform=0.0, stretch=0.0)
+        """The same poses and sizes without corruption: what validation also looks at."""
+        return replace(self, corruption=self.corruption.none(), deform=0.0, stretch=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class Synthesis:
         points = self._source_points(rotation, translation, scale)
         pictures, between, _ = self._pictures(rows)
         image, mask = read_pictures(pictures, points.sub_(between))
-        seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
+        seen, observed, brain = corrupt(image, mask, self.recipe.corruption, self._generator)
         return Batch(standardised(seen, observed), rotation, translation, scale, brain, rows)
 
     def timed(self, n: int) -> tuple[Batch, float]:

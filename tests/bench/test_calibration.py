@@ -62,7 +62,7 @@ def test_raw_scans_between_right_and_wrong_count_for_neither():
     found = fit_confidence(made)
     left_out = sum(15 < float(r["degrees"]) <= 30 for r in made[:30])
     assert left_out > 5 and len(found.p) == len(made) - left_out
-    assert found.model.terms and (found.damages == SCAN).sum() == 30 - left_out
+    assert found.model.terms and (found.corruptions == SCAN).sum() == 30 - left_out
 
 
 def test_poses_made_wrong_on_purpose_count_a_tenth_of_the_others_together():

@@ -13,7 +13,7 @@ from posepipe.atlas.sidecars import file_sha256
 from posepipe.bench.classical import Case, canonical_pose
 from posepipe.bench.methods import Problem
 from posepipe.bench.perturb import COMBINED, STRENGTHS
-from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
+from posepipe.bench.problems import LAST_BINS, Problems, parse_corruption
 from posepipe.bench.volume import volume_cases
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.volume import load_volume, save_volume
@@ -66,15 +66,15 @@ def assert_best_at_the_truth(problem: Problem, dice: float) -> None:
 
 @pytest.mark.parametrize("trial", [1, 3, 6])
 def test_the_truth_lays_the_template_on_the_image_and_falls_in_its_bin(problems: Problems, trial: int) -> None:
-    problem, which = problems.problem(trial, parse_damage("none"), 0)
+    problem, which = problems.problem(trial, parse_corruption("none"), 0)
     low, high = LAST_BINS[which]
     assert which == trial and low <= problem.truth.angle_degrees <= high
     assert_best_at_the_truth(problem, 0.95)
 
 
 def test_the_truth_of_a_wrong_age_is_that_of_the_other_template(problems: Problems) -> None:
-    right, _ = problems.problem(2, parse_damage("none"), 0)
-    problem, _ = problems.problem(2, parse_damage("age"), 0)
+    right, _ = problems.problem(2, parse_corruption("none"), 0)
+    problem, _ = problems.problem(2, parse_corruption("age"), 0)
     assert (problem.age, right.age) == (27.0, 30.0)
     assert problem.target.name != right.target.name
     assert problem.truth.degrees_from(right.truth @ Rigid(YOUNGER.T, np.zeros(3))) < 1e-6
@@ -82,10 +82,10 @@ def test_the_truth_of_a_wrong_age_is_that_of_the_other_template(problems: Proble
     np.testing.assert_array_equal(problem.image.data, right.image.data)
 
 
-def test_a_seed_and_a_trial_fix_the_turn_whatever_the_damage(problems: Problems) -> None:
+def test_a_seed_and_a_trial_fix_the_turn_whatever_the_corruption(problems: Problems) -> None:
     first, again, other, later, cut = (
-        problems.problem(trial, parse_damage(damage), seed)[0].truth.matrix
-        for trial, damage, seed in ((0, "none", 0), (0, "none", 0), (0, "none", 1), (7, "none", 0), (0, "cut", 0))
+        problems.problem(trial, parse_corruption(corruption), seed)[0].truth.matrix
+        for trial, corruption, seed in ((0, "none", 0), (0, "none", 0), (0, "none", 1), (7, "none", 0), (0, "cut", 0))
     )
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, cut)
@@ -102,11 +102,11 @@ def test_canonical_rotations_carry_directions_from_template_to_subject(problems:
     np.testing.assert_allclose(subject.to_canonical @ carried, template.to_canonical @ direction, atol=1e-9)
 
 
-def test_damage_of_strength_1_is_as_large_as_the_documentation_says() -> None:
+def test_corruption_of_strength_1_is_as_large_as_the_documentation_says() -> None:
     """docs/bench.md: shares of the volume, of the contrast and of the mean, millimetres, and weeks."""
     assert STRENGTHS == {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
     assert COMBINED == ("bias", "leak", "cut", "noise")
-    assert parse_damage("age").weeks_off == 3.0
+    assert parse_corruption("age").weeks_off == 3.0
 
 
 @pytest.mark.data

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from posepipe.bench.volume_tables import Row, table_by_age, table_by_bin, table_by_damage
+from posepipe.bench.volume_tables import Row, table_by_age, table_by_bin, table_by_corruption
 
 ROW = Row("fetus", "f1", 29.0, "none", 0, 0, "deep", 2.0, 0.5, 0.05, "pass", 0.99)
 
@@ -39,4 +39,4 @@ def test_the_extra_draws_of_the_last_bin_do_not_count_in_the_table_by_age():
 def test_a_pose_is_lost_from_15_degrees_on(degrees: float, share: str):
     row = replace(ROW, degrees=degrees)
     assert row.lost is (share == "0.0 %")
-    assert cells(table_by_damage([row]), "none") == ["none", "1", f"{share} ({degrees:.1f})"]
+    assert cells(table_by_corruption([row]), "none") == ["none", "1", f"{share} ({degrees:.1f})"]

@@ -14,11 +14,11 @@ from posepipe.bench import confidence as calibration
 from posepipe.bench.classical import Case
 from posepipe.bench.confidence import ABOUT, fit_confidence, plot_reliability, without_truth
 from posepipe.bench.methods import METHODS, Contest, missing_networks
-from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
+from posepipe.bench.problems import LAST_BINS, Problems, parse_corruption
 from posepipe.bench.rows import PartFile, read_rows
-from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measure, volume_cases
+from posepipe.bench.volume import CLEAN_METHODS, CORRUPTED_METHODS, CORRUPTIONS, measure, volume_cases
 from posepipe.bench.volume_plots import plot_all
-from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_age, table_by_bin, table_by_damage, table_of_flags
+from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_age, table_by_bin, table_by_corruption, table_of_flags
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
@@ -34,19 +34,19 @@ def turn(degrees: float) -> Rigid:
     return Rigid.from_rotvec([0, np.radians(degrees), 0])
 
 
-def test_every_damage_of_the_tables_is_one():
-    for spec in (*DAMAGES, *calibration.DAMAGES):
-        damage = parse_damage(spec)
-        assert damage.spec == spec
-        assert bool(damage.parts) == (spec != "none")
-    assert parse_damage("age:0.34+cut").weeks_off == pytest.approx(1.02)
-    assert set(METHODS) >= {*CLEAN_METHODS, *DAMAGED_METHODS}
+def test_every_corruption_of_the_tables_is_one():
+    for spec in (*CORRUPTIONS, *calibration.CORRUPTIONS):
+        corruption = parse_corruption(spec)
+        assert corruption.spec == spec
+        assert bool(corruption.parts) == (spec != "none")
+    assert parse_corruption("age:0.34+cut").weeks_off == pytest.approx(1.02)
+    assert set(METHODS) >= {*CLEAN_METHODS, *CORRUPTED_METHODS}
 
 
 @pytest.mark.parametrize("spec", ["fire", "cut:much", "cut+", "cut:-1", ""])
-def test_an_unknown_damage_is_refused(spec):
+def test_an_unknown_corruption_is_refused(spec):
     with pytest.raises(UsageError, match="join several with"):
-        parse_damage(spec)
+        parse_corruption(spec)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path):
@@ -97,10 +97,10 @@ def test_the_bootstrap_draws_subjects():
     assert np.isnan(by_subject(rows[:50])).all()
 
 
-def test_tables_of_damage_flags_and_age():
+def test_tables_of_corruption_flags_and_age():
     lost = replace(ROW, degrees=90.0, qc="fail", damage="cut")
     rows = [ROW, lost, replace(lost, trial=1, qc="pass", confidence=None), replace(ROW, trial=2, damage="cut", qc="review", weeks=30.0)]
-    table = table_by_damage(rows)
+    table = table_by_corruption(rows)
     assert cells(table, "cut") == ["cut", "3", "33.3 % (90.0)"]
     assert cells(table, "all together") == ["all together", "4", "50.0 % (46.0)"]
     flags = [line for line in table_of_flags(rows).splitlines() if line.startswith("| deep")]
@@ -199,17 +199,17 @@ def test_from_a_turned_phantom_to_rows(case: Case, contest: Contest, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     problems = Problems(case)
     for trial in (0, 6):
-        problem, which = problems.problem(trial, parse_damage("cut"), 0)
+        problem, which = problems.problem(trial, parse_corruption("cut"), 0)
         low, high = LAST_BINS[which]
         assert low <= problem.truth.angle_degrees <= high
     part = PartFile(tmp_path / "rows.csv")
     monkeypatch.setattr("posepipe.bench.volume.LAST_BINS", LAST_BINS[:1])
-    measure(case, parse_damage("none"), contest, part, methods=("search+torch", "vvr-paa"), trials=1)
+    measure(case, parse_corruption("none"), contest, part, methods=("search+torch", "vvr-paa"), trials=1)
     (searched, paa) = (Row.of(r) for r in part.rows)
     assert searched.degrees < 3 and searched.bin == 0 and searched.weeks == 30
     assert paa.method == "vvr-paa" and paa.seconds > 0
     before = list(part.rows)
-    measure(case, parse_damage("none"), contest, part, methods=("search+torch",), trials=1)
+    measure(case, parse_corruption("none"), contest, part, methods=("search+torch",), trials=1)
     assert part.rows == before
 
 

@@ -96,7 +96,7 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
     assert main(["train", kind, "--sources", str(gathered.path), "-o", str(tmp_path), "--contrast", "T2w", "--plain", *TINY]) == 0
     recipe = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["recipe"]
     assert (recipe["contrast"], recipe["labels"], recipe["deform"], recipe["stretch"]) == ("T2w", 0.0, 0.0, 0.0)
-    assert not any(recipe["damage"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
+    assert not any(recipe["corruption"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
     assert recipe["shift"] > 0 and recipe["log_scale"] > 0
 
 
@@ -117,7 +117,7 @@ def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     assert torch.allclose(one, other, atol=1e-3) and not torch.allclose(one, fresh, atol=1e-3)
     about = json.loads((tmp_path / "further" / "job.json").read_text(encoding="utf-8"))
     assert about["start"] == {"first": of["first"].sha256}
-    assert f"going on from {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
+    assert f"initial weights {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

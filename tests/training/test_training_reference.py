@@ -121,5 +121,5 @@ def test_two_ways_apart_are_in_doubt() -> None:
     assert good.agree and good.doubt == ""
     apart = replace(good, search_degrees=178.0)
     assert not apart.agree and apart.doubt == "the two ways to find its pose are 178° apart"
-    # coarse texture alone may vouch for a damaged brain, as everywhere
+    # coarse texture alone may vouch for a corrupted brain, as everywhere
     assert replace(good, criterion=0.2).agree and not replace(good, criterion=0.2, coarse=0.05).agree

@@ -14,7 +14,7 @@ from posepipe.geometry.so3_torch import geodesic_distance
 from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.scans import Located, LocatorNet, OutlineNet, ScanField, ScanNet
 from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
-from posepipe.training.scan_damage import ScanDamage, epi_like
+from posepipe.training.scan_corruption import ScanCorruption, epi_like
 from posepipe.training.scan_task import ScanTask, center_errors, coordinate_surprise, dice
 from posepipe.training.scans import LOCATING, LOCATOR, POSING, Kind, ScanBatch, ScanRecipe, ScanSynthesis, grown
 from posepipe.training.scenes import Scenes
@@ -22,7 +22,7 @@ from posepipe.training.sources import LEFT, SIDE, Sources
 from posepipe.training.surroundings import Surroundings, scanned
 
 CALM = Surroundings(alone=0, decoys=0, faded=0, thick=0, moved=0, slab=0, bias=0, noise=0)
-PLAIN = ScanRecipe(size=32, head=32, pool=4, scenes=0.0, deform=0, stretch=0, surroundings=CALM, damage=ScanDamage().none())
+PLAIN = ScanRecipe(size=32, head=32, pool=4, scenes=0.0, deform=0, stretch=0, surroundings=CALM, corruption=ScanCorruption().none())
 
 
 def supply(sources: Sources, real: Scenes | None = None, **options: object) -> ScanSynthesis:
@@ -153,7 +153,7 @@ def test_echo_planar_images_lose_what_they_lose(kind: str) -> None:
     brain = torch.zeros(6, 1, 24, 24, 24)
     brain[:, :, 6:18, 6:18, 6:18] = 1
     image = brain * (0.5 + 0.3 * (torch.rand(brain.shape, generator=generator) - 0.5)) + 0.1
-    seen = epi_like(image.clone(), brain, replace(ScanDamage().none(), **{kind: 1.0}), generator)
+    seen = epi_like(image.clone(), brain, replace(ScanCorruption().none(), **{kind: 1.0}), generator)
     inside = brain > 0
     if kind == "flat":
         assert all(float(s[i].std()) < 0.85 * float(b[i].std()) for s, b, i in zip(seen, image, inside, strict=True))
@@ -164,15 +164,15 @@ def test_echo_planar_images_lose_what_they_lose(kind: str) -> None:
         assert bool((seen >= image - 1e-6).all()) and float(seen.sum()) > 1.02 * float(image.sum())
     else:
         assert float(seen[inside].std()) < float(image[inside].std())
-    assert torch.equal(epi_like(image.clone(), brain, ScanDamage().none(), generator), image)
+    assert torch.equal(epi_like(image.clone(), brain, ScanCorruption().none(), generator), image)
 
 
 def test_distortion_is_along_one_axis() -> None:
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    moved = replace(ScanDamage().none(), distorted=1.0, distance=0.06).displacement(5, 12, rng, generator)
+    moved = replace(ScanCorruption().none(), distorted=1.0, distance=0.06).displacement(5, 12, rng, generator)
     assert moved.shape == (5, 12**3, 3)
     assert all(int((one.abs().amax(0) > 0).sum()) == 1 for one in moved) and 0 < float(moved.abs().max()) < 0.3
-    assert float(ScanDamage().none().displacement(5, 12, rng, generator).abs().max()) == 0
+    assert float(ScanCorruption().none().displacement(5, 12, rng, generator).abs().max()) == 0
 
 
 def test_a_seed_gives_the_same_crops(sources: Sources) -> None:

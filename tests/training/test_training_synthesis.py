@@ -1,4 +1,4 @@
-"""Synthesised images: the truth they come with is true, damage stays in its range, a seed gives the same images."""
+"""Synthesised images: the truth they come with is true, corruption stays in its range, a seed gives the same images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from posepipe.errors import UsageError
 from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.procrustes import procrustes
 from posepipe.training.contrast import TIED, random_contrast
-from posepipe.training.damage import Damage, damage
+from posepipe.training.corruption import Corruption, corrupt
 from posepipe.training.sources import LEFT, Sources
 from posepipe.training.synthesis import MAX_SHIFT, Recipe, Synthesis
 
-NONE = Damage().none()
-CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
+NONE = Corruption().none()
+CLEAN = Recipe(size=16, corruption=NONE, deform=0, stretch=0)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_true_field_gives_the_true_pose(sources: Sources, recipe: Recipe, se
 @pytest.mark.parametrize("size", [32, 48])
 def test_what_is_seen_lies_where_the_truth_says(blob: Any, centroids: Any, size: int) -> None:
     """Of half resolution too; and mirrored images are mirrored before they are turned."""
-    recipe = Recipe(size=size, shift=0.1, log_scale=0.1, damage=NONE, stretch=0, deform=0)
+    recipe = Recipe(size=size, shift=0.1, log_scale=0.1, corruption=NONE, stretch=0, deform=0)
     batch = Synthesis(blob.sources, recipe, seed=2).batch(24)
     seen = centroids(batch.input[:, 1:])
     errors = []
@@ -145,15 +145,15 @@ def test_contrast_tables() -> None:
     assert 0.5 < rising < 0.75 and 0.1 < falling < 0.25
 
 
-def test_no_damage_leaves_everything(ball: torch.Tensor) -> None:
+def test_no_corruption_leaves_everything(ball: torch.Tensor) -> None:
     image = torch.rand(ball.shape, generator=torch.Generator().manual_seed(1))
-    seen, observed, brain = damage(image, ball, NONE, torch.Generator().manual_seed(0))
+    seen, observed, brain = corrupt(image, ball, NONE, torch.Generator().manual_seed(0))
     assert torch.equal(observed, ball) and torch.equal(brain, ball)
     assert torch.equal(seen[ball > 0], image[ball > 0])
 
 
 def test_a_cut_loses_up_to_a_third(ball: torch.Tensor) -> None:
-    _, observed, brain = damage(torch.rand_like(ball), ball, replace(NONE, cut=1.0), torch.Generator().manual_seed(0))
+    _, observed, brain = corrupt(torch.rand_like(ball), ball, replace(NONE, cut=1.0), torch.Generator().manual_seed(0))
     lost = 1 - observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4))
     assert float(lost.min()) >= 0 and 0.1 < float(lost.max()) < 0.38
     assert torch.equal(observed, brain)
@@ -161,14 +161,14 @@ def test_a_cut_loses_up_to_a_third(ball: torch.Tensor) -> None:
 
 def test_a_leak_adds_outside_and_is_no_brain(ball: torch.Tensor) -> None:
     image = torch.rand_like(ball)
-    seen, observed, brain = damage(image, ball, replace(NONE, leak=1.0), torch.Generator().manual_seed(0))
+    seen, observed, brain = corrupt(image, ball, replace(NONE, leak=1.0), torch.Generator().manual_seed(0))
     added = observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4)) - 1
     assert bool((observed[ball > 0] == 1).all()) and torch.equal(brain, ball) and torch.equal(seen[ball > 0], image[ball > 0])
     assert 0.01 < float(added.max()) < 0.5 and float(added.min()) >= 0
 
 
 def test_a_rough_rim_stays_near_the_rim(ball: torch.Tensor) -> None:
-    _, observed, _ = damage(torch.rand_like(ball), ball, replace(NONE, rim=1.0, rim_radii=0.12), torch.Generator().manual_seed(0))
+    _, observed, _ = corrupt(torch.rand_like(ball), ball, replace(NONE, rim=1.0, rim_radii=0.12), torch.Generator().manual_seed(0))
     radius = cube_points(32).norm(dim=1).reshape(ball.shape[2:])
     assert bool((observed[:, 0][:, radius < 0.9] == 1).all()) and float(observed[:, 0][:, radius > 1.7].max()) == 0
     share = observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4))
@@ -178,14 +178,14 @@ def test_a_rough_rim_stays_near_the_rim(ball: torch.Tensor) -> None:
 def test_bias_noise_and_slices_touch_the_image_alone(ball: torch.Tensor) -> None:
     image = 0.5 + 0.2 * torch.rand(ball.shape, generator=torch.Generator().manual_seed(1))
     for how in (replace(NONE, bias=0.4), replace(NONE, noise=0.25), replace(NONE, thick=1.0), replace(NONE, texture=0.15)):
-        seen, observed, _ = damage(image.clone(), ball, how, torch.Generator().manual_seed(0))
+        seen, observed, _ = corrupt(image.clone(), ball, how, torch.Generator().manual_seed(0))
         change = (seen - image)[ball > 0].abs()
         assert torch.equal(observed, ball) and bool(seen.isfinite().all())
         assert 1e-3 < float(change.mean()) < 0.3, how
 
 
 def test_everything_at_once_is_finite(sources: Sources) -> None:
-    worst = Recipe(damage=Damage(*[1.0] * 3, 0.3, 0.5, 1.0, 1.0, 1.0), shift=0.3, log_scale=0.3, stretch=0.2, deform=0.2)
+    worst = Recipe(corruption=Corruption(*[1.0] * 3, 0.3, 0.5, 1.0, 1.0, 1.0), shift=0.3, log_scale=0.3, stretch=0.2, deform=0.2)
     batch = Synthesis(sources, worst, seed=1).batch(16)
     assert bool(batch.input.isfinite().all()) and float(batch.brain.max()) <= 1
     assert float(cube_points(4).abs().max()) < HALF_SIDE

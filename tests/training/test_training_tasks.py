@@ -17,14 +17,14 @@ from posepipe.models.correction import CorrectionNet
 from posepipe.models.inputs import FOREGROUND_OFFSET, with_foreground_offset
 from posepipe.models.posenet import PoseNet
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
-from posepipe.training.damage import Damage
+from posepipe.training.corruption import Corruption
 from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
 from posepipe.training.sources import Sources
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
 from posepipe.training.task import Curriculum
 
-NONE = Damage().none()
-CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
+NONE = Corruption().none()
+CLEAN = Recipe(size=16, corruption=NONE, deform=0, stretch=0)
 
 
 class Same(Synthesis):
@@ -124,7 +124,7 @@ def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None
     supply = Same(sources, CLEAN, seed=1)
     rotation = PoseTask(seeded(lambda: PoseNet(16, 0.25)), supply, [], bf16=False)
     assert learn(rotation, 80, rate=2e-3) < 15
-    near = Same(sources, replace(CORRECTION, size=16, damage=NONE), seed=1)
+    near = Same(sources, replace(CORRECTION, size=16, corruption=NONE), seed=1)
     pair = CorrectionTask(
         seeded(lambda: CorrectionNet(16, 0.25)), near, [], references=References(sources, near), bf16=False
     )
@@ -170,7 +170,7 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
             seen["reference"], seen["moving"] = (centroids(c) / HALF_SIDE for c in cubes)
             return super().forward(*cubes)
 
-    recipe = replace(CORRECTION, damage=NONE, deform=0, stretch=0, log_scale=0)
+    recipe = replace(CORRECTION, corruption=NONE, deform=0, stretch=0, log_scale=0)
     supply = Same(blob.sources, recipe, seed=3)
     task = CorrectionTask(Watching(), supply, [], references=References(blob.sources, supply), bf16=False)
     task.loss(16, "geodesic")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..models.coordinates import HALF_SIDE, grid_points
-from .damage import Damage, damage
+from .corruption import Corruption, corrupt
 from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class SliceDamage(Damage):
+class SliceCorruption(Corruption):
     """As for volumes, in the plane, and probabilities of more.
 
     ``bands``: one or two dark stripes, as where tissue is excited again too soon after another slice; ``voids``: signal lost about a
@@ -37,15 +37,15 @@ class SliceDamage(Damage):
     soft: float = 0.3
     absent: float = 0.2
 
-    def none(self) -> SliceDamage:
-        """No damage at all."""
-        return SliceDamage(*[0.0] * 13)
+    def none(self) -> SliceCorruption:
+        """No corruption at all."""
+        return SliceCorruption(*[0.0] * 13)
 
 
-def slice_damage(image: Tensor, mask: Tensor, how: SliceDamage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def corrupt_slice(image: Tensor, mask: Tensor, how: SliceCorruption, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """``image`` and ``mask`` → image and mask as observed (1 everywhere where none is known), and where there is brain to see in them."""
     n = len(image)
-    seen, observed, brain = damage(image, mask, how, generator)
+    seen, observed, brain = corrupt(image, mask, how, generator)
     absent = chance(n, how.absent, generator, axes=2) > 0
     seen = torch.where(absent & (mask <= 0.05), _surroundings(mask, generator), seen)
     if how.soft:

@@ -12,8 +12,8 @@ from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class Damage:
-    """Probabilities of each kind of damage, and its greatest strength.
+class Corruption:
+    """Probabilities of each kind of corruption, and its greatest strength.
 
     ``cut``: a half-space is lost, from a sliver to about 30 % of the brain; ``leak``: one or two balls of other tissue stick to the mask;
     ``rim``: the mask is grown or shrunk unevenly by up to ``rim_radii``; ``texture``, ``bias`` and
@@ -29,12 +29,12 @@ class Damage:
     noise: float = 0.25
     thick: float = 0.25
 
-    def none(self) -> Damage:
-        """No damage at all."""
-        return Damage(0, 0, 0, 0, 0, 0, 0, 0)
+    def none(self) -> Corruption:
+        """No corruption at all."""
+        return Corruption(0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def corrupt(image: Tensor, mask: Tensor, how: Corruption, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """``image`` and ``mask`` (B, 1, S, S, S) → image and mask as observed, and where there is brain to see in them.
 
     Of slices (B, 1, S, S) alike: half-planes and discs for half-spaces and balls; there are no neighbours to average.
@@ -62,7 +62,7 @@ def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator)
     return image, observed, mask * (observed > 0.5)
 
 
-def guessed(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
+def guessed(mask: Tensor, how: Corruption, generator: torch.Generator) -> Tensor:
     """What may be thought to be brain where ``mask`` (B, 1, S, S, S) is: with uneven rims, leaks and cuts, and more or less sharp."""
     n, axes = len(mask), mask.ndim - 2
     out = _rim(mask, how, generator)
@@ -73,7 +73,7 @@ def guessed(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
     return torch.where(soft > 0, blurred(out, 1.0), out).clamp(0, 1)
 
 
-def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
+def _rim(mask: Tensor, how: Corruption, generator: torch.Generator) -> Tensor:
     """The mask grown or shrunk, by a smooth random amount."""
     if not how.rim:
         return mask

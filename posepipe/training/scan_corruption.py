@@ -12,7 +12,7 @@ from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class ScanDamage:
+class ScanCorruption:
     """Shares of crops. ``distorted`` along one axis by up to ``distance`` (of the cube's half side); ``ghosts``: a faint copy shifted along
     an axis; ``losses``: dark blobs; ``flat``: little contrast inside the brain; ``coarse``: a grid up to twice as coarse."""
 
@@ -23,9 +23,9 @@ class ScanDamage:
     flat: float = 0.5
     coarse: float = 0.3
 
-    def none(self) -> ScanDamage:
-        """No damage at all."""
-        return ScanDamage(0, 0, 0, 0, 0, 0)
+    def none(self) -> ScanCorruption:
+        """No corruption at all."""
+        return ScanCorruption(0, 0, 0, 0, 0, 0)
 
     def displacement(self, n: int, side: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
         """Displacements (n, side³, 3) or zeros (n, 1, 3) that broadcast, in units of the cube's half side."""
@@ -37,7 +37,7 @@ class ScanDamage:
         return out
 
 
-def epi_like(image: Tensor, brain: Tensor, how: ScanDamage, generator: torch.Generator) -> Tensor:
+def epi_like(image: Tensor, brain: Tensor, how: ScanCorruption, generator: torch.Generator) -> Tensor:
     """``image`` (B, 1, S, S, S) ≥ 0, with the share of ``brain`` (alike), as echo-planar sequences show it."""
     n, side = len(image), image.shape[-1]
     some = brain.flatten(1).sum(1).clamp_min(1)
