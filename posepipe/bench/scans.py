@@ -33,7 +33,7 @@ from ..imaging.volume import Volume, load_volume
 from ..models.calibration import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
-from ..training.surroundings import Surroundings, scanned, surrounded
+from ..training.surroundings import Surroundings, simulate_acquisition, surrounded
 from .methods import Problem
 from .rows import PartFile
 
@@ -251,7 +251,7 @@ def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tupl
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
     whole, left = surrounded(picture[None], mask[None], far_[None], where_, how, generator)
-    whole, left = scanned(whole, left, how, generator)
+    whole, left = simulate_acquisition(whole, left, how, generator)
     grid = Volume(whole[0, 0].numpy(), affine, image.source)
     return grid, grid.with_data(left[0, 0].numpy() > 0.5)
 

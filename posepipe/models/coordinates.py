@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .layers import Encoder, Layer, doubled
+from .layers import Encoder, Layer, upsampled
 from .procrustes import Similarity, procrustes
 
 HALF_SIDE = 1.6
@@ -54,9 +54,9 @@ class DenseNet(Encoder):
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        y = self.up_coarse(torch.cat([doubled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
-        y = self.up_middle(torch.cat([doubled(y), middle], 1))
-        y = self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float()
+        y = self.up_coarse(torch.cat([upsampled(self.bottom(coarse)).to(coarse.dtype), coarse], 1))
+        y = self.up_middle(torch.cat([upsampled(y), middle], 1))
+        y = self.head(self.up_fine(torch.cat([upsampled(y), fine], 1))).float()
         return y[:, :3], y[:, 3:4].clamp(-5, 3) - 0.7, y[:, 4:]
 
 

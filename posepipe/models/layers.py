@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BLURRED_SIDE = 2
+UNSAFE_BFLOAT16_SIDE = 2
 """Along an axis of so many voxels or fewer, torch 2.13 leaves the weight gradient of a 3³ kernel in bfloat16 partly unwritten on the CPU
 (it comes out 90 to 100 % wrong, infinite or NaN; from 3 voxels on it is right to rounding: docs/experiments-precision.md)."""
 
@@ -24,7 +24,7 @@ _LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 class Layer(nn.Sequential):
     """3 × 3 × 3 convolution (of slices, ``axes`` 2: 3 × 3), batch normalisation, leaky ReLU; ``stride`` 2 halves the grid.
 
-    On the CPU it learns in single precision, autocast or not, where the grid is too small for bfloat16 (:data:`BLURRED_SIDE`).
+    On the CPU it learns in single precision, autocast or not, where the grid is too small for bfloat16 (:data:`UNSAFE_BFLOAT16_SIDE`).
     """
 
     def __init__(self, inside: int, outside: int, stride: int = 1, *, axes: int = 3) -> None:
@@ -34,7 +34,7 @@ class Layer(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, ``inside``, X, Y, Z), of slices (B, ``inside``, X, Y) → (B, ``outside``, …)."""
         blurred = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
-        if blurred and min(x.shape[2:]) <= BLURRED_SIDE:
+        if blurred and min(x.shape[2:]) <= UNSAFE_BFLOAT16_SIDE:
             with torch.autocast("cpu", enabled=False):
                 exact: Tensor = super().forward(x.float())
             return exact
@@ -84,7 +84,7 @@ class _Convolution(nn.Conv3d):
         return super().forward(input)
 
 
-def ready(network: M) -> M:
+def for_inference(network: M) -> M:
     """A copy of ``network`` that only answers, and quickly: normalisation folded into the convolutions, channels last, no gradients."""
     copied = copy.deepcopy(network).eval()
     for module in list(copied.modules()):
@@ -93,15 +93,15 @@ def ready(network: M) -> M:
     for module in copied.modules():
         if isinstance(module, nn.Conv3d):
             module.__class__ = _Convolution
-    return laid_out(copied).requires_grad_(False)
+    return channels_last(copied).requires_grad_(False)
 
 
-def laid_out(network: M) -> M:
+def channels_last(network: M) -> M:
     """``network`` with channels last, in the layout of volumes or of slices, whichever its convolutions are of."""
     axes = 2 if any(isinstance(m, nn.Conv2d) for m in network.modules()) else 3
     return network.to(memory_format=_LAYOUTS[axes])  # type: ignore[call-overload]
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsampled(x: Tensor) -> Tensor:
     """(B, C, X, Y, Z) or (B, C, X, Y) on a grid twice as fine, each voxel repeated."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

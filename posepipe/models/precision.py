@@ -48,7 +48,7 @@ def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
 
 
 @contextmanager
-def answering(device: torch.device) -> Iterator[None]:
+def inference_context(device: torch.device) -> Iterator[None]:
     """A context in which networks answer, without gradients: in float32 (on CUDA without TF32, which rounds like bfloat16), unless
     bfloat16 is forced."""
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .coordinates import HALF_SIDE, CoordinateField, CoordinateNet
 from .inputs import standardised
-from .layers import Encoder, Layer, doubled
+from .layers import Encoder, Layer, upsampled
 
 TOP = 0.98
 """Share of the voxels above 0 that are darker than what counts as 1."""
@@ -66,8 +66,8 @@ class LocatorNet(Encoder):
 
     def forward(self, x: Tensor) -> Located:
         """(B, 1, X, Y, Z), :func:`scaled` → what is seen."""
-        y = self.head(upwards(self, x)).float()
-        return Located(spread(y[:, :8]), y[:, 8:11] * _FAR, y[:, 11:] + math.log(_FAR))
+        y = self.head(unet_features(self, x)).float()
+        return Located(depth_to_space(y[:, :8]), y[:, 8:11] * _FAR, y[:, 11:] + math.log(_FAR))
 
 
 class ScanNet(Encoder):
@@ -90,8 +90,8 @@ class ScanNet(Encoder):
     def forward(self, x: Tensor) -> ScanField:
         """(B, 2, X, Y, Z) → what is seen."""
         image, before = x[:, :1], x[:, 1:]
-        y = self.head(upwards(self, torch.cat([standardised(image, before), image], 1))).float()
-        return ScanField(y[:, :3] + _places(y), y[:, 3:4].clamp(-5, 3) - 0.7, spread(y[:, 4:]))
+        y = self.head(unet_features(self, torch.cat([standardised(image, before), image], 1))).float()
+        return ScanField(y[:, :3] + _places(y), y[:, 3:4].clamp(-5, 3) - 0.7, depth_to_space(y[:, 4:]))
 
     @torch.no_grad()
     def initialise_from(self, masked: CoordinateNet) -> None:
@@ -129,19 +129,19 @@ class OutlineNet(Encoder):
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         y = self.narrow_bottom(self.bottom(coarse))
-        y = self.narrow_coarse(self.up_coarse(torch.cat([doubled(y), coarse], 1)))
-        y = self.narrow_middle(self.up_middle(torch.cat([doubled(y), middle], 1)))
-        return spread(self.head(self.up_fine(torch.cat([doubled(y), fine], 1))).float())
+        y = self.narrow_coarse(self.up_coarse(torch.cat([upsampled(y), coarse], 1)))
+        y = self.narrow_middle(self.up_middle(torch.cat([upsampled(y), middle], 1)))
+        return depth_to_space(self.head(self.up_fine(torch.cat([upsampled(y), fine], 1))).float())
 
 
-def upwards(network: LocatorNet | ScanNet, x: Tensor) -> Tensor:
+def unet_features(network: LocatorNet | ScanNet, x: Tensor) -> Tensor:
     """The features of a U-Net (B, a, X/2, Y/2, Z/2) before its head."""
     fine = network.fine(x)
     middle = network.middle(fine)
     coarse = network.coarse(middle)
-    y = network.up_coarse(torch.cat([doubled(network.bottom(coarse)).to(coarse.dtype), coarse], 1))
-    y = network.up_middle(torch.cat([doubled(y), middle], 1))
-    out: Tensor = network.up_fine(torch.cat([doubled(y), fine], 1))
+    y = network.up_coarse(torch.cat([upsampled(network.bottom(coarse)).to(coarse.dtype), coarse], 1))
+    y = network.up_middle(torch.cat([upsampled(y), middle], 1))
+    out: Tensor = network.up_fine(torch.cat([upsampled(y), fine], 1))
     return out
 
 
@@ -152,10 +152,10 @@ def _places(y: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def spread(x: Tensor) -> Tensor:
+def depth_to_space(x: Tensor) -> Tensor:
     """Eight channels (B, 8, X, Y, Z) laid out as the eight voxels of each cell (B, 1, 2X, 2Y, 2Z).
 
-    >>> spread(torch.arange(8.0).reshape(1, 8, 1, 1, 1))[0, 0, 0]
+    >>> depth_to_space(torch.arange(8.0).reshape(1, 8, 1, 1, 1))[0, 0, 0]
     tensor([[0., 1.],
             [2., 3.]])
     """

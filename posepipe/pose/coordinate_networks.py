@@ -31,8 +31,8 @@ from ..matching.brain import Brain, bounding_box
 from ..models.calibration import load_calibration
 from ..models.coordinates import CoordinateNet, cube_points
 from ..models.inputs import sampled
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .paper_networks import PaperNetworks
 
@@ -204,7 +204,7 @@ class PoseNetworks:
         world = where * brain.radius + tensor(brain.center, self._device)
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
         x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
-        with answering(self._device):
+        with inference_context(self._device):
             answer = net(x)
             found = answer.solve()
             share = torch.sigmoid(answer.foreground).flatten(1)
@@ -242,7 +242,7 @@ class PoseNetworks:
         if not isinstance(loaded.module, CoordinateNet):
             msg = f"{loaded.path}: {name} must be a CoordinateNet, not a {type(loaded.module).__name__}; give other weights with --weights"
             raise WeightsError(msg)
-        return replace(loaded, module=ready(loaded.module))
+        return replace(loaded, module=for_inference(loaded.module))
 
 
 @dataclass(frozen=True, eq=False)

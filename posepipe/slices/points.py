@@ -191,7 +191,7 @@ class SliceBatch:
         across = (torch.arange(side, device=self.device, dtype=torch.float32) + 0.5) / side * 2 - 1
         grid = [centers[:, a, None] + half[:, None] * across for a in (0, 1)]
         places, edges = self._pixels
-        # as trilinear interpolation on the pictures that the networks learnt from: pixels are wider than the detail that is left
+        # as trilinear interpolation on the volumes that the networks were trained on: pixels are wider than the detail that is left
         return _carried(self._both, places, edges, grid, float(0.4 * 2 * half.mean() / side)).transpose(0, 1)
 
     def _grid(self, step: float) -> list[Tensor]:

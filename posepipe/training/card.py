@@ -78,7 +78,7 @@ def data_terms(sources: Sources, leave_out: tuple[str, ...] = (), scenes: Scenes
     """Group → terms of use, of all data used in training or validation."""
     manifests = load_manifests()
     out = {}
-    for group in sorted({p.group for p in sources.pictures} - set(leave_out)):
+    for group in sorted({p.group for p in sources.volumes} - set(leave_out)):
         stated = sources.terms.get(group, "not stated")
         # sources of an earlier version hold no terms
         out[group] = manifests[group].licence if stated == "not stated" and group in manifests else stated
@@ -154,7 +154,7 @@ def _stages(schedule: Schedule) -> str:
 def _group_row(sources: Sources, scenes: Scenes | None, group: str, terms: str) -> str:
     if scenes and group in scenes.terms:
         return f"| {group} | – | {sum(s.group == group for s in scenes.scenes)} whole scans | – | {terms} |"
-    mine = [p for p in sources.pictures if p.group == group]
+    mine = [p for p in sources.volumes if p.group == group]
     train = [p for p in mine if p.part == "train"]
     kinds = [f"{sum(p.kind == kind for p in train)} {kind}" for kind in ("T2w", "T1w", "labels") if any(p.kind == kind for p in train)]
     names = {part: len({p.name for p in mine if p.part == part}) for part in ("train", "validation")}

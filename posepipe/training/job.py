@@ -283,7 +283,7 @@ def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe | 
     """The recipe of ``job``; with ``labels`` 0 where label maps are missing in the training or the validation part of the sources."""
     if isinstance(job.recipe, SlabRecipe):
         return job.recipe
-    kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.pictures if p.part == part and p.group not in job.leave_out}
+    kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.volumes if p.part == part and p.group not in job.leave_out}
              for part in ("train", "validation")]  # fmt: skip
     if all("labels" in k for k in kinds):
         return job.recipe

@@ -1,4 +1,4 @@
-"""Reference poses as a table, ``references.tsv``, with a column that the user answers: which of them are accepted."""
+"""The table of reference poses, ``references.tsv``, with a column in which the user accepts or rejects each pose."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One image of the table; fields as the :data:`COLUMNS` say, ``rotation`` (3,) the rotation vector in radians."""
+    """One row of the table; for the fields see :data:`COLUMNS`. ``rotation`` (3,): rotation vector in radians."""
 
     dataset: str
     image: str
@@ -86,7 +86,7 @@ class ReferenceRow:
 
     @property
     def refusal(self) -> str:
-        """Why its brain is not to be learned from; empty where it may be."""
+        """Why the image must not be used for training; empty if it may be."""
         if self.accepted == "no":
             return "its reference pose is not accepted"
         if self.accepted == "n/a" and not self.agree:
@@ -94,7 +94,7 @@ class ReferenceRow:
         return ""
 
     def answered_by(self, earlier: ReferenceRow) -> ReferenceRow:
-        """This row with the answer of an ``earlier`` one, where that was given to the same file, template and pose."""
+        """This row with ``accepted`` of an ``earlier`` one, if that has the same file, template and pose (within 15°)."""
         moved = Rigid(self.matrix, np.zeros(3)).degrees_from(Rigid(earlier.matrix, np.zeros(3)))
         same = (self.sha256, self.template) == (earlier.sha256, earlier.template) and moved <= WITHIN_DEGREES
         return replace(self, accepted=earlier.accepted if same else "n/a")

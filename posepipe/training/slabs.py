@@ -175,20 +175,20 @@ def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: tor
     """T1w, T2w and mask (3, D, D, D) of each brain that has both, its radius in mm, and its group."""
     rows: dict[int, dict[str, int]] = {}
     for row in sources.pick(part=part, leave_out=leave_out, kinds=(SOURCE_CONTRAST, TARGET_CONTRAST)):
-        picture = sources.pictures[row]
-        rows.setdefault(picture.mask, {})[picture.kind] = int(row)
+        source = sources.volumes[row]
+        rows.setdefault(source.mask, {})[source.kind] = int(row)
     paired = [pair for pair in rows.values() if len(pair) == len((SOURCE_CONTRAST, TARGET_CONTRAST))]
     if not paired:
         msg = f"no brain of the sources has both a {SOURCE_CONTRAST} and a {TARGET_CONTRAST} volume ({part}); gather more subjects"
         raise UsageError(msg)
     brains, radii, groups = [], [], []
     for pair in paired:
-        picture = sources.pictures[pair[SOURCE_CONTRAST]]
+        source = sources.volumes[pair[SOURCE_CONTRAST]]
         volumes = [(sources.voxels[pair[kind]].astype(np.float32) - 1).clip(0) / 254 for kind in (SOURCE_CONTRAST, TARGET_CONTRAST)]
-        mask = sources.masks[picture.mask].astype(np.float32) / 255
+        mask = sources.masks[source.mask].astype(np.float32) / 255
         # multiplied by the mask, for normalised interpolation
         stack = np.stack([*(v * mask for v in volumes), mask])
         brains.append(torch.as_tensor(stack, device=device).half() if device.type == "cuda" else torch.as_tensor(stack))
-        radii.append(picture.radius_mm)
-        groups.append(picture.group)
+        radii.append(source.radius_mm)
+        groups.append(source.group)
     return brains, radii, groups

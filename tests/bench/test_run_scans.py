@@ -204,7 +204,7 @@ def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path:
     command += ["-o", str(path), "--atlas-dir", str(few / "atlases"), "--split", str(split)]
     assert main([*command, "--reference", "CRL"]) == 0
     told = capsys.readouterr().out
-    assert "sub-E02_acq-epi: left out, kept to test" in told and f"{path}: 3 scenes" in told
+    assert "sub-E02_acq-epi: left out, kept for test by the split" in told and f"{path}: 3 scenes" in told
     assert "terms of ds-epi: CC0" in told and "terms of ds-stacks: CC0" in told
     scenes = Scenes.load(path)
     assert scenes.terms == {"ds-epi": "CC0", "ds-stacks": "CC0"}

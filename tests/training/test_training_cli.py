@@ -285,8 +285,8 @@ def test_label_maps_are_registered_to_the_reference(miniature: Any, tmp_path: Pa
     assert "of 3 brains to train" in capsys.readouterr().out
     sources = Sources.load(tmp_path / "pack.npz")
     assert sources.terms["ds-labels"] == "mine"
-    found = {(p.name, p.group, p.kind) for p in sources.pictures}
+    found = {(p.name, p.group, p.kind) for p in sources.volumes}
     assert found == {("sub-B01", "ds-labels", "labels"), *(("CRL+" + w, "CRL", k) for w in ("35", "36") for k in ("T2w", "labels"))}
     # as large as the template of its age, of which it was made
-    radius = {p.name: p.radius_mm for p in sources.pictures}
+    radius = {p.name: p.radius_mm for p in sources.volumes}
     assert radius["sub-B01"] == pytest.approx(radius["CRL+36"], rel=0.03)

@@ -18,7 +18,7 @@ from posepipe.training.conversion import CyclePair, ImagePool, PairedTask, Unpai
 from posepipe.training.engine import Schedule
 from posepipe.training.job import PRESETS, Job, run_job
 from posepipe.training.slabs import SlabRecipe, Slabs
-from posepipe.training.sources import Picture, Sources
+from posepipe.training.sources import Sources, SourceVolume
 
 SIDE = 48
 NARROW = (4, 6, 8, 8, 8)
@@ -32,12 +32,12 @@ def pairs() -> Sources:
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     inside = x**2 + y**2 + z**2 < 1.2
     first = (128 + 100 * x).clip(1, 255)
-    pictures, voxels = [], []
+    volumes, voxels = [], []
     for part in ("train", "validation"):
         for kind, values in (("T1w", first), ("T2w", 256 - first)):
-            pictures.append(Picture(part, "balls", part, 40.0, kind, 0, 30.0))
+            volumes.append(SourceVolume(part, "balls", part, 40.0, kind, 0, 30.0))
             voxels.append(np.where(inside, values, 0).astype(np.uint8))
-    return Sources(tuple(pictures), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
+    return Sources(tuple(volumes), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
 
 
 def test_slabs_show_both_contrasts_at_one_place(pairs: Sources) -> None:
@@ -66,7 +66,7 @@ def test_disturbance_spares_the_truth(pairs: Sources) -> None:
 
 
 def test_a_brain_in_one_contrast_alone_teaches_nothing(pairs: Sources) -> None:
-    lonely = Sources(pairs.pictures[:1], pairs.voxels[:1], pairs.masks, pairs.terms)
+    lonely = Sources(pairs.volumes[:1], pairs.voxels[:1], pairs.masks, pairs.terms)
     with pytest.raises(UsageError, match="both a T1w and a T2w"):
         Slabs(lonely, CALM)
 
@@ -92,9 +92,9 @@ def test_pairs_teach_the_other_contrast(pairs: Sources) -> None:
 def test_slices_apart_are_of_other_brains_of_the_same_group() -> None:
     def of(values: list[int], groups: list[str]) -> Sources:
         inside = np.ones((SIDE,) * 3, np.uint8) * 255
-        pictures = tuple(Picture(f"{i}", g, "train", 40.0, kind, i, 30.0) for i, g in enumerate(groups) for kind in ("T1w", "T2w"))
+        volumes = tuple(SourceVolume(f"{i}", g, "train", 40.0, kind, i, 30.0) for i, g in enumerate(groups) for kind in ("T1w", "T2w"))
         voxels = np.stack([np.full((SIDE,) * 3, v, np.uint8) for v in values for _ in range(2)])
-        return Sources(pictures, voxels, np.stack([inside] * len(values)))
+        return Sources(volumes, voxels, np.stack([inside] * len(values)))
 
     levels = [40, 80, 160, 240]
     one, other = Slabs(of(levels, ["a", "a", "b", "b"]), CALM, seed=2).unpaired(16)

@@ -19,7 +19,7 @@ from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.corruption import Corruption, corrupt
 from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
 from posepipe.training.slabs import SlabRecipe, Slabs
-from posepipe.training.sources import Picture, Sources
+from posepipe.training.sources import Sources, SourceVolume
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
 from posepipe.training.task import in_degrees
 
@@ -59,7 +59,7 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
     """Shifts are measured in millimetres on the images themselves: divided by half the cube's side they have hardly any loss, and
     divided by the brain's radius they have a large one."""
     blob = Blob(center=(0.0, -0.2, 0.3))  # in the plane of symmetry: mirrored images show it at the same place
-    assert {p.radius_mm for p in blob.sources.pictures} == {RADIUS_MM}
+    assert {p.radius_mm for p in blob.sources.volumes} == {RADIUS_MM}
     recipe = replace(CORRECTION, corruption=NONE, deform=0, stretch=0, log_scale=0)
     supply = Same(blob.sources, recipe, seed=3)
     truth = supply.batch(16)
@@ -106,9 +106,9 @@ def pairs() -> Sources:
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     inside = x**2 + y**2 + z**2 < 1.2
     first = (128 + 100 * x).clip(1, 255)
-    pictures = [Picture("ball", "balls", "train", 40.0, kind, 0, 30.0) for kind in ("T1w", "T2w")]
+    volumes = [SourceVolume("ball", "balls", "train", 40.0, kind, 0, 30.0) for kind in ("T1w", "T2w")]
     voxels = [np.where(inside, values, 0).astype(np.uint8) for values in (first, 256 - first)]
-    return Sources(tuple(pictures), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
+    return Sources(tuple(volumes), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
 
 
 def test_the_l1_term_counts_a_hundred_times_the_adversarial_one(pairs: Sources) -> None:
@@ -207,10 +207,10 @@ def test_references_are_at_most_two_weeks_older_or_younger() -> None:
     """Brains of 1.9 weeks more are compared with, brains of 2.1 weeks more are not while there are nearer ones."""
     voxels = np.zeros((4, 16, 16, 16), np.uint8)
     ages = {"mine": 30.0, "near": 30.1, "inside": 31.9, "outside": 32.1}
-    pictures = tuple(Picture(name, "made", "train", age, "T2w", 0, 30.0) for name, age in ages.items())
-    made = Sources(pictures, voxels, voxels[:1], {"made": "CC0"})
+    volumes = tuple(SourceVolume(name, "made", "train", age, "T2w", 0, 30.0) for name, age in ages.items())
+    made = Sources(volumes, voxels, voxels[:1], {"made": "CC0"})
     chosen = References(made, Synthesis(made, Recipe(size=16, labels=0.0), seed=0))
-    drawn = {pictures[chosen._one(0)].name for _ in range(60)}
+    drawn = {volumes[chosen._one(0)].name for _ in range(60)}
     assert drawn == {"near", "inside"}
 
 
@@ -227,7 +227,7 @@ def test_a_thick_slice_is_the_mean_of_a_voxel_and_both_neighbours() -> None:
 @pytest.mark.parametrize("radius", [15.0, 25.0])
 def test_slices_are_cut_in_millimetres(pairs: Sources, radius: float) -> None:
     """The balls reach √1.2 brain radii from their centre; a pixel is 1 mm, and the largest of many slices goes through the middle."""
-    made = Sources(tuple(replace(p, radius_mm=radius) for p in pairs.pictures), pairs.voxels, pairs.masks, pairs.terms)
+    made = Sources(tuple(replace(p, radius_mm=radius) for p in pairs.volumes), pairs.voxels, pairs.masks, pairs.terms)
     slab = Slabs(made, replace(CALM, shift=0.0), seed=3).slab(24)
     largest = float(slab.middle.sum((1, 2, 3)).max())
     assert largest == pytest.approx(math.pi * 1.2 * radius**2, rel=0.06)

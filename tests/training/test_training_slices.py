@@ -237,7 +237,7 @@ def test_from_sources_to_weights(gathered: Any, tmp_path: Path, monkeypatch: Any
     loaded = load_network("mine", weights_dir=tmp_path / "weights")
     assert loaded.options["size"] == 32 and type(loaded.module) is (SliceCoordinateNet if kind == "slice" else SlicePoseNet)
     card = (tmp_path / "weights" / "mine.md").read_text(encoding="utf-8")
-    for text in (words, "a slice of 32² pixels", "Left out on purpose: bids", "twins told apart", "thickness 2.0 + 6.0"):
+    for text in (words, "a slice of 32² pixels", "Left out on purpose: bids", "the true pose", "thickness 2.0 + 6.0"):
         assert text in card
     recipe = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["recipe"]
     assert recipe["half"] == (kind == "slice-pose") and recipe["corruption"]["bands"] > 0

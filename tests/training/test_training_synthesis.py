@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from posepipe.errors import UsageError
 from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.procrustes import procrustes
-from posepipe.training.contrast import TIED, random_contrast
+from posepipe.training.contrast import SYMMETRIC_SHARE, random_contrast
 from posepipe.training.corruption import Corruption, corrupt
 from posepipe.training.sources import LEFT, Sources
 from posepipe.training.synthesis import MAX_SHIFT, Recipe, Synthesis
@@ -111,7 +111,7 @@ def test_a_seed_gives_the_same_images(sources: Sources) -> None:
 
 def test_only_what_may_train_trains(sources: Sources) -> None:
     def names(**options: Any) -> set[str]:
-        return {sources.pictures[r].name for r in Synthesis(sources, Recipe(size=16), seed=0, **options).batch(60).rows}
+        return {sources.volumes[r].name for r in Synthesis(sources, Recipe(size=16), seed=0, **options).batch(60).rows}
 
     assert names() == {"Phantom+24", "Phantom+38", "sub-03"}
     assert names(leave_out=("bids",)) == {"Phantom+24", "Phantom+38"}
@@ -121,7 +121,7 @@ def test_only_what_may_train_trains(sources: Sources) -> None:
 def test_kinds_are_drawn_by_the_share_of_labels(sources: Sources) -> None:
     def kinds(labels: float, **options: Any) -> list[str]:
         supply = Synthesis(sources, Recipe(size=16, labels=labels), seed=0, **options)
-        return [sources.pictures[r].kind for r in supply.batch(60).rows]
+        return [sources.volumes[r].kind for r in supply.batch(60).rows]
 
     assert set(kinds(1.0)) == {"labels"} and "labels" not in kinds(0.0)
     assert 15 < kinds(0.5).count("labels") < 45
@@ -140,7 +140,7 @@ def test_contrast_tables() -> None:
         assert table.min() >= 0 and table.max() <= 1
     assert all(t[LEFT] == 0 for t in labels)
     tied = np.mean([np.array_equal(t[:LEFT], t[LEFT:]) for t in labels])
-    assert abs(tied - TIED) < 0.06
+    assert abs(tied - SYMMETRIC_SHARE) < 0.06
     rising, falling = (np.mean([(s * np.diff(t[1:]) >= 0).all() for t in images]) for s in (1, -1))
     assert 0.5 < rising < 0.75 and 0.1 < falling < 0.25
 
@@ -195,7 +195,7 @@ def test_offsets_about_the_axes_and_in_mm(sources: Sources) -> None:
     """Each angle and each shift is uniform up to its limit, of any size of brain; the limits are met."""
     made = Synthesis(sources, replace(CLEAN, xyz=25.0, shift_mm=10.0), seed=2).batch(64)
     angles = Rotation.from_matrix(made.rotation.numpy()).as_euler("xyz", degrees=True)
-    radius = torch.tensor([sources.pictures[row].radius_mm for row in made.rows])
+    radius = torch.tensor([sources.volumes[row].radius_mm for row in made.rows])
     shifts = (made.translation * radius[:, None]).numpy()
     for drawn, limit in ((angles, 25), (shifts, 10)):
         assert np.abs(drawn).max() <= limit + 1e-3
@@ -206,14 +206,14 @@ def test_offsets_about_the_axes_and_in_mm(sources: Sources) -> None:
 def test_sizes_by_age_are_those_of_the_atlas(sources: Sources) -> None:
     """A brain that is larger than the atlas of its age fills more of the cube, by as much; one by its mask fills it always alike."""
     expected = sources.atlas_radii()
-    for p, radius in zip(sources.pictures, expected, strict=True):
+    for p, radius in zip(sources.volumes, expected, strict=True):
         if p.template and p.part == "train":
             assert radius == pytest.approx(p.radius_mm)
-    pictures = [p if p.template else replace(p, radius_mm=1.2 * r) for p, r in zip(sources.pictures, expected, strict=True)]
-    grown = replace(sources, pictures=tuple(pictures))
+    volumes = [p if p.template else replace(p, radius_mm=1.2 * r) for p, r in zip(sources.volumes, expected, strict=True)]
+    grown = replace(sources, volumes=tuple(volumes))
     for sizes, larger in (("mask", 1.0), ("age", 1.2)):
         batch = Synthesis(grown, replace(CLEAN, sizes=sizes, log_scale=0.0), seed=1).batch(32)
-        templates = np.array([grown.pictures[row].template and grown.pictures[row].part == "train" for row in batch.rows])
+        templates = np.array([grown.volumes[row].template and grown.volumes[row].part == "train" for row in batch.rows])
         assert 0 < templates.sum() < 32
         assert torch.allclose(batch.scale[templates], torch.ones(()), atol=1e-5)
         assert torch.allclose(batch.scale[~templates], torch.tensor(larger), atol=1e-5)

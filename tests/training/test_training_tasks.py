@@ -175,7 +175,7 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
     task = CorrectionTask(Watching(), supply, [], references=References(blob.sources, supply), bf16=False)
     task.loss(16, "geodesic")
     batch = supply.batch(16)
-    # intensities weigh the blob unevenly: equal pictures do so equally, up to the mirror
+    # intensities weigh the blob unevenly: equal volumes do so equally, up to the mirror
     errors = []
     for mirror in (1.0, -1.0):
         point = (seen["reference"] * torch.tensor([mirror, 1, 1]))[..., None]
@@ -203,22 +203,22 @@ def test_references_are_of_the_contrast_asked_for(sources: Sources) -> None:
     kinds = {}
     for contrast in ("T2w", "T1w", None):
         chosen = References(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
-        kinds[contrast] = {sources.pictures[row].kind for row in chosen._rows}
+        kinds[contrast] = {sources.volumes[row].kind for row in chosen._rows}
     assert kinds == {"T2w": {"T2w"}, "T1w": {"T1w"}, None: {"T2w", "T1w"}}
 
 
 def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sources) -> None:
     supply = Synthesis(blob.sources, CLEAN, seed=0)
     chosen = References(blob.sources, supply)
-    pictures = blob.sources.pictures
-    young, old = (next(i for i, p in enumerate(pictures) if p.part == "validation" and p.age == age) for age in (25.0, 35.0))
-    assert pictures[chosen._one(young)].name == "train25" and pictures[chosen._one(old)].name == "train35"
+    volumes = blob.sources.volumes
+    young, old = (next(i for i, p in enumerate(volumes) if p.part == "validation" and p.age == age) for age in (25.0, 35.0))
+    assert volumes[chosen._one(young)].name == "train25" and volumes[chosen._one(old)].name == "train35"
     # of itself only where there is nothing else: here the other brain is ten weeks older, but another
-    mine = next(i for i, p in enumerate(pictures) if p.name == "train25")
-    assert pictures[chosen._one(mine)].name == "train35"
+    mine = next(i for i, p in enumerate(volumes) if p.name == "train25")
+    assert volumes[chosen._one(mine)].name == "train35"
     phantoms = References(sources, Synthesis(sources, CLEAN, seed=0), leave_out=("bids",))
     state = phantoms.state()
-    rows = np.arange(len(sources.pictures))
+    rows = np.arange(len(sources.volumes))
     drawn = phantoms.of(rows)
     phantoms.restore(state)
     assert torch.equal(phantoms.of(rows), drawn) and drawn.shape == (len(rows), 2, 16, 16, 16)
@@ -226,10 +226,10 @@ def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sou
 
 def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sources: Sources) -> None:
     chosen = References(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
-    pictures = sources.pictures
-    for row, picture in enumerate(pictures):
-        reference = pictures[chosen._one(row)]
-        gaps = {abs(p.age - picture.age) for p in pictures if p.template and p.part == "train" and p.name != picture.name}
-        assert reference.template and reference.name != picture.name and abs(reference.age - picture.age) == min(gaps)
+    volumes = sources.volumes
+    for row, source in enumerate(volumes):
+        reference = volumes[chosen._one(row)]
+        gaps = {abs(p.age - source.age) for p in volumes if p.template and p.part == "train" and p.name != source.name}
+        assert reference.template and reference.name != source.name and abs(reference.age - source.age) == min(gaps)
     with pytest.raises(UsageError, match="the age's own atlas"):
         References(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)
