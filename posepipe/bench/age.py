@@ -103,7 +103,7 @@ class AgeBench:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class AgeRecord:
     """One brain's curve, as its rows have it."""
 
     part: str
@@ -121,7 +121,7 @@ class Known:
         return round(most_likely_age(self.curve, similarity, by_mask=by_mask), 1) - self.age
 
 
-def known_of(rows: list[dict[str, str]]) -> list[Known]:
+def age_records(rows: list[dict[str, str]]) -> list[AgeRecord]:
     """The curves in the rows of :meth:`AgeBench.measure`."""
     by_name: dict[str, list[dict[str, str]]] = {}
     for row in rows:
@@ -131,11 +131,11 @@ def known_of(rows: list[dict[str, str]]) -> list[Known]:
         curve = AgeCurve(*(np.array([float(r[key]) for r in mine]) for key in ("weeks", "score", "log_size", "log_mask")))
         age = float(mine[0]["age"]) if mine[0]["age"] else None
         first = mine[0]
-        found.append(Known(first["part"], first["group"], name, first["brain"], age, first["stage"], first["by"], curve))
+        found.append(AgeRecord(first["part"], first["group"], name, first["brain"], age, first["stage"], first["by"], curve))
     return found
 
 
-def fit_ages(known: list[Known]) -> tuple[AgeModel, dict[str, float]]:
+def fit_ages(known: list[AgeRecord]) -> tuple[AgeModel, dict[str, float]]:
     """The constants that suit the calibration brains best, and the error (weeks) of each of their images by constants found without
     its brain.
 
@@ -166,7 +166,7 @@ def _best(errors: list[Array]) -> int:
     return int(np.mean(np.square(errors), axis=0).argmin())
 
 
-def report(known: list[Known], model: AgeModel, left_out: dict[str, float]) -> str:
+def report(known: list[AgeRecord], model: AgeModel, left_out: dict[str, float]) -> str:
     """Markdown: errors by group and method; of the stacks what is estimated."""
     lines = [f"Model: {model.made}."]
     lines += [f"{s}: similarity {m.similarity:g}, standard error {m.error:.2f} weeks." for s, m in model.stages.items()]
@@ -191,7 +191,7 @@ def report(known: list[Known], model: AgeModel, left_out: dict[str, float]) -> s
     return "\n".join(lines) + "\n"
 
 
-def _row(title: str, mine: list[Known], model: AgeModel, left_out: dict[str, float]) -> str:
+def _row(title: str, mine: list[AgeRecord], model: AgeModel, left_out: dict[str, float]) -> str:
     errors: list[list[float]] = [[] for _ in METHODS]
     for k in mine:
         fitted = model.of(k.stage, float(k.curve.weeks.mean())).similarity

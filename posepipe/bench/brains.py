@@ -21,9 +21,9 @@ from ..models.calibration import BRAIN_SIGNS as SIGNS
 from ..models.calibration import ConfidenceModel
 from .logistic import auroc, fit_logistic, out_of_fold
 from .rows import PartFile
-from .scans import DRESSES, brainless, dressed, scan_cases
+from .scans import BACKGROUNDS, negative_controls, scan_cases, with_synthetic_background
 
-DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 2
+VALIDATION_NEWBORNS, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 2
 """Newborns kept for validation, in made-up surroundings."""
 NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
 NEAR_MM, FAR_MM = 15.0, 60.0
@@ -55,14 +55,14 @@ def _brain_images(data: Path, names: tuple[str, ...] | None) -> Iterator[BrainIm
         yield BrainImage(case.name, image, center, case.fold)
         if case.part == "epi":
             assert case.center is not None
-            for kind, piece in brainless(image, case.center):
+            for kind, piece in negative_controls(image, case.center):
                 yield BrainImage(f"{case.name} {kind}", piece, None, case.fold)
-    for name, (k, kind), trial in itertools.product(DRESSED, enumerate(DRESSES), range(TRIALS)):
+    for name, (k, kind), trial in itertools.product(VALIDATION_NEWBORNS, enumerate(BACKGROUNDS), range(TRIALS)):
         if not chosen(f"{name} {kind} {trial}", names):
             continue
         subject, _, contrast = name.rpartition("-")
         image = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_{contrast}.nii.gz")
-        whole, truth = dressed(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])
+        whole, truth = with_synthetic_background(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])
         yield BrainImage(f"{name} {kind} {trial}", whole, moments(truth).center)
     for seed in range(NOISES):
         yield BrainImage(f"noise {seed}", smooth_noise(seed), None)

@@ -26,21 +26,21 @@ from ..quality.confidence import WITHIN_DEGREES, confidence_features
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, held_out, out_of_fold, reliability, threshold
-from .methods import Contest, Problem, networks_key
-from .problems import Problems, parse_corruption
+from .methods import BenchmarkRunner, Trial, networks_key
 from .rows import PartFile
 from .scans import ScanBench, scan_cases
+from .trials import TrialGenerator, parse_corruption
 
 SCANS = ("epi", "scans", "stacks")
 NATURAL = ("auto", "search", "deep")
-MADE = ("rival", "one-axes", "turned")
-MADE_SHARE = 0.1
+PERTURBED = ("rival", "one-axes", "turned")
+PERTURBED_WEIGHT = 0.1
 """What the poses made wrong on purpose count for beside all natural ones: failures are rare in use, and confidence should say so."""
 CORRUPTIONS = (
     "none", "cut:0.67", "cut", "leak", "all:0.5", "cut:1.33", "bias:2", "all", "age", "invert", "noise:2", "cut:2", "leak:2",
     "slices", "all:1.5", "cut+invert", "age+cut",
 )  # fmt: skip
-"""One a trial, in turn; 17 and the seven bins have no common divisor, so that all meet."""
+"""One a number, in turn; 17 and the seven bins have no common divisor, so that all meet."""
 PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN", "CRL", 33), ("Serag", "CRL", 36))
 """Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
 FOLDS = 10
@@ -71,51 +71,51 @@ def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
     return found + [c for c in newborns if split.part(c.name.partition("-T2w")[0]) in groups]
 
 
-def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: int = 0) -> None:
-    """Add the rows of ``trials`` problems of one case to ``part``; those that are there already are not made again."""
+def measure(case: Case, runner: BenchmarkRunner, part: PartFile, *, trials: int, seed: int = 0) -> None:
+    """Add the rows of ``trials`` generator of one case to ``part``; those that are there already are not made again."""
     done = {(r["trial"], r["source"]) for r in part.rows}
-    problems: Problems | None = None
-    for trial in range(trials):
-        wanted = [s for s in (*NATURAL, *MADE) if (str(trial), s) not in done]
+    generator: TrialGenerator | None = None
+    for number in range(trials):
+        wanted = [s for s in (*NATURAL, *PERTURBED) if (str(number), s) not in done]
         if not wanted:
             continue
-        problems = problems or Problems(case)
-        spec = CORRUPTIONS[trial % len(CORRUPTIONS)]
-        problem, _ = problems.problem(trial, parse_corruption(spec), seed)
-        _add(problem, contest, part, (case.name, trial, spec), wanted, np.random.default_rng([seed, trial, 1]))
+        generator = generator or TrialGenerator(case)
+        spec = CORRUPTIONS[number % len(CORRUPTIONS)]
+        trial, _ = generator.trial(number, parse_corruption(spec), seed)
+        _add(trial, runner, part, (case.name, number, spec), wanted, np.random.default_rng([seed, number, 1]))
 
 
-def measure_scans(bench: ScanBench, contest: Contest, part: PartFile) -> None:
+def measure_scans(bench: ScanBench, runner: BenchmarkRunner, part: PartFile) -> None:
     """Add to ``part`` the rows of all raw scans the pose of which is known, each by the networks of its fold; those that are there are
     not made again. A scan in which no brain is found, or another place is taken for it, has no rows: its mask is at fault."""
     done = {(r["name"], r["source"]) for r in part.rows}
     for case in scan_cases(bench.data, SCANS):
-        wanted = [s for s in (*NATURAL, *MADE) if (case.name, s) not in done]
+        wanted = [s for s in (*NATURAL, *PERTURBED) if (case.name, s) not in done]
         if case.rotation is not None and wanted:
-            problem = bench.problem(case)
-            if problem is not None:
-                _add(problem, contest, part, (case.name, 0, SCAN), wanted, np.random.default_rng([1, *case.name.encode()]))
+            trial = bench.trial(case)
+            if trial is not None:
+                _add(trial, runner, part, (case.name, 0, SCAN), wanted, np.random.default_rng([1, *case.name.encode()]))
 
 
 def _add(
-    problem: Problem, contest: Contest, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
+    trial: Trial, runner: BenchmarkRunner, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
 ) -> None:
-    """Rows of one problem that is ``about`` a name, a trial and a corruption."""
-    trial = about[1]
-    compare = Comparison.of(problem.image, problem.mask, problem.target)
+    """Rows of one trial that is ``about`` a name, a number and a corruption."""
+    number = about[1]
+    compare = Comparison.of(trial.image, trial.mask, trial.target)
     searched: InitialPose | None = None
     for source in wanted:
         if source in ("search", "rival"):
-            searched = searched or contest.start(problem, compare, "search")
-        initial = _initial(contest, problem, compare, source, searched, rng)
+            searched = searched or runner.start(trial, compare, "search")
+        initial = _initial(runner, trial, compare, source, searched, rng)
         if initial is None:
             continue
         # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
-        refine = "ants" if source == "auto" and trial % 2 else "torch"
-        refined = contest.finish(problem, compare, initial, refine)
+        refine = "ants" if source == "auto" and number % 2 else "torch"
+        refined = runner.finish(trial, compare, initial, refine)
         features = confidence_features(initial, refined)
-        assert features is not None and initial.witness is not None  # the contest's networks bear witness in every method
-        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.witness.pose))
+        assert features is not None and initial.witness is not None  # the runner's networks bear witness in every method
+        degrees = (float(pose.degrees_from(trial.truth)) for pose in (refined.pose, initial.witness.pose))
         part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
 
@@ -127,29 +127,29 @@ def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
 def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
     """One case, in a process of its own: case, folder, trials, seed, weights."""
     case, folder, trials, seed, weights = task
-    contest = Contest(weights)
-    measure(case, contest, PartFile(part_path(folder, case, contest.networks.sha256)), trials=trials, seed=seed)
+    runner = BenchmarkRunner(weights)
+    measure(case, runner, PartFile(part_path(folder, case, runner.networks.sha256)), trials=trials, seed=seed)
 
 
 def _initial(
-    contest: Contest, problem: Problem, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
+    runner: BenchmarkRunner, trial: Trial, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
 ) -> InitialPose | None:
     """The first pose of one source; None where the search knows no hypothesis but the right one."""
     if source == "rival" and searched is not None:
-        return without_truth(searched, problem.truth, compare)
+        return without_truth(searched, trial.truth, compare)
     if source == "turned":
-        truth = problem.truth
+        truth = trial.truth
         turn = rotations_in_bin(1, 20, 90, rng)[0]
-        center = truth.apply(problem.target.brain.center)
-        start = contest.start(problem, compare, "center")
+        center = truth.apply(trial.target.brain.center)
+        start = runner.start(trial, compare, "center")
         pose = Rigid.about(turn, center, center) @ truth
         return replace(start, pose=pose, found=alone(compare, pose))
     if source == "search" and searched is not None:
         return searched
     if source == "one-axes":
-        here, there = compare.brain.moments, problem.target.brain.moments
-        return contest.made(problem, compare, Rigid.about(here.axes @ there.axes.T, there.center, here.center), source)
-    return contest.start(problem, compare, source)
+        here, there = compare.brain.moments, trial.target.brain.moments
+        return runner.from_pose(trial, compare, Rigid.about(here.axes @ there.axes.T, there.center, here.center), source)
+    return runner.start(trial, compare, source)
 
 
 def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> InitialPose | None:
@@ -231,7 +231,7 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     folds = {name: f"fold {k}" for k, names in load_folds().items() for name in names}
     # the scans of a fold are of one fetus or few
     brains = np.array([folds.get(r["name"]) or folds.get(r["name"].partition("_")[0]) or r["name"] for r in rows])
-    counts = np.where(natural, 1.0, MADE_SHARE * natural.sum() / max((~natural).sum(), 1))
+    counts = np.where(natural, 1.0, PERTURBED_WEIGHT * natural.sum() / max((~natural).sum(), 1))
     try:
         p = out_of_fold(x, right, brains, weights=counts, folds=FOLDS, ridge=ridge, signs=signs)
         fitted = fit_logistic(x, right, weights=counts, ridge=ridge, signs=signs)
@@ -250,7 +250,7 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     wrong = int((natural & (right == 0)).sum())
     made = (
         f"{len(rows)} poses of {len(set(brains))} brains, {int(natural.sum())} of them natural ({wrong} wrong), the others made wrong on "
-        f"purpose with {100 * MADE_SHARE:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
+        f"purpose with {100 * PERTURBED_WEIGHT:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
     )
     model = ConfidenceModel(terms, fitted.intercept, review, fail)
     return ConfidenceFit(model, made, p, right, counts, natural, np.array([r["damage"] for r in rows]), limits)

@@ -23,9 +23,9 @@ from ..imaging.volume import Volume, load_volume
 from ..models import available
 from ..training.split import load_split
 from .classical import Case, cases
-from .methods import Contest, networks_key
-from .problems import LAST_BINS, Problems, parse_corruption
+from .methods import BenchmarkRunner, networks_key
 from .rows import PartFile
+from .trials import LAST_BINS, TrialGenerator, parse_corruption
 from .volume import COLUMNS
 
 CONVERTERS = {"GAN": "contrast", "cycleGAN": "contrast-unpaired"}
@@ -54,36 +54,36 @@ class ContrastBench:
         there = available(weights)
         self._converters = {way: Converter(weights, name=name) for way, name in CONVERTERS.items() if name in there}
         self.ways = tuple(way for way in WAYS if way not in CONVERTERS or way in self._converters)
-        self.contest = Contest(weights)
+        self.runner = BenchmarkRunner(weights)
 
     def part_path(self, folder: Path, subject: str, way: str | None = None) -> Path:
         """Where the poses of ``subject`` by one way are kept, or its likenesses: other networks, other rows."""
         used = self._converters if way is None else {way: self._converters[way]} if way in self._converters else {}
         keys = {f"{name}-{k}": v for name, c in used.items() for k, v in c.sha256.items()}
         stem = "likeness" if way is None else f"poses_{way.replace(' ', '-')}"
-        return folder / "parts" / f"{stem}_{subject}_{networks_key(self.contest.networks.sha256 | keys)}.csv"
+        return folder / "parts" / f"{stem}_{subject}_{networks_key(self.runner.networks.sha256 | keys)}.csv"
 
     def poses(self, subject: str, way: str, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0) -> None:
         """Add the rows of ``subject`` by one way, ``trials`` in each bin, that are not there; ``group`` is the way; conversion counts as
         time. All ways have the same turns."""
         done = {(r["trial"], r["method"]) for r in part.rows}
-        problems: Problems | None = None
-        for trial in range(trials * len(LAST_BINS)):
-            wanted = tuple(m for m in methods if (str(trial), m) not in done)
+        generator: TrialGenerator | None = None
+        for number in range(trials * len(LAST_BINS)):
+            wanted = tuple(m for m in methods if (str(number), m) not in done)
             if not wanted:
                 continue
-            problems = problems or Problems(self._case(subject, way))
-            problem, which = problems.problem(trial, parse_corruption("none"), seed)
+            generator = generator or TrialGenerator(self._case(subject, way))
+            trial, which = generator.trial(number, parse_corruption("none"), seed)
             begun = time.perf_counter()
             if way in self._converters:
-                problem = replace(problem, image=self._converters[way].convert(problem.image, problem.mask).volume)
+                trial = replace(trial, image=self._converters[way].convert(trial.image, trial.mask).volume)
             spent = time.perf_counter() - begun
-            center = problem.target.brain.center
-            for outcome in self.contest.run(problem, wanted):
+            center = trial.target.brain.center
+            for outcome in self.runner.run(trial, wanted):
                 pose, quality = outcome.refined.pose, outcome.quality
                 values = (
-                    way, subject, float(problem.age or 0), "none", trial, which, outcome.method,
-                    float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds + spent),
+                    way, subject, float(trial.age or 0), "none", number, which, outcome.method,
+                    float(pose.degrees_from(trial.truth)), float(pose.mm_from(trial.truth, center)), float(outcome.seconds + spent),
                     quality.qc, quality.confidence,
                 )  # fmt: skip
                 part.add(dict(zip(COLUMNS, values, strict=True)))
@@ -97,7 +97,7 @@ class ContrastBench:
             found = replace(found, template=library.template("Serag", found.template.cohort, "T1w"))
         return replace(found, name=subject)
 
-    def likeness(self, subject: str, part: PartFile) -> dict[str, Volume]:
+    def similarity(self, subject: str, part: PartFile) -> dict[str, Volume]:
         """Add how like the real T2w image each conversion and trivial stand-in is; the images, scaled to 0–1, to look at."""
         folder = self._data / "ds-neonates" / subject / "anat"
         first, second = (load_volume(folder / f"{subject}_{contrast}.nii.gz") for contrast in ("T1w", "T2w"))
@@ -106,23 +106,23 @@ class ContrastBench:
         truth = scaled(second.data, inside)
         template = self._case(subject, "T1w").template
         like = load_volume(template.image)
-        drawn: dict[str, tuple[Array, float]] = {}
+        converted_images: dict[str, tuple[Array, float]] = {}
         for way, converter in self._converters.items():
             begun = time.perf_counter()
             converted = converter.convert(first, mask).volume.data
             # on that scale already
-            drawn[way] = converted / BRIGHT, time.perf_counter() - begun
+            converted_images[way] = converted / BRIGHT, time.perf_counter() - begun
         t1 = scaled(first.data, inside)
         values = scaled(like.data, like.data > 0)[like.data > 0]
-        drawn["T1w as it is"] = t1, 0.0
-        drawn["T1w inverted"] = (1 - t1) * inside, 0.0
-        drawn["T1w, histogram of the T2w template"] = matched(t1, inside, values), 0.0
-        drawn["T1w inverted, histogram of the T2w template"] = matched(1 - t1, inside, values), 0.0
+        converted_images["T1w as it is"] = t1, 0.0
+        converted_images["T1w inverted"] = (1 - t1) * inside, 0.0
+        converted_images["T1w, histogram of the T2w template"] = matched(t1, inside, values), 0.0
+        converted_images["T1w inverted, histogram of the T2w template"] = matched(1 - t1, inside, values), 0.0
         done = {r["way"] for r in part.rows}
-        for way, (image, seconds) in drawn.items():
+        for way, (image, seconds) in converted_images.items():
             if way not in done:
                 part.add({"subject": subject, "way": way, **compared(image, truth, inside), "seconds": seconds})
-        return {"T1w": first.with_data(t1), **{w: first.with_data(i) for w, (i, _) in drawn.items() if w in self._converters},
+        return {"T1w": first.with_data(t1), **{w: first.with_data(i) for w, (i, _) in converted_images.items() if w in self._converters},
                 "T2w": first.with_data(truth)}  # fmt: skip
 
 
@@ -169,10 +169,10 @@ def _ssim(a: Array, b: Array) -> Array:
     return out
 
 
-def likeness_table(rows: list[dict[str, str]]) -> str:
+def similarity_table(rows: list[dict[str, str]]) -> str:
     """Markdown: mean over subjects, and the worst subject's SSIM."""
     subjects = {r["subject"] for r in rows}
-    lines = [f"**likeness to the real T2w image**: {len(subjects)} newborns, inside the brain, intensities 0–1", "",
+    lines = [f"**similarity to the real T2w image**: {len(subjects)} newborns, inside the brain, intensities 0–1", "",
              "| image | MAE | PSNR dB | SSIM | worst SSIM | s |", "|---|---|---|---|---|---|"]  # fmt: skip
     for way in dict.fromkeys(r["way"] for r in rows):
         mine = [r for r in rows if r["way"] == way]

@@ -57,7 +57,7 @@ def brains(data: Path, *, test: bool = False) -> Iterator[Found]:
         labels = load_volume(path)
         mask = labels.with_data(filled(labels.data > 0))
         yield "label maps", path.name[:-7], labels.with_data(mask.data * np.float32(100)), mask
-    for name, image, drawn, _ in scanned(data):
+    for name, image, drawn, _ in raw_scans(data):
         if drawn is not None:
             yield "drawn in scans", name, image, drawn
 
@@ -67,7 +67,7 @@ def _extracted(group: str, path: Path) -> Found:
     return group, path.name[:-7], image, image.with_data(filled(image.data != 0))
 
 
-def scanned(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
+def raw_scans(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
     """Raw scans: name, image, drawn mask (bool) if there is one, and the brain's centre (3,) in mm."""
     rows = [line.split("\t") for line in (data / "ds-epi/landmarks.tsv").read_text().splitlines()]
     for row in rows[1:]:
@@ -175,7 +175,7 @@ def measure(data: Path, part: PartFile, *, test: bool) -> None:
                 add("other", kind, group, name, seen)
     if test:
         return
-    for name, image, drawn, center in scanned(data):
+    for name, image, drawn, center in raw_scans(data):
         if has_empty_background(image):  # a simulated stack of a brain alone
             continue
         for kind, seen in zeroed(image, center, EPI_RADIUS_MM if drawn is None else moments(drawn).radius):

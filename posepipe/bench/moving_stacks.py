@@ -41,9 +41,9 @@ FEATURES = ("ncc", "below", "apart", "network", "stray", "expected_error")
 FLAGGED, ALARMS = 0.9, 0.05
 """A slice is an outlier below the confidence that flags this share of the wrong ones, if no more than ``ALARMS`` of the right ones fall
 with them."""
-TOLD = ("slice", "degrees", "mm", "still", "outlier", "confidence")
+SLICE_COLUMNS = ("slice", "degrees", "mm", "still", "outlier", "confidence")
 """Columns of a slice besides its features: errors of its pose, degrees to the stack's true mean pose, what was said of it."""
-WHOLE = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
+STACK_COLUMNS = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
 """Columns of its stack: errors of its pose by slices, by volume and as kept, degrees; motion found, degrees RMS; mean NCC at both poses."""
 
 
@@ -80,7 +80,7 @@ def _rows(brain: Brain, stack: MovingStack, network: SliceNetwork, volumes: Pose
     begun = time.perf_counter()
     found = align_stack(*about, by_volume, network, sidecar={"SliceTiming": stack.acquisition.times.tolist()}, model=None)
     seconds = time.perf_counter() - begun
-    whole = (
+    of_stack = (
         found.by_slices.degrees_from(mean), by_volume.degrees_from(mean), found.pose.degrees_from(mean), found.kept.kept,
         found.kept.motion, *(found.kept.scores[name] for name in ("slices", "volume")), seconds,
     )  # fmt: skip
@@ -91,9 +91,9 @@ def _rows(brain: Brain, stack: MovingStack, network: SliceNetwork, volumes: Pose
             continue
         true = truth[piece.index]
         errors = (row.pose.degrees_from(true), slice_mm(row.pose, true, piece), mean.degrees_from(true))
-        told = (piece.index, *errors, int(bool(row.outlier)), None)
+        values = (piece.index, *errors, int(bool(row.outlier)), None)
         features = {name: found.features[piece.index][name] for name in FEATURES}
-        rows.append(dict(zip(TOLD, told, strict=True)) | features | dict(zip(WHOLE, whole, strict=True)))
+        rows.append(dict(zip(SLICE_COLUMNS, values, strict=True)) | features | dict(zip(STACK_COLUMNS, of_stack, strict=True)))
     return rows
 
 
@@ -162,13 +162,13 @@ def _line(group: str, level: str, rows: list[dict[str, str]], model: ConfidenceM
         called = np.array([model.probability({n: float(r[n]) for n in FEATURES}) < model.fail for r in rows])
     wrong = degrees > WITHIN_DEGREES
     stacks = list({(r["name"], r["trial"]): r for r in rows}.values())
-    whole = {k: np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "stack_kept", "seconds")}
+    of_stack = {k: np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "stack_kept", "seconds")}
     kept = sum(r["kept"] == "slices" for r in stacks)
     return (
         f"| {group} | {level} | {len(stacks)} | {len(rows)} | {np.median(degrees):.1f} | {np.median(mm):.1f} "
         f"| {100 * (degrees > LOST_DEGREES).mean():.1f} % | {np.median(still):.1f} | {_share(wrong[called])} | {_share(called[wrong])} "
-        + "".join(f"| {np.median(whole[k]):.1f} ({whole[k].max():.1f}) " for k in ("stack_slices", "stack_volume", "stack_kept"))
-        + f"| {kept} of {len(stacks)} | {np.median(whole['seconds']):.1f} |"
+        + "".join(f"| {np.median(of_stack[k]):.1f} ({of_stack[k].max():.1f}) " for k in ("stack_slices", "stack_volume", "stack_kept"))
+        + f"| {kept} of {len(stacks)} | {np.median(of_stack['seconds']):.1f} |"
     )
 
 

@@ -1,4 +1,4 @@
-"""Known truth from real images: turn them, put them on another voxel grid, and corrupt them."""
+"""AgeRecord truth from real images: turn them, put them on another voxel grid, and corrupt them."""
 
 from __future__ import annotations
 

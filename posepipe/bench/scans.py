@@ -34,16 +34,16 @@ from ..models.calibration import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
 from ..training.surroundings import Surroundings, simulate_acquisition, surrounded
-from .methods import Problem
+from .methods import Trial
 from .rows import PartFile
 
 PARTS = ("epi", "scans", "stacks", "heads", "cut", "twins")
 CLEAR_MM = 60.0
 """A piece without a brain begins so far from the brain's centre, and is as wide at least."""
-DRESSES = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
-"""What is about a dressed brain: shares stripped to a rim, and in air."""
-DRESSED_MM = 1.25
-DRESSED_RADII = 2.3
+BACKGROUNDS = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
+"""What is about a with_synthetic_background brain: shares stripped to a rim, and in air."""
+BACKGROUND_SPACING_MM = 1.25
+BACKGROUND_REACH_RADII = 2.3
 NO_POSE: dict[str, object] = {
     "degrees": None, "seconds_all": None, "qc": "", "confidence": None, "reasons": "", "rotvec": "", "init": "",
 }  # fmt: skip
@@ -122,7 +122,7 @@ class ScanBench:
         image = load_volume(case.image)
         if case.part == "cut":
             assert case.center is not None
-            for kind, piece in brainless(image, case.center):
+            for kind, piece in negative_controls(image, case.center):
                 if (kind, "0") not in done:
                     part.add(self._row(replace(case, rotation=None, center=None), kind, 0, piece))
         elif case.twin is not None:
@@ -135,12 +135,12 @@ class ScanBench:
                 part.add(self._row(case, "as it is", 0, image))
         else:
             brain = nonzero_mask(image).volume
-            for (k, kind), trial in itertools.product(enumerate(DRESSES), range(trials)):
+            for (k, kind), trial in itertools.product(enumerate(BACKGROUNDS), range(trials)):
                 if (kind, str(trial)) not in done:
-                    whole, truth = dressed(image, brain, kind, seed=[trial, k])
+                    whole, truth = with_synthetic_background(image, brain, kind, seed=[trial, k])
                     part.add(self._row(case, kind, trial, whole, truth))
 
-    def problem(self, case: ScanCase) -> Problem | None:
+    def trial(self, case: ScanCase) -> Trial | None:
         """``case``, of known rotation, with the mask that the networks find and a template of its age (estimated where it is not known);
         None where they find no brain, or another place."""
         image, aligner = load_volume(case.image), self._aligner(case)
@@ -157,7 +157,7 @@ class ScanBench:
             return None
         assert target.to_canonical is not None
         truth = Rigid.about(case.rotation @ target.to_canonical, target.brain.center, center)
-        return Problem(image, mask.volume, target, truth, case.weeks, mask.found)
+        return Trial(image, mask.volume, target, truth, case.weeks, mask.found)
 
     def _row(
         self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None, other: Array | None = None
@@ -229,24 +229,24 @@ def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
-def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:
+def with_synthetic_background(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:
     """``image`` turned at random on a grid of its own, in surroundings of ``kind``; and its ``brain`` mask there."""
     rng = np.random.default_rng(seed)
     about = moments(brain)
-    side = 2 * round(DRESSED_RADII * about.radius / DRESSED_MM)
+    side = 2 * round(BACKGROUND_REACH_RADII * about.radius / BACKGROUND_SPACING_MM)
     turn = random_rotations(1, rng)[0]
     shift = rng.normal(0, 0.2, 3) * about.radius
     affine = np.eye(4)
-    affine[:3, :3] = turn * DRESSED_MM
+    affine[:3, :3] = turn * BACKGROUND_SPACING_MM
     affine[:3, 3] = about.center + shift - affine[:3, :3] @ np.full(3, (side - 1) / 2)
     top = float(np.quantile(image.data[brain.data][::7], 0.99))
     seen = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
     inside = _resampled(brain.data.astype(np.float32), brain, affine, side)
     outside, within = ndimage.distance_transform_edt(inside < 0.5), ndimage.distance_transform_edt(inside >= 0.5)
-    far = (outside - within) * DRESSED_MM / about.radius
+    far = (outside - within) * BACKGROUND_SPACING_MM / about.radius
     index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1)
     where = np.moveaxis((index @ affine[:3, :3].T + affine[:3, 3] - about.center) / about.radius, -1, 0)
-    stripped, air = DRESSES[kind]
+    stripped, air = BACKGROUNDS[kind]
     how = Surroundings(stripped=stripped, air=air, alone=0.0, fluid=0.0, faded=0.0, thick=0.0, moved=0.0, slab=0.0)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
@@ -256,7 +256,7 @@ def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tupl
     return grid, grid.with_data(left[0, 0].numpy() > 0.5)
 
 
-def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
+def negative_controls(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
     """Of ``image``, the brain of which lies about ``center`` (3,) mm, the larger piece without it along each of the first two axes, if
     there is one; and what it is called."""
     to_voxel = np.linalg.inv(image.affine)
@@ -313,7 +313,7 @@ def report(rows: list[dict[str, str]]) -> str:
     ]
     twins = [r for r in rows if r["part"] == "twins"]
     if twins:
-        both, near = (sum(test(r) for r in twins) for test in (_both_told, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
+        both, near = (sum(test(r) for r in twins) for test in (_other_head_reported, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
         passed = sum(r["qc"] == "pass" for r in twins)
         counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is told in {both}, {passed} pass"
         parts.append(f"Two heads in {len(twins)} scans: {counts}.\n")
@@ -327,7 +327,7 @@ def report(rows: list[dict[str, str]]) -> str:
     return "\n".join(p for p in parts if p)
 
 
-def _both_told(row: dict[str, str]) -> bool:
+def _other_head_reported(row: dict[str, str]) -> bool:
     return "another brain" in row["reasons"]
 
 

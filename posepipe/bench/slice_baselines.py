@@ -36,7 +36,7 @@ DEEP_RATE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Descended:
+class RegisteredSlices:
     """``poses`` (atlas → image) and ``ncc`` (n,) of brightness at the finest level."""
 
     poses: list[Rigid]
@@ -53,21 +53,21 @@ def geometric_start(piece: Slice, target: SliceTarget) -> Rigid:
     return Rigid.about(np.eye(3), middle, here)
 
 
-def svr_gc(slices: Sequence[Slice], target: SliceTarget, *, steps: tuple[int, int, int] = STEPS) -> Descended:
+def svr_gc(slices: Sequence[Slice], target: SliceTarget, *, steps: tuple[int, int, int] = STEPS) -> RegisteredSlices:
     """SVR-GC: from the geometric centre."""
-    return _descended(slices, target, [geometric_start(s, target) for s in slices], FIRST_STEP_MM, steps)
+    return _gradient_descent(slices, target, [geometric_start(s, target) for s in slices], FIRST_STEP_MM, steps)
 
 
 def svr_deep(
     slices: Sequence[Slice], target: SliceTarget, starts: Sequence[Rigid], *, steps: tuple[int, int, int] = STEPS
-) -> Descended:
+) -> RegisteredSlices:
     """SVR-Deep: from a network's ``starts`` (atlas → image), with a lower learning rate."""
-    return _descended(slices, target, starts, FIRST_STEP_MM * DEEP_RATE, steps)
+    return _gradient_descent(slices, target, starts, FIRST_STEP_MM * DEEP_RATE, steps)
 
 
-def _descended(
+def _gradient_descent(
     slices: Sequence[Slice], target: SliceTarget, starts: Sequence[Rigid], first_mm: float, steps: tuple[int, int, int]
-) -> Descended:
+) -> RegisteredSlices:
     batch = SliceBatch(slices)
     poses = SlicePoses.of(starts, batch.slices, target.center)
     radius = target.target.brain.radius
@@ -94,7 +94,7 @@ def _descended(
                 poses = poses.stepped(change[:, :3], change[:, 3:], torch.zeros_like(poses.log_scale))
             if number < 2:
                 poses = best
-    return Descended(best.rigid(batch.slices, target.center), best_ncc.double().numpy())
+    return RegisteredSlices(best.rigid(batch.slices, target.center), best_ncc.double().numpy())
 
 
 def _gradient(term: SliceTerm, value: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

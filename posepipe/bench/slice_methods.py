@@ -80,7 +80,7 @@ def family_key(family: Family, weights_dir: str | Path | None = None) -> str:
     return networks_key(hashes(family.networks, weights_dir)) if family.networks else "no-weights"
 
 
-class SliceContest:
+class SliceBenchmarkRunner:
     """Runs the methods of families; networks are loaded once, when first needed."""
 
     def __init__(self, weights_dir: str | Path | None = None) -> None:

@@ -55,7 +55,7 @@ class SliceRow:
         return typed(cls, row)
 
     @property
-    def problem(self) -> tuple[str, str, int]:
+    def trial_key(self) -> tuple[str, str, int]:
         """What all methods share: sampling, brain, number of the draw."""
         return self.sampling, self.name, self.trial
 
@@ -81,7 +81,7 @@ def with_bins(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 def angles_of(rows: Sequence[SliceRow]) -> Array:
     """The rotation angle of each slice, once, degrees."""
-    return np.array(list({r.problem: r.angle for r in rows}.values()))
+    return np.array(list({r.trial_key: r.angle for r in rows}.values()))
 
 
 def bin_heads(rows: Sequence[SliceRow]) -> list[str]:
@@ -142,5 +142,5 @@ def _interval(low: float, high: float, digits: int) -> str:
 
 
 def _counted(rows: Sequence[SliceRow]) -> str:
-    many, brains = len({r.problem for r in rows}), len({r.name for r in rows})
+    many, brains = len({r.trial_key for r in rows}), len({r.name for r in rows})
     return f"{many} {'slices' if rows[0].sampling in SINGLE else 'slabs'} of {brains} brain(s)"

@@ -26,7 +26,7 @@ from ..slices.points import SliceTarget
 from ..training.slices import SliceRecipe
 from .classical import Case, atlas_cases
 from .rows import PartFile, read_rows
-from .slice_methods import OWN, Family, SliceContest, families, family_key, missing_networks
+from .slice_methods import OWN, Family, SliceBenchmarkRunner, families, family_key, missing_networks
 from .slice_register import Brain, Cutter, development_cases, load_brain, slice_mm
 from .volume import volume_cases
 
@@ -52,7 +52,7 @@ SAMPLINGS = {s.name: s for s in (Sampling("paper", half=True), Sampling("all"), 
 
 
 @dataclass(frozen=True, eq=False)
-class SliceProblem:
+class SliceTrial:
     """``pieces`` of a head that lies still at ``truth`` (atlas → image, RAS mm), in order; ``middle`` is the one that errors are of.
 
     The image's world is the slice frame of ``middle``. ``rotation`` (3, 3) is canonical → slice frame; ``number`` (0 to 29) its place along
@@ -72,7 +72,7 @@ class SliceProblem:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SliceErrors:
     """Errors of a pose of a slice: ``degrees`` and ``mm`` (mean over the corners of the mask's box) to the truth; ``nearer_degrees`` and
     ``nearer_mm`` to whichever of the truth and its twin is nearer in each; ``right_twin``: whether the corners are nearer to the truth's.
     """
@@ -98,18 +98,18 @@ def slice_cases(data: Path, groups: Sequence[str]) -> list[Case]:
 
 
 def trials(cases: Sequence[Case], wanted: int) -> dict[str, int]:
-    """How many problems of each brain, by its name, for ``wanted`` in all: groups have equal shares, and so have the brains of one."""
+    """How many trials of each brain, by its name, for ``wanted`` in all: groups have equal shares, and so have the brains of one."""
     groups = [c.group for c in cases]
     share = -(-wanted // max(len(set(groups)), 1))
     return {c.name: -(-share // groups.count(c.group)) for c in cases}
 
 
-def draw(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, trial: int, seed: int = 0) -> SliceProblem:
-    """Problem number ``trial``, the same whatever else is drawn. ``to_canonical`` (3, 3) is the template's.
+def sample_trial(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, index: int, seed: int = 0) -> SliceTrial:
+    """Trial number ``index``, the same whatever else is drawn. ``to_canonical`` (3, 3) is the template's.
 
     Raises :class:`~posepipe.errors.MaskError` for a brain that has no slice with enough brain in it.
     """
-    rng = np.random.default_rng([seed, trial, *sampling.name.encode(), *brain.name.encode()])
+    rng = np.random.default_rng([seed, index, *sampling.name.encode(), *brain.name.encode()])
     for _ in range(TRIES):
         rotation = random_rotations(1, rng)[0]
         if sampling.half and rotation[2, 2] < 0:
@@ -125,22 +125,22 @@ def draw(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, 
             away = ~pieces[half].grid.to_world
             moved = [p.moved(away) for p in pieces]
             some = tuple(p for p in moved if p.area >= LEAST_MM2)
-            return SliceProblem(some, moved[half], away @ brain.own, rotation, number)
+            return SliceTrial(some, moved[half], away @ brain.own, rotation, number)
     msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; its mask may be damaged"
     raise MaskError(msg)
 
 
-def judged(pose: Rigid, problem: SliceProblem, target: SliceTarget) -> Judged:
+def slice_errors(pose: Rigid, trial: SliceTrial, target: SliceTarget) -> SliceErrors:
     """Errors of ``pose`` (atlas → image)."""
-    piece, truth = problem.middle, problem.truth
+    piece, truth = trial.middle, trial.truth
     other = twin_pose(truth, piece.grid, target.plane)
     degrees = [float(pose.degrees_from(t)) for t in (truth, other)]
     mm = [slice_mm(pose, t, piece) for t in (truth, other)]
-    return Judged(degrees[0], mm[0], min(degrees), min(mm), int(mm[0] <= mm[1]))
+    return SliceErrors(degrees[0], mm[0], min(degrees), min(mm), int(mm[0] <= mm[1]))
 
 
 def measure(
-    case: Case, contest: SliceContest, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
+    case: Case, runner: SliceBenchmarkRunner, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
 ) -> None:  # fmt: skip
     """Add to the ``parts`` of each family the rows of one brain, ``counts`` by sampling; those that are there are not made again."""
     done = {f: {(r["sampling"], r["trial"], r["method"]) for r in p.rows} for f, p in parts.items()}
@@ -148,25 +148,25 @@ def measure(
     for name, count in counts.items():
         sampling = SAMPLINGS[name]
         able = [f for f in parts if sampling.slices == 1 or f.methods == OWN]
-        for trial in range(count):
-            wanted = [f for f in able if any((name, str(trial), m) not in done[f] for m in f.methods)]
+        for index in range(count):
+            wanted = [f for f in able if any((name, str(index), m) not in done[f] for m in f.methods)]
             if not wanted:
                 continue
-            brain, cutter, target = ready = ready or _ready(case)
-            problem = draw(brain, cutter, target.to_canonical, sampling, trial, seed)
+            brain, cutter, target = ready = ready or _loaded(case)
+            trial = sample_trial(brain, cutter, target.to_canonical, sampling, index, seed)
             about = {
-                "sampling": name, "group": case.group, "name": case.name, "weeks": float(case.template.age), "trial": trial,
-                "slices": len(problem.pieces), "thickness": problem.middle.grid.thickness, "number": problem.number,
-                "angle": problem.angle, "apart": twin_degrees(problem.truth, problem.middle.grid, target.plane),
+                "sampling": name, "group": case.group, "name": case.name, "weeks": float(case.template.age), "trial": index,
+                "slices": len(trial.pieces), "thickness": trial.middle.grid.thickness, "number": trial.number,
+                "angle": trial.angle, "apart": twin_degrees(trial.truth, trial.middle.grid, target.plane),
             }  # fmt: skip
             for family in wanted:
-                for method, found in contest.run(family, problem.pieces, target, half=sampling.half):
-                    if (name, str(trial), method) not in done[family]:
-                        errors = vars(judged(found.pose, problem, target))
+                for method, found in runner.run(family, trial.pieces, target, half=sampling.half):
+                    if (name, str(index), method) not in done[family]:
+                        errors = vars(slice_errors(found.pose, trial, target))
                         parts[family].add({**about, "method": method, **errors, "seconds": found.seconds})
 
 
-def _ready(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
+def _loaded(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
     brain = load_brain(case)
     target = SliceTarget(brain.target)
     _ = target.levels(), target.levels(0.0), target.cells  # what is made once is not counted
@@ -195,8 +195,8 @@ def runnable(pose_networks: Sequence[str], weights: Path | None = None) -> tuple
 
 
 def run_task(task: tuple[Case, Path, tuple[Family, ...], dict[str, int], int, Path | None]) -> None:
-    """One brain, in a process of its own: case, folder, families, number of problems by sampling, seed, weights."""
+    """One brain, in a process of its own: case, folder, families, number of trials by sampling, seed, weights."""
     case, folder, some, counts, seed, weights = task
     torch.set_num_threads(1)
     parts = {f: PartFile(part_path(folder, case, f, weights)) for f in some}
-    measure(case, SliceContest(weights), parts, counts, seed=seed)
+    measure(case, SliceBenchmarkRunner(weights), parts, counts, seed=seed)

@@ -68,7 +68,7 @@ class SimulatedNetwork:
         return out
 
 
-def kept_apart(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
+def test_brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
     """The brains kept for testing, one at a time, or those ``only`` of some names (``sub-A13-T2w``)."""
     for case in slice_cases(data, ("fetus", "newborn-T2w")):
         if not only or case.name in only:
@@ -183,7 +183,7 @@ def main() -> None:
     slices = {"network", "registered"} & set(options.ways)
     network = SliceNetwork(options.weights, copies=1) if slices and not options.simulated else None
     rows: dict[tuple[str, str], list[Row]] = {}
-    for brain in (kept_apart if options.test else brains)(options.data, options.only):
+    for brain in (test_brains if options.test else brains)(options.data, options.only):
         for level in options.levels:
             for way in options.ways:
                 if way == "navigators":

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..training.split import load_split
 from .classical import Case, atlas_cases, cases
-from .methods import Contest, networks_key
-from .problems import LAST_BINS, Corruption, Problems, parse_corruption
+from .methods import BenchmarkRunner, networks_key
 from .rows import PartFile
+from .trials import LAST_BINS, Corruption, TrialGenerator, parse_corruption
 
 GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CLEAN_METHODS = (
@@ -52,23 +52,23 @@ def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = 
 
 
 def measure(
-    case: Case, corruption: Corruption, contest: Contest, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
+    case: Case, corruption: Corruption, runner: BenchmarkRunner, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
 ) -> None:
     """Add to ``part`` the rows of one case under one corruption, ``trials`` in each bin, that it does not hold yet."""
     done = {(r["trial"], r["method"]) for r in part.rows}
-    problems: Problems | None = None
-    for trial in range(trials * len(LAST_BINS)):
-        wanted = tuple(m for m in methods if (str(trial), m) not in done)
+    generator: TrialGenerator | None = None
+    for number in range(trials * len(LAST_BINS)):
+        wanted = tuple(m for m in methods if (str(number), m) not in done)
         if not wanted:
             continue
-        problems = problems or Problems(case)
-        problem, which = problems.problem(trial, corruption, seed)
-        center = problem.target.brain.center
-        for outcome in contest.run(problem, wanted):
+        generator = generator or TrialGenerator(case)
+        trial, which = generator.trial(number, corruption, seed)
+        center = trial.target.brain.center
+        for outcome in runner.run(trial, wanted):
             pose, quality = outcome.refined.pose, outcome.quality
             values = (
-                case.group, case.name, float(case.template.age), corruption.spec, trial, which, outcome.method,
-                float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds),
+                case.group, case.name, float(case.template.age), corruption.spec, number, which, outcome.method,
+                float(pose.degrees_from(trial.truth)), float(pose.mm_from(trial.truth, center)), float(outcome.seconds),
                 quality.qc, quality.confidence,
             )  # fmt: skip
             part.add(dict(zip(COLUMNS, values, strict=True)))
@@ -82,6 +82,6 @@ def part_path(folder: Path, case: Case, corruption: str, weights: Mapping[str, s
 def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
     """One case and corruption, in a process of its own: case, corruption, folder, methods, trials, seed, weights."""
     case, corruption, folder, methods, trials, seed, weights = task
-    contest = Contest(weights)
-    part = PartFile(part_path(folder, case, corruption, contest.networks.sha256))
-    measure(case, parse_corruption(corruption), contest, part, methods=methods, trials=trials, seed=seed)
+    runner = BenchmarkRunner(weights)
+    part = PartFile(part_path(folder, case, corruption, runner.networks.sha256))
+    measure(case, parse_corruption(corruption), runner, part, methods=methods, trials=trials, seed=seed)

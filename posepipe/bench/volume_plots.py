@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing
-from .problems import LAST_BINS
+from .trials import LAST_BINS
 from .volume_tables import LOST_DEGREES, Row
 
 

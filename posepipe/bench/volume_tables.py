@@ -9,11 +9,11 @@ import numpy as np
 
 from ..geometry.so3 import Array
 from .baselines import METRIC
-from .problems import LAST_BINS
 from .rows import typed
+from .trials import LAST_BINS
 
 LOST_DEGREES = 15.0
-DRAWS = 2000
+RESAMPLES = 2000
 """Of the bootstrap."""
 
 
@@ -92,7 +92,7 @@ def bootstrap(names: Sequence[str], values: Sequence[float], *, seed: int = 0) -
         return float("nan"), float("nan")
     sums = np.array([sum(v for v, n in zip(values, names, strict=True) if n == s) for s in subjects])
     counts = np.array([names.count(s) for s in subjects])
-    pick = np.random.default_rng(seed).integers(len(subjects), size=(DRAWS, len(subjects)))
+    pick = np.random.default_rng(seed).integers(len(subjects), size=(RESAMPLES, len(subjects)))
     means = sums[pick].sum(1) / counts[pick].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 

@@ -1,7 +1,7 @@
-"""The default network: a small 3D U-Net that says of each voxel where in the canonical brain it lies; the pose follows by Procrustes.
+"""The default pose network: a small 3D U-Net that regresses the canonical coordinates of each voxel; the pose follows by Procrustes.
 
-Regressing one rotation from an image needs hundreds of thousands of examples; dense coordinates give thousands of targets an example and
-are learnt an order of magnitude faster (docs/experiments.md). All outputs are on half the input's grid.
+Regression of one rotation from an image needs hundreds of thousands of training images. Dense coordinates give thousands of targets in each
+image and are learnt an order of magnitude faster (docs/experiments.md). All outputs are on a grid of half the input's resolution.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HALF_SIDE = 1.6
 
 
 class CoordinateField(NamedTuple):
-    """``position`` (B, 3, s, s, s): canonical coordinates in brain radii; ``log_error`` (B, 1, s, s, s): logarithm of their
-    expected error (scale of a Laplace density); ``foreground`` (B, 1, s, s, s): logit of being brain."""
+    """Output of the network. ``position`` (B, 3, s, s, s): canonical coordinates in brain radii; ``log_error`` (B, 1, s, s, s): logarithm
+    of their predicted error (scale of a Laplace density); ``foreground`` (B, 1, s, s, s): logit of the probability of brain."""
 
     position: Tensor
     log_error: Tensor
@@ -28,11 +28,11 @@ class CoordinateField(NamedTuple):
 
     @property
     def weight(self) -> Tensor:
-        """How much each voxel counts for the pose (B, s³): probability of brain over expected error."""
+        """Weight of each voxel in the pose (B, s³): probability of brain over predicted error."""
         return (torch.sigmoid(self.foreground) * torch.exp(-self.log_error)).flatten(1)
 
     def solve(self) -> Similarity:
-        """The map canonical → image that fits best, weighted least squares; in radii of the input cube's unit."""
+        """The similarity transform canonical → input cube by weighted least squares, in brain radii."""
         where = cube_points(self.position.shape[-1], device=self.position.device).to(self.position.dtype)
         return procrustes(self.position.flatten(2).transpose(1, 2), where.expand(len(self.position), -1, -1), self.weight)
 
@@ -46,11 +46,11 @@ class DenseNet(Encoder):
         self.up_coarse, self.up_middle = Layer(c + d, c, axes=axes), Layer(b + c, b, axes=axes)
         self.up_fine = Layer(a + b, a, axes=axes)
         self.head = nn.Conv3d(a, 5, 1) if axes == 3 else nn.Conv2d(a, 5, 1)
-        # start near no opinion: coordinate 0, an error of half a radius, brain as likely as not
+        # initial output near coordinate 0, an error of half a radius, and a probability of brain of one half
         nn.init.normal_(self.head.weight, std=0.01)
 
     def dense(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Position (B, 3, …), logarithm of its error (B, 1, …) and logit of being brain (B, 1, …), float32."""
+        """Position (B, 3, …), logarithm of its error (B, 1, …) and logit of the probability of brain (B, 1, …), float32."""
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
@@ -63,9 +63,9 @@ class DenseNet(Encoder):
 class CoordinateNet(DenseNet):
     """U-Net on two channels, brain intensities and mask: (B, 2, S, S, S) → :class:`CoordinateField` on S/2.
 
-    ``size`` S is a multiple of 16 (four halvings), the cube :data:`HALF_SIDE` radii either way of the mask's centre. ``width`` gives the
-    channels from fine to coarse. With ``residual`` the input is nearly upright and the network says by how much each voxel's coordinate
-    differs from its place in the cube.
+    ``size`` S is a multiple of 16 (four halvings). The cube reaches :data:`HALF_SIDE` brain radii to either side of the mask's centre.
+    ``width``: channels from fine to coarse. With ``residual`` the network regresses the difference between each voxel's canonical
+    coordinates and its position in the cube.
     """
 
     def __init__(self, size: int = 32, width: tuple[int, int, int, int] = (16, 48, 96, 192), *, residual: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where networks and fits are computed: the processor or a graphics card, and with how many threads."""
+"""Selection of the device (CPU or CUDA) and of the number of threads for networks and registration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 
 def pick_device(name: str) -> str:
-    """``cpu`` or ``cuda`` for a wish of ``auto``, ``cpu`` or ``cuda``; raises UsageError if CUDA is asked for and absent."""
+    """``cpu`` or ``cuda`` for the option ``auto``, ``cpu`` or ``cuda``; raises UsageError for ``cuda`` on a machine without CUDA."""
     if name not in {"auto", "cpu", "cuda"}:
         msg = f"unknown device {name!r}: choose auto, cpu or cuda"
         raise UsageError(msg)

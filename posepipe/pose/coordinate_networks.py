@@ -129,7 +129,7 @@ class PoseNetworks:
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._own: dict[str, Array] = {}
         calibration = load_calibration(weights_dir)
-        self._sureness = None if calibration.others(self.sha256) else calibration.sureness
+        self._consensus = None if calibration.others(self.sha256) else calibration.consensus
 
     @property
     def sha256(self) -> dict[str, str]:
@@ -138,7 +138,7 @@ class PoseNetworks:
 
     def sure(self, features: Mapping[str, float]) -> bool:
         """Whether networks that have these features of a placement are hardly ever wrong; never of weights that are not calibrated."""
-        return self._sureness is not None and self._sureness.of(features)
+        return self._consensus is not None and self._consensus.of(features)
 
     @cached_property
     def paper(self) -> PaperNetworks:

@@ -27,25 +27,25 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "image": {"Description": "Path of the image below its dataset."},
     "age": {"Description": "Gestational (postmenstrual) age at the scan.", "Units": "weeks"},
     "template": {"Description": "Template that the pose is against: atlas and cohort."},
-    "candidate": {"Description": "Which of the 24 rotations of the grid the pose came of, 0 to 23; n/a: the search, which fits better."},
+    "candidate": {"Description": "Which of the 24 initial rotations led to the pose, 0 to 23; n/a: the pose is that of the search."},
     "rotation_x": {"Description": "Rotation vector of the pose, x (atlas to image, RAS).", "Units": "rad"},
     "rotation_y": {"Description": "Rotation vector of the pose, y (atlas to image, RAS).", "Units": "rad"},
     "rotation_z": {"Description": "Rotation vector of the pose, z (atlas to image, RAS).", "Units": "rad"},
     "criterion": {"Description": "Correlation ratio of fine texture at the pose, plus 0.3 times that of the outline, up to 1.3."},
-    "coarse": {"Description": "Correlation ratio of coarse texture at the pose, up to 1; wrong poses have next to nothing."},
+    "coarse": {"Description": "Correlation ratio of coarse texture at the pose, up to 1; near 0 for wrong poses."},
     "margin": {
-        "Description": "Criterion by which the best rotation leads the best that led more than 30 degrees away; n/a: all led to one pose."
+        "Description": "Criterion of the best rotation minus that of the best with a pose more than 30 degrees away; n/a: one pose only."
     },
     "search_degrees": {"Description": "Angle between the best rotation's pose and that of the search.", "Units": "degree"},
     "agree": {
         "Description": "Whether the search is within 15 degrees and the brain fits the template.",
-        "Levels": {"yes": "Nothing speaks against the pose", "no": "Look at it: not learned from unless accepted"},
+        "Levels": {"yes": "The pose is not in doubt", "no": "Check it: not used for training unless accepted"},
     },
-    "doubt": {"Description": "What speaks against the pose; n/a: nothing."},
+    "doubt": {"Description": "Why the pose is in doubt; n/a: it is not."},
     "sha256": {"Description": "SHA-256 of the image file that the pose was found for."},
     "accepted": {
-        "Description": "To be filled by whoever looks at the contact sheets: is the pose right?",
-        "Levels": {"yes": "Right", "no": "Wrong: never learned from", "n/a": "Not answered: learned from where the two ways agree"},
+        "Description": "To be filled in after a check of the contact sheets: is the pose right?",
+        "Levels": {"yes": "Right", "no": "Wrong: never used for training", "n/a": "Not answered: used for training where agree is yes"},
     },
 }
 """Column → its entry in the data dictionary."""

@@ -46,16 +46,16 @@ def corrupt_slice(image: Tensor, mask: Tensor, how: SliceCorruption, generator: 
     """``image`` and ``mask`` → corrupted image; observed mask, 1 everywhere where none is given; and the true brain inside the observed
     mask."""
     n = len(image)
-    seen, observed, brain = corrupt(image, mask, how, generator)
+    out, observed, brain = corrupt(image, mask, how, generator)
     absent = chance(n, how.absent, generator, axes=2) > 0
-    seen = torch.where(absent & (mask <= 0.05), _surroundings(mask, generator), seen)
+    out = torch.where(absent & (mask <= 0.05), _surroundings(mask, generator), out)
     if how.soft:
         soft = chance(n, how.soft, generator, axes=2)
-        seen = soft * blurred(seen, 2 * float(torch.rand(1, generator=generator, device=image.device))) + (1 - soft) * seen
+        out = soft * blurred(out, 2 * float(torch.rand(1, generator=generator, device=image.device))) + (1 - soft) * out
     if how.moved:
-        seen = _ghosts(seen, how.moved, generator)
-    seen = seen * _bands(seen, how.bands, generator) * _voids(seen, how.voids, generator)
-    return seen, torch.where(absent, torch.ones_like(observed), observed), torch.where(absent, mask, brain)
+        out = _ghosts(out, how.moved, generator)
+    out = out * _bands(out, how.bands, generator) * _voids(out, how.voids, generator)
+    return out, torch.where(absent, torch.ones_like(observed), observed), torch.where(absent, mask, brain)
 
 
 def _surroundings(mask: Tensor, generator: torch.Generator) -> Tensor:

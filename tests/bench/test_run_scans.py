@@ -10,7 +10,7 @@ import pytest
 from miniature import Miniature
 
 from posepipe.bench import brains, confidence, finding, negative, precision, scans
-from posepipe.bench.methods import Contest
+from posepipe.bench.methods import BenchmarkRunner
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.cli.tools import main
 from posepipe.geometry import so3
@@ -34,10 +34,10 @@ def weights(scan_weights: Callable[[float], Path]) -> Path:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little of what is made up, and coarse."""
-    monkeypatch.setattr(brains, "DRESSED", ("sub-A12-T2w",))
+    monkeypatch.setattr(brains, "VALIDATION_NEWBORNS", ("sub-A12-T2w",))
     monkeypatch.setattr(brains, "TRIALS", 1)
     monkeypatch.setattr(brains, "NOISES", 2)
-    monkeypatch.setattr(scans, "DRESSED_MM", 4.0)
+    monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_brains_are_found_without_a_mask(
     few: Path, weights: Path, miniature: Miniature, tmp_path: Path, made_up: None, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(scans, "DRESSES", {"rim": scans.DRESSES["rim"]})
+    monkeypatch.setattr(scans, "BACKGROUNDS", {"rim": scans.BACKGROUNDS["rim"]})
     command = ["bench", "scans", str(few), "-o", str(tmp_path), "--trials", "1", "--threads", "1", "--weights", str(weights)]
     assert main([*command, "--names", "sub-E01", "sub-T", "sub-01", "sub-f234"]) == 0
     told = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_brains_are_found_without_a_mask(
     (twins,) = of["twins"]
     assert twins["kind"] == "beside sub-E02" and float(twins["mm"]) < 3 and "another brain" in twins["reasons"]
     assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is told in 1, 0 pass" in told
-    assert {r["kind"] for r in of["heads"]} == set(scans.DRESSES) and all(r["fold"] == "test" for r in of["heads"])
+    assert {r["kind"] for r in of["heads"]} == set(scans.BACKGROUNDS) and all(r["fold"] == "test" for r in of["heads"])
     poses = [so3.exp(np.array([float(x) for x in r["rotvec"].split()])) for r in of["stacks"]]
     truth = [miniature.truth.rotations[r["name"]] for r in of["stacks"]]
     assert np.degrees(so3.geodesic_distance(*poses)) == pytest.approx(np.degrees(so3.geodesic_distance(*truth)), abs=1.5)
@@ -80,20 +80,20 @@ def test_brains_are_found_without_a_mask(
 def test_scans_tell_how_sure_poses_are(few: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those of which the pose is known, with the mask that is found."""
     monkeypatch.setattr(confidence, "SCANS", ("scans",))
-    contest, part = Contest(None), PartFile(tmp_path / "rows.csv")
+    runner, part = BenchmarkRunner(None), PartFile(tmp_path / "rows.csv")
     bench = scans.ScanBench(few, weights, threads=1)
-    confidence.measure_scans(bench, contest, part)
+    confidence.measure_scans(bench, runner, part)
     rows = {r["source"]: r for r in part.rows}
     assert {(r["name"], r["damage"]) for r in part.rows} == {("sub-T1", confidence.SCAN)}
     assert all(float(rows[source]["degrees"]) < 3 for source in confidence.NATURAL)
     assert float(rows["turned"]["degrees"]) > 20
     count = len(part.rows)
-    confidence.measure_scans(bench, contest, part)
+    confidence.measure_scans(bench, runner, part)
     assert len(part.rows) == count
-    # another place is no problem to solve
+    # another place is no trial to solve
     (case,) = scans.scan_cases(few, ("scans",))
     monkeypatch.setattr(scans, "MANY_MM", 0.0)
-    assert bench.problem(case) is None
+    assert bench.trial(case) is None
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
     brains.measure_brains(few, part, weights)
     names = {r["name"] for r in part.rows}
     assert {"sub-E01", "sub-E02", "sub-T1", "sub-01_run-1", "sub-01_run-2", "noise 0", "noise 1"} <= names
-    assert {f"sub-A12-T2w {kind} 0" for kind in scans.DRESSES} <= names and sum("axis" in name for name in names) == 2
+    assert {f"sub-A12-T2w {kind} 0" for kind in scans.BACKGROUNDS} <= names and sum("axis" in name for name in names) == 2
     for row in part.rows:
         if row["name"] in miniature.truth.masks:
             assert float(row["mm"]) < 2 and set(brains.SIGNS) <= row.keys()
@@ -116,7 +116,7 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
 @pytest.mark.slow
 def test_only_images_that_are_asked_for_are_made(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Brains in made-up heads take seconds each; newborn A11, of which most are made, is not even here."""
-    monkeypatch.setattr(scans, "DRESSED_MM", 4.0)
+    monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
     names = [one.name for one in brains.brain_images(few, ("sub-E01*", "sub-A12-T2w rim 1", "noise 3"))]
     assert names == ["sub-E01", next(n for n in names if "axis 0" in n), "sub-A12-T2w rim 1", "noise 3"]
 

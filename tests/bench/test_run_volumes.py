@@ -13,7 +13,7 @@ from miniature import Miniature, upright
 from posepipe.atlas import AtlasLibrary
 from posepipe.atlas.sidecars import file_sha256
 from posepipe.bench import canonical, classical, confidence, contrast, extracted, speed, volume
-from posepipe.bench.methods import Contest
+from posepipe.bench.methods import BenchmarkRunner
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.cli.tools import main
 from posepipe.errors import PosepipeError
@@ -205,9 +205,9 @@ def test_poses_are_made_right_and_wrong_on_purpose(miniature: Miniature, tmp_pat
     assert "sub-A04-T2w" in {c.name for c in confidence.confidence_cases(miniature.folder, ("train",))}
     case = cases["FidonSBA+28"]
     confidence.run_task((case, tmp_path, 1, 0, None))
-    path = confidence.part_path(tmp_path, case, Contest(None).networks.sha256)
+    path = confidence.part_path(tmp_path, case, BenchmarkRunner(None).networks.sha256)
     rows = {r["source"]: r for r in read_rows([path])}
-    assert list(rows) == [*confidence.NATURAL, *confidence.MADE]
+    assert list(rows) == [*confidence.NATURAL, *confidence.PERTURBED]
     right = {s for s, r in rows.items() if float(r["degrees"]) <= 15}
     assert right >= set(confidence.NATURAL) and not right & {"rival", "turned"}
     before = path.read_text()

@@ -9,17 +9,17 @@ import pytest
 from scipy import ndimage
 
 from posepipe.bench.scans import (
+    BACKGROUND_SPACING_MM,
+    BACKGROUNDS,
     CLEAR_MM,
-    DRESSED_MM,
-    DRESSES,
     ScanBench,
     ScanCase,
-    brainless,
-    dressed,
+    negative_controls,
     overlap,
     report,
     scan_cases,
     side_by_side,
+    with_synthetic_background,
 )
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
@@ -32,7 +32,7 @@ ROW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", DRESSES)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     offset = np.moveaxis(np.indices((50, 44, 40)), 0, -1) * 2.0 - np.array([48, 44, 40])
     inside = (offset / np.array([30, 26, 22])) ** 2 @ np.ones(3) < 1
@@ -40,8 +40,8 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     image = Volume(np.where(inside, 500 + 200 * (offset[..., 0] > 0), 0).astype(np.float32), affine)
     ratios: list[float] = []
     for seed in range(4):
-        whole, truth = dressed(image, image.with_data(inside), kind, seed=[2, seed])
-        assert whole.same_grid(truth) and whole.spacing == pytest.approx(DRESSED_MM)
+        whole, truth = with_synthetic_background(image, image.with_data(inside), kind, seed=[2, seed])
+        assert whole.same_grid(truth) and whole.spacing == pytest.approx(BACKGROUND_SPACING_MM)
         before, after = moments(image.with_data(inside)), moments(truth)
         assert after.center == pytest.approx(before.center, abs=0.7)
         assert after.millilitres == pytest.approx(before.millilitres, rel=0.03)
@@ -67,14 +67,14 @@ def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
     image = Volume(np.arange(80 * 90 * 12, dtype=np.float32).reshape(80, 90, 12), affine, "a_T2w.nii.gz")
     at = np.array([30, 40, 6])
     center = affine[:3, :3] @ at + affine[:3, 3]
-    ((name, piece),) = brainless(image, center)  # along the second axis there are 20 mm at most
+    ((name, piece),) = negative_controls(image, center)  # along the second axis there are 20 mm at most
     assert name == "axis 0 from 50" and piece.source == image.source
     np.testing.assert_array_equal(piece.data, image.data[50:])
     first = piece.affine[:3, 3]
     assert first == pytest.approx(affine[:3, :3] @ np.array([50, 0, 0]) + affine[:3, 3])
     assert np.linalg.norm(first - center) >= CLEAR_MM
     farther = affine[:3, :3] @ np.array([49.2, 40, 6]) + affine[:3, 3]
-    ((name, piece),) = brainless(image, farther)
+    ((name, piece),) = negative_controls(image, farther)
     assert name == "axis 0 from 0" and piece.affine == pytest.approx(affine)
     np.testing.assert_array_equal(piece.data, image.data[:29])
 

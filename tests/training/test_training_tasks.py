@@ -231,5 +231,5 @@ def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sour
         reference = volumes[chosen._one(row)]
         gaps = {abs(p.age - source.age) for p in volumes if p.template and p.part == "train" and p.name != source.name}
         assert reference.template and reference.name != source.name and abs(reference.age - source.age) == min(gaps)
-    with pytest.raises(UsageError, match="the age's own atlas"):
+    with pytest.raises(UsageError, match="needs templates of an atlas"):
         References(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)

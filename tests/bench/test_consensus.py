@@ -7,8 +7,8 @@ import pytest
 
 from posepipe.bench import brains, negative, precision
 from posepipe.bench.brains import SIGNS, fit_brain, smooth_noise
+from posepipe.bench.consensus import fit_consensus
 from posepipe.bench.precision import Answer
-from posepipe.bench.sureness import sureness
 from posepipe.errors import UsageError
 
 
@@ -23,11 +23,11 @@ def test_the_largest_error_up_to_which_hardly_a_pose_is_wrong():
     errors = np.linspace(0.001, 0.04, 400)
     rows = poses(errors, np.where(errors > 0.025, 90.0, 3.0))
     others = poses(errors, np.full(400, 90.0), votes=0.5) + poses(errors, np.full(400, 90.0), source="search")
-    found, made = sureness(rows + others)
+    found, made = fit_consensus(rows + others)
     assert found.votes == 0.75 and found.error == pytest.approx(0.025, abs=0.0011)
     assert made.startswith("400 poses of 3 brains in which 0.75 of the votes agree: ")
     with pytest.raises(UsageError, match="train them further"):
-        sureness(poses(errors, np.full(400, 16.0)))
+        fit_consensus(poses(errors, np.full(400, 16.0)))
 
 
 def places(kind: float, mm: str, n: int, rng: np.random.Generator) -> list[dict[str, str]]:

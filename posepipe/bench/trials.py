@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..geometry import Rigid, rotations_in_bin
 from ..matching.target import Target
 from .classical import BINS, Case, Runner, canonical_pose
-from .methods import Problem
+from .methods import Trial
 from .perturb import CORRUPTIONS, corrupted, turned
 
 LAST_BINS = (*BINS, (175, 180))
@@ -56,7 +56,7 @@ def parse_corruption(spec: str) -> Corruption:
     return Corruption(spec, tuple(parts))
 
 
-class Problems:
+class TrialGenerator:
     """Problems from one case, loaded once, with the templates that wrong ages lead to."""
 
     def __init__(self, case: Case) -> None:
@@ -66,10 +66,10 @@ class Problems:
         self._cohorts = AtlasLibrary([folder]).templates(case.template.atlas, case.template.contrast)
         self._targets: dict[str, Target] = {case.template.cohort: self._runner.target}
 
-    def problem(self, trial: int, corruption: Corruption, seed: int) -> tuple[Problem, int]:
-        """Number ``trial`` and its bin in :data:`LAST_BINS`; bins take turns. The turn is the same whatever the corruption."""
-        rng = np.random.default_rng([seed, trial, *self.case.name.encode()])
-        which = trial % len(LAST_BINS)
+    def trial(self, number: int, corruption: Corruption, seed: int) -> tuple[Trial, int]:
+        """Number ``number`` and its bin in :data:`LAST_BINS`; bins take turns. The turn is the same whatever the corruption."""
+        rng = np.random.default_rng([seed, number, *self.case.name.encode()])
+        which = number % len(LAST_BINS)
         # the turn is drawn so that the pose itself falls in the bin
         rotation = rotations_in_bin(1, *LAST_BINS[which], rng)[0] @ self._runner.own.rotation.T
         image, mask, motion = turned(self._runner.image, self._runner.mask, rotation, rng)
@@ -80,7 +80,7 @@ class Problems:
         if corruption.weeks_off:
             template = self._other(template, corruption.weeks_off, rng)
             truth = truth @ self._to_own(template)
-        return Problem(image, mask, self._target(template), truth, template.age), which
+        return Trial(image, mask, self._target(template), truth, template.age), which
 
     def _other(self, template: Template, weeks: float, rng: np.random.Generator) -> Template:
         """The cohort ``weeks`` older or younger, at random; the other way where the atlas ends."""
