@@ -1,9 +1,9 @@
-"""Calibration of the confidence: poses right and wrong of brains that nobody trained on, what is seen of them, and the model of it.
+"""Calibration of the confidence: features of right and wrong poses of brains that no network was trained on, and the fitted model.
 
-Reconstructed brains, turned and corrupted, and raw scans by the masks that the networks of their fold find. Right and wrong poses as
-posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
-are not rare: the best hypothesis of the search that is not the right one, as if the right one had been missed, one choice of signs of
-the principal axes, and the truth turned by 20–90°. Each is refined and then judged by what it is: within 15° of the truth or not.
+Images: reconstructed brains with random motion and corruption; raw scans with the masks by the networks that were not trained on their
+fold. Poses: *natural* ones, as posepipe computes them (``auto``, ``search``, ``deep``), and *perturbed* ones, so that failures are not
+rare: the best wrong hypothesis of the search, one choice of signs of the principal axes, and the true pose rotated by 20–90°. Each pose
+is refined and then counts as right within 15° of the true pose.
 """
 
 from __future__ import annotations
@@ -35,28 +35,31 @@ SCANS = ("epi", "scans", "stacks")
 NATURAL = ("auto", "search", "deep")
 PERTURBED = ("rival", "one-axes", "turned")
 PERTURBED_WEIGHT = 0.1
-"""What the poses made wrong on purpose count for beside all natural ones: failures are rare in use, and confidence should say so."""
+"""Total weight of the perturbed poses, as a share of that of the natural poses: failures are rare in use, and the confidence should
+reflect that."""
 CORRUPTIONS = (
     "none", "cut:0.67", "cut", "leak", "all:0.5", "cut:1.33", "bias:2", "all", "age", "invert", "noise:2", "cut:2", "leak:2",
     "slices", "all:1.5", "cut+invert", "age+cut",
 )  # fmt: skip
-"""One a number, in turn; 17 and the seven bins have no common divisor, so that all meet."""
+"""Corruption of each trial, in turn. Their number, 17, and that of the bins, 7, have no common divisor, so that all combinations occur."""
 PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN", "CRL", 33), ("Serag", "CRL", 36))
 """Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
 FOLDS = 10
-"""Of cross-validation over brains."""
+"""Number of folds of cross-validation over brains."""
 FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
-"""``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
+"""Target share of failures below ``review``; largest share of right poses below ``review``; largest share of right poses below ``fail``."""
 SCAN = "raw scan"
 """Value of the column ``damage`` for a raw scan."""
 MARKED_DEGREES = 30.0
-"""Landmarks are good to about 10°: a pose of a scan that has but these is wrong beyond this, and between 15° and this nobody can tell."""
+"""Landmarks are accurate to about 10°. For a scan whose true pose comes from landmarks, a pose counts as wrong beyond this angle, and
+poses between 15° and this angle are left out."""
 ABOUT = ("name", "trial", "damage", "source", "refine", "degrees", "networks")
-"""Columns besides the features; ``degrees`` from the truth, of the final pose and of the networks' own."""
+"""Columns besides the features. ``degrees``: error of the final pose; ``networks``: error of the networks' pose."""
 
 
 def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
-    """``validation``: brains that the split keeps for validation; ``train``: newborns it trains on. None of its test brains."""
+    """The cases of ``groups``. ``validation``: brains of the validation part of the split; ``train``: newborns of the training part. No
+    test brains."""
     split, library = load_split(), AtlasLibrary([data / "atlases"])
     found = []
     if "validation" in groups:
@@ -72,7 +75,7 @@ def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
 
 
 def measure(case: Case, runner: BenchmarkRunner, part: PartFile, *, trials: int, seed: int = 0) -> None:
-    """Add the rows of ``trials`` generator of one case to ``part``; those that are there already are not made again."""
+    """Add to ``part`` the rows of ``trials`` trials of one case that it does not hold yet."""
     done = {(r["trial"], r["source"]) for r in part.rows}
     generator: TrialGenerator | None = None
     for number in range(trials):
@@ -86,8 +89,8 @@ def measure(case: Case, runner: BenchmarkRunner, part: PartFile, *, trials: int,
 
 
 def measure_scans(bench: ScanBench, runner: BenchmarkRunner, part: PartFile) -> None:
-    """Add to ``part`` the rows of all raw scans the pose of which is known, each by the networks of its fold; those that are there are
-    not made again. A scan in which no brain is found, or another place is taken for it, has no rows: its mask is at fault."""
+    """Add to ``part`` the rows of all raw scans with a known pose that it does not hold yet, each by the networks of its fold. A scan in
+    which no brain is found, or another place is segmented, has no rows: there the mask is wrong, not the pose."""
     done = {(r["name"], r["source"]) for r in part.rows}
     for case in scan_cases(bench.data, SCANS):
         wanted = [s for s in (*NATURAL, *PERTURBED) if (case.name, s) not in done]
@@ -100,7 +103,7 @@ def measure_scans(bench: ScanBench, runner: BenchmarkRunner, part: PartFile) -> 
 def _add(
     trial: Trial, runner: BenchmarkRunner, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
 ) -> None:
-    """Rows of one trial that is ``about`` a name, a number and a corruption."""
+    """Add the rows of one trial. ``about``: name, number and corruption of the trial."""
     number = about[1]
     compare = Comparison.of(trial.image, trial.mask, trial.target)
     searched: InitialPose | None = None
@@ -120,12 +123,12 @@ def _add(
 
 
 def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
-    """Where the rows of one case are kept: other networks, other rows."""
+    """Path of the rows of one case; it depends on the weights of the networks."""
     return folder / "parts" / f"{case.name}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
-    """One case, in a process of its own: case, folder, trials, seed, weights."""
+    """Measure one case in a process of its own. ``task``: case, folder, trials, seed, weights."""
     case, folder, trials, seed, weights = task
     runner = BenchmarkRunner(weights)
     measure(case, runner, PartFile(part_path(folder, case, runner.networks.sha256)), trials=trials, seed=seed)
@@ -134,7 +137,7 @@ def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
 def _initial(
     runner: BenchmarkRunner, trial: Trial, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
 ) -> InitialPose | None:
-    """The first pose of one source; None where the search knows no hypothesis but the right one."""
+    """The initial pose by ``source``; None if the search has no wrong hypothesis."""
     if source == "rival" and searched is not None:
         return without_truth(searched, trial.truth, compare)
     if source == "turned":
@@ -153,7 +156,7 @@ def _initial(
 
 
 def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> InitialPose | None:
-    """``found`` as if the hypotheses within 30° of the truth had not been seen; None if no other is left."""
+    """``found`` without the hypotheses within 30° of the true pose; None if no other is left."""
     left = tuple(h for h in found.hypotheses if h.pose.degrees_from(truth) > 30)
     if not left:
         return None
@@ -162,10 +165,11 @@ def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> Init
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceFit:
-    """The fitted ``model``, how it was ``made`` in words, and the probabilities ``p`` (N,) of models that had not seen the brain.
+    """The fitted ``model``, a description of the fit, ``made``, and the probabilities ``p`` (N,) of models that were fitted without the
+    row's brain.
 
-    ``limits`` (N,): below which a pose is to be reviewed, where neither the model nor the limit has seen the brain (nested
-    cross-validation); what a new brain can expect. The model's own limit was chosen on these very poses.
+    ``limits`` (N,): thresholds ``review`` from nested cross-validation, where neither the model nor the threshold depends on the row's
+    brain. They estimate the performance on a new brain; the threshold of ``model`` was chosen on these poses themselves.
     """
 
     model: ConfidenceModel
@@ -178,7 +182,7 @@ class ConfidenceFit:
     limits: Array
 
     def report(self) -> str:
-        """Markdown: figures cross-validated by brain."""
+        """Markdown: cross-validated performance, coefficients and reliability."""
         lines = [f"Model: {self.made}.", ""]
         lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
         for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", np.logical_not(self.natural))):
@@ -197,7 +201,7 @@ class ConfidenceFit:
 
 
     def nested(self) -> str:
-        """How many failures are flagged, and right poses with them, of natural poses by ``limits``; and the range of these."""
+        """Shares of wrong and of right natural poses below ``limits``, and the range of the limits, in words."""
         flagged = (self.p < self.limits)[self.natural]
         wrong = self.right[self.natural] == 0
         return (
@@ -216,7 +220,7 @@ def _line(title: str, p: Array, right: Array, review: float) -> str:
 
 
 def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> ConfidenceFit:
-    """Fit the model to rows of :func:`measure`.
+    """Fit the model to rows of :func:`measure`; ``ridge``: see :func:`~posepipe.bench.logistic.fit_logistic`.
 
     Raises :class:`~posepipe.errors.UsageError` for too few rows to fit and cross-validate.
     """
@@ -257,14 +261,15 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
 
 
 def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: float) -> float:
-    """From natural poses alone where enough of them failed, else with the made failures too; alarms always from natural ones."""
+    """Threshold from natural poses alone if at least 20 of them are wrong, else from perturbed failures too. The share of right poses is
+    always that of natural ones."""
     enough = (natural & (right == 0)).sum() >= 20
     mine = natural if enough else natural | (right == 0)
     return threshold(p[mine], right[mine], flagged=flagged, alarms=alarms)
 
 
 def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
-    """Confidence against the share of poses that are right, and how the two kinds of poses are spread (PNG)."""
+    """Plot the confidence against the share of right poses, and the distribution of the confidence of right and of wrong poses (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The methods of the tables by name: how each finds a first pose, and what it does to it afterwards."""
+"""The methods of the result tables, by name: initial pose and the steps that follow it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ METHODS: dict[str, tuple[str, ...]] = {
     "auto+torch": ("auto", "torch"),
     "auto+ants": ("auto", "ants"),
 }
-"""Name → first pose (one of posepipe's or of the paper's, or the name of a network), then what follows, one step after the other:
-networks, the paper's registration (:data:`VVR_RATES`), or posepipe's own refinement (``ants``, ``torch``, ``none``)."""
+"""Name → initial pose (a method of posepipe or of the paper, or the name of a network), then the steps that follow it: networks, the
+paper's registration (:data:`VVR_RATES`), or posepipe's own refinement (``ants``, ``torch``, ``none``)."""
 PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net", "correction-net-t2")
 
 
 def networks_key(weights: Mapping[str, str]) -> str:
-    """A short name for the default networks of SHA-256 ``weights``, for files of rows made with them.
+    """A short name of the networks with the SHA-256 ``weights``, for the names of files of rows made with them.
 
     >>> networks_key({"b": "0123456789", "a": "abcdefghij"})
     'abcdef012345'
@@ -67,7 +67,8 @@ def networks_key(weights: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """An image to be placed: its pose against ``target`` is ``truth``; ``found`` is that which the network found with the mask."""
+    """An image to be aligned. ``truth``: its pose against ``target`` (template → image, RAS mm); ``age`` in weeks; ``found``: pose that
+    the scan network found together with the mask."""
 
     image: Volume
     mask: Volume
@@ -79,7 +80,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What ``method`` made of a trial, in ``seconds``; ``quality`` is posepipe's own verdict."""
+    """The result of ``method`` for a trial, in ``seconds``; ``quality``: posepipe's own verdict."""
 
     method: str
     initial: InitialPose
@@ -89,15 +90,15 @@ class Outcome:
 
 
 def missing_networks(methods: tuple[str, ...], weights_dir: str | Path | None = None) -> dict[str, str]:
-    """Methods that cannot be run with these weights → the network that is not there."""
+    """Methods that cannot be run with these weights → the missing network."""
     there = available(weights_dir)
     needed = {m: [n for n in METHODS[m] if n in PAPER_NETWORKS and n not in there] for m in methods}
     return {m: n[0] for m, n in needed.items() if n}
 
 
 class BenchmarkRunner:
-    """Runs methods on trials; networks are loaded once, when first needed. The networks bear witness in every method, as they do in
-    posepipe itself, and their time counts."""
+    """Runs methods on trials; networks are loaded on first use. As in posepipe itself, the pose networks are run in every method, as a
+    check of the final pose, and their time counts."""
 
     def __init__(self, weights_dir: str | Path | None = None) -> None:
         self.networks = PoseNetworks(weights_dir)
@@ -106,7 +107,7 @@ class BenchmarkRunner:
         self._correction: dict[str, CorrectionNetwork] = {}
 
     def run(self, trial: Trial, methods: tuple[str, ...]) -> Iterator[Outcome]:
-        """The outcome of each method; a first pose that several share is found once and its time counted for each."""
+        """The outcome of each method. An initial pose that several methods share is computed once, and its time counts for each."""
         starts: dict[str, tuple[Comparison, InitialPose, float]] = {}
         for method in methods:
             init, *steps = METHODS[method]
@@ -120,13 +121,13 @@ class BenchmarkRunner:
             yield Outcome(method, initial, refined, self.judge(trial, initial, refined), first + after)
 
     def _started(self, trial: Trial, init: str) -> tuple[Comparison, InitialPose, float]:
-        """What is compared, the first pose, and the seconds that both took."""
+        """The comparison, the initial pose, and the seconds for both."""
         begun = time.perf_counter()
         compare = Comparison.of(trial.image, trial.mask, trial.target)
         return compare, self.start(trial, compare, init), time.perf_counter() - begun
 
     def start(self, trial: Trial, compare: Comparison, init: str) -> InitialPose:
-        """The first pose by ``init``."""
+        """The initial pose by ``init``."""
         target = trial.target
         if init in INIT_METHODS:
             return initial_pose(
@@ -143,14 +144,14 @@ class BenchmarkRunner:
         return self.from_pose(trial, compare, pose, init)
 
     def from_pose(self, trial: Trial, compare: Comparison, pose: Rigid, method: str) -> InitialPose:
-        """A first ``pose`` made elsewhere by ``method``, with the networks as witnesses."""
+        """An initial pose from a given ``pose`` by ``method``, with the pose networks' features."""
         hypothesis, features = network_hypotheses(compare.brain, trial.target, self.networks, trial.found)[0]
         witness = Witness.of(hypothesis.pose, features, self.networks)
         return InitialPose(pose, method, alone(compare, pose), 1.0, witness)
 
     def finish(self, trial: Trial, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
-        """What follows the first pose, each step from the pose that the one before it left. A registration that fails is told, leaves
-        the pose it began with, and is a warning of the result: the verdict is ``review`` at best."""
+        """The result of ``steps`` after the initial pose, each started from the pose of the previous one. If a registration fails, a
+        message is printed, the pose stays at its start, and the result has a warning, so that the verdict is ``review`` at best."""
         pose, warnings = initial.pose, list[str]()
         for step in steps:
             if step in PAPER_NETWORKS:
@@ -168,13 +169,13 @@ class BenchmarkRunner:
         return replace(refined, warnings=(*refined.warnings, *warnings))
 
     def _corrected(self, trial: Trial, compare: Comparison, pose: Rigid, name: str, *, both_ways: bool) -> Rigid:
-        """``pose`` with what the Correction-Net called ``name`` finds left of it."""
+        """``pose`` corrected by the Correction-Net called ``name``."""
         if name not in self._correction:
             self._correction[name] = CorrectionNetwork(name, self._weights)
         return self._correction[name].corrected(compare, pose, self.networks.canonical(trial.target), both_ways=both_ways)
 
     def _registered(self, trial: Trial, compare: Comparison, pose: Rigid, step: str) -> Refined:
-        """By the paper's registration or posepipe's own, from ``pose``."""
+        """Refinement of ``pose`` by the paper's registration or by posepipe's own."""
         if step not in VVR_RATES:
             return self._refined(trial, compare, pose, step)
         pose = vvr(trial.image, trial.mask, trial.target, pose, rate=VVR_RATES[step])

@@ -1,4 +1,4 @@
-"""Problems with known truth, made from the cases of the classical bench: turned, moved, corrupted, or given a template of a wrong age."""
+"""Trials: images with known pose, made from the cases of the classical benchmark by motion, corruption, or a template of a wrong age."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .methods import Trial
 from .perturb import CORRUPTIONS, corrupted, turned
 
 LAST_BINS = (*BINS, (175, 180))
-"""The six bins of the paper, and once more the end of the last, where rotation vectors jump."""
+"""The six bins of the paper, and once more the end of the last bin, where rotation vectors are discontinuous."""
 WEEKS_OFF = 3.0
-"""Error of the age at strength 1."""
+"""Error of the age in weeks at strength 1."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """Kinds of corruption and their strengths, in the order they are done; ``spec`` is how it is written: ``cut:1.5+invert``."""
+    """Kinds of corruption and their strengths, in the order in which they are applied; ``spec``: its text form, as ``cut:1.5+invert``."""
 
     spec: str
     parts: tuple[tuple[str, float], ...]
 
     @property
     def weeks_off(self) -> float:
-        """By how many weeks the age is wrong, either way."""
+        """Error of the age in weeks; older or younger at random."""
         return WEEKS_OFF * sum(s for kind, s in self.parts if kind == "age")
 
 
@@ -57,7 +57,7 @@ def parse_corruption(spec: str) -> Corruption:
 
 
 class TrialGenerator:
-    """Problems from one case, loaded once, with the templates that wrong ages lead to."""
+    """Makes the trials of one case; the image, and the templates of wrong ages, are loaded once."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -67,7 +67,8 @@ class TrialGenerator:
         self._targets: dict[str, Target] = {case.template.cohort: self._runner.target}
 
     def trial(self, number: int, corruption: Corruption, seed: int) -> tuple[Trial, int]:
-        """Number ``number`` and its bin in :data:`LAST_BINS`; bins take turns. The turn is the same whatever the corruption."""
+        """Trial ``number`` and its bin in :data:`LAST_BINS`; the trials cycle through the bins. The motion depends on ``number``,
+        ``seed`` and case alone, not on the ``corruption``."""
         rng = np.random.default_rng([seed, number, *self.case.name.encode()])
         which = number % len(LAST_BINS)
         # the turn is drawn so that the pose itself falls in the bin
@@ -83,7 +84,7 @@ class TrialGenerator:
         return Trial(image, mask, self._target(template), truth, template.age), which
 
     def _other(self, template: Template, weeks: float, rng: np.random.Generator) -> Template:
-        """The cohort ``weeks`` older or younger, at random; the other way where the atlas ends."""
+        """The cohort ``weeks`` older or younger, at random; in the other direction where the atlas ends."""
         wanted = template.age + weeks * rng.choice([-1.0, 1.0])
         low, high = self._cohorts[0].age, self._cohorts[-1].age
         if not low <= wanted <= high:
@@ -96,7 +97,7 @@ class TrialGenerator:
         return self._targets[template.cohort]
 
     def _to_own(self, other: Template) -> Rigid:
-        """Template of a wrong age → the case's own: canonical rotations, centre on centre."""
+        """Pose ``other`` → the case's own template: rotation between their canonical frames, brain centre to brain centre."""
         own = self.case.template
         turn = canonical_pose(other, own).rotation
         return Rigid.about(turn, self._target(other).brain.center, self._target(own).brain.center)

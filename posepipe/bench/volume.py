@@ -1,7 +1,7 @@
-"""The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and corrupted.
+"""The paper's comparison on volumes: errors of all methods for brains with random motion, with and without corruption.
 
-Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/bench.md); every method sees the
-same images.
+Test brains are rotated so that their pose is in each of six 30° bins, and once more at 175–180° (docs/bench.md). All methods get the same
+images.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ COLUMNS = ("group", "name", "weeks", "damage", "trial", "bin", "method", "degree
 
 
 def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = None) -> list[Case]:
-    """Brains to test on: those the split keeps for testing, and with ``templates`` the cohorts of one atlas as subjects of another.
+    """Test brains: those of the test part of the split, and with ``templates`` the cohorts of one atlas as subjects of another.
 
-    The default networks were trained on the cohorts, so ``templates`` test generalisation only with networks that were trained without
-    the atlas ``left_out``; they are then every cohort of that atlas, and of no other.
+    The default networks were trained on the cohorts. So ``templates`` test generalisation only with networks that were trained without
+    the atlas ``left_out``; the cases are then all cohorts of that atlas alone.
     """
     split = load_split()
     found: list[Case] = []
@@ -75,12 +75,12 @@ def measure(
 
 
 def part_path(folder: Path, case: Case, corruption: str, weights: Mapping[str, str]) -> Path:
-    """Where the rows of one case under one corruption are kept: other default networks (SHA-256 ``weights``), other rows."""
+    """Path of the rows of one case under one corruption; it depends on the weights (SHA-256) of the default networks."""
     return folder / "parts" / f"{case.group}_{case.name}_{corruption.replace(':', '-')}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
-    """One case and corruption, in a process of its own: case, corruption, folder, methods, trials, seed, weights."""
+    """Measure one case under one corruption in a process of its own. ``task``: case, corruption, folder, methods, trials, seed, weights."""
     case, corruption, folder, methods, trials, seed, weights = task
     runner = BenchmarkRunner(weights)
     part = PartFile(part_path(folder, case, corruption, runner.networks.sha256))

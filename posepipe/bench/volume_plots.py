@@ -1,4 +1,4 @@
-"""Pictures of the comparison on volumes: error by bin, spread, cumulative share, and error by age."""
+"""Plots of the comparison on volumes: error by bin, box plots, cumulative share, and error by age."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .volume_tables import LOST_DEGREES, Row
 
 
 def plot_all(rows: list[Row], folder: Path) -> list[Path]:
-    """``errors_by_bin.png``, ``errors.png``, ``cumulative.png`` and ``by_age.png`` in ``folder``, a panel for each group."""
+    """Write ``errors_by_bin.png``, ``errors.png``, ``cumulative.png`` and ``by_age.png`` to ``folder``, with a panel for each group."""
     drawn: dict[str, Callable[[Any, list[Row], list[str]], None]] = {
         "errors_by_bin": _by_bin, "errors": _boxes, "cumulative": _cumulative, "by_age": _by_age
     }  # fmt: skip
