@@ -94,7 +94,7 @@ def smooth_noise(seed: int) -> Volume:
 def measure_brains(data: Path, part: PartFile, weights: Path | None = None, folds: Mapping[str, Path] | None = None) -> None:
     """Add to ``part`` a row for each candidate of the finder: its features, and its distance (mm) from the true brain centre. Real scans
     are processed with the networks of ``folds`` that were not trained on their fold."""
-    torch.set_num_threads(1)  # beside other work two threads are slower by far than one
+    torch.set_num_threads(1)  # on a busy machine two threads are much slower than one
     done, finders = {r["name"] for r in part.rows}, {}
     for one in brain_images(data):
         if one.name in done:

@@ -128,8 +128,8 @@ def average(n: int, edges: list[Edge], fixed: list[int], rounds: int = 60) -> tu
         for k in range(n):
             if not votes[k]:
                 continue
-            said = np.stack([rotations[i] @ p for i, p in votes[k]])
-            away = so3.log(said @ rotations[k].T)
+            implied = np.stack([rotations[i] @ p for i, p in votes[k]])
+            away = so3.log(implied @ rotations[k].T)
             weight = 1 / np.maximum(np.linalg.norm(away, axis=1), np.radians(0.2))
             rotations[k] = so3.exp((weight[:, None] * away).sum(0) / weight.sum()) @ rotations[k]
     frame = so3.project(rotations[fixed].mean(0))

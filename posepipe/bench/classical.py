@@ -155,7 +155,7 @@ class Runner:
         for trial in range(trials):
             rng = np.random.default_rng([seed, trial, *self.case.name.encode()])
             low, high = BINS[trial % len(BINS)]
-            # the turn is drawn so that the pose itself falls in the bin
+            # the rotation is sampled so that the angle of the pose is in the bin
             rotation = rotations_in_bin(1, low, high, rng)[0] @ self.own.rotation.T
             image, mask, motion = turned(self.image, self.mask, rotation, rng)
             truth = motion @ self.own

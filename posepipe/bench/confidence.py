@@ -113,11 +113,11 @@ def _add(
         initial = _initial(runner, trial, compare, source, searched, rng)
         if initial is None:
             continue
-        # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
+        # the app refines by ANTs, so every other pose by auto is refined by ANTs; the others by torch, which is faster
         refine = "ants" if source == "auto" and number % 2 else "torch"
         refined = runner.finish(trial, compare, initial, refine)
         features = confidence_features(initial, refined)
-        assert features is not None and initial.witness is not None  # the runner's networks bear witness in every method
+        assert features is not None and initial.witness is not None  # the runner runs the pose networks in every method
         degrees = (float(pose.degrees_from(trial.truth)) for pose in (refined.pose, initial.witness.pose))
         part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
@@ -191,7 +191,7 @@ class ConfidenceFit:
             mine = self.natural & (self.corruptions == corruption)
             lines.append(_line(f"natural, {corruption}", self.p[mine], self.right[mine], self.model.review))
         lines += ["", f"Review below {self.model.review:.3f}, fail below {self.model.fail:.3f}.", ""]
-        lines.append(f"With limits that have not seen the brain either (nested cross-validation), natural poses: {self.nested()}.")
+        lines.append(f"Natural poses with thresholds from nested cross-validation: {self.nested()}.")
         lines.append("")
         lines += ["| mean confidence | share right | weight | poses |", "|" + "---|" * 4]
         lines += [f"| {m:.3f} | {s:.3f} | {w:.1f} | {n} |" for m, s, w, n in reliability(self.p, self.right, self.weights)]
@@ -233,7 +233,7 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     right = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
     natural = np.array([r["source"] in NATURAL for r in rows])
     folds = {name: f"fold {k}" for k, names in load_folds().items() for name in names}
-    # the scans of a fold are of one fetus or few
+    # the scans of a fold show one fetus or a few, so a fold is a group
     brains = np.array([folds.get(r["name"]) or folds.get(r["name"].partition("_")[0]) or r["name"] for r in rows])
     counts = np.where(natural, 1.0, PERTURBED_WEIGHT * natural.sum() / max((~natural).sum(), 1))
     try:

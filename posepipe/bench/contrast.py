@@ -114,7 +114,7 @@ class ContrastBench:
         for way, converter in self._converters.items():
             begun = time.perf_counter()
             converted = converter.convert(first, mask).volume.data
-            # on that scale already
+            # the converter's output is on the same scale up to this factor
             converted_images[way] = converted / BRIGHT, time.perf_counter() - begun
         t1 = scaled(first.data, inside)
         values = scaled(like.data, like.data > 0)[like.data > 0]

@@ -59,9 +59,9 @@ def brains(data: Path, *, test: bool = False) -> Iterator[Found]:
         labels = load_volume(path)
         mask = labels.with_data(filled(labels.data > 0))
         yield "label maps", path.name[:-7], labels.with_data(mask.data * np.float32(100)), mask
-    for name, image, drawn, _ in raw_scans(data):
-        if drawn is not None:
-            yield "drawn in scans", name, image, drawn
+    for name, image, manual_mask, _ in raw_scans(data):
+        if manual_mask is not None:
+            yield "drawn in scans", name, image, manual_mask
 
 
 def _extracted(group: str, path: Path) -> Found:
@@ -76,9 +76,9 @@ def raw_scans(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
         subject, *marks = row
         center = np.array([float(x) for x in marks[:3]])
         yield subject, load_volume(data / f"ds-epi/{subject}/anat/{subject}_acq-epi_T2w.nii.gz"), None, center
-    drawn = [*data.glob("ds-stacks/derivatives/manual_masks/**/*_mask.nii.gz"), *data.glob("ds-scans/derivatives/**/*_mask.nii.gz"),
+    mask_files = [*data.glob("ds-stacks/derivatives/manual_masks/**/*_mask.nii.gz"), *data.glob("ds-scans/derivatives/**/*_mask.nii.gz"),
              *data.glob("ds-simulated/derivatives/**/*_mask.nii.gz")]  # fmt: skip
-    for path in sorted(drawn):
+    for path in sorted(mask_files):
         root = next(p for p in path.parents if p.name.startswith("ds-"))
         stem = path.name.replace("_T2w", "").replace("_desc-brain", "").replace("_mask.nii.gz", "")
         mask = load_volume(path)
@@ -171,18 +171,18 @@ def measure(data: Path, part: PartFile, *, test: bool) -> None:
         if atlas in CEREBELLUM:
             tissues = load_volume(Path(image.source).with_name(Path(image.source).name[:-10] + "desc-tissues_dseg.nii.gz"))
             unwanted = np.isin(tissues.data, CEREBELLUM[atlas])
-        for kind, seen in corrupted(brain, mask, unwanted):
-            add("brain", kind, group, name, seen)
+        for kind, variant in corrupted(brain, mask, unwanted):
+            add("brain", kind, group, name, variant)
         if group in {"newborns", "fetus"} or group.startswith("tpl-"):
-            for kind, seen in heads(brain, mask, k):
-                add("other", kind, group, name, seen)
+            for kind, variant in heads(brain, mask, k):
+                add("other", kind, group, name, variant)
     if test:
         return
-    for name, image, drawn, center in raw_scans(data):
-        if has_empty_background(image):  # a simulated stack of a brain alone
+    for name, image, manual_mask, center in raw_scans(data):
+        if has_empty_background(image):  # a simulated stack, which shows the brain alone
             continue
-        for kind, seen in zeroed(image, center, EPI_RADIUS_MM if drawn is None else moments(drawn).radius):
-            add("other", kind, "scans", name, seen)
+        for kind, variant in zeroed(image, center, EPI_RADIUS_MM if manual_mask is None else moments(manual_mask).radius):
+            add("other", kind, "scans", name, variant)
     for path in sorted((data / "ds-negative").rglob("*_T1w.nii.gz")):
         add("older", "whole", "older", path.name[:-7], load_volume(path))
 

@@ -60,18 +60,18 @@ def measured(case: ScanCase, of: finder.BrainFinder) -> dict[str, object]:
     """Distance (mm) of the found from the true brain centre, Dice with the delineated mask, error of the network's rotation (degrees),
     and seconds; None where the truth is unknown."""
     image = load_volume(case.image)
-    drawn = given_mask(load_volume(case.mask), image).volume if case.mask else None
-    center = case.center if drawn is None else moments(drawn).center
+    manual_mask = given_mask(load_volume(case.mask), image).volume if case.mask else None
+    center = case.center if manual_mask is None else moments(manual_mask).center
     begun = time.perf_counter()
     try:
         mask = of.find(image)
     except MaskError:
-        return {"mm": None, "dice": None if drawn is None else 0.0, "degrees": 180.0, "seconds": time.perf_counter() - begun}
+        return {"mm": None, "dice": None if manual_mask is None else 0.0, "degrees": 180.0, "seconds": time.perf_counter() - begun}
     seconds = time.perf_counter() - begun
     assert center is not None and mask.found is not None
     return {
         "mm": float(np.linalg.norm(moments(mask.volume).center - center)),
-        "dice": None if drawn is None else overlap(drawn.data, mask.volume.data),
+        "dice": None if manual_mask is None else overlap(manual_mask.data, mask.volume.data),
         "degrees": None if case.rotation is None else float(np.degrees(so3.geodesic_distance(mask.found.rotation, case.rotation))),
         "seconds": seconds,
     }  # fmt: skip

@@ -38,7 +38,7 @@ def of_a_network(network: nn.Module, size: int) -> tuple[float, float]:
     """Relative errors of all gradients of the scan network on cubes of ``size`` voxels a side: in bfloat16, and with rounding alone."""
     x = F.avg_pool3d(torch.rand(4, 1, size, size, size), 5, 1, 2)
     x = (x - x.min()) / (x.max() - x.min())
-    x = torch.cat([x, (x > 0.5).float()], 1)  # the guess that it is given is right
+    x = torch.cat([x, (x > 0.5).float()], 1)  # second channel: the true mask as previous mask
     exact = _gradients(network.double(), x.double(), lambda net, x: net(x))
     network.float()
 

@@ -51,14 +51,14 @@ def cases() -> list[Case]:
     both = tuple((newborn.format(_NEWBORN, c), c) for c in ("T1w", "T2w"))
     small = tuple((newborn.format("sub-A01", c), c) for c in ("T1w", "T2w"))
     stack = ((f"ds-stacks/sub-01/anat/{_STACK}.nii.gz", "T2w"),) * 2
-    drawn = f"ds-stacks/derivatives/manual_masks/sub-01/anat/{_STACK}_desc-brain_mask.nii.gz"
+    mask = f"ds-stacks/derivatives/manual_masks/sub-01/anat/{_STACK}_desc-brain_mask.nii.gz"
     return [
         Case("fetus", ((fetus, "T2w"),) * 2, 29),
         Case("newborn", small, 41, options=("--convert", "always")),
         Case("newborn-network", small, 41, options=("--convert", "always", "--mask", "network")),
         Case("epi", ((f"{epi}/sub-E01_acq-epi_T2w.nii.gz", "T2w"),) * 2, 31),
-        Case("stack", stack, 24, mask=drawn),
-        Case("stack-fine", stack, 24, mask=drawn, edge=0.5625),
+        Case("stack", stack, 24, mask=mask),
+        Case("stack-fine", stack, 24, mask=mask, edge=0.5625),
         Case("newborn-200", both, 44, edge=0.8, field=160, options=("--convert", "always")),
         Case("newborn-320", both, 44, edge=0.5, field=160, options=("--convert", "always")),
     ]
@@ -92,7 +92,7 @@ def measure(case: Case, data: Path, folder: Path) -> list[dict[str, str]]:
     bids, masks = folder / "bids", folder / "masks"
     for place, kind in ((bids, "raw"), (masks, "derivative")):
         place.mkdir()
-        about = {"Name": case.name, "BIDSVersion": "1.9.0", "DatasetType": kind, "GeneratedBy": [{"Name": "drawn"}]}
+        about = {"Name": case.name, "BIDSVersion": "1.9.0", "DatasetType": kind, "GeneratedBy": [{"Name": "posepipe.bench.memory"}]}
         write_json(place / "dataset_description.json", about)
     for n, (image, contrast) in enumerate(case.images, start=1):
         name = f"sub-{n:02d}/anat/sub-{n:02d}"
@@ -106,15 +106,15 @@ def measure(case: Case, data: Path, folder: Path) -> list[dict[str, str]]:
     print(done.stdout, flush=True)
     rows = []
     for path in sorted((folder / "out").glob("sub-*/anat/*_mode-image_xfm.json")):
-        told = read_json(path)
-        if "PeakMemoryMB" not in told:
+        sidecar = read_json(path)
+        if "PeakMemoryMB" not in sidecar:
             continue
-        image = bids / told["Sources"][0].removeprefix("bids:raw:")
+        image = bids / sidecar["Sources"][0].removeprefix("bids:raw:")
         voxels = int(np.prod(load_volume(image).shape))
         about = {"case": case.name, "image": image.name, "megavoxels": f"{voxels / 1e6:.3f}"}
         rows += [
-            about | {"stage": stage, "peak_mb": f"{peak:.1f}", "seconds": f"{told['Seconds'][stage]:.2f}"}
-            for stage, peak in told["PeakMemoryMB"].items()
+            about | {"stage": stage, "peak_mb": f"{peak:.1f}", "seconds": f"{sidecar['Seconds'][stage]:.2f}"}
+            for stage, peak in sidecar["PeakMemoryMB"].items()
         ]
     if done.returncode or len({row["image"] for row in rows}) < len(case.images):
         msg = f"{case.name}: posepipe ended with {done.returncode}\n{done.stdout}{done.stderr}"

@@ -116,7 +116,7 @@ class BenchmarkRunner:
             compare, initial, first = starts[init]
             begun = time.perf_counter()
             refined = self.finish(trial, compare, initial, *steps)
-            # without a refinement what follows is only measuring
+            # the step "none" only computes similarities: not counted
             after = 0.0 if steps == ["none"] else time.perf_counter() - begun
             yield Outcome(method, initial, refined, self.judge(trial, initial, refined), first + after)
 
@@ -155,7 +155,7 @@ class BenchmarkRunner:
         pose, warnings = initial.pose, list[str]()
         for step in steps:
             if step in PAPER_NETWORKS:
-                # near already; after Pose-Net it is asked as in the paper
+                # in both directions for poses that are near already (deep); after Pose-Net in one, as in the paper
                 pose = self._corrected(trial, compare, pose, step, both_ways=initial.method == "deep")
                 refined = self._refined(trial, compare, pose, "none")
                 continue

@@ -93,8 +93,8 @@ def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
     for part in ("scans", "stacks"):
         for path in sorted((data / f"ds-{part}").glob("sub-*/anat/*_T2w.nii.gz")):
             name = path.name.partition("_T2w")[0]
-            (drawn,) = (data / f"ds-{part}/derivatives/manual_masks").glob(f"{path.parts[-3]}/anat/{name}*_desc-brain_mask.nii.gz")
-            found.append(ScanCase(part, name, fold(name), path, drawn, poses.get(name)))
+            (manual_mask,) = (data / f"ds-{part}/derivatives/manual_masks").glob(f"{path.parts[-3]}/anat/{name}*_desc-brain_mask.nii.gz")
+            found.append(ScanCase(part, name, fold(name), path, manual_mask, poses.get(name)))
     fetus = data / "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz"
     found.append(ScanCase("heads", "sub-f234", split.part("sub-f234"), fetus, weeks=29.0))
     for subject, kind in itertools.product((f"sub-A{k}" for k in range(11, 17)), ("T2w", "T1w")):
@@ -243,7 +243,7 @@ def with_synthetic_background(image: Volume, brain: Volume, kind: str, *, seed: 
     affine[:3, :3] = turn * BACKGROUND_SPACING_MM
     affine[:3, 3] = about.center + shift - affine[:3, :3] @ np.full(3, (side - 1) / 2)
     top = float(np.quantile(image.data[brain.data][::7], 0.99))
-    seen = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
+    moved = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
     inside = _resampled(brain.data.astype(np.float32), brain, affine, side)
     outside, within = ndimage.distance_transform_edt(inside < 0.5), ndimage.distance_transform_edt(inside >= 0.5)
     far = (outside - within) * BACKGROUND_SPACING_MM / about.radius
@@ -252,11 +252,12 @@ def with_synthetic_background(image: Volume, brain: Volume, kind: str, *, seed: 
     stripped, air = BACKGROUNDS[kind]
     how = Surroundings(stripped=stripped, air=air, alone=0.0, fluid=0.0, faded=0.0, thick=0.0, moved=0.0, slab=0.0)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
-    whole, left = surrounded(picture[None], mask[None], far_[None], where_, how, generator)
-    whole, left = simulate_acquisition(whole, left, how, generator)
-    grid = Volume(whole[0, 0].numpy(), affine, image.source)
-    return grid, grid.with_data(left[0, 0].numpy() > 0.5)
+    arrays = (np.ascontiguousarray(x, dtype=np.float32) for x in (moved, inside, far, where))
+    moved_, mask_, far_, where_ = (torch.as_tensor(x)[None] for x in arrays)
+    out, out_mask = surrounded(moved_[None], mask_[None], far_[None], where_, how, generator)
+    out, out_mask = simulate_acquisition(out, out_mask, how, generator)
+    grid = Volume(out[0, 0].numpy(), affine, image.source)
+    return grid, grid.with_data(out_mask[0, 0].numpy() > 0.5)
 
 
 def negative_controls(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
@@ -318,7 +319,7 @@ def report(rows: list[dict[str, str]]) -> str:
     if twins:
         both, near = (sum(test(r) for r in twins) for test in (_other_head_reported, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
         passed = sum(r["qc"] == "pass" for r in twins)
-        counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is told in {both}, {passed} pass"
+        counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is reported in {both}, {passed} pass"
         parts.append(f"Two heads in {len(twins)} scans: {counts}.\n")
     turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
     if len(turned) > 1:

@@ -85,13 +85,13 @@ def _gradient_descent(
                 ncc, gradient = _gradient(term, value[:, 0], slope[:, 0, :, :6])
                 best = poses.where_better(best, ncc > best_ncc)
                 best_ncc = torch.maximum(ncc, best_ncc)
-                # in units of mm: a turn by 1/radius moves the brain's rim by 1 mm
+                # in mm: a rotation by 1/radius moves the brain's surface by 1 mm
                 scaled = torch.cat([gradient[:, :3] / radius**2, gradient[:, 3:]], 1)
                 if rate is None:
                     moved = scaled[:, :3].norm(dim=1) * radius + scaled[:, 3:].norm(dim=1)
                     rate = (first_mm / moved.clamp_min(1e-9))[:, None]
                 change = rate * scaled
-                # a rate that has become too large for a level must not throw a slice out of the brain
+                # steps are limited, so that a rate that is too large for the level cannot move a slice out of the brain
                 size = change[:, :3].norm(dim=1) * radius + change[:, 3:].norm(dim=1)
                 change = change * (2 * first_mm / size.clamp_min(2 * first_mm))[:, None]
                 poses = poses.stepped(change[:, :3], change[:, 3:], torch.zeros_like(poses.log_scale))

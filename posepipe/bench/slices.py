@@ -128,7 +128,7 @@ def sample_trial(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sa
             moved = [p.moved(away) for p in pieces]
             some = tuple(p for p in moved if p.area >= LEAST_MM2)
             return SliceTrial(some, moved[half], away @ brain.own, rotation, number)
-    msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; its mask may be damaged"
+    msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; check its mask"
     raise MaskError(msg)
 
 
@@ -171,7 +171,7 @@ def measure(
 def _loaded(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
     brain = load_brain(case)
     target = SliceTarget(brain.target)
-    _ = target.levels(), target.levels(0.0), target.cells  # what is made once is not counted
+    _ = target.levels(), target.levels(0.0), target.cells  # computed before the measurement, since they are computed once for each template
     return brain, Cutter(brain), target
 
 

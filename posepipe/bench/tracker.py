@@ -84,9 +84,9 @@ def followed(brain: Brain, degrees: float, register: bool, network: SlicePoser |
     stack = simulate_stack(brain.volume, brain.mask, rng, degrees=degrees)
     order = np.argsort([stack.acquisition.times[s.index] for s in stack.slices], kind="stable")
     truth = [stack.poses(brain.own)[stack.slices[k].index] for k in order]
-    # the first pose is asked for when the tracker warms up
-    said = SimulatedNetwork([truth[0], *truth], rng) if simulated else network
-    tracker = SliceTracker(target=brain.target, network=said, register=register)
+    # the warm-up of the tracker consumes one pose
+    poser = SimulatedNetwork([truth[0], *truth], rng) if simulated else network
+    tracker = SliceTracker(target=brain.target, network=poser, register=register)
     tracker.warm()
     center = tracker.target.brain.center
     rows: list[Row] = []
@@ -112,9 +112,9 @@ def navigator(brain: Brain, moved: Rigid, rng: np.random.Generator) -> Volume:
     affine[:3, 3] = brain.own.apply(brain.target.brain.center) - NAVIGATOR_MM * (np.array(NAVIGATOR) - 1) / 2
     index = np.stack(np.meshgrid(*[np.arange(n, dtype=float) for n in NAVIGATOR], indexing="ij"), -1)
     points = (~moved).apply(index @ affine[:3, :3].T + affine[:3, 3])
-    seen = sample(blurred, tensor(np.linalg.inv(brain.volume.affine)), tensor(points))[0].numpy()
-    noise = 0.03 * float(np.quantile(seen[seen > 0], 0.99)) * rng.standard_normal((2, *seen.shape), dtype=np.float32)
-    return Volume(np.hypot(seen + noise[0], noise[1]).astype(np.float32), affine, "simulated navigator")
+    signal = sample(blurred, tensor(np.linalg.inv(brain.volume.affine)), tensor(points))[0].numpy()
+    noise = 0.03 * float(np.quantile(signal[signal > 0], 0.99)) * rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    return Volume(np.hypot(signal + noise[0], noise[1]).astype(np.float32), affine, "simulated navigator")
 
 
 def navigated(brain: Brain, degrees: float, weights: Path | None) -> list[Row]:

@@ -71,7 +71,7 @@ class TrialGenerator:
         ``seed`` and case alone, not on the ``corruption``."""
         rng = np.random.default_rng([seed, number, *self.case.name.encode()])
         which = number % len(LAST_BINS)
-        # the turn is drawn so that the pose itself falls in the bin
+        # the rotation is sampled so that the angle of the pose is in the bin
         rotation = rotations_in_bin(1, *LAST_BINS[which], rng)[0] @ self._runner.own.rotation.T
         image, mask, motion = turned(self._runner.image, self._runner.mask, rotation, rng)
         truth, template = motion @ self._runner.own, self.case.template

@@ -53,8 +53,8 @@ def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
     heads = " | ".join(f"{low}–{high}°" for low, high in LAST_BINS)
     for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]
-        draws = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
-        out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {draws} draw(s) a bin each; degrees, mean ± sd\n"]
+        trials = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
+        out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {trials} trial(s) a bin each; degrees, mean ± sd\n"]
         out += [f"| method | {heads} | all (95 % by subject) | median | p95 | > 10° | > 15° | > 30° | mm | s |", "|" + "---|" * 16]
         for method in unique(r.method for r in mine):
             out.append(_line(method, [r for r in mine if r.method == method]))
@@ -71,7 +71,7 @@ def note_on_vvr(rows: list[Row]) -> str:
 
 def _line(method: str, mine: list[Row]) -> str:
     cells = [mean_sd([r.degrees for r in mine if r.bin == b]) for b in range(len(LAST_BINS))]
-    # the extra draws of the last bin would count twice
+    # without the extra trials of the last bin, which would count twice
     even = [r for r in mine if r.bin < 6] or mine
     degrees = np.array([r.degrees for r in even])
     low, high = by_subject(even)

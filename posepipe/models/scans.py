@@ -75,10 +75,10 @@ class LocatorNet(Encoder):
 class ScanNet(Encoder):
     """U-Net on an unmasked crop and a previous brain mask: (B, 2, X, Y, Z), multiples of 16 → :class:`ScanField`.
 
-    Channel 0: unmasked intensities by :func:`scaled`. Channel 1: probability of brain from the previous forward pass, 0 in the first.
-    ``width``: channels from fine to coarse; the finest feature grid has half the input's resolution, and the segmentation on the input's
-    grid comes from the last layer alone (:func:`depth_to_space`). ``size``: side of the crops in voxels. As in
-    :class:`~posepipe.models.coordinates.CoordinateNet` with ``residual``, the network regresses the difference between each voxel's
+    Channel 0: unmasked intensities by :func:`scaled`. Channel 1: probability of brain from the previous forward pass (in the first round
+    that of the locator). ``width``: channels from fine to coarse; the finest feature grid has half the input's resolution, and the
+    segmentation on the input's grid comes from the last layer alone (:func:`depth_to_space`). ``size``: side of the crops in voxels. As
+    in :class:`~posepipe.models.coordinates.CoordinateNet` with ``residual``, the network regresses the difference between each voxel's
     canonical coordinates and its position in the crop.
     """
 

@@ -86,10 +86,10 @@ class ScanTask:
 
     def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located | Tensor:
         if isinstance(network, LocatorNet | OutlineNet):
-            return self._shown(network, batch.image)
-        return self._shown(network, torch.cat([batch.image, batch.previous_mask], 1))
+            return self._network_output(network, batch.image)
+        return self._network_output(network, torch.cat([batch.image, batch.previous_mask], 1))
 
-    def _shown(self, network: nn.Module, x: Tensor) -> Any:
+    def _network_output(self, network: nn.Module, x: Tensor) -> Any:
         with autocast(x.device, wanted=self._bf16):
             return network(x.contiguous(memory_format=torch.channels_last_3d))
 

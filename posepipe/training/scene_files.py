@@ -111,11 +111,11 @@ def _scene(
         raise UsageError(msg)
     mask = load_mask(template.mask)
     pose = marks.pose(moments(mask).center, template.to_canonical)
-    return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical(), delineated=False)
+    return scene_of(name, group, volume, place_mask(mask, volume, pose), marks.canonical(), delineated=False)
 
 
-def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:
-    """``mask`` (bool) of a template on the grid of ``image`` at ``pose`` (template → image), bool."""
+def place_mask(mask: Volume, image: Volume, pose: Rigid) -> Volume:
+    """The ``mask`` (bool) of a template on the grid of ``image``, placed by ``pose`` (template → image); bool."""
     to_voxel = np.linalg.inv(mask.affine) @ (~pose).matrix @ image.affine
     inside = ndimage.affine_transform(mask.data.astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], image.shape, order=1)
     return image.with_data(inside > 0.5)

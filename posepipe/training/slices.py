@@ -98,9 +98,9 @@ class SliceSynthesis(Synthesis):
         image, mask = self._slices(volume_rows, self._turn(rotation, scale, stretch), translation, self._profile(rows, recipe))
         how = recipe.corruption
         assert isinstance(how, SliceCorruption)
-        seen, observed, brain = corrupt_slice(image[:n], mask[:n], how, self._generator)
+        image, observed, brain = corrupt_slice(image[:n], mask[:n], how, self._generator)
         number = slice_number(offset, low, high)
-        return SliceBatch(standardised(seen, observed), rotation[:n], translation[:n], scale[:n], brain, rows[:n], number[:n])
+        return SliceBatch(standardised(image, observed), rotation[:n], translation[:n], scale[:n], brain, rows[:n], number[:n])
 
     def _extent(self, rows: Array, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest and largest coordinate (B,) of the brain of each volume along ``normal`` (B, 3), brain radii."""
@@ -180,10 +180,10 @@ class SliceCoordinateTask(_SliceTask):
 
 
 def slice_loss(field: SliceField, batch: Batch) -> Tensor:
-    """:func:`~posepipe.training.coordinates.coordinate_loss` of slices, each compared with that of its two twins which it is nearer to.
+    """:func:`~posepipe.training.coordinates.coordinate_loss` of slices, each relative to the pose or to its twin, whichever is nearer.
 
-    The coordinates of the twin are the mirror image of the true ones. The nearer one is that with the smaller loss over the whole slice, so
-    that no slice may lie half in each.
+    The coordinates of the twin are the true ones mirrored at the midplane. The nearer of both is the one with the smaller loss over the
+    whole slice, so that a slice cannot follow one in a part and the other elsewhere.
     """
     side = field.position.shape[-1]
     brain = F.avg_pool2d(batch.brain, batch.brain.shape[-1] // side)

@@ -130,7 +130,7 @@ class Collector:
         self._masks: list[np.ndarray] = []
         self._terms: dict[str, str] = {}
 
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         """Whether the split lets ``name`` be used; a test brain is reported as left out."""
         test = self._split.part(name) == "test"
         if test:
@@ -150,7 +150,7 @@ class Collector:
     ) -> None:
         """Add one brain. ``to_canonical`` (3, 3): rotation of its RAS world to the canonical frame. ``images``: contrast → image, and
         ``labels``: file name → label map, all on the grid of ``mask``. Test brains are left out."""
-        if not self.wants(name):
+        if not self.accepts(name):
             return
         part = self._split.part(name)
         about = moments(mask)
@@ -168,7 +168,7 @@ class Collector:
         for file, volume in labels.items():
             values = np.unique(volume.data)
             if len(values) > MAX_LABELS + 1:
-                self.leave_out(f"{name}: {file}", f"it has {len(values)} labels, at most {MAX_LABELS + 1} can be told apart")
+                self.leave_out(f"{name}: {file}", f"it has {len(values)} labels; at most {MAX_LABELS + 1} are supported")
                 continue
             index = np.searchsorted(values, volume.data).astype(np.float32)
             resampled = frame.resample(volume.with_data(index), smooth=False)

@@ -82,7 +82,7 @@ def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[s
                 cohorts.setdefault(template.cohort, []).append(template)
         collector.terms(name, library.status(name).licence or "not stated")
         for templates in sorted(cohorts.values(), key=lambda t: t[0].age):
-            if collector.wants(templates[0].space):
+            if collector.accepts(templates[0].space):
                 _add_cohort(collector, templates, reference)
 
 
@@ -123,7 +123,7 @@ def add_imaged_subjects(
     collector.terms(folder.name, _terms(folder))
     count = 0
     for name, images in sessions.items():
-        if not collector.wants(name):
+        if not collector.accepts(name):
             continue
         try:
             _add_session(collector, name, images, ages.age_of(images[0]).weeks, reference, accepted)
@@ -193,7 +193,7 @@ def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> 
     count = 0
     for found in _label_files(folder):
         name = _session_name(found)
-        if not collector.wants(name):
+        if not collector.accepts(name):
             continue
         try:
             age = ages.age_of(found).weeks

@@ -118,8 +118,8 @@ def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
 def _decoys(
     out: Tensor, bodies: Ellipsoids, wave: Tensor, kinds: Tensor, how: Surroundings, own: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones. Some
-    lie close and are as bright as the brain, ``own`` (B, 1, 1)."""
+    """``out`` with up to three ellipsoids at random places about the brain, each with a rim and a texture: simulated trunk, bladder,
+    maternal bones. Some are close to the brain and as bright as it, ``own`` (B, 1, 1)."""
     n, count = len(out), 3
     place = torch.randn(n, count, 3, generator=generator, device=out.device)
     distance = 1.5 + 3.5 * torch.rand(n, count, 1, generator=generator, device=out.device)

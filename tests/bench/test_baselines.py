@@ -243,7 +243,7 @@ import os
 import numpy as np
 from posepipe.bench.baselines import geometric_center, vvr
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
+from posepipe import phantom
 from posepipe.matching.target import Target
 
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "7"

@@ -51,7 +51,7 @@ def test_limits_of_nested_cross_validation_have_not_seen_the_brain():
     assert len(set(before.limits[mine])) == 1 and np.isfinite(before.limits).all()
     np.testing.assert_array_equal(before.limits[mine], after.limits[mine])
     assert (before.limits[~mine] != after.limits[~mine]).any()
-    assert "limits that have not seen the brain" in before.report() and before.nested() in before.report()
+    assert "thresholds from nested cross-validation" in before.report() and before.nested() in before.report()
 
 
 def test_raw_scans_between_right_and_wrong_count_for_neither():

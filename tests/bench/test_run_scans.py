@@ -64,7 +64,7 @@ def test_brains_are_found_without_a_mask(
     assert all(r["qc"] in {"refused", "failed", "fail", "review"} for r in of["cut"])
     (twins,) = of["twins"]
     assert twins["kind"] == "beside sub-E02" and float(twins["mm"]) < 3 and "another brain" in twins["reasons"]
-    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is told in 1, 0 pass" in told
+    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is reported in 1, 0 pass" in told
     assert {r["kind"] for r in of["heads"]} == set(scans.BACKGROUNDS) and all(r["fold"] == "test" for r in of["heads"])
     poses = [so3.exp(np.array([float(x) for x in r["rotvec"].split()])) for r in of["stacks"]]
     truth = [miniature.truth.rotations[r["name"]] for r in of["stacks"]]
