@@ -34,7 +34,7 @@ from ..imaging.volume import Volume, load_volume
 from ..models.calibration import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
-from ..training.surroundings import Surroundings, simulate_acquisition, surrounded
+from ..training.surroundings import Surroundings, add_surroundings, simulate_acquisition
 from .methods import Trial
 from .rows import PartFile
 
@@ -254,7 +254,7 @@ def with_synthetic_background(image: Volume, brain: Volume, kind: str, *, seed: 
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     arrays = (np.ascontiguousarray(x, dtype=np.float32) for x in (moved, inside, far, where))
     moved_, mask_, far_, where_ = (torch.as_tensor(x)[None] for x in arrays)
-    out, out_mask = surrounded(moved_[None], mask_[None], far_[None], where_, how, generator)
+    out, out_mask = add_surroundings(moved_[None], mask_[None], far_[None], where_, how, generator)
     out, out_mask = simulate_acquisition(out, out_mask, how, generator)
     grid = Volume(out[0, 0].numpy(), affine, image.source)
     return grid, grid.with_data(out_mask[0, 0].numpy() > 0.5)

@@ -57,7 +57,7 @@ T1W = 0.25
 """Share of heads with T1w-like contrast: parts that are bright in T2w are dark."""
 
 
-def painted(out: Tensor, parts: tuple[Part, ...], bodies: Ellipsoids, flip: Tensor, generator: torch.Generator) -> Tensor:
+def add_parts(out: Tensor, parts: tuple[Part, ...], bodies: Ellipsoids, flip: Tensor, generator: torch.Generator) -> Tensor:
     """``out`` (B, 1, S, S, S) with the voxels inside each of ``parts`` set to the part's random brightness, later parts over earlier ones.
     Images with ``flip`` (B, 1, 1, 1, 1) have T1w-like contrast."""
     for part in parts:
@@ -67,7 +67,7 @@ def painted(out: Tensor, parts: tuple[Part, ...], bodies: Ellipsoids, flip: Tens
     return out
 
 
-def eyes(out: Tensor, bodies: Ellipsoids, outside: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
+def add_eyes(out: Tensor, bodies: Ellipsoids, outside: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
     """``out`` with two eyes where ``outside`` the brain: orbital fat, a bright globe, and a dark lens in its anterior half."""
     n = len(out)
     spot = torch.tensor(EYE, device=out.device) + EYE_JITTER * torch.randn(n, 1, 3, generator=generator, device=out.device)

@@ -135,13 +135,13 @@ class ScanSynthesis:
         r = self.recipe
         kinds = [r.kinds[k] for k in self._rng.choice(len(r.kinds), n, p=[kind.share for kind in r.kinds])]
         real = (self._rng.random(n) < r.scenes) if self._real else np.zeros(n, dtype=bool)
-        heads = [self._sample_scan(self._real) if real[i] else self._made_head(kinds[i].reach) for i in range(n)]
+        heads = [self._sample_scan(self._real) if real[i] else self._synthetic_head(kinds[i].reach) for i in range(n)]
         rotation = random_rotations(n, self._rng)
         half = np.exp(self._rng.uniform(*(np.log([getattr(kind, end) for kind in kinds]) for end in ("low", "high"))))
         shift = np.stack([self._shift(kind, h) for kind, h in zip(kinds, half, strict=True)])
         scale = HALF_SIDE / half
         translation = shift * scale[:, None]
-        points = self._bent(cube_points(r.size).expand(n, -1, -1))
+        points = self._distorted_points(cube_points(r.size).expand(n, -1, -1))
         crops = torch.stack([
             self._crop(head, points[i], rotation[i], translation[i], scale[i]) for i, head in enumerate(heads)
         ])  # fmt: skip
@@ -226,7 +226,7 @@ class ScanSynthesis:
             else:
                 pool[int(self._rng.integers(len(pool)))] = head
 
-    def _made_head(self, reach: float) -> PlacedHead:
+    def _synthetic_head(self, reach: float) -> PlacedHead:
         while len(self._pools[reach]) < min(LEAST, self.recipe.pool):
             self._add(reach, 4)
         return self._pools[reach][int(self._rng.integers(len(self._pools[reach])))]
@@ -238,7 +238,7 @@ class ScanSynthesis:
         mine = real[groups[int(self._rng.choice(len(groups), p=weight / weight.sum()))]]
         return mine[int(self._rng.integers(len(mine)))]
 
-    def _bent(self, points: Tensor) -> Tensor:
+    def _distorted_points(self, points: Tensor) -> Tensor:
         """``points`` (B, N, 3), in some crops with a smooth displacement along one axis: the distortion of echo-planar images."""
         n, side = len(points), self.recipe.size
         return points + self.recipe.corruption.displacement(n, side, self._rng, self._generator)

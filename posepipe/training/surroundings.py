@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .ellipsoids import Ellipsoids
 from .fields import blurred, chance, smooth_field, uniform
-from .heads import BODY, FACE, SPINE, T1W, eyes, painted
+from .heads import BODY, FACE, SPINE, T1W, add_eyes, add_parts
 
 SHAPES = 24
 """Number of tissue intensities in the surroundings of one image."""
@@ -50,7 +50,7 @@ class Surroundings:
     noise: float = 0.12
 
 
-def surrounded(
+def add_surroundings(
     image: Tensor,
     mask: Tensor,
     far: Tensor,
@@ -145,8 +145,8 @@ def _head(out: Tensor, far: Tensor, bodies: Ellipsoids, generator: torch.Generat
     """``out`` with trunk, neck and face; fluid, skull and scalp in shells about the brain; spine and eyes."""
     n = len(out)
     flip = chance(n, T1W, generator) > 0
-    out = painted(out, BODY, bodies, flip, generator)
-    out = painted(out, FACE, bodies, flip, generator)
+    out = add_parts(out, BODY, bodies, flip, generator)
+    out = add_parts(out, FACE, bodies, flip, generator)
     gap, bone, skin = uniform(n, 0, 0.06, generator), uniform(n, 0.02, 0.14, generator), uniform(n, 0.02, 0.18, generator)
     shells = chance(n, 0.85, generator) > 0
     out = torch.where(shells & (far < gap + bone + skin), uniform(n, 0.1, 1, generator).expand_as(out), out)
@@ -154,8 +154,8 @@ def _head(out: Tensor, far: Tensor, bodies: Ellipsoids, generator: torch.Generat
     dark = uniform(n, 0, 1, generator).pow(2) * 0.6
     out = torch.where(shells & (far < gap + bone), dark.expand_as(out), out)
     out = torch.where(shells & (far < gap), uniform(n, 0, 1, generator).expand_as(out), out)
-    out = painted(out, SPINE, bodies, flip, generator)
-    return eyes(out, bodies, far > 0, flip, generator)
+    out = add_parts(out, SPINE, bodies, flip, generator)
+    return add_eyes(out, bodies, far > 0, flip, generator)
 
 
 def simulate_acquisition(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from ..geometry import random_rotations
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
 from .sources import LEFT, SIDE, Sources, SourceVolume
-from .surroundings import Surroundings, surrounded
+from .surroundings import Surroundings, add_surroundings
 from .synthesis import Recipe, Synthesis, sample_volumes
 
 FLUID_WEEKS = 37.0
@@ -82,7 +82,7 @@ class HeadSynthesis(Synthesis):
         image, mask = sample_volumes(volumes, points.sub_(between))
         code = torch.as_tensor(self._fluid[rows], device=self._device)
         fluid = torch.where(code < 0, -1.0, tables.gather(1, code.clamp_min(0)[:, None])[:, 0])
-        image, mask = surrounded(image, mask, far, where, self._how, self._generator, fluid[:, None, None, None, None])
+        image, mask = add_surroundings(image, mask, far, where, self._how, self._generator, fluid[:, None, None, None, None])
         both = (torch.cat([image * 170, mask * 255], 1).clamp(0, 255) + 0.5).byte()
         side = self.recipe.size
         step = 2 * HALF_SIDE / side

@@ -81,7 +81,7 @@ def test_the_geometric_start_is_that_of_itk(target, no_iterations, tmp_path, mon
 
 
 @pytest.mark.parametrize("left_handed", [False, True])
-def test_ants_begins_where_it_is_told(target, no_iterations, left_handed):
+def test_ants_starts_from_the_given_pose(target, no_iterations, left_handed):
     """Any pose, in the bench's convention: template → image, RAS."""
     p = trial(target, 100, left_handed=left_handed)
     assert (np.linalg.det(p.image.affine) < 0) == left_handed
@@ -105,7 +105,7 @@ def test_a_half_turn_comes_back_from_a_near_start_alone(target):
     assert off(found, p)[0] < 2 and off(found, p)[1] < 1
 
 
-def test_only_the_brain_is_seen(target):
+def test_voxels_outside_the_masks_have_no_effect(target):
     """What lies outside the masks changes nothing."""
     p = trial(target, 10)
     both = ((p.image, p.mask), (target.volume, target.mask))
@@ -130,7 +130,7 @@ def half_turns(target: Target) -> list[Rigid]:
 
 
 @pytest.mark.parametrize("degrees", [10, 100])
-def test_paa_lays_axes_on_axes_and_mass_on_mass(target, degrees):
+def test_paa_maps_axes_to_axes_and_centre_of_mass_to_centre_of_mass(target, degrees):
     """Up to a half turn about an axis; the other way round it would be 20° off at least."""
     p = trial(target, degrees)
     start = principal_axes(brain_of(p.image, p.mask), brain_of(target.volume, target.mask))
@@ -212,7 +212,7 @@ def test_what_ants_returns_is_the_result(target, runner):
     assert not refine._better(compare, refined.pose, p.truth, after, before)
 
 
-def test_a_registration_that_fails_is_told_and_leaves_its_start(target, runner, capsys):
+def test_a_registration_that_fails_is_reported_and_leaves_its_start(target, runner, capsys):
     p = trial(target, 10)
     compare = Comparison.of(p.image, p.mask, target)
     beside = Rigid(np.eye(3), np.array([900.0, 0.0, 0.0])) @ p.truth

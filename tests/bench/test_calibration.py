@@ -39,7 +39,7 @@ def test_no_feature_counts_the_wrong_way():
     assert all(coefficient * SIGNS[name] > 0 for name, (coefficient, *_) in terms.items())
 
 
-def test_limits_of_nested_cross_validation_have_not_seen_the_brain():
+def test_limits_of_nested_cross_validation_do_not_depend_on_the_brain():
     """What is known of a brain changes the limit of all others, and not its own."""
     made = rows()
     before = fit_confidence(made)

@@ -107,7 +107,7 @@ def test_outliers_hardly_count(truth):
     assert np.median(residual) < 1
 
 
-def test_a_node_nobody_measured_is_told(truth):
+def test_a_node_nobody_measured_is_reported(truth):
     found, residual = average(13, graph(12, truth, np.random.default_rng(3), 0, 0), [0])
     assert np.isnan(residual[12])
     assert not np.isnan(residual[:12]).any()

@@ -9,8 +9,8 @@ from posepipe.bench.logistic import auroc, brier, fit_logistic, out_of_fold, rel
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, outcomes and the probabilities they were drawn with."""
+def sampled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, outcomes, and the probabilities that the outcomes were sampled with."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20_000, 3)) * [1.0, 5.0, 0.1] + [0, 20, 1]
     p = 1 / (1 + np.exp(-(1.0 + 1.5 * x[:, 0] - 0.2 * (x[:, 1] - 20))))

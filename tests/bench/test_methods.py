@@ -66,7 +66,7 @@ def one_choice_of_axes(runner: BenchmarkRunner, p: Trial) -> Rigid:
     return made.pose
 
 
-def test_one_choice_lays_the_template_s_axes_on_the_image_s(runner: BenchmarkRunner, itself: Trial) -> None:
+def test_one_choice_maps_the_template_s_axes_to_the_image_s(runner: BenchmarkRunner, itself: Trial) -> None:
     pose = one_choice_of_axes(runner, itself)
     assert off(pose, TRUTH, itself.target) < 3
     assert off(~pose, TRUTH, itself.target) > 30  # the other way round would not pass
@@ -134,7 +134,7 @@ def constant(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRunner:
 
 
 @pytest.mark.parametrize(("first", "degrees"), [("pose-net", 15.43), ("deep", 0.0)])
-def test_after_pose_net_correction_net_is_asked_once_and_near_the_truth_both_ways(
+def test_correction_net_runs_once_after_pose_net_and_in_both_directions_near_the_truth(
     constant: BenchmarkRunner, itself: Trial, first: str, degrees: float
 ) -> None:
     """An answer that is the same for all images counts in full when asked once, and cancels when asked both ways."""

@@ -77,7 +77,7 @@ def test_brains_are_found_without_a_mask(
 
 
 @pytest.mark.slow
-def test_scans_tell_how_sure_poses_are(few: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_give_rows_for_the_confidence(few: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those of which the pose is known, with the mask that is found."""
     monkeypatch.setattr(confidence, "SCANS", ("scans",))
     runner, part = BenchmarkRunner(None), PartFile(tmp_path / "rows.csv")
@@ -115,7 +115,7 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
 
 @pytest.mark.slow
 def test_only_images_that_are_asked_for_are_made(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brains in made-up heads take seconds each; newborn A11, of which most are made, is not even here."""
+    """Brains with synthetic background take seconds each; newborn A11, of which most are made, is not even here."""
     monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
     names = [one.name for one in brains.brain_images(few, ("sub-E01*", "sub-A12-T2w rim 1", "noise 3"))]
     assert names == ["sub-E01", next(n for n in names if "axis 0" in n), "sub-A12-T2w rim 1", "noise 3"]
@@ -166,7 +166,7 @@ def test_images_without_a_fetal_brain_are_listed(few: Path, made_up: None) -> No
 
 
 @pytest.mark.slow
-def test_every_precision_is_asked_in_a_process_of_its_own(
+def test_every_precision_runs_in_a_process_of_its_own(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     some = {name: precision.SETTINGS[name] for name in ("float32", "bfloat16")}
@@ -197,7 +197,7 @@ def test_answers_are_kept_by_the_image_s_name(few: Path, tmp_path: Path, made_up
 
 @pytest.mark.slow
 def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By drawn masks, and by landmarks with the mask of an atlas laid on them."""
+    """By delineated masks, and by landmarks with the mask of an atlas placed by them."""
     path, split = tmp_path / "scenes.npz", tmp_path / "split.toml"
     split.write_text('[validation]\nsubjects = []\n[test]\nsubjects = ["sub-E02"]\n')
     command = ["train", "scenes", str(few / "ds-epi"), str(few / "ds-stacks"), "-d", str(few / "ds-stacks/derivatives/manual_masks")]

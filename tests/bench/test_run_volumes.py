@@ -64,7 +64,7 @@ def test_stacks_are_compared_pair_by_pair(
     assert len(read_rows([tmp_path / "out" / "classical.csv"])) == 2
 
 
-def test_what_has_no_canonical_rotation_is_told(miniature: Miniature, tmp_path: Path) -> None:
+def test_what_has_no_canonical_rotation_is_reported(miniature: Miniature, tmp_path: Path) -> None:
     data = miniature.part(tmp_path, atlases=("CRL/30", "CHN/30"))
     (data / "atlases/tpl-CHN/cohort-30/fetched.json").unlink()
     with pytest.raises(PosepipeError, match=r"CHN\+30: no canonical rotation; run python -m posepipe.bench.canonical"):
@@ -122,7 +122,7 @@ def test_times_are_of_stages_that_make_the_whole(
     assert 0 < alone < 10
 
 
-def test_ages_of_test_brains_are_told_and_measured_once(
+def test_ages_of_test_brains_are_reported_and_measured_once(
     miniature: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = miniature.part(tmp_path / "data", "ds-fetal", "ds-neonates/participants.tsv", atlases=(
@@ -223,7 +223,7 @@ def few(miniature: Miniature, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("test", [False, True])
-def test_extracted_brains_are_told_from_heads(few: Path, tmp_path: Path, test: bool) -> None:
+def test_extracted_brains_are_distinguished_from_heads(few: Path, tmp_path: Path, test: bool) -> None:
     part = PartFile(tmp_path / "rows.csv")
     extracted.measure(few, part, test=test)
     rows = part.rows

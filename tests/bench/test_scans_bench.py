@@ -1,4 +1,4 @@
-"""Brains in made-up heads keep their brain and its mask; the tables of the bench of scans say what the rows say."""
+"""Brains with synthetic background keep their brain and its mask; the tables of the bench of scans say what the rows say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROW = {
 
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
-def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
+def test_a_brain_with_synthetic_background_is_the_same_brain(kind: str) -> None:
     offset = np.moveaxis(np.indices((50, 44, 40)), 0, -1) * 2.0 - np.array([48, 44, 40])
     inside = (offset / np.array([30, 26, 22])) ** 2 @ np.ones(3) < 1
     affine = np.diag([2.0, 2, 2, 1])
@@ -59,7 +59,7 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     assert np.mean(ratios) > 1.2
 
 
-def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
+def test_negative_controls_are_the_larger_parts_at_their_place() -> None:
     """A scan of 240, 180 and 60 mm, turned in space, whose brain lies nearer to the beginning of the first axis."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) @ np.diag([3.0, 2, 5])
@@ -120,7 +120,7 @@ def test_what_becomes_of_images_without_a_brain() -> None:
     assert "| epi | folds | 1 | – |" in report([ROW, empty | {"qc": "fail"}])
 
 
-def test_a_real_scan_is_shown_to_the_network_that_did_not_see_its_fold(tmp_path: Path) -> None:
+def test_a_real_scan_is_processed_by_the_network_trained_without_its_fold(tmp_path: Path) -> None:
     bench = ScanBench(tmp_path, tmp_path / "all", {"b": tmp_path / "b"})
     cases = (ScanCase("epi", "sub-E11", fold, tmp_path) for fold in ("a", "b", "test"))
     assert [bench.weights_of(case).name for case in cases] == ["all", "b", "all"]

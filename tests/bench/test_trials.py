@@ -65,7 +65,7 @@ def assert_best_at_the_truth(trial: Trial, dice: float) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3, 6])
-def test_the_truth_lays_the_template_on_the_image_and_falls_in_its_bin(generator: TrialGenerator, number: int) -> None:
+def test_the_true_pose_aligns_the_template_with_the_image_and_is_in_its_bin(generator: TrialGenerator, number: int) -> None:
     trial, which = generator.trial(number, parse_corruption("none"), 0)
     low, high = LAST_BINS[which]
     assert which == number and low <= trial.truth.angle_degrees <= high

@@ -71,7 +71,7 @@ def cells(table: str, method: str) -> list[str]:
     return [c.strip() for c in line.strip("|").split("|")]
 
 
-def test_table_by_bin_counts_the_extra_draws_of_the_last_bin_once():
+def test_table_by_bin_counts_the_extra_trials_of_the_last_bin_once():
     rows = [replace(ROW, number=i, bin=i % 7, degrees=float(i % 7)) for i in range(14)]
     rows += [replace(r, name="f2", degrees=r.degrees + 20) for r in rows]
     table = table_by_bin(rows, {"posenet": "pose-net"})
@@ -90,7 +90,7 @@ def test_the_table_says_by_what_the_papers_registrations_were_made():
     assert note_on_vvr([ROW]) == ""
 
 
-def test_the_bootstrap_draws_subjects():
+def test_the_bootstrap_resamples_subjects():
     rows = [replace(ROW, name=f"s{s}", number=t, degrees=float(s)) for s in range(8) for t in range(50)]
     low, high = by_subject(rows)
     assert low < 2.5 < 3.5 < 4.5 < high  # eight values, not four hundred
@@ -118,13 +118,13 @@ def test_rows_come_back_from_text():
     assert Row.of(text | {"confidence": ""}).confidence is None
 
 
-def test_plots_are_drawn(tmp_path: Path):
+def test_plots_are_written(tmp_path: Path):
     rows = [replace(ROW, number=i, bin=i % 7, method=m, degrees=1.0 + i) for i in range(7) for m in ("deep", "search")]
     for path in plot_all(rows, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_methods_without_their_network_are_told():
+def test_methods_without_their_network_are_reported():
     missing = missing_networks(("deep", "posenet", "correction-t2"))
     assert set(missing.values()) <= {"pose-net", "pose-net-t2"}
     assert "deep" not in missing
@@ -154,7 +154,7 @@ def pretended(n: int = 400) -> list[dict[str, str]]:
     return rows
 
 
-def test_calibration_finds_the_feature_that_tells(tmp_path: Path):
+def test_calibration_finds_the_informative_feature(tmp_path: Path):
     found = fit_confidence(pretended())
     terms = found.model.terms
     assert terms["apart"][0] < -1 and set(terms) <= {"apart", "NMI"}

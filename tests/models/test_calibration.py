@@ -42,7 +42,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("part", ["brain", "confidence"])
-def test_features_of_another_version_are_told(tmp_path, part):
+def test_features_of_another_version_are_reported(tmp_path, part):
     path = write_calibration(load_calibration(), tmp_path / "calibration.toml")
     text = path.read_text().replace(f"[{part}.features]\n", f"[{part}.features]\nlikeness = {{ coefficient = 1, mean = 0, scale = 1 }}\n")
     path.write_text(text)
@@ -81,7 +81,7 @@ def test_a_folder_s_own_comes_first(tmp_path):
     assert load_calibration(tmp_path) == own
 
 
-def test_other_weights_are_told_by_name():
+def test_other_weights_are_reported_by_name():
     calibration = load_calibration()
     assert calibration.others(hashes(POSE_NETWORKS)) == ()
     assert calibration.others({"pose-fine": "ab", "pose-coarse": calibration.weights["pose-coarse"]}) == ("pose-fine",)
@@ -94,7 +94,7 @@ def test_sureness_needs_votes_and_a_small_error(votes, error, sure):
     assert NetworkConsensus(0.75, 0.02).of({"votes": votes, "expected_error": error}) is sure
 
 
-def test_networks_of_other_weights_are_never_sure(tmp_path):
+def test_networks_of_other_weights_never_meet_the_consensus(tmp_path):
     certain = {"votes": 1.0, "expected_error": 0.0}
     assert PoseNetworks().sure(certain)
     loaded = load_network("pose-coarse")

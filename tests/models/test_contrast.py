@@ -1,4 +1,4 @@
-"""The generator and the discriminator: shapes, what they refuse, and losses whose best answers are known."""
+"""The generator and the discriminator: shapes, invalid options, and losses whose minima are known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_options_that_cannot_be(options: dict[str, object]) -> None:
         ContrastNet(**options)  # type: ignore[arg-type]
 
 
-def test_a_fresh_network_can_begin_with_brightness_turned_over() -> None:
+def test_an_untrained_network_can_be_initialised_as_an_inversion() -> None:
     torch.manual_seed(0)
     network = ContrastNet(width=NARROW).eval()
     slices = torch.rand(2, 3, 64, 64)

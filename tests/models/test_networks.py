@@ -92,7 +92,7 @@ def test_heads_are_in_single_precision_under_autocast():
             assert x.dtype == torch.float32
 
 
-def test_reference_and_moving_image_are_told_apart():
+def test_reference_and_moving_image_are_reported_apart():
     net, cubes = CorrectionNet(16, 0.25), volumes(4, 16)
     net(cubes, cubes.flip(0))
     net.eval()

@@ -87,7 +87,7 @@ def test_a_fresh_network_of_differences_says_that_each_voxel_lies_where_it_is() 
 
 
 def test_adversarial_losses_have_the_values_of_their_definitions() -> None:
-    """Where the critic cannot tell at all, both its terms are log 2, and it minimises half their sum."""
+    """Where the discriminator returns a probability of one half, both of its terms are log 2, and it minimises half their sum."""
     unsure = torch.zeros(2, 1, 3, 3)
     assert float(discriminator_loss(unsure, unsure)) == pytest.approx(math.log(2))
     assert float(generator_adversarial_loss(unsure)) == pytest.approx(math.log(2))

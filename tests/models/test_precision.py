@@ -58,7 +58,7 @@ def test_what_is_not_a_precision_is_refused(name: str, forced: type | None, monk
         forced_precision()
 
 
-def test_a_torch_that_cannot_tell_gets_float32(monkeypatch: pytest.MonkeyPatch):
+def test_a_torch_without_the_query_gets_float32(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert not fast_bfloat16(CPU)
     assert fast_bfloat16(torch.device("cuda")) and not fast_bfloat16(torch.device("mps"))

@@ -199,7 +199,7 @@ def test_a_table_that_is_none_is_not_written_over(made: Made, tmp_path: Path, ca
     assert "none.tsv: no such file; posepipe-tools reference writes it" in capsys.readouterr().err
 
 
-def test_a_dataset_without_the_contrast_is_told(made: Made, tmp_path: Path, capsys: Any) -> None:
+def test_a_dataset_without_the_contrast_is_reported(made: Made, tmp_path: Path, capsys: Any) -> None:
     bids = tmp_path / "newborns"
     shutil.copytree(made.bids, bids)
     (bids / T1W).unlink()

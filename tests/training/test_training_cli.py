@@ -86,7 +86,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
         (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),
     ],
 )
-def test_what_cannot_be_is_told(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
+def test_what_cannot_be_is_reported(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == code
     assert words in capsys.readouterr().err
 
@@ -130,7 +130,7 @@ def test_a_scan_network_begins_from_one_of_masked_brains(gathered: Any, tmp_path
     assert torch.allclose(masked.state_dict()["head.weight"][:4], scan.state_dict()["head.weight"][:4], atol=1e-3)
 
 
-def test_a_fold_that_is_none_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_fold_that_is_none_is_reported(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     options = ["--scenes", str(gathered.path), "--leave-fold", "z"]
     assert main(["train", "scan", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == 2
     assert "--leave-fold z: there are folds a, b, c" in capsys.readouterr().err
@@ -185,7 +185,7 @@ def test_presets_are_networks_that_can_be_made() -> None:
         assert isinstance(preset.schedule, Schedule)
 
 
-def test_a_log_without_lines_cannot_be_drawn(tmp_path: Path) -> None:
+def test_a_log_without_lines_cannot_be_plotted(tmp_path: Path) -> None:
     from posepipe.errors import UsageError
 
     (tmp_path / "log.csv").write_text("step,stage,loss\n")
@@ -234,7 +234,7 @@ def test_stages_of_a_recipe_go_on_from_one_another(gathered: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_who_stops_a_job_is_told_how_it_goes_on(
+def test_after_an_interrupt_the_message_says_how_to_resume(
     gathered: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(text: str) -> None:
@@ -271,7 +271,7 @@ def test_commands_that_cannot_be(gathered: Any, tmp_path: Path, capsys: Any, com
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_here_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_device_that_is_not_here_is_reported(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY[:-4], "--device", "cuda"]) == 2
     assert "torch finds no CUDA device here; use --device cpu" in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ CALM = SlabRecipe(size=64, spacing=(1.0, 1.0), gamma=0.0, gain=0.0, bias=0.0, no
 
 @pytest.fixture(scope="module")
 def pairs() -> Sources:
-    """Balls that are brightest at the right in T1w and the other way round in T2w, to train and to validate with."""
+    """Balls that are brightest at the right in T1w and inverted in T2w, to train and to validate with."""
     axis = (np.arange(SIDE) + 0.5) / SIDE * 2 * HALF_SIDE - HALF_SIDE
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     inside = x**2 + y**2 + z**2 < 1.2
@@ -44,7 +44,7 @@ def test_slabs_show_both_contrasts_at_one_place(pairs: Sources) -> None:
     slab = Slabs(pairs, CALM, seed=3).slab(12)
     assert slab.network_input.shape == slab.mask.shape == (12, 3, 64, 64)
     middle = slab.middle[:, 0] > 0
-    # the one is the other turned over, whatever the plane
+    # the one is the inverted other, on any plane
     total = (slab.t1w + slab.t2w)[:, 0][middle]
     assert middle.any() and total.mean() == pytest.approx(1.0, abs=0.02) and total.std() < 0.02
     assert torch.allclose(slab.network_input[:, 1], slab.t1w[:, 0], atol=1e-3)
@@ -128,7 +128,7 @@ def test_what_has_the_right_contrast_is_to_be_left_alone_in_the_second_stage(pai
     begun = copy.deepcopy(task.state())
     first = float(task.loss(3, "mse")[0].detach())
     task.restore(begun)
-    # brightness turned over is far from left alone
+    # an inverted brightness is far from the identity
     assert float(task.loss(3, "geodesic")[0].detach()) > first + 0.05
 
 

@@ -101,7 +101,7 @@ CALM = SlabRecipe(size=64, spacing=(1.0, 1.0), gamma=0.0, gain=0.0, bias=0.0, no
 
 @pytest.fixture(scope="module")
 def pairs() -> Sources:
-    """Balls with a slope of brightness, and the same turned over in the other contrast."""
+    """Balls with a slope of brightness, and the inverted one in the other contrast."""
     axis = (np.arange(SIDE) + 0.5) / SIDE * 3.2 - 1.6
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     inside = x**2 + y**2 + z**2 < 1.2

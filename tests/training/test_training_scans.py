@@ -1,4 +1,4 @@
-"""Crops of made-up heads and of real scans: the brain is where the truth says, and so is each of its parts."""
+"""Crops of synthetic heads and of real scans: the brain and each of its parts are at their true positions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_truth_is_where_each_part_of_the_brain_lies(sources: Sources, real: 
         assert bool((ahead.sum(2)[long_and_low] > 0).all())  # bright ahead of the middle, mirrored or not, on a left-handed grid too
 
 
-def test_what_lies_beyond_a_made_up_head_is_like_it_and_beyond_a_scan_nothing(sources: Sources) -> None:
+def test_synthetic_heads_are_padded_by_reflection_and_scans_by_zero(sources: Sources) -> None:
     volume = torch.full((2, 8, 8, 8), 170, dtype=torch.uint8)
     made = supply(sources)
     u = torch.tensor([[1.5, 0.0, 0.0]]).expand(32**3, 3)
@@ -80,12 +80,12 @@ def test_coarse_crops_are_of_means(sources: Sources) -> None:
     chequered = (np.indices((64, 64, 64)).sum(0) % 2 * 170).astype(np.uint8)
     head = PlacedHead(torch.as_tensor(np.stack([chequered, chequered])), 20.0 * np.eye(3), np.full(3, 31.5))
     made = supply(sources)
-    u = made._bent(cube_points(32).expand(1, -1, -1))[0]
+    u = made._distorted_points(cube_points(32).expand(1, -1, -1))[0]
     crop = made._crop(head, u, np.eye(3), np.zeros(3), 1.05)[0]
     assert float(crop[8:24, 8:24, 8:24].std()) < 0.1 and float(crop[8:24, 8:24, 8:24].mean()) == pytest.approx(0.5, abs=0.05)
 
 
-def test_real_heads_of_all_sets_are_drawn_small_sets_more_often_than_their_share(sources: Sources) -> None:
+def test_scans_of_all_datasets_are_sampled_small_datasets_more_often_than_their_share(sources: Sources) -> None:
     scenes = Scenes((*(scene(group="many", n=k) for k in range(9)), scene(np.eye(3), group="one")))
     made = supply(sources, scenes)
     drawn = [made._sample_scan(made._real).posed for _ in range(400)]
@@ -274,7 +274,7 @@ def test_a_batch_of_which_no_pose_counts_teaches_where_the_brain_is(sources: Sou
     assert all(bool(p.grad.isfinite().all()) for p in task.network.parameters() if p.grad is not None)
 
 
-def test_outlines_are_learnt_from_drawn_masks_alone(sources: Sources) -> None:
+def test_the_outline_network_is_trained_on_delineated_masks_alone(sources: Sources) -> None:
     scenes = Scenes((replace(scene(group="laid"), delineated=False), scene(group="delineated")))
     assert [s.name for s in scenes.delineated().scenes] == ["delineated-1"]
     made = ScanSynthesis(sources, replace(PLAIN, scenes=1.0, delineated=True, previous_mask=None), seed=1, scenes=scenes)

@@ -49,7 +49,7 @@ def test_a_subject_s_scenes_are_left_out_together() -> None:
     assert len(Scenes((*runs, scene())).without({"sub-01"}).scenes) == 1
 
 
-def test_what_is_no_file_of_scenes_is_told(tmp_path: Path) -> None:
+def test_what_is_no_file_of_scenes_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="not a file of training scenes"):
         Scenes.load(tmp_path / "a.npz")

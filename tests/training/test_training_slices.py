@@ -65,7 +65,7 @@ def centres(mask: Tensor) -> Tensor:
     return weight @ slice_points(mask.shape[-1])[:, :2] / weight.sum(1, keepdim=True)
 
 
-def test_a_blob_is_seen_where_the_pose_says(blob: Any) -> None:
+def test_a_blob_is_at_the_position_of_its_pose(blob: Any) -> None:
     """Through the plane w = 0 of ``u = s R x + t``; mirrored in half of the slices, which the truth does not follow."""
     recipe = replace(CLEAN, size=64, middle=0.2, thickness=(2.0, 2.0))
     batch = SliceSynthesis(blob.sources, recipe, seed=4).batch(64)
@@ -180,7 +180,7 @@ def test_the_loss_is_least_at_the_truth_and_at_its_twin(sources: Sources) -> Non
     assert float(slice_loss(truth._replace(position=torn), batch)) > least + 0.5
 
 
-def test_validation_tells_the_nearer_twin_and_the_truth_apart(sources: Sources) -> None:
+def test_validation_reports_errors_to_the_nearer_twin_and_to_the_truth(sources: Sources) -> None:
     batch = SliceSynthesis(sources, CLEAN, seed=1).batch(8)
 
     class Twins(torch.nn.Module):

@@ -39,7 +39,7 @@ def test_what_was_gathered(gathered: Any) -> None:
     assert gathered.sources.voxels.shape == (11, SIDE, SIDE, SIDE) and gathered.sources.masks.shape == (4, SIDE, SIDE, SIDE)
 
 
-def test_a_turned_phantom_gives_the_same_picture() -> None:
+def test_a_rotated_phantom_gives_the_same_source_volume() -> None:
     labels = phantom.brain_labels(29, 2.0)
     image, mask = phantom.render(labels, 29), phantom.brain_mask(labels)
     pose = Rigid(random_rotations(1, np.random.default_rng(4))[0], np.array([12.0, -30, 7]))
@@ -97,7 +97,7 @@ def test_label_maps_get_their_pose_from_a_stand_in(demo: Any, tmp_path: Path) ->
         add_label_maps(made, demo.bids_dir, reference)
 
 
-def test_label_maps_that_are_not_finite_are_told(demo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_maps_that_are_not_finite_are_reported(demo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from posepipe.imaging.volume import save_volume
 
     anat = tmp_path / "maps" / "sub-9" / "anat"
@@ -121,7 +121,7 @@ def test_an_atlas_of_unknown_pose_needs_a_reference(demo: Any) -> None:
         made.sources()
 
 
-def test_too_many_labels_are_told() -> None:
+def test_too_many_labels_are_reported() -> None:
     labels = phantom.brain_labels(29, 3.0)
     many = labels.with_data(np.arange(labels.data.size).reshape(labels.shape).astype(np.float32))
     told: list[str] = []

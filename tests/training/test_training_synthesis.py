@@ -60,7 +60,7 @@ def test_the_true_field_gives_the_true_pose(sources: Sources, recipe: Recipe, se
 
 
 @pytest.mark.parametrize("size", [32, 48])
-def test_what_is_seen_lies_where_the_truth_says(blob: Any, centroids: Any, size: int) -> None:
+def test_the_image_agrees_with_the_true_pose(blob: Any, centroids: Any, size: int) -> None:
     """Of half resolution too; and mirrored images are mirrored before they are turned."""
     recipe = Recipe(size=size, shift=0.1, log_scale=0.1, corruption=NONE, stretch=0, deform=0)
     batch = Synthesis(blob.sources, recipe, seed=2).batch(24)
@@ -118,7 +118,7 @@ def test_only_what_may_train_trains(sources: Sources) -> None:
     assert names(part="validation") == {"Phantom+30"}
 
 
-def test_kinds_are_drawn_by_the_share_of_labels(sources: Sources) -> None:
+def test_kinds_are_sampled_by_the_share_of_labels(sources: Sources) -> None:
     def kinds(labels: float, **options: Any) -> list[str]:
         supply = Synthesis(sources, Recipe(size=16, labels=labels), seed=0, **options)
         return [sources.volumes[r].kind for r in supply.batch(60).rows]
