@@ -228,7 +228,7 @@ class Counted(SliceBenchmarkRunner):
 
 
 def test_rows_hold_the_columns_and_are_made_once(brain, cutter, target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(slices, "_ready", lambda case: (brain, cutter, target))
+    monkeypatch.setattr(slices, "_loaded", lambda case: (brain, cutter, target))
     case = Case("head", "phantoms", Path(), None, SimpleNamespace(age=29.0), OWN_POSE)  # type: ignore[arg-type]
     some, runner = families(["slice-pose"]), Counted()
 

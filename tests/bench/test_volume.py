@@ -72,7 +72,7 @@ def cells(table: str, method: str) -> list[str]:
 
 
 def test_table_by_bin_counts_the_extra_trials_of_the_last_bin_once():
-    rows = [replace(ROW, number=i, bin=i % 7, degrees=float(i % 7)) for i in range(14)]
+    rows = [replace(ROW, trial=i, bin=i % 7, degrees=float(i % 7)) for i in range(14)]
     rows += [replace(r, name="f2", degrees=r.degrees + 20) for r in rows]
     table = table_by_bin(rows, {"posenet": "pose-net"})
     line = cells(table, "deep")
@@ -91,7 +91,7 @@ def test_the_table_says_by_what_the_papers_registrations_were_made():
 
 
 def test_the_bootstrap_resamples_subjects():
-    rows = [replace(ROW, name=f"s{s}", number=t, degrees=float(s)) for s in range(8) for t in range(50)]
+    rows = [replace(ROW, name=f"s{s}", trial=t, degrees=float(s)) for s in range(8) for t in range(50)]
     low, high = by_subject(rows)
     assert low < 2.5 < 3.5 < 4.5 < high  # eight values, not four hundred
     assert np.isnan(by_subject(rows[:50])).all()
@@ -99,7 +99,7 @@ def test_the_bootstrap_resamples_subjects():
 
 def test_tables_of_corruption_flags_and_age():
     lost = replace(ROW, degrees=90.0, qc="fail", damage="cut")
-    rows = [ROW, lost, replace(lost, number=1, qc="pass", confidence=None), replace(ROW, number=2, damage="cut", qc="review", weeks=30.0)]
+    rows = [ROW, lost, replace(lost, trial=1, qc="pass", confidence=None), replace(ROW, trial=2, damage="cut", qc="review", weeks=30.0)]
     table = table_by_corruption(rows)
     assert cells(table, "cut") == ["cut", "3", "33.3 % (90.0)"]
     assert cells(table, "all together") == ["all together", "4", "50.0 % (46.0)"]
@@ -119,7 +119,7 @@ def test_rows_come_back_from_text():
 
 
 def test_plots_are_written(tmp_path: Path):
-    rows = [replace(ROW, number=i, bin=i % 7, method=m, degrees=1.0 + i) for i in range(7) for m in ("deep", "search")]
+    rows = [replace(ROW, trial=i, bin=i % 7, method=m, degrees=1.0 + i) for i in range(7) for m in ("deep", "search")]
     for path in plot_all(rows, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
