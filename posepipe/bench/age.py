@@ -25,7 +25,7 @@ from .rows import PartFile
 
 PARTS = ("calibration", "test", "stacks")
 ATLAS_PAIRS = (("CHN", "CRL"), ("CRL", "CHN"), ("FidonSBA", "CRL"), ("Serag", "CRL"))
-"""Cohorts of one atlas as subjects, and the atlas whose cohorts they are compared with."""
+"""Atlas whose cohorts are used as subjects, and atlas whose cohorts they are compared with."""
 WEEKS_BETWEEN = 2
 SIMILARITIES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Values that are tried for the weight of the similarity."""

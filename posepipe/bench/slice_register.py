@@ -121,7 +121,7 @@ class Cutter:
     def cut(self, axes: np.ndarray, offset: float, thickness: float, *, index: int = 0, step: float | None = None) -> Slice:
         """The slice whose frame has the columns of ``axes`` (3, 3, proper), ``offset`` mm from the brain's centre along the third.
 
-        ``thickness`` in mm; ``index`` is its number in a stack whose slices are ``step`` mm apart (default: the thickness).
+        ``thickness`` in mm; ``index``: number of the slice in a stack with a spacing of ``step`` mm (default: the thickness).
         """
         along = self._inside @ axes[:, :2]
         low, high = along.min(0) - ROOM_MM, along.max(0) + ROOM_MM

@@ -73,7 +73,7 @@ class CoordinateNet(DenseNet):
         self.residual = residual
 
     def forward(self, x: Tensor) -> CoordinateField:
-        """(B, 2, S, S, S) → field on (S/2)³."""
+        """Input (B, 2, S, S, S) → field on (S/2)³."""
         position, log_error, foreground = self.dense(x)
         side = position.shape[-1]
         if self.residual:
@@ -91,6 +91,7 @@ def cube_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 
 def grid_points(side: int, axes: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """Centres (sideᵃ, a) of the cells of a grid of ``axes`` a and ``side`` cells along each that reaches :data:`HALF_SIDE` radii."""
+    """Centres (side ** axes, axes) of the cells of a grid with ``side`` cells along each of its ``axes``, which reaches :data:`HALF_SIDE`
+    radii to either side of 0; first axis slowest."""
     axis = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side * 2 * HALF_SIDE - HALF_SIDE
     return torch.stack(torch.meshgrid(*[axis] * axes, indexing="ij"), -1).reshape(-1, axes)

@@ -47,6 +47,6 @@ class CorrectionNet(nn.Module):
         self.translation = VectorHead(self.trunk.features)
 
     def forward(self, reference: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotation vectors (B, 3) in radians and translations (B, 3) in halves of the side, of two cubes (B, 1, S, S, S) each."""
+        """Rotation vectors (B, 3) in radians and translations (B, 3) in units of half the cube's side, for two cubes (B, 1, S, S, S)."""
         features = self.trunk(torch.cat([reference, moving], 1))
         return self.rotation(features), self.translation(features)

@@ -23,7 +23,7 @@ def pick_device(name: str) -> str:
 
 @contextmanager
 def threads_of_torch(n: int | None) -> Iterator[None]:
-    """A context in which torch has ``n`` threads (None: as many as before)."""
+    """Context in which torch uses ``n`` threads (None: the number is not changed)."""
     before = torch.get_num_threads()
     if n:
         torch.set_num_threads(n)

@@ -34,7 +34,7 @@ class Layer(nn.Sequential):
         super().__init__(convolution, _NORMALS[axes](outside), nn.LeakyReLU(0.1, inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ``inside``, X, Y, Z), of slices (B, ``inside``, X, Y) → (B, ``outside``, …)."""
+        """(B, ``inside``, X, Y, Z) → (B, ``outside``, X', Y', Z'); slices (B, ``inside``, X, Y) alike."""
         bfloat16 = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
         if bfloat16 and min(x.shape[2:]) <= UNSAFE_BFLOAT16_SIDE:
             with torch.autocast("cpu", enabled=False):
@@ -105,5 +105,5 @@ def channels_last(network: M) -> M:
 
 
 def upsampled(x: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) or (B, C, X, Y) on a grid twice as fine, each voxel repeated."""
+    """Nearest-neighbour upsampling by 2 of (B, C, X, Y, Z) or (B, C, X, Y)."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

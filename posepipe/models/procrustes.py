@@ -45,7 +45,7 @@ def procrustes(x: Tensor, y: Tensor, weight: Tensor, *, scale: float | None = No
 
 
 class _Rotation(torch.autograd.Function):
-    """The rotation R nearest to m, that is the one that maximises tr(Rᵀ m); the gradient is bounded where singular values meet."""
+    """The rotation R nearest to m, which maximises tr(Rᵀ m); the gradient is bounded where singular values coincide."""
 
     @staticmethod
     def forward(ctx: Any, m: Tensor) -> Tensor:

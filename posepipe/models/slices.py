@@ -64,7 +64,7 @@ class SliceCoordinateNet(DenseNet):
         super().__init__(size, width, axes=2)
 
     def forward(self, x: Tensor) -> SliceField:
-        """(B, 2, S, S) → field on (S/2)²."""
+        """Input (B, 2, S, S) → field on (S/2)²."""
         return SliceField(*self.dense(x))
 
 

@@ -64,7 +64,8 @@ class Trunk(nn.Module):
 
 
 def check_options(size: int, width: float, step: int, side: str, unit: str) -> None:
-    """Raises :class:`ValueError` unless ``size``, called ``side``, is a multiple of ``step`` of its ``unit``, and ``width`` above 0."""
+    """Raises :class:`ValueError` unless ``size`` is a multiple of ``step`` and ``width`` is positive; ``side`` and ``unit`` name the size
+    in the message."""
     if size < step or size % step:
         msg = f"{side} must be a multiple of {step} {unit}, not {size}"
         raise ValueError(msg)

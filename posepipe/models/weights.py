@@ -116,15 +116,15 @@ def save_network(
     card: str,
     terms: str,
 ) -> Path:
-    """Write ``module`` into a weights folder under ``name``, and give the path of its file.
+    """Write ``module`` into a weights folder under ``name``; returns the path of its file.
 
-    ``architecture`` and ``options`` are the class and the arguments that make the module again; ``card`` is the text of
-    its card (Markdown: what it is for, data, figures, limits), ``terms`` one line on its use. The folder is made if need
-    be; a network of that name in it is replaced. Weights and card come first, the list last, each by atomic replace;
-    one process at a time may write to a folder.
+    ``architecture`` and ``options``: class and constructor arguments of the module; ``card``: text of the model card (Markdown: purpose,
+    data, metrics, limits); ``terms``: terms of use in one line. The folder is created if it does not exist; a network of that name in it
+    is replaced. Weights and card are written first, the list last, each by atomic replace. Only one process at a time may write to a
+    folder.
 
-    Raises :class:`~posepipe.errors.WeightsError` for a bad name, options that do not make a network with these weights,
-    numbers that are not finite or too large for float16, and a list that cannot be read.
+    Raises :class:`~posepipe.errors.WeightsError` for an invalid name, options that do not fit the weights, numbers that are not finite or
+    too large for float16, and a list that cannot be read.
     """
     from safetensors.torch import save
 

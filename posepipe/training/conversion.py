@@ -29,7 +29,7 @@ BRIGHTNESS, QUANTILES = 3.0, 32
 """Training without pairs: weight of :func:`brightness_gap` over the cycle-consistency loss, and the number of quantiles that it compares.
 With the adversarial loss alone synthesised images were far too bright (docs/experiments-contrast.md, 7 and 8)."""
 PIXELS = 100.0
-"""λ: weight of the L1 loss over the adversarial one (pix2pix's)."""
+"""λ of pix2pix: weight of the L1 loss over the adversarial loss."""
 CYCLE = 3.0
 IDENTITY = 1.0
 """Weights of the cycle-consistency loss and of the identity loss over the adversarial loss. With cycleGAN's values, 10 and 5, from the
@@ -172,7 +172,7 @@ class ImagePool:
         return {"kept": list(self._kept), "rng": self._rng.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to a state of :meth:`state`."""
+        """Resume from a state of :meth:`state`."""
         self._kept, self._rng.bit_generator.state = list(state["kept"]), state["rng"]
 
 

@@ -70,10 +70,11 @@ class Task(Protocol):
     network: nn.Module
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a new batch of ``n``, and figures for the log; ``seconds`` among them is the time taken to make the batch."""
+        """Loss of a new batch of ``n`` images in ``stage``, and quantities for the log; ``seconds`` among them is the time spent on the
+        batch."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Figures of ``network`` on validation data."""
+        """Metrics of ``network`` on the validation data."""
 
     def state(self) -> dict[str, Any]:
         """State of the random generators."""

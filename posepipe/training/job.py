@@ -28,7 +28,7 @@ from .card import TrainingSummary, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .paper import AS_PAPER, CORRECTION, POSENET, CorrectionTask, PoseTask, References
+from .paper import AS_PAPER, CORRECTION, POSENET, CorrectionTask, PoseTask, ReferenceImages
 from .plot import plot_log
 from .scan_task import ScanTask
 from .scans import LEAST, LOCATOR, OUTLINE, ScanRecipe, ScanSynthesis
@@ -218,7 +218,7 @@ def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
         return SliceCoordinateTask(network, training, validation)
     if job.network == "correction":
         own = job.offsets == "paper"
-        references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
+        references = ReferenceImages(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
         return CorrectionTask(
             network, training, validation, references=references, translation_weight=job.translation_weight,
             foreground_offset=foreground_offset,

@@ -54,7 +54,7 @@ class PoseTask(ForegroundOffsetTask):
         return vector.float()
 
 
-class References:
+class ReferenceImages:
     """Reference images for Correction-Net: upright source volumes of the training part, of another brain of a similar age (within
     :data:`NEAR_WEEKS`) where there is one, chosen at random.
 
@@ -113,7 +113,7 @@ class CorrectionTask(ForegroundOffsetTask):
         training: Synthesis,
         validation: list[Batch],
         *,
-        references: References,
+        references: ReferenceImages,
         translation_weight: float = 20.0,
         **options: Any,
     ) -> None:

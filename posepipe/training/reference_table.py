@@ -128,14 +128,15 @@ class ReferenceRow:
 
 
 class References:
-    """The rows of one or more tables, by dataset and image."""
+    """The rows of one or more tables of reference poses, by dataset and image."""
 
     def __init__(self, rows: Iterable[ReferenceRow] = ()) -> None:
         self._rows = {(row.dataset, row.image): row for row in rows}
 
     @classmethod
     def load(cls, *paths: Path) -> References:
-        """Raises :class:`~posepipe.errors.UsageError` for a file that is not such a table, or two that speak of one image."""
+        """Read the tables ``paths``. Raises :class:`~posepipe.errors.UsageError` for a file that is not such a table, and for two rows of
+        one image."""
         rows = [row for path in paths for row in read_references(path)]
         names = [(row.dataset, row.image) for row in rows]
         if twice := sorted({"/".join(n) for n in names if names.count(n) > 1}):
@@ -144,7 +145,8 @@ class References:
         return cls(rows)
 
     def of(self, image: InputImage) -> ReferenceRow:
-        """The row of an ``image`` whose brain may be learned from; raises :class:`~posepipe.errors.ImageError` for any other."""
+        """The row of ``image``; raises :class:`~posepipe.errors.ImageError` if there is none, or if the image must not be used for
+        training."""
         row = self._rows.get((image.root.name, image.relative.as_posix()))
         if row is None:
             why = "it has no reference pose; run posepipe-tools reference on it"
@@ -158,16 +160,17 @@ class References:
         return row
 
     def refused(self, image: InputImage) -> bool:
-        """Whether the answer for this ``image`` is no."""
+        """Whether the column ``accepted`` of this ``image`` is no."""
         row = self._rows.get((image.root.name, image.relative.as_posix()))
         return row is not None and row.accepted == "no"
 
 
 def write_references(path: Path, found: Sequence[ReferenceRow]) -> tuple[ReferenceRow, ...]:
-    """Write ``found`` to ``path`` and its dictionary beside it, with the answers that the file there has, and its rows of other images.
+    """Write the rows ``found`` to the table ``path``, and the data dictionary beside it. Answers in an existing table are kept, and so
+    are its rows of other images.
 
-    Returns all rows, sorted by dataset and image. Raises :class:`~posepipe.errors.UsageError` for a file there that is no such table:
-    answers are not to be lost.
+    Returns all rows, sorted by dataset and image. Raises :class:`~posepipe.errors.UsageError` if ``path`` exists and is not such a table,
+    so that answers are not lost.
     """
     earlier = {(row.dataset, row.image): row for row in (read_references(path) if path.exists() else ())}
     rows = dict(earlier)

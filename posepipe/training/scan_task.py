@@ -122,7 +122,7 @@ def coordinate_nll(found: ScanField, batch: ScanBatch) -> Tensor:
 
 
 def dice(a: Tensor, b: Tensor) -> Tensor:
-    """Overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; 1 where both are all but empty.
+    """Soft Dice overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; about 1 if both are empty.
 
     >>> one = torch.ones(1, 1, 4, 4, 4)
     >>> dice(one, one), dice(one, 0 * one).round(decimals=2)

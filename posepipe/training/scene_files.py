@@ -43,7 +43,7 @@ class Landmarks:
         return Rigid.about(self.canonical(tilt) @ to_canonical, center, self.brain)
 
     def canonical(self, tilt: float = EYES_TILT_DEGREES) -> Array:
-        """Rotation (3, 3) of the canonical frame to RAS world."""
+        """Rotation (3, 3) from the canonical frame to the RAS world."""
         return self.head @ exp(np.radians([tilt, 0.0, 0.0]))
 
     @property

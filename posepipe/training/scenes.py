@@ -113,7 +113,7 @@ class Scenes:
 
     @classmethod
     def load(cls, path: str | Path) -> Scenes:
-        """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
+        """Read a file of :meth:`save`; raises :class:`~posepipe.errors.UsageError` for any other file."""
 
         def made(about: dict[str, Any], file: Any) -> Scenes:
             scenes = []

@@ -115,23 +115,23 @@ class Slabs:
         return Slab(self._disturbed(images[:, 0], mask), images[:, 0, middle, None], images[:, 1, middle, None], mask)
 
     def timed(self, n: int) -> tuple[Slab, float]:
-        """``n`` new slabs, and the seconds it took to make them."""
+        """``n`` new slabs, and the seconds spent on them."""
         begun = time.perf_counter()
         slab = self.slab(n)
         return slab, time.perf_counter() - begun
 
     def timed_unpaired(self, n: int) -> tuple[Slab, Slab, float]:
-        """Slabs of :meth:`unpaired`, and the seconds it took to make them."""
+        """Slabs of :meth:`unpaired`, and the seconds spent on them."""
         begun = time.perf_counter()
         one, other = self.unpaired(n)
         return one, other, time.perf_counter() - begun
 
     def state(self) -> dict[str, Any]:
-        """State of the random generators, to go on from."""
+        """State of the random generators, to resume from."""
         return {"numpy": self._rng.bit_generator.state, "torch": self._generator.get_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to a state of :meth:`state`."""
+        """Resume from a state of :meth:`state`."""
         self._rng.bit_generator.state = state["numpy"]
         self._generator.set_state(state["torch"])
 
@@ -152,7 +152,7 @@ class Slabs:
         return F.grid_sample(volume[None].float(), at.flip(-1)[None], mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def _disturbed(self, image: Tensor, mask: Tensor) -> Tensor:
-        """``image`` (B, 3, H, W) with another brightness curve, gain, bias field and noise."""
+        """``image`` (B, 3, H, W) with a random gamma, gain, bias field and noise."""
         r, n, size = self.recipe, len(image), self.recipe.size
         gamma = (r.gamma * self._normal(n, 1, 1, 1)).exp()
         gain = 1 + r.gain * self._normal(n, 1, 1, 1)

@@ -59,9 +59,9 @@ class SliceRecipe(Recipe):
 
 @dataclass(frozen=True, eq=False)
 class SliceBatch(Batch):
-    """``input`` (B, 2, S, S): standardised intensities inside the mask, and the mask, 1 everywhere where none is known.
+    """``input`` (B, 2, S, S): standardised intensities inside the mask, and the mask, which is 1 everywhere if none is given.
 
-    Truth: pose as for volumes, the slice being the plane w = 0; ``brain`` (B, 1, S, S); ``number`` (B,):
+    Truth: pose as for volumes, with the slice as the plane w = 0; ``brain`` (B, 1, S, S); ``number`` (B,):
     :func:`~posepipe.models.slices.slice_number`.
     """
 
@@ -130,11 +130,12 @@ class SliceSynthesis(Synthesis):
 
 
 class _SliceTask(SynthesisTask):
-    """What both tasks share: errors to the nearer twin and outright."""
+    """Base class of the tasks on slices: validation with errors to the nearer of the true pose and its twin, and to the true pose."""
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """In degrees, to the nearer twin; and the median and share over 15° outright."""
+        """Rotation errors in degrees to the nearer of the true pose and its twin; ``outright``: median and share over 15° of the errors
+        to the true pose."""
         pairs = [twin_distance(self.rotation(network, b), b.rotation) for b in self._validation]
         truth, other = (torch.cat(angles) for angles in zip(*pairs, strict=True))
         outright = in_degrees(truth)
@@ -142,9 +143,10 @@ class _SliceTask(SynthesisTask):
 
 
 class SliceCoordinateTask(_SliceTask):
-    """A :class:`~posepipe.models.slices.SliceCoordinateNet` on synthesised slices.
+    """Training of a :class:`~posepipe.models.slices.SliceCoordinateNet` on synthesised slices.
 
-    First stage: the dense loss of :func:`slice_loss`. Second stage: also the geodesic distance of the pose that follows to the nearer twin.
+    Loss of the first stage: :func:`slice_loss`. In the second stage the geodesic distance of the rotation by Procrustes to the nearer of
+    the true pose and its twin is added.
     """
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
@@ -158,12 +160,12 @@ class SliceCoordinateTask(_SliceTask):
         return total, {"dense": float(dense.detach()), "median": float(degrees.median()), "mean": float(degrees.mean()), "seconds": seconds}
 
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Rotations (B, 3, 3) by Procrustes."""
+        """Rotations (B, 3, 3) by Procrustes from the predicted coordinates."""
         return self._forward(network, batch).solve().rotation
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """As for every slice, and ``shift``: the mean error of the translation to that of the nearer twin in brain radii."""
+        """Rotation errors, and ``shift``: mean translation error to the nearer of the true pose and its twin, brain radii."""
         shifts = []
         for batch in self._validation:
             found = self._forward(network, batch).solve()
@@ -195,10 +197,10 @@ def slice_loss(field: SliceField, batch: Batch) -> Tensor:
 
 
 class SlicePoseTask(_SliceTask, ForegroundOffsetTask):
-    """The paper's :class:`~posepipe.models.slices.SlicePoseNet` on synthesised slices.
+    """Training of the paper's :class:`~posepipe.models.slices.SlicePoseNet` on synthesised slices.
 
-    The rotation vector is learnt by mean squared error, then geodesic distance; the slice number by mean squared error throughout,
-    weighed by :data:`NUMBER_WEIGHT`. ``foreground_offset`` is the network's option.
+    Loss of the rotation vector: mean squared error, then geodesic distance. Loss of the slice number: mean squared error in both stages,
+    with weight :data:`NUMBER_WEIGHT`. ``foreground_offset``: the network's option.
     """
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
@@ -218,7 +220,7 @@ class SlicePoseTask(_SliceTask, ForegroundOffsetTask):
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """As for every slice, and ``slices``: the mean absolute error of the slice number."""
+        """Rotation errors, and ``slices``: mean absolute error of the slice number."""
         far = [(self._forward(network, b)[1] - _numbers(b)).abs().mean() for b in self._validation]
         return {**super().validate(network), "slices": float(torch.stack(far).mean())}
 

@@ -48,7 +48,7 @@ class SourceVolume:
 
     @property
     def template(self) -> bool:
-        """Whether this is a template of an atlas, rather than of a subject."""
+        """Whether this is a template of an atlas."""
         return self.name.startswith(f"{self.group}+")
 
 
@@ -110,7 +110,7 @@ class Sources:
 
     @classmethod
     def load(cls, path: str | Path) -> Sources:
-        """Raises :class:`~posepipe.errors.UsageError` for anything but a file of :meth:`save`."""
+        """Read a file of :meth:`save`; raises :class:`~posepipe.errors.UsageError` for any other file."""
 
         def made(about: dict[str, Any], file: Any) -> Sources:
             volumes = tuple(SourceVolume(**p) for p in about["pictures"])

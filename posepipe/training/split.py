@@ -38,9 +38,9 @@ class Split:
 
 
 def load_split(path: str | Path | None = None) -> Split:
-    """The split in ``path`` (default: the one that posepipe's own weights were trained with).
+    """The split in the file ``path`` (default: the one of the packaged weights).
 
-    Raises :class:`~posepipe.errors.UsageError` for a file that is not such a split, or that names one brain twice.
+    Raises :class:`~posepipe.errors.UsageError` for a file that is not a split, and for a brain in both parts.
     """
     path = Path(path) if path else Path(__file__).with_name("split.toml")
     try:

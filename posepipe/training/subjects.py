@@ -34,15 +34,15 @@ class Reference:
     name: str
 
     def nearest(self, age: float, contrast: str = "T2w") -> Template:
-        """The cohort nearest to ``age`` weeks, in ``contrast`` where there is one, with its rotation."""
+        """The cohort nearest in age to ``age`` weeks, in ``contrast`` if the atlas has it, with its rotation to the canonical frame."""
         contrasts = self.library.contrasts(self.name)
         templates = self.library.templates(self.name, contrast if contrast in contrasts or not contrasts else contrasts[-1])
         return _with_rotation(min(templates, key=lambda t: abs(t.age - age)))
 
     def upright(self, image: Volume, mask: Volume, age: float, contrast: str = "T2w") -> Array:
-        """Rotation (3, 3) of the image's RAS world to the canonical frame, by its reference pose against the nearest cohort.
+        """Rotation (3, 3) of the image's RAS world to the canonical frame, from its reference pose against the nearest cohort.
 
-        Raises :class:`~posepipe.errors.ImageError` where that pose is in doubt (:attr:`~.reference.ReferencePose.doubt`), and
+        Raises :class:`~posepipe.errors.ImageError` if that pose is in doubt (:attr:`~.reference.ReferencePose.doubt`), and
         :class:`~posepipe.errors.MaskError` for an empty mask.
         """
         template = self.nearest(age, contrast)
@@ -50,9 +50,9 @@ class Reference:
         return _canonical(template, found.pose.rotation)
 
     def accepted(self, row: ReferenceRow) -> Array:
-        """Rotation (3, 3) of an image's RAS world to the canonical frame, by its ``row`` in a table of reference poses.
+        """Rotation (3, 3) of an image's RAS world to the canonical frame, from its ``row`` in a table of reference poses.
 
-        Raises :class:`~posepipe.errors.AtlasError` where the template of the row is not on this machine.
+        Raises :class:`~posepipe.errors.AtlasError` if the template of the row is not on this machine.
         """
         atlas, _, cohort = row.template.rpartition("+")
         contrasts = self.library.contrasts(atlas)
@@ -65,7 +65,7 @@ def _with_rotation(template: Template) -> Template:
 
 
 def _canonical(template: Template, rotation: Array) -> Array:
-    """The ``rotation`` (3, 3) of a pose, template → image, as that of the image's world to the canonical frame."""
+    """Rotation (3, 3) of the image's world to the canonical frame, from the ``rotation`` (3, 3) of its pose, template → image."""
     assert template.to_canonical is not None
     turned: Array = template.to_canonical @ rotation.T
     return turned

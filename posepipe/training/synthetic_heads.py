@@ -47,7 +47,7 @@ class PlacedHead:
     _means: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def means(self, block: tuple[int, ...]) -> Tensor:
-        """Means (1, 2, X', Y', Z') over blocks of so many voxels along each axis."""
+        """The volume averaged over blocks of ``block`` voxels (1, 2, X', Y', Z')."""
         if block not in self._means:
             data = self.volume[None].float()
             data = F.avg_pool3d(data, block) if max(block) > 1 else data

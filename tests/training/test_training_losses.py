@@ -17,7 +17,7 @@ from posepipe.models.coordinates import CoordinateField
 from posepipe.training.conversion import CyclePair, PairedTask, UnpairedTask
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.corruption import Corruption, corrupt
-from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, ReferenceImages
 from posepipe.training.slabs import SlabRecipe, Slabs
 from posepipe.training.sources import Sources, SourceVolume
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
@@ -70,7 +70,7 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
         return so3_torch.log(truth.rotation), shift_mm / unit
 
     task = CorrectionTask(
-        Answering(answer), supply, [], references=References(blob.sources, supply), translation_weight=1000.0, bf16=False
+        Answering(answer), supply, [], references=ReferenceImages(blob.sources, supply), translation_weight=1000.0, bf16=False
     )
     loss = float(task.loss(16, "mse")[0])
     assert loss < 0.1 if right else loss > 1.0
@@ -209,7 +209,7 @@ def test_references_are_at_most_two_weeks_older_or_younger() -> None:
     ages = {"mine": 30.0, "near": 30.1, "inside": 31.9, "outside": 32.1}
     volumes = tuple(SourceVolume(name, "made", "train", age, "T2w", 0, 30.0) for name, age in ages.items())
     made = Sources(volumes, voxels, voxels[:1], {"made": "CC0"})
-    chosen = References(made, Synthesis(made, Recipe(size=16, labels=0.0), seed=0))
+    chosen = ReferenceImages(made, Synthesis(made, Recipe(size=16, labels=0.0), seed=0))
     drawn = {volumes[chosen._one(0)].name for _ in range(60)}
     assert drawn == {"near", "inside"}
 

@@ -18,7 +18,7 @@ from posepipe.models.inputs import FOREGROUND_OFFSET, with_foreground_offset
 from posepipe.models.posenet import PoseNet
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
 from posepipe.training.corruption import Corruption
-from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, ReferenceImages
 from posepipe.training.sources import Sources
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
 from posepipe.training.task import Curriculum
@@ -104,7 +104,7 @@ def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources
 
     supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
     PoseTask(Watching(), supply, [], bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
-    references = References(sources, supply)
+    references = ReferenceImages(sources, supply)
     CorrectionTask(Watching(), supply, [], references=references, bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
     assert len(seen) == 3
     for cubes in seen:
@@ -126,7 +126,7 @@ def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None
     assert learn(rotation, 80, rate=2e-3) < 15
     near = Same(sources, replace(CORRECTION, size=16, corruption=NONE), seed=1)
     pair = CorrectionTask(
-        seeded(lambda: CorrectionNet(16, 0.25)), near, [], references=References(sources, near), bf16=False
+        seeded(lambda: CorrectionNet(16, 0.25)), near, [], references=ReferenceImages(sources, near), bf16=False
     )
     assert learn(pair, 140, rate=2e-3) < 10
 
@@ -172,7 +172,7 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
 
     recipe = replace(CORRECTION, corruption=NONE, deform=0, stretch=0, log_scale=0)
     supply = Same(blob.sources, recipe, seed=3)
-    task = CorrectionTask(Watching(), supply, [], references=References(blob.sources, supply), bf16=False)
+    task = CorrectionTask(Watching(), supply, [], references=ReferenceImages(blob.sources, supply), bf16=False)
     task.loss(16, "geodesic")
     batch = supply.batch(16)
     # intensities weigh the blob unevenly: equal volumes do so equally, up to the mirror
@@ -185,7 +185,7 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
 
 def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) -> None:
     supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
-    references = References(sources, supply)
+    references = ReferenceImages(sources, supply)
     validation = [supply.batch(8)]
     task = CorrectionTask(Still(), supply, validation, references=references, translation_weight=0.0)
     heavy = CorrectionTask(Still(), supply, validation, references=references, translation_weight=50.0)
@@ -202,21 +202,21 @@ def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) 
 def test_references_are_of_the_contrast_asked_for(sources: Sources) -> None:
     kinds = {}
     for contrast in ("T2w", "T1w", None):
-        chosen = References(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
+        chosen = ReferenceImages(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
         kinds[contrast] = {sources.volumes[row].kind for row in chosen._rows}
     assert kinds == {"T2w": {"T2w"}, "T1w": {"T1w"}, None: {"T2w", "T1w"}}
 
 
 def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sources) -> None:
     supply = Synthesis(blob.sources, CLEAN, seed=0)
-    chosen = References(blob.sources, supply)
+    chosen = ReferenceImages(blob.sources, supply)
     volumes = blob.sources.volumes
     young, old = (next(i for i, p in enumerate(volumes) if p.part == "validation" and p.age == age) for age in (25.0, 35.0))
     assert volumes[chosen._one(young)].name == "train25" and volumes[chosen._one(old)].name == "train35"
     # of itself only where there is nothing else: here the other brain is ten weeks older, but another
     mine = next(i for i, p in enumerate(volumes) if p.name == "train25")
     assert volumes[chosen._one(mine)].name == "train35"
-    phantoms = References(sources, Synthesis(sources, CLEAN, seed=0), leave_out=("bids",))
+    phantoms = ReferenceImages(sources, Synthesis(sources, CLEAN, seed=0), leave_out=("bids",))
     state = phantoms.state()
     rows = np.arange(len(sources.volumes))
     drawn = phantoms.of(rows)
@@ -225,11 +225,11 @@ def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sou
 
 
 def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sources: Sources) -> None:
-    chosen = References(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
+    chosen = ReferenceImages(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
     volumes = sources.volumes
     for row, source in enumerate(volumes):
         reference = volumes[chosen._one(row)]
         gaps = {abs(p.age - source.age) for p in volumes if p.template and p.part == "train" and p.name != source.name}
         assert reference.template and reference.name != source.name and abs(reference.age - source.age) == min(gaps)
     with pytest.raises(UsageError, match="needs templates of an atlas"):
-        References(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)
+        ReferenceImages(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)
