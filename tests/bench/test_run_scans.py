@@ -212,10 +212,10 @@ def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path:
     for scene, name in zip(scenes.scenes, ("sub-E01", "sub-01_run-1", "sub-01_run-2"), strict=True):
         millilitres = (scene.mask > 127).sum() * scene.spacing**3 / 1000
         assert millilitres == pytest.approx(moments(miniature.truth.masks[name]).millilitres, rel=0.15)
-        assert scene.rotation is not None and scene.drawn == (name != "sub-E01")
+        assert scene.rotation is not None and scene.delineated == (name != "sub-E01")
         # landmarks are written to a thousandth of a mm
         assert np.degrees(so3.geodesic_distance(scene.rotation, miniature.truth.rotations[name])) < 0.1
     # without an atlas landmarks do not do; what has a mask does
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert "no brain mask, and no landmarks with a --reference atlas to lay on them" in told and f"{path}: 2 scenes" in told
+    assert "no landmarks by which the mask of a --reference atlas could be placed" in told and f"{path}: 2 scenes" in told
