@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 UNSAFE_BFLOAT16_SIDE = 2
 """Largest number of voxels along an axis for which torch 2.13 computes a wrong weight gradient of a 3³ kernel in bfloat16 on the CPU: a
 part of it is not written, so that it is 90 to 100 % wrong, infinite or NaN. From 3 voxels on it is right up to rounding
-(docs/experiments-precision.md)."""
+(docs/decisions/022-bfloat16-gradients.md)."""
 
 M = TypeVar("M", bound=nn.Module)
 _CONVOLUTIONS: Mapping[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 
 class _Convolution(nn.Conv3d):
     """A convolution for inference that always uses oneDNN on the CPU, where torch is built with it. For a batch of one torch chooses a
-    slower implementation; oneDNN is three to four times as fast, with the same result (docs/experiments-precision.md)."""
+    slower implementation; oneDNN is three to four times as fast, with the same result (docs/decisions/023-single-precision.md)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """See :class:`torch.nn.Conv3d`."""

@@ -1,7 +1,7 @@
 """Floating-point precision of networks.
 
 Inference is in single precision on every device: its outputs are compared with thresholds, and bfloat16 changed brain scores by more than
-the distance to the thresholds (docs/experiments-precision.md). Training is in bfloat16 where that is faster on the device. The
+the distance to the thresholds (docs/decisions/023-single-precision.md). Training is in bfloat16 where that is faster on the device. The
 environment variable :data:`VARIABLE` forces one precision for both.
 """
 

@@ -27,14 +27,14 @@ from .slabs import Slab, Slabs
 
 BRIGHTNESS, QUANTILES = 3.0, 32
 """Training without pairs: weight of :func:`brightness_gap` over the cycle-consistency loss, and the number of quantiles that it compares.
-With the adversarial loss alone synthesised images were far too bright (docs/experiments-contrast.md, 7 and 8)."""
+With the adversarial loss alone synthesised images were far too bright (docs/decisions/020-contrast-without-pairs.md)."""
 PIXELS = 100.0
 """λ of pix2pix: weight of the L1 loss over the adversarial loss."""
 CYCLE = 3.0
 IDENTITY = 1.0
 """Weights of the cycle-consistency loss and of the identity loss over the adversarial loss. With cycleGAN's values, 10 and 5, from the
-first step on, the generators learnt to copy their input (docs/experiments-contrast.md). So the identity loss is added in the second stage
-only."""
+first step on, the generators learnt to copy their input (docs/decisions/020-contrast-without-pairs.md). So the identity loss is added in
+the second stage only."""
 POOL_SIZE = 50
 """Number of earlier synthesised images kept for the update of each discriminator in training without pairs (cycleGAN's value)."""
 

@@ -1,8 +1,8 @@
 """Parts of synthetic heads: face, eyes, jaw, neck and trunk as ellipsoids of random size, position and brightness.
 
-Positions are in the canonical frame (RAS axes, brain radii from the brain's centre). Those of the eyes are means over 23 scans with marked
-eyes (ds-epi; standard deviation 0.03 to 0.06 radii, docs/experiments-scans.md). The others were set by hand after fetal anatomy and vary
-widely.
+Positions are in the canonical frame (RAS axes, brain radii from the brain's centre). Those of the eyes are means over 23 scans with
+marked eyes (ds-epi; standard deviation 0.03 to 0.06 radii, docs/decisions/026-head-landmarks.md). The others were set by hand after fetal
+anatomy and vary widely.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from .subjects import Reference
 LANDMARKS = "landmarks.tsv"
 EYES_TILT_DEGREES = 36.0
 """Angle between the atlas's anterior axis and the direction from the brain's centre to the eyes, which lie below that axis. Measured on
-nine scans of one fetus of 31 weeks, each registered from its landmarks (docs/experiments-masks.md, 1)."""
+nine scans of one fetus of 31 weeks, each registered from its landmarks (docs/decisions/026-head-landmarks.md)."""
 
 
 @dataclass(frozen=True)
