@@ -1,8 +1,8 @@
 """The default pose network: a small 3D U-Net that regresses the canonical coordinates of each voxel; the pose follows by Procrustes.
 
-Regression of one rotation from an image needs hundreds of thousands of training images. Dense coordinates give thousands of targets in
-each image and are learnt an order of magnitude faster (docs/decisions/015-rotation-curriculum.md). All outputs are on a grid of half the
-input's resolution.
+Dense coordinates give thousands of targets in each training image, and are learnt faster than one rotation: on validation images
+``pose-coarse`` has a median error of 5.5° after 107,000 training images, ``pose-net``, which regresses the rotation, 17.5° after 240,000
+(model cards). All outputs are on a grid of half the input's resolution.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Networks for scans without a brain mask: detection of brain candidates, canonical coordinates and segmentation of the brain.
 
 Eyes, orbits, skull base, jaw and neck determine the orientation of a head also where the brain itself has little contrast
-(docs/decisions/029-scan-network.md). Contrast, pose, age and surroundings are random in training, as in SynthStrip (Hoopes et al. 2022).
+(docs/decisions/026-head-landmarks.md). Contrast, pose, age and surroundings are random in training, as in SynthStrip (Hoopes et al. 2022).
 """
 
 from __future__ import annotations
