@@ -155,7 +155,7 @@ def test_the_discriminator_sees_the_slice_that_was_converted(pairs: Sources) -> 
 
 
 def test_without_pairs_the_terms_have_their_weights(pairs: Sources) -> None:
-    """The cycle-consistency loss counts 1, brightness 3 and the adversarial losses a third (docs/decisions/020-contrast-without-pairs.md)."""
+    """Weights: cycle consistency 1, brightness 3, adversarial losses a third (docs/decisions/020-contrast-without-pairs.md)."""
     torch.manual_seed(0)
     task = UnpairedTask(CyclePair(size=64, width=NARROW, dropout=0.0), Slabs(pairs, CALM, seed=1), [], rate=2e-4, bf16=False)
     loss, figures = task.loss(3, "mse")
