@@ -1,1 +1,1 @@
-"""Measurements anyone can rerun: perturbed images with known truth, and the tables made from them."""
+"""Benchmarks: images with known pose, the methods compared on them, and the tables of the results."""

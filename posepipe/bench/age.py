@@ -1,6 +1,7 @@
-"""Ages estimated from images whose age is known: the constants of the estimate, and its errors.
+"""Benchmark of age estimation on images of known age: fits the constants of the estimate and reports its errors.
 
-Each brain is compared with the cohorts that posepipe itself would look at, a row a cohort; what follows is arithmetic on the rows.
+Each brain is compared with the cohorts that posepipe itself would compare it with, one row a cohort. The fit and the report are computed
+from these rows alone.
 """
 
 from __future__ import annotations
@@ -24,18 +25,17 @@ from .rows import PartFile
 
 PARTS = ("calibration", "test", "stacks")
 ATLAS_PAIRS = (("CHN", "CRL"), ("CRL", "CHN"), ("FidonSBA", "CRL"), ("Serag", "CRL"))
-"""Cohorts of one atlas as subjects, and the atlas whose cohorts they are compared with."""
+"""Atlas whose cohorts are used as subjects, and atlas whose cohorts they are compared with."""
 WEEKS_BETWEEN = 2
 SIMILARITIES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Values that are tried for the constant."""
+"""Values that are tried for the weight of the similarity."""
 METHODS = ("size by mask", "fitted size", "similarity", "both")
 
 
 @dataclass(frozen=True)
 class AgeCase:
-    """An image of ``weeks`` (None: not known) and its mask, in ``part`` and ``group``; ``brain`` is shared by images of one subject.
-
-    ``atlas`` is what it is compared with; ``auto``: as for any image."""
+    """One image with its brain mask. ``weeks``: postmenstrual age, None if unknown; ``part`` and ``group``: where it is reported;
+    ``brain``: the same for all images of one subject; ``atlas``: the atlas that it is compared with, ``auto``: chosen as for any image."""
 
     part: str
     group: str
@@ -49,8 +49,8 @@ class AgeCase:
 
 
 def age_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[AgeCase]:
-    """Calibration: cohorts as subjects of another atlas, and newborns that the split does not keep for testing. Test: newborns and the
-    fetus that it does. Stacks: six of one fetus of unknown age."""
+    """The cases of ``parts``. ``calibration``: cohorts of one atlas as subjects of another, and newborns that are not in the test part of
+    the split. ``test``: newborns and the fetus of the test part. ``stacks``: six stacks of one fetus of unknown age."""
     library, split = AtlasLibrary([data / "atlases"]), load_split()
     found = []
     for atlas, other in ATLAS_PAIRS:
@@ -75,14 +75,14 @@ def age_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[AgeCase]:
 
 
 class AgeBench:
-    """Looks at case after case; cohorts stay ready. ``data`` holds ``atlases/``."""
+    """Measures one case after another; cohorts and networks stay in memory. ``data`` holds ``atlases/``."""
 
     def __init__(self, data: Path, weights: Path | None = None) -> None:
         self._library, self._networks = AtlasLibrary([data / "atlases"]), PoseNetworks(weights)
         self._estimators: dict[tuple[str, str], AgeEstimator] = {}
 
     def measure(self, case: AgeCase, part: PartFile) -> None:
-        """Add the rows of ``case`` to ``part``, unless they are there."""
+        """Add the rows of ``case`` to ``part``, unless it has rows."""
         if part.rows:
             return
         key = (case.atlas, case.contrast)
@@ -103,8 +103,8 @@ class AgeBench:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """One brain's curve, as its rows have it."""
+class AgeRecord:
+    """The curve of one image over the cohorts, read from its rows."""
 
     part: str
     group: str
@@ -116,13 +116,14 @@ class Known:
     curve: AgeCurve
 
     def error(self, similarity: float, *, by_mask: bool = False) -> float:
-        """Estimate less truth, weeks."""
+        """Estimated minus true age, weeks, with the weight ``similarity``; ``by_mask``: the size is taken from the mask, not from the
+        fit."""
         assert self.age is not None
         return round(most_likely_age(self.curve, similarity, by_mask=by_mask), 1) - self.age
 
 
-def known_of(rows: list[dict[str, str]]) -> list[Known]:
-    """The curves in the rows of :meth:`AgeBench.measure`."""
+def age_records(rows: list[dict[str, str]]) -> list[AgeRecord]:
+    """The curves in the rows of :meth:`AgeBench.measure`, one an image."""
     by_name: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], []).append(row)
@@ -131,15 +132,15 @@ def known_of(rows: list[dict[str, str]]) -> list[Known]:
         curve = AgeCurve(*(np.array([float(r[key]) for r in mine]) for key in ("weeks", "score", "log_size", "log_mask")))
         age = float(mine[0]["age"]) if mine[0]["age"] else None
         first = mine[0]
-        found.append(Known(first["part"], first["group"], name, first["brain"], age, first["stage"], first["by"], curve))
+        found.append(AgeRecord(first["part"], first["group"], name, first["brain"], age, first["stage"], first["by"], curve))
     return found
 
 
-def fit_ages(known: list[Known]) -> tuple[AgeModel, dict[str, float]]:
-    """The constants that suit the calibration brains best, and the error (weeks) of each of their images by constants found without
-    its brain.
+def fit_ages(known: list[AgeRecord]) -> tuple[AgeModel, dict[str, float]]:
+    """Fit the constants on the calibration brains. Returns the model, and for each of their images the error (weeks) by constants fitted
+    without its brain.
 
-    Raises :class:`~posepipe.errors.UsageError` where a stage has fewer than two brains.
+    Raises :class:`~posepipe.errors.UsageError` if a stage has fewer than two brains.
     """
     stages, left_out = {}, {}
     for stage in STAGES:
@@ -166,8 +167,8 @@ def _best(errors: list[Array]) -> int:
     return int(np.mean(np.square(errors), axis=0).argmin())
 
 
-def report(known: list[Known], model: AgeModel, left_out: dict[str, float]) -> str:
-    """Markdown: errors by group and method; of the stacks what is estimated."""
+def report(known: list[AgeRecord], model: AgeModel, left_out: dict[str, float]) -> str:
+    """Markdown: errors by group and method; for the stacks the estimated ages."""
     lines = [f"Model: {model.made}."]
     lines += [f"{s}: similarity {m.similarity:g}, standard error {m.error:.2f} weeks." for s, m in model.stages.items()]
     lines += ["", f"| images | n | {' | '.join(METHODS)} |", "|" + "---|" * (2 + len(METHODS))]
@@ -191,7 +192,7 @@ def report(known: list[Known], model: AgeModel, left_out: dict[str, float]) -> s
     return "\n".join(lines) + "\n"
 
 
-def _row(title: str, mine: list[Known], model: AgeModel, left_out: dict[str, float]) -> str:
+def _row(title: str, mine: list[AgeRecord], model: AgeModel, left_out: dict[str, float]) -> str:
     errors: list[list[float]] = [[] for _ in METHODS]
     for k in mine:
         fitted = model.of(k.stage, float(k.curve.weeks.mean())).similarity

@@ -1,16 +1,16 @@
-"""The paper's volume-to-volume registrations by ANTs itself: VVR-GC, VVR-PAA and VVR-Deep.
+"""The paper's volume-to-volume registrations with ANTs: VVR-GC, VVR-PAA and VVR-Deep.
 
-Salehi et al. 2018, section 3.2: rigid, normalised mutual information, gradient descent, three levels; from the geometric centre, from
-moments and principal axes, or from a network with a lower learning rate. What ANTs returns is the result: no measure of posepipe's accepts
-or refuses it, and there is one template. What the paper leaves open, or what is done otherwise here:
+Salehi et al. 2018, section 3.2: rigid, normalised mutual information, gradient descent, three levels; started from the geometric centre,
+from moments and principal axes, or from a network with a lower learning rate. The result of ANTs is used as it is, without posepipe's own
+acceptance criteria, and with one template. Details that the paper does not give, or that differ here:
 
-- ANTs has no normalised mutual information. Mattes mutual information stands for it, and tables say so (:data:`METRIC`).
-- Levels, iterations, bins, sampling and learning rate are those of ANTs' own script ``antsRegistrationSyNQuick.sh`` for its rigid stage,
+- ANTs has no normalised mutual information. Mattes mutual information is used in its place, and tables say so (:data:`METRIC`).
+- Levels, iterations, bins, sampling and learning rate are those of the rigid stage of ANTs' own script ``antsRegistrationSyNQuick.sh``,
   which has three levels; none was chosen by results. ANTs' optimiser is a conjugate gradient descent with a line search.
-- The lower learning rate is not given: it is a quarter, as for slices (:mod:`posepipe.bench.slice_baselines`).
-- Image and template are the brain-extracted volumes on their own grids, 0 outside their masks; their brightness is not negative.
-- The paper does not say which way a principal axis points. Here each points to the positive side of the RAS axis along which it has its
-  largest component, and the third completes a right-handed frame: one proper rotation; the other three are not tried.
+- The lower learning rate is not given. A quarter is used, as for slices (:mod:`posepipe.bench.slice_baselines`).
+- Image and template are the brain-extracted volumes on their own grids, 0 outside their masks, with non-negative intensities.
+- The paper does not give the direction of the principal axes. Here each axis points to the positive side of the RAS axis along which its
+  component is largest, and the third completes a right-handed frame. The other three proper rotations are not tried.
 """
 
 from __future__ import annotations
@@ -33,50 +33,55 @@ if TYPE_CHECKING:
 
 METRIC = "Mattes mutual information"
 ITERATIONS, SHRINK, SIGMAS = "1000x500x250", "8x4x2", "3x2x1vox"
-"""Most iterations, shrink factors and smoothing (standard deviations in voxels) of the three levels: ``antsRegistrationSyNQuick.sh``."""
+"""Maximum number of iterations, shrink factors and smoothing (standard deviations in voxels) of the three levels:
+``antsRegistrationSyNQuick.sh``."""
 CONVERGENCE = "1e-6,10"
-"""A level ends where the metric's slope over 10 iterations is below 1e-6: ``antsRegistrationSyNQuick.sh``."""
+"""A level ends when the slope of the metric over 10 iterations is below 1e-6: ``antsRegistrationSyNQuick.sh``."""
 BINS, SAMPLED = 32, 0.25
-"""Bins of the joint histogram, and the share of voxels that is sampled, regularly: ``antsRegistrationSyNQuick.sh``."""
+"""Bins of the joint histogram, and share of voxels sampled on a regular grid: ``antsRegistrationSyNQuick.sh``."""
 RATE = 0.1
-"""Learning rate of ANTs' ``Rigid[...]``: ``antsRegistrationSyNQuick.sh``. ANTs searches along each gradient and only begins with it, so
-that results hardly depend on it: on the phantom, 30° off, alike from 1 to 0.001; at 0.00001 it stops near its start."""
+"""Learning rate of ANTs' ``Rigid[...]``: ``antsRegistrationSyNQuick.sh``. It is only the first step of a line search along each gradient,
+so results hardly depend on it: on the phantom, 30° off, they are equal from 1 to 0.001; with 0.00001 ANTs stops near its start."""
 DEEP_RATE = 0.25
-"""Learning rate from a network, as a share of :data:`RATE`: "a lower learning rate" (section 3.2)."""
+"""Learning rate when started from a network, as a share of :data:`RATE`: "a lower learning rate" (section 3.2)."""
 UNMOVED_DEGREES, UNMOVED_MM = 1e-4, 1e-3
-"""A result this near its start is the start, written and read in single precision (3e-7° and 3e-5 mm off where ANTs took no step)."""
+"""A result within these limits of its start counts as no step at all. The start is written and read in single precision, and then differs
+by 3e-7° and 3e-5 mm."""
 SEED = 1
-"""Of ANTs' sampling, which shifts the regular points at random."""
+"""Seed of ANTs' sampling, which shifts the regular points at random."""
 
 
 def brain_of(image: Volume, mask: Volume) -> Volume:
-    """``image``, 0 outside ``mask`` (same grid): what all of these methods see."""
+    """``image``, 0 outside ``mask`` (same grid): the input of all methods here."""
     return image.with_data(np.where(np.asarray(mask.data) > 0, image.data, 0).astype(np.float32))
 
 
 def geometric_center(image: Volume, template: Volume) -> Rigid:
-    """Template → image: middle of the grid on middle of the grid, no turn; ITK's ``CenteredTransformInitializer`` by geometry."""
+    """Pose template → image that maps the centre of the template's grid to the centre of the image's grid, without rotation, as ITK's
+    ``CenteredTransformInitializer`` by geometry."""
     return Rigid.about(np.eye(3), template.center, image.center)
 
 
 def principal_axes(image: Volume, template: Volume) -> Rigid:
-    """Template → image, both brain-extracted: centre of mass on centre of mass, principal axes of brightness on principal axes."""
+    """Pose template → image, both brain-extracted, that maps centre of mass to centre of mass and principal axes of intensity to
+    principal axes."""
     here, there = moments(image), moments(template)
     return Rigid.about(_pointed(here.axes) @ _pointed(there.axes).T, there.center, here.center)
 
 
 def _pointed(axes: Array) -> Array:
-    """``axes`` (3, 3), columns, each pointing along its largest component's RAS axis; the third completes a right-handed frame."""
+    """``axes`` (3, 3), as columns, with signs chosen so that the largest component of each is positive; the third completes a
+    right-handed frame."""
     first, second = (axis * np.sign(axis[np.abs(axis).argmax()]) for axis in axes.T[:2])
     return np.stack([first, second, np.cross(first, second)], 1)
 
 
 def vvr(image: Volume, mask: Volume, target: Target, start: Rigid, *, rate: float = RATE) -> Rigid:
-    """Template → image (RAS mm): what ``antsRegistration`` makes of ``start``.
+    """Pose template → image (RAS mm) by ``antsRegistration`` from ``start``.
 
-    ``image`` and its brain ``mask`` are on one grid. One thread and a fixed seed: the same call gives the same bits. Raises
-    :class:`~posepipe.errors.TransformError`, which names the image, if ANTs fails; where its metric cannot be computed, ANTs says nothing
-    and returns its start.
+    ``image`` and its brain ``mask`` share one grid. With one thread and a fixed seed the result is reproducible bit by bit. Raises
+    :class:`~posepipe.errors.TransformError`, which names the image, if ANTs fails or returns its start: ANTs does so silently where its
+    metric cannot be computed.
     """
     try:
         found = _by_ants(image, mask, target, start, rate)
@@ -90,7 +95,7 @@ def vvr(image: Volume, mask: Volume, target: Target, start: Rigid, *, rate: floa
 
 
 def _by_ants(image: Volume, mask: Volume, target: Target, start: Rigid, rate: float) -> Rigid:
-    """ANTs' answer, as it is."""
+    """The pose by ANTs, unchanged."""
     import ants
 
     with tempfile.TemporaryDirectory(prefix="posepipe-vvr-") as folder, one_thread():
@@ -102,7 +107,7 @@ def _by_ants(image: Volume, mask: Volume, target: Target, start: Rigid, rate: fl
 
 
 def _arguments(fixed: Any, moving: Any, start: str, prefix: str, rate: float) -> list[str]:
-    """The command line of ``antsRegistration``; ``start`` is a file, or two images and how to lay one on the other."""
+    """The command line of ``antsRegistration``. ``start``: a transform file, or two images and how to align one with the other."""
     from ants.internal import get_pointer_string
 
     pair = f"{get_pointer_string(fixed)},{get_pointer_string(moving)}"
@@ -115,7 +120,7 @@ def _arguments(fixed: Any, moving: Any, start: str, prefix: str, rate: float) ->
 
 
 def _ants_image(volume: Volume) -> Any:
-    """``volume`` on its own grid, in ITK's frame (LPS)."""
+    """``volume`` as an ANTs image on the same grid, in ITK's frame (LPS)."""
     import ants
 
     lps = np.diag([-1.0, -1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Whether what the scan network sees is a brain: its features of brains and of other places, and the model that tells them apart."""
+"""The brain score: features of the scan network for brains and for other places, and the logistic model that separates them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from ..models.calibration import BRAIN_SIGNS as SIGNS
 from ..models.calibration import ConfidenceModel
 from .logistic import auroc, fit_logistic, out_of_fold
 from .rows import PartFile
-from .scans import DRESSES, brainless, dressed, scan_cases
+from .scans import BACKGROUNDS, negative_controls, scan_cases, with_synthetic_background
 
-DRESSED, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 2
-"""Newborns kept for validation, in made-up surroundings."""
+VALIDATION_NEWBORNS, TRIALS = ("sub-A11-T2w", "sub-A11-T1w", "sub-A12-T2w", "sub-A12-T1w"), 2
+"""Newborns of the validation part, used with synthetic surroundings, and the number of trials with each kind of surroundings."""
 NOISES, NOISE_SHAPE, NOISE_MM = 16, (64, 64, 48), 3.0
 NEAR_MM, FAR_MM = 15.0, 60.0
-"""A place is the brain's if its centre is so near; from the second on it is another; what lies between is a part of it, and left out."""
+"""A candidate is a brain if its centre is within the first distance (mm) of the true centre, and another place from the second on.
+Candidates in between show a part of the brain and are left out."""
 DOUBTED = 0.05
-"""Share of the brains that may be doubtful."""
+"""Share of the brains that may fall below the threshold ``review``."""
 
 
 @dataclass(frozen=True, eq=False)
 class BrainImage:
-    """An image that no test uses: ``center`` (3,) of its brain in RAS mm, None where it holds none; ``fold`` of a real scan."""
+    """An image that is not used in any test. ``center`` (3,): of its brain in RAS mm, None without a brain; ``fold``: of a real scan in
+    cross-validation."""
 
     name: str
     image: Volume
@@ -43,33 +45,34 @@ class BrainImage:
 
 
 def brain_images(data: Path, names: tuple[str, ...] | None = None) -> Iterator[BrainImage]:
-    """Real raw scans, whole-uterus scans cut beside the brain, validation newborns in made-up heads, and noise; those of ``names``."""
+    """Real raw scans; negative controls (parts of whole-uterus scans beside the brain); validation newborns with synthetic surroundings;
+    and noise. Only those of ``names`` (patterns), if given."""
     return (one for one in _brain_images(data, names) if chosen(one.name, names))
 
 
 def _brain_images(data: Path, names: tuple[str, ...] | None) -> Iterator[BrainImage]:
-    """As :func:`brain_images`, and others that cost little to make."""
+    """As :func:`brain_images`, but images that cost little are returned whatever their name."""
     for case in scan_cases(data, ("epi", "scans", "stacks")):
         image = load_volume(case.image)
         center = moments(load_volume(case.mask)).center if case.mask else case.center
         yield BrainImage(case.name, image, center, case.fold)
         if case.part == "epi":
             assert case.center is not None
-            for kind, piece in brainless(image, case.center):
+            for kind, piece in negative_controls(image, case.center):
                 yield BrainImage(f"{case.name} {kind}", piece, None, case.fold)
-    for name, (k, kind), trial in itertools.product(DRESSED, enumerate(DRESSES), range(TRIALS)):
+    for name, (k, kind), trial in itertools.product(VALIDATION_NEWBORNS, enumerate(BACKGROUNDS), range(TRIALS)):
         if not chosen(f"{name} {kind} {trial}", names):
             continue
         subject, _, contrast = name.rpartition("-")
         image = load_volume(data / f"ds-neonates/{subject}/anat/{subject}_{contrast}.nii.gz")
-        whole, truth = dressed(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])
+        whole, truth = with_synthetic_background(image, nonzero_mask(image).volume, kind, seed=[100 + trial, k])
         yield BrainImage(f"{name} {kind} {trial}", whole, moments(truth).center)
     for seed in range(NOISES):
         yield BrainImage(f"noise {seed}", smooth_noise(seed), None)
 
 
 def chosen(name: str, patterns: tuple[str, ...] | None) -> bool:
-    """Whether an image is asked for by name.
+    """Whether ``name`` matches one of ``patterns``; without patterns always.
 
     >>> chosen("sub-E01", ("sub-E0?",)), chosen("sub-E01 axis 0", ("sub-E0?",)), chosen("noise 1", None)
     (True, False, True)
@@ -78,7 +81,7 @@ def chosen(name: str, patterns: tuple[str, ...] | None) -> bool:
 
 
 def smooth_noise(seed: int) -> Volume:
-    """Rayleigh noise, the smoother the higher ``seed`` modulo 4."""
+    """Rayleigh noise; smoothing grows with ``seed`` modulo 4."""
     from scipy import ndimage
 
     rng = np.random.default_rng([seed, 7])
@@ -89,9 +92,9 @@ def smooth_noise(seed: int) -> Volume:
 
 
 def measure_brains(data: Path, part: PartFile, weights: Path | None = None, folds: Mapping[str, Path] | None = None) -> None:
-    """Add to ``part`` a row for each place that may be a brain: its features, and how far (mm) it is from the brain. Real scans are shown
-    to the network of ``folds`` that did not see theirs."""
-    torch.set_num_threads(1)  # beside other work two threads are slower by far than one
+    """Add to ``part`` a row for each candidate of the finder: its features, and its distance (mm) from the true brain centre. Real scans
+    are processed with the networks of ``folds`` that were not trained on their fold."""
+    torch.set_num_threads(1)  # on a busy machine two threads are much slower than one
     done, finders = {r["name"] for r in part.rows}, {}
     for one in brain_images(data):
         if one.name in done:
@@ -108,11 +111,11 @@ def measure_brains(data: Path, part: PartFile, weights: Path | None = None, fold
 
 
 def fit_brain(rows: list[dict[str, str]]) -> tuple[ConfidenceModel, str]:
-    """The model of whether something is a brain; brains and other places weigh the same. And how it was made, in words.
+    """Fit the brain score, with equal total weights of brains and other places; returns the model and a description of the fit.
 
-    By models that did not see the image: a brain is doubtful, and no second head, below the probability that all but :data:`DOUBTED` of the
-    brains exceed, halved in odds; nothing is masked below the least of all, halved likewise.
-    Raises :class:`~posepipe.errors.UsageError` for rows of one kind only.
+    Thresholds come from cross-validation over images: ``review`` is the probability that all but :data:`DOUBTED` of the brains exceed,
+    with the odds halved; ``fail`` is the lowest probability of any brain, with the odds halved. Raises
+    :class:`~posepipe.errors.UsageError` if all rows are of one kind.
     """
     mine = [r for r in rows if r["share"] and (not r["mm"] or not NEAR_MM < float(r["mm"]) < FAR_MM)]
     x = np.array([[float(r[name]) for name in SIGNS] for r in mine])

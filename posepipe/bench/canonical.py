@@ -1,8 +1,8 @@
-"""Each cohort's fixed rotation to the canonical frame: ``python -m posepipe.bench.canonical ATLAS_DIR > atlases/canonical.toml``.
+"""Rotation of each template cohort to the canonical frame: ``python -m posepipe.bench.canonical ATLAS_DIR > atlases/canonical.toml``.
 
-Cohorts of neighbouring ages are registered with each other, within an atlas and across atlases, by intensities and, where both have
-tissue labels, by tissues. The rotations that agree best with all of those measurements (L1 rotation averaging) are kept; the frame is the
-mean pose of CRL weeks 30–37.
+Cohorts of neighbouring ages are registered with each other, within an atlas and across atlases: by intensities, and by tissue labels
+where both have them. The rotations to the common frame are the L1 average of all these measurements. The frame is the mean pose of CRL
+weeks 30–37.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TISSUES: dict[str, dict[str, tuple[int, ...]]] = {
     "CHN": {"white": (3,), "ventricles": (5,), "cerebellum": (6,), "cortex": (2,), "deep": (7,), "brainstem": (8,)},
     "Serag": {"white": (3,), "cortex": (2,)},
 }
-"""Labels of the same tissue in each atlas's own key."""
+"""Atlas → tissue → labels in the atlas's own key."""
 REFERENCE = ("CRL", range(30, 38))
 METHOD = "L1 rotation averaging over rigid registrations with neighbouring cohorts, by intensities and tissues"
 
 
 @dataclass(eq=False)
 class Node:
-    """One cohort, ready."""
+    """One cohort, loaded for registration."""
 
     template: Template
     target: Target
@@ -53,7 +53,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """Node ``j`` registered against node ``i``: ``rotation`` takes points of ``i`` to points of ``j``."""
+    """The registration of node ``j`` against node ``i``: ``rotation`` (3, 3) maps directions of ``i`` to directions of ``j``."""
 
     i: int
     j: int
@@ -62,7 +62,7 @@ class Edge:
 
 
 def load_nodes(library: AtlasLibrary, names: tuple[str, ...] = ("CRL", "FidonSBA", "CHN", "Serag", "BCP")) -> list[Node]:
-    """Every cohort of the atlases at hand."""
+    """Every cohort of the atlases that are on this machine."""
     nodes = []
     for name in names:
         if "T2w" not in library.contrasts(name):
@@ -93,7 +93,7 @@ def _voxels(millimetres: float, spacing: Array) -> tuple[float, float, float]:
 
 
 def connect(a: Node, b: Node, i: int, j: int) -> list[Edge]:
-    """Register ``b`` against ``a``, by intensities and by shared tissues."""
+    """Register ``b`` against ``a``, by intensities and by the tissues that both have."""
     compare = Comparison(b.target.brain, a.target)
     start = Rigid.about(np.eye(3), a.target.brain.center, b.target.brain.center)
     pose = compare.refined(start)
@@ -106,7 +106,7 @@ def connect(a: Node, b: Node, i: int, j: int) -> list[Edge]:
 
 
 def neighbours(a: Template, b: Template) -> bool:
-    """Whether two cohorts are near enough in age to be compared."""
+    """Whether two cohorts are close enough in age to be registered."""
     gap = abs(a.age - b.age)
     if "BCP" in (a.atlas, b.atlas):
         return gap < 14 and min(a.age, b.age) >= 40
@@ -114,10 +114,10 @@ def neighbours(a: Template, b: Template) -> bool:
 
 
 def average(n: int, edges: list[Edge], fixed: list[int], rounds: int = 60) -> tuple[Array, Array]:
-    """Rotations (n, 3, 3) to the common frame, and each one's median disagreement with its edges in degrees (n,).
+    """Rotations (n, 3, 3) to the common frame, and the median disagreement of each with its edges in degrees (n,).
 
-    Iteratively reweighted: each rotation in turn becomes the L1 mean of what its neighbours say of it (Hartley et al., 2013). The frame is
-    then turned so that the ``fixed`` nodes are at the identity on average.
+    Iteratively reweighted: each rotation in turn is set to the L1 mean of the rotations that its neighbours imply (Hartley et al. 2013).
+    Then the frame is rotated so that the mean of the ``fixed`` nodes is the identity.
     """
     rotations = np.broadcast_to(np.eye(3), (n, 3, 3)).copy()
     votes: list[list[tuple[int, Array]]] = [[] for _ in range(n)]
@@ -128,8 +128,8 @@ def average(n: int, edges: list[Edge], fixed: list[int], rounds: int = 60) -> tu
         for k in range(n):
             if not votes[k]:
                 continue
-            said = np.stack([rotations[i] @ p for i, p in votes[k]])
-            away = so3.log(said @ rotations[k].T)
+            implied = np.stack([rotations[i] @ p for i, p in votes[k]])
+            away = so3.log(implied @ rotations[k].T)
             weight = 1 / np.maximum(np.linalg.norm(away, axis=1), np.radians(0.2))
             rotations[k] = so3.exp((weight[:, None] * away).sum(0) / weight.sum()) @ rotations[k]
     frame = so3.project(rotations[fixed].mean(0))
@@ -142,7 +142,7 @@ def average(n: int, edges: list[Edge], fixed: list[int], rounds: int = 60) -> tu
 
 
 def image_hashes(library: AtlasLibrary, template: Template) -> list[str]:
-    """SHA-256 of the images of a template's cohort, in each contrast: all lie in one pose."""
+    """SHA-256 of the images of a template's cohort in each contrast; all share one pose."""
     contrasts = library.contrasts(template.atlas)
     same = [t for contrast in contrasts for t in library.templates(template.atlas, contrast) if t.cohort == template.cohort]
     return [file_sha256(t.image) for t in same]

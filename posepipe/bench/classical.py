@@ -1,9 +1,9 @@
-"""Classical initial poses and refinements on real images with known truth, and under damage.
+"""Classical initial poses and refinements on real images with known pose, with and without corruption.
 
-Each image is turned by random rotations spread over six 30° bins, moved, and put on another voxel grid
-(:func:`posepipe.bench.perturb.turned`); every method sees the same turned images. Truth: the image's own pose against its template
-(identity for subjects that are already in atlas pose; the stored canonical rotations for templates of other atlases),
-composed with the turn.
+Each image is rotated by random rotations that are spread over six 30° bins, translated, and resampled to another voxel grid
+(:func:`posepipe.bench.perturb.turned`). All methods get the same images. The true pose is the image's own pose against its template,
+composed with the motion. The own pose is the identity for subjects in atlas space, and follows from the stored canonical rotations for
+templates of other atlases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..matching.comparison import Comparison
 from ..matching.target import Target
 from ..pose.initial import initial_pose
 from ..refinement.refine import refine_pose
-from .perturb import damaged, turned
+from .perturb import corrupted, turned
 
 BINS = [(low, low + 30) for low in range(0, 180, 30)]
 TEMPLATE_WEEKS = (22, 26, 30, 34)
@@ -36,7 +36,7 @@ TEMPLATE_WEEKS = (22, 26, 30, 34)
 
 @dataclass(frozen=True)
 class Case:
-    """A real image, the template it belongs to, and the group it is reported in. ``own`` is its pose as it lies, if known."""
+    """A real image, its template, and the group it is reported in. ``own``: pose template → image before any motion, None if unknown."""
 
     name: str
     group: str
@@ -48,7 +48,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One pose by one method: rotation error (degrees) and displacement of the template's centre (mm) against truth."""
+    """One pose by one method: rotation error (degrees) and displacement of the template's centre (mm) relative to the true pose. The
+    fields are the columns of the CSV; ``damage`` is the kind of corruption."""
 
     group: str
     name: str
@@ -64,7 +65,7 @@ class Row:
 
 
 def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
-    """The cases of the ``groups`` asked for: ``fetus``, ``templates``, ``newborn-T2w``, ``newborn-T1w``, ``stacks``."""
+    """The cases of ``groups``: ``fetus``, ``templates``, ``newborn-T2w``, ``newborn-T1w``, ``stacks``."""
     library = AtlasLibrary([data / "atlases"])
     out: list[Case] = []
     if "fetus" in groups:
@@ -88,7 +89,7 @@ def cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
 
 
 def atlas_cases(data: Path, atlas: str) -> list[Case]:
-    """Every cohort of ``atlas`` as a subject of CRL's template of its week, where CRL has one."""
+    """Every cohort of ``atlas`` as a subject of CRL's template of the same week, where CRL has one."""
     library = AtlasLibrary([data / "atlases"])
     weeks = {t.cohort for t in library.templates("CRL", "T2w")}
     return [_of_cohort(t, library) for t in library.templates(atlas, "T2w") if t.cohort in weeks]
@@ -100,7 +101,8 @@ def _of_cohort(subject: Template, library: AtlasLibrary) -> Case:
 
 
 def canonical_pose(template: Template, subject: Template) -> Rigid:
-    """Rotation ``template`` → ``subject`` by way of the canonical frame; raises PosepipeError where one's is not known."""
+    """Pose ``template`` → ``subject`` from their rotations to the canonical frame, without translation. Raises PosepipeError if one of
+    these is unknown."""
     if template.to_canonical is None or subject.to_canonical is None:
         msg = f"{template.space}, {subject.space}: no canonical rotation; run python -m posepipe.bench.canonical"
         raise PosepipeError(msg)
@@ -108,7 +110,8 @@ def canonical_pose(template: Template, subject: Template) -> Rigid:
 
 
 def _stacks(data: Path, library: AtlasLibrary) -> list[Case]:
-    """The six raw stacks; gestational age unknown, so the CRL week whose mask volume is nearest their median."""
+    """The six raw stacks. Their gestational age is unknown; the template is that of the CRL week whose mask volume is nearest the median
+    of theirs."""
     folder = data / "ds-stacks"
     images = sorted((folder / "sub-01/anat").glob("*_T2w.nii.gz"))
     masks = [folder / f"derivatives/manual_masks/sub-01/anat/{p.name[:-7]}_desc-brain_mask.nii.gz" for p in images]
@@ -122,7 +125,7 @@ def _stacks(data: Path, library: AtlasLibrary) -> list[Case]:
 
 
 class Runner:
-    """Runs one case: loads it once, finds where it lies, then turns it again and again."""
+    """Runs the methods on one case. It loads the image once, determines its own pose, and applies one motion after another."""
 
     def __init__(self, case: Case, *, threads: int = 1) -> None:
         torch.set_num_threads(threads)
@@ -135,7 +138,8 @@ class Runner:
         self.own = self._own_pose()
 
     def _own_pose(self) -> Rigid:
-        """The pose as the image lies: rotation as known, translation by registration from it (all, where nothing is known)."""
+        """The pose template → image before any motion. Its rotation is the known one and its translation comes from registration; without
+        a known rotation both come from the search."""
         compare = Comparison.of(self.image, self.mask, self.target)
         if self.case.own is None:
             return initial_pose(self.image, self.mask, self.target, method="search", compare=compare).pose
@@ -145,25 +149,25 @@ class Runner:
         return Rigid.about(known, self.target.brain.center, found.apply(self.target.brain.center))
 
     def rows(
-        self, trials: int, inits: tuple[str, ...], refines: tuple[str, ...], damage: str, strength: float, seed: int
+        self, trials: int, inits: tuple[str, ...], refines: tuple[str, ...], corruption: str, strength: float, seed: int
     ) -> Iterator[Row]:
-        """``trials`` turns, bins in turn; every ``init`` with every ``refine``."""
+        """Rows of ``trials`` motions, cycling through the bins, for every ``init`` with every ``refine``."""
         for trial in range(trials):
             rng = np.random.default_rng([seed, trial, *self.case.name.encode()])
             low, high = BINS[trial % len(BINS)]
-            # the turn is drawn so that the pose itself falls in the bin
+            # the rotation is sampled so that the angle of the pose is in the bin
             rotation = rotations_in_bin(1, low, high, rng)[0] @ self.own.rotation.T
             image, mask, motion = turned(self.image, self.mask, rotation, rng)
             truth = motion @ self.own
-            if damage != "none":
-                image, mask = damaged(image, mask, damage, strength, rng)
+            if corruption != "none":
+                image, mask = corrupted(image, mask, corruption, strength, rng)
             for init in inits:
-                yield from self._methods(image, mask, truth, init, refines, (damage, strength, trial, low // 30))
+                yield from self._methods(image, mask, truth, init, refines, (corruption, strength, trial, low // 30))
 
     def _methods(
         self, image: Volume, mask: Volume, truth: Rigid, init: str, refines: tuple[str, ...], what: tuple[str, float, int, int]
     ) -> Iterator[Row]:
-        damage, strength, trial, which = what
+        corruption, strength, trial, which = what
         begun = time.perf_counter()
         compare = Comparison.of(image, mask, self.target)
         start = initial_pose(image, mask, self.target, method=init, compare=compare)
@@ -182,13 +186,13 @@ class Runner:
             center = self.target.brain.center
             error_mm = pose.mm_from(truth, center)
             yield Row(
-                self.case.group, self.case.name, damage, strength, trial, which, init, refine,
+                self.case.group, self.case.name, corruption, strength, trial, which, init, refine,
                 pose.degrees_from(truth), error_mm, seconds,
             )  # fmt: skip
 
 
 def stack_disagreement(found: list[Case], *, threads: int = 1) -> str:
-    """Median and largest angle between the poses of each pair of stacks, as they lie, by ``search`` and ``torch``."""
+    """Median and largest angle between the poses of each pair of stacks, by ``search`` and ``torch`` refinement."""
     poses = []
     for case in found:
         runner = Runner(case, threads=threads)
@@ -201,7 +205,7 @@ def stack_disagreement(found: list[Case], *, threads: int = 1) -> str:
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """All rows as CSV."""
+    """Write all rows as CSV."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [f.name for f in fields(Row)])
         writer.writeheader()
@@ -210,7 +214,8 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def tables(rows: list[Row]) -> str:
-    """Markdown: by group, damage and method, ``mean / p95 / max`` in each bin, and all bins together with losses and seconds."""
+    """Markdown by group, corruption and method: ``mean / p95 / max`` of the error in each bin and in all bins, number of lost poses, and
+    seconds."""
     out = []
     for group, damage in dict.fromkeys((r.group, f"{r.damage} {r.strength:g}") for r in rows):
         mine = [r for r in rows if (r.group, f"{r.damage} {r.strength:g}") == (group, damage)]

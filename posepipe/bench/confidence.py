@@ -1,9 +1,9 @@
-"""Calibration of the confidence: poses right and wrong of brains that nobody trained on, what is seen of them, and the model of it.
+"""Calibration of the confidence: features of right and wrong poses of brains that no network was trained on, and the fitted model.
 
-Reconstructed brains, turned and damaged, and raw scans by the masks that the networks of their fold find. Right and wrong poses as
-posepipe makes them (*natural*: ``auto``, ``search``, ``deep``), and poses made wrong on purpose so that failures
-are not rare: the best hypothesis of the search that is not the right one, as if the right one had been missed, one choice of signs of
-the principal axes, and the truth turned by 20–90°. Each is refined and then judged by what it is: within 15° of the truth or not.
+Images: reconstructed brains with random motion and corruption; raw scans with the masks by the networks that were not trained on their
+fold. Poses: *natural* ones, as posepipe computes them (``auto``, ``search``, ``deep``), and *perturbed* ones, so that failures are not
+rare: the best wrong hypothesis of the search, one choice of signs of the principal axes, and the true pose rotated by 20–90°. Each pose
+is refined and then counts as right within 15° of the true pose.
 """
 
 from __future__ import annotations
@@ -26,37 +26,40 @@ from ..quality.confidence import WITHIN_DEGREES, confidence_features
 from ..training.split import load_folds, load_split
 from .classical import Case, canonical_pose, cases
 from .logistic import auroc, brier, fit_logistic, held_out, out_of_fold, reliability, threshold
-from .methods import Contest, Problem, networks_key
-from .problems import Problems, parse_damage
+from .methods import BenchmarkRunner, Trial, networks_key
 from .rows import PartFile
 from .scans import ScanBench, scan_cases
+from .trials import TrialGenerator, parse_corruption
 
 SCANS = ("epi", "scans", "stacks")
 NATURAL = ("auto", "search", "deep")
-MADE = ("rival", "one-axes", "turned")
-MADE_SHARE = 0.1
-"""What the poses made wrong on purpose count for beside all natural ones: failures are rare in use, and confidence should say so."""
-DAMAGES = (
+PERTURBED = ("rival", "one-axes", "turned")
+PERTURBED_WEIGHT = 0.1
+"""Total weight of the perturbed poses, as a share of that of the natural poses: failures are rare in use, and the confidence should
+reflect that."""
+CORRUPTIONS = (
     "none", "cut:0.67", "cut", "leak", "all:0.5", "cut:1.33", "bias:2", "all", "age", "invert", "noise:2", "cut:2", "leak:2",
     "slices", "all:1.5", "cut+invert", "age+cut",
 )  # fmt: skip
-"""One a trial, in turn; 17 and the seven bins have no common divisor, so that all meet."""
+"""Corruption of each trial, in turn. Their number, 17, and that of the bins, 7, have no common divisor, so that all combinations occur."""
 PAIRS = (("CRL", "CHN", 27), ("FidonSBA", "CRL", 28), ("CHN", "CRL", 25), ("CHN", "CRL", 33), ("Serag", "CRL", 36))
 """Validation cohorts as subjects of another atlas: (subject's atlas, template's atlas, week)."""
 FOLDS = 10
-"""Of cross-validation over brains."""
+"""Number of folds of cross-validation over brains."""
 FLAGGED, ALARMS, FAIL_ALARMS = 0.95, 0.04, 0.005
-"""``review`` flags this share of failures if no more than ``ALARMS`` of the right poses fall with them; ``fail`` hits ``FAIL_ALARMS``."""
+"""Target share of failures below ``review``; largest share of right poses below ``review``; largest share of right poses below ``fail``."""
 SCAN = "raw scan"
-"""The damage of a scan as it was scanned."""
+"""Value of the column ``damage`` for a raw scan."""
 MARKED_DEGREES = 30.0
-"""Landmarks are good to about 10°: a pose of a scan that has but these is wrong beyond this, and between 15° and this nobody can tell."""
+"""Landmarks are accurate to about 10°. For a scan whose true pose comes from landmarks, a pose counts as wrong beyond this angle, and
+poses between 15° and this angle are left out."""
 ABOUT = ("name", "trial", "damage", "source", "refine", "degrees", "networks")
-"""Columns besides the features; ``degrees`` from the truth, of the final pose and of the networks' own."""
+"""Columns besides the features. ``degrees``: error of the final pose; ``networks``: error of the networks' pose."""
 
 
 def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
-    """``validation``: brains that the split keeps for validation; ``train``: newborns it trains on. None of its test brains."""
+    """The cases of ``groups``. ``validation``: brains of the validation part of the split; ``train``: newborns of the training part. No
+    test brains."""
     split, library = load_split(), AtlasLibrary([data / "atlases"])
     found = []
     if "validation" in groups:
@@ -71,89 +74,89 @@ def confidence_cases(data: Path, groups: tuple[str, ...]) -> list[Case]:
     return found + [c for c in newborns if split.part(c.name.partition("-T2w")[0]) in groups]
 
 
-def measure(case: Case, contest: Contest, part: PartFile, *, trials: int, seed: int = 0) -> None:
-    """Add the rows of ``trials`` problems of one case to ``part``; those that are there already are not made again."""
+def measure(case: Case, runner: BenchmarkRunner, part: PartFile, *, trials: int, seed: int = 0) -> None:
+    """Add to ``part`` the rows of ``trials`` trials of one case that it does not hold yet."""
     done = {(r["trial"], r["source"]) for r in part.rows}
-    problems: Problems | None = None
-    for trial in range(trials):
-        wanted = [s for s in (*NATURAL, *MADE) if (str(trial), s) not in done]
+    generator: TrialGenerator | None = None
+    for number in range(trials):
+        wanted = [s for s in (*NATURAL, *PERTURBED) if (str(number), s) not in done]
         if not wanted:
             continue
-        problems = problems or Problems(case)
-        spec = DAMAGES[trial % len(DAMAGES)]
-        problem, _ = problems.problem(trial, parse_damage(spec), seed)
-        _add(problem, contest, part, (case.name, trial, spec), wanted, np.random.default_rng([seed, trial, 1]))
+        generator = generator or TrialGenerator(case)
+        spec = CORRUPTIONS[number % len(CORRUPTIONS)]
+        trial, _ = generator.trial(number, parse_corruption(spec), seed)
+        _add(trial, runner, part, (case.name, number, spec), wanted, np.random.default_rng([seed, number, 1]))
 
 
-def measure_scans(bench: ScanBench, contest: Contest, part: PartFile) -> None:
-    """Add to ``part`` the rows of all raw scans the pose of which is known, each by the networks of its fold; those that are there are
-    not made again. A scan in which no brain is found, or another place is taken for it, has no rows: its mask is at fault."""
+def measure_scans(bench: ScanBench, runner: BenchmarkRunner, part: PartFile) -> None:
+    """Add to ``part`` the rows of all raw scans with a known pose that it does not hold yet, each by the networks of its fold. A scan in
+    which no brain is found, or another place is segmented, has no rows: there the mask is wrong, not the pose."""
     done = {(r["name"], r["source"]) for r in part.rows}
     for case in scan_cases(bench.data, SCANS):
-        wanted = [s for s in (*NATURAL, *MADE) if (case.name, s) not in done]
+        wanted = [s for s in (*NATURAL, *PERTURBED) if (case.name, s) not in done]
         if case.rotation is not None and wanted:
-            problem = bench.problem(case)
-            if problem is not None:
-                _add(problem, contest, part, (case.name, 0, SCAN), wanted, np.random.default_rng([1, *case.name.encode()]))
+            trial = bench.trial(case)
+            if trial is not None:
+                _add(trial, runner, part, (case.name, 0, SCAN), wanted, np.random.default_rng([1, *case.name.encode()]))
 
 
 def _add(
-    problem: Problem, contest: Contest, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
+    trial: Trial, runner: BenchmarkRunner, part: PartFile, about: tuple[str, int, str], wanted: list[str], rng: np.random.Generator
 ) -> None:
-    """Rows of one problem that is ``about`` a name, a trial and a damage."""
-    trial = about[1]
-    compare = Comparison.of(problem.image, problem.mask, problem.target)
+    """Add the rows of one trial. ``about``: name, number and corruption of the trial."""
+    number = about[1]
+    compare = Comparison.of(trial.image, trial.mask, trial.target)
     searched: InitialPose | None = None
     for source in wanted:
         if source in ("search", "rival"):
-            searched = searched or contest.start(problem, compare, "search")
-        initial = _initial(contest, problem, compare, source, searched, rng)
+            searched = searched or runner.start(trial, compare, "search")
+        initial = _initial(runner, trial, compare, source, searched, rng)
         if initial is None:
             continue
-        # the application refines by ANTs: every other pose by auto does too, the rest by the faster torch
-        refine = "ants" if source == "auto" and trial % 2 else "torch"
-        refined = contest.finish(problem, compare, initial, refine)
+        # the app refines by ANTs, so every other pose by auto is refined by ANTs; the others by torch, which is faster
+        refine = "ants" if source == "auto" and number % 2 else "torch"
+        refined = runner.finish(trial, compare, initial, refine)
         features = confidence_features(initial, refined)
-        assert features is not None and initial.prediction is not None  # the contest's networks bear prediction in every method
-        degrees = (float(pose.degrees_from(problem.truth)) for pose in (refined.pose, initial.prediction.pose))
+        assert features is not None and initial.prediction is not None  # the runner runs the pose networks in every method
+        degrees = (float(pose.degrees_from(trial.truth)) for pose in (refined.pose, initial.prediction.pose))
         part.add(dict(zip(ABOUT, (*about, source, refine, *degrees), strict=True)) | features)
 
 
 def part_path(folder: Path, case: Case, weights: dict[str, str]) -> Path:
-    """Where the rows of one case are kept: other networks, other rows."""
+    """Path of the rows of one case; it depends on the weights of the networks."""
     return folder / "parts" / f"{case.name}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
-    """One case, in a process of its own: case, folder, trials, seed, weights."""
+    """Measure one case in a process of its own. ``task``: case, folder, trials, seed, weights."""
     case, folder, trials, seed, weights = task
-    contest = Contest(weights)
-    measure(case, contest, PartFile(part_path(folder, case, contest.networks.sha256)), trials=trials, seed=seed)
+    runner = BenchmarkRunner(weights)
+    measure(case, runner, PartFile(part_path(folder, case, runner.networks.sha256)), trials=trials, seed=seed)
 
 
 def _initial(
-    contest: Contest, problem: Problem, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
+    runner: BenchmarkRunner, trial: Trial, compare: Comparison, source: str, searched: InitialPose | None, rng: np.random.Generator
 ) -> InitialPose | None:
-    """The first pose of one source; None where the search knows no hypothesis but the right one."""
+    """The initial pose by ``source``; None if the search has no wrong hypothesis."""
     if source == "rival" and searched is not None:
-        return without_truth(searched, problem.truth, compare)
+        return without_truth(searched, trial.truth, compare)
     if source == "turned":
-        truth = problem.truth
+        truth = trial.truth
         turn = rotations_in_bin(1, 20, 90, rng)[0]
-        center = truth.apply(problem.target.brain.center)
-        start = contest.start(problem, compare, "center")
+        center = truth.apply(trial.target.brain.center)
+        start = runner.start(trial, compare, "center")
         pose = Rigid.about(turn, center, center) @ truth
         return replace(start, pose=pose, found=single_hypothesis(compare, pose))
     if source == "search" and searched is not None:
         return searched
     if source == "one-axes":
-        here, there = compare.brain.moments, problem.target.brain.moments
-        return contest.made(problem, compare, Rigid.about(here.axes @ there.axes.T, there.center, here.center), source)
-    return contest.start(problem, compare, source)
+        here, there = compare.brain.moments, trial.target.brain.moments
+        return runner.from_pose(trial, compare, Rigid.about(here.axes @ there.axes.T, there.center, here.center), source)
+    return runner.start(trial, compare, source)
 
 
 def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> InitialPose | None:
-    """``found`` as if the hypotheses within 30° of the truth had not been seen; None if no other is left."""
+    """``found`` without the hypotheses within 30° of the true pose; None if no other is left."""
     left = tuple(h for h in found.hypotheses if h.pose.degrees_from(truth) > 30)
     if not left:
         return None
@@ -162,10 +165,11 @@ def without_truth(found: InitialPose, truth: Rigid, compare: Comparison) -> Init
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceFit:
-    """The fitted ``model``, how it was ``made`` in words, and the probabilities ``p`` (N,) of models that had not seen the brain.
+    """The fitted ``model``, a description of the fit, ``made``, and the probabilities ``p`` (N,) of models that were fitted without the
+    row's brain.
 
-    ``limits`` (N,): below which a pose is to be reviewed, where neither the model nor the limit has seen the brain (nested
-    cross-validation); what a new brain can expect. The model's own limit was chosen on these very poses.
+    ``limits`` (N,): thresholds ``review`` from nested cross-validation, where neither the model nor the threshold depends on the row's
+    brain. They estimate the performance on a new brain; the threshold of ``model`` was chosen on these poses themselves.
     """
 
     model: ConfidenceModel
@@ -174,20 +178,20 @@ class ConfidenceFit:
     right: Array
     weights: Array
     natural: Array
-    damages: Array
+    corruptions: Array
     limits: Array
 
     def report(self) -> str:
-        """Markdown: figures cross-validated by brain."""
+        """Markdown: cross-validated performance, coefficients and reliability."""
         lines = [f"Model: {self.made}.", ""]
         lines += ["| poses | right | wrong | AUROC | Brier | wrong ones flagged | false alarms |", "|" + "---|" * 7]
         for title, mine in (("all", np.ones(len(self.p), bool)), ("natural", self.natural), ("made wrong", np.logical_not(self.natural))):
             lines.append(_line(title, self.p[mine], self.right[mine], self.model.review))
-        for damage in dict.fromkeys(self.damages):
-            mine = self.natural & (self.damages == damage)
-            lines.append(_line(f"natural, {damage}", self.p[mine], self.right[mine], self.model.review))
+        for corruption in dict.fromkeys(self.corruptions):
+            mine = self.natural & (self.corruptions == corruption)
+            lines.append(_line(f"natural, {corruption}", self.p[mine], self.right[mine], self.model.review))
         lines += ["", f"Review below {self.model.review:.3f}, fail below {self.model.fail:.3f}.", ""]
-        lines.append(f"With limits that have not seen the brain either (nested cross-validation), natural poses: {self.nested()}.")
+        lines.append(f"Natural poses with thresholds from nested cross-validation: {self.nested()}.")
         lines.append("")
         lines += ["| mean confidence | share right | weight | poses |", "|" + "---|" * 4]
         lines += [f"| {m:.3f} | {s:.3f} | {w:.1f} | {n} |" for m, s, w, n in reliability(self.p, self.right, self.weights)]
@@ -197,7 +201,7 @@ class ConfidenceFit:
 
 
     def nested(self) -> str:
-        """How many failures are flagged, and right poses with them, of natural poses by ``limits``; and the range of these."""
+        """Shares of wrong and of right natural poses below ``limits``, and the range of the limits, in words."""
         flagged = (self.p < self.limits)[self.natural]
         wrong = self.right[self.natural] == 0
         return (
@@ -216,7 +220,7 @@ def _line(title: str, p: Array, right: Array, review: float) -> str:
 
 
 def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> ConfidenceFit:
-    """Fit the model to rows of :func:`measure`.
+    """Fit the model to rows of :func:`measure`; ``ridge``: see :func:`~posepipe.bench.logistic.fit_logistic`.
 
     Raises :class:`~posepipe.errors.UsageError` for too few rows to fit and cross-validate.
     """
@@ -229,9 +233,9 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     right = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
     natural = np.array([r["source"] in NATURAL for r in rows])
     folds = {name: f"fold {k}" for k, names in load_folds().items() for name in names}
-    # the scans of a fold are of one fetus or few
+    # the scans of a fold show one fetus or a few, so a fold is a group
     brains = np.array([folds.get(r["name"]) or folds.get(r["name"].partition("_")[0]) or r["name"] for r in rows])
-    counts = np.where(natural, 1.0, MADE_SHARE * natural.sum() / max((~natural).sum(), 1))
+    counts = np.where(natural, 1.0, PERTURBED_WEIGHT * natural.sum() / max((~natural).sum(), 1))
     try:
         p = out_of_fold(x, right, brains, weights=counts, folds=FOLDS, ridge=ridge, signs=signs)
         fitted = fit_logistic(x, right, weights=counts, ridge=ridge, signs=signs)
@@ -250,21 +254,22 @@ def fit_confidence(rows: list[dict[str, str]], *, ridge: float = 1.0) -> Confide
     wrong = int((natural & (right == 0)).sum())
     made = (
         f"{len(rows)} poses of {len(set(brains))} brains, {int(natural.sum())} of them natural ({wrong} wrong), the others made wrong on "
-        f"purpose with {100 * MADE_SHARE:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
+        f"purpose with {100 * PERTURBED_WEIGHT:.0f} % of the weight; ridge {ridge:g}; thresholds by cross-validation over brains"
     )
     model = ConfidenceModel(terms, fitted.intercept, review, fail)
     return ConfidenceFit(model, made, p, right, counts, natural, np.array([r["damage"] for r in rows]), limits)
 
 
 def _threshold(p: Array, right: Array, natural: Array, flagged: float, alarms: float) -> float:
-    """From natural poses alone where enough of them failed, else with the made failures too; alarms always from natural ones."""
+    """Threshold from natural poses alone if at least 20 of them are wrong, else from perturbed failures too. The share of right poses is
+    always that of natural ones."""
     enough = (natural & (right == 0)).sum() >= 20
     mine = natural if enough else natural | (right == 0)
     return threshold(p[mine], right[mine], flagged=flagged, alarms=alarms)
 
 
 def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
-    """Confidence against the share of poses that are right, and how the two kinds of poses are spread (PNG)."""
+    """Plot the confidence against the share of right poses, and the distribution of the confidence of right and of wrong poses (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -272,7 +277,7 @@ def plot_reliability(found: ConfidenceFit, output: Path) -> Path:
     FigureCanvasAgg(figure)
     left, axes = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
-    raw = found.damages == SCAN
+    raw = found.corruptions == SCAN
     kinds = (
         ("all, weighted", np.ones(len(found.p), bool), "tab:blue"), ("reconstructions, natural", found.natural & ~raw, "tab:orange"),
         ("raw scans, natural", found.natural & raw, "tab:green"),

@@ -1,7 +1,8 @@
-"""T1-weighted newborns: what converting their contrast does for the pose, and how like real T2w images the conversions are.
+"""Benchmark of contrast conversion on T1-weighted newborns: its effect on the pose, and the similarity of converted to real T2w images.
 
-Figure 8 of the paper: the same turned brains are placed as they are (``T1w``), converted by the network learnt from pairs (``GAN``) or
-without (``cycleGAN``), as the T2w image that was taken in truth (``T2w``), and, without any conversion, on a T1w template (``T1w on T1w``).
+Figure 8 of the paper. The same brains with the same motion are aligned as they are (``T1w``), after conversion by the network trained on
+pairs (``GAN``) or without pairs (``cycleGAN``), as the real T2w image (``T2w``), and without conversion to a T1w template (``T1w on
+T1w``).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from ..imaging.volume import Volume, load_volume
 from ..models import available
 from ..training.split import load_split
 from .classical import Case, cases
-from .methods import Contest, networks_key
-from .problems import LAST_BINS, Problems, parse_damage
+from .methods import BenchmarkRunner, networks_key
 from .rows import PartFile
+from .trials import LAST_BINS, TrialGenerator, parse_corruption
 from .volume import COLUMNS
 
 CONVERTERS = {"GAN": "contrast", "cycleGAN": "contrast-unpaired"}
-"""Way → network."""
+"""Way → name of the network."""
 WAYS = ("T1w", *CONVERTERS, "T2w", "T1w on T1w")
 METHODS = (
     "posenet-t2", "posenet-t2+torch", "correction-t2", "posenet", "posenet+torch", "correction", "deep", "deep+torch", "search",
@@ -40,56 +41,58 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
 def contrast_subjects(data: Path, names: list[str] | None = None) -> list[str]:
-    """Newborns imaged in both contrasts that the split keeps for testing; or those whose name starts with one of ``names``."""
+    """Newborns with both contrasts in the test part of the split; with ``names`` those whose name starts with one of these."""
     split = load_split()
     subjects = [case.name.removesuffix("-T1w") for case in cases(data, ("newborn-T1w",))]
     return [s for s in subjects if (s.startswith(tuple(names)) if names else split.part(s) == "test")]
 
 
 class ContrastBench:
-    """Subject after subject of ``data``; networks stay ready. Ways whose network is not in these weights are left out: ``ways``."""
+    """Measures one subject of ``data`` after another; networks stay in memory. ``ways``: ways whose networks are in the weights folder or
+    the package."""
 
     def __init__(self, data: Path, weights: Path | None = None) -> None:
         self._data, self._weights = data, weights
         there = available(weights)
         self._converters = {way: Converter(weights, name=name) for way, name in CONVERTERS.items() if name in there}
         self.ways = tuple(way for way in WAYS if way not in CONVERTERS or way in self._converters)
-        self.contest = Contest(weights)
+        self.runner = BenchmarkRunner(weights)
 
     def part_path(self, folder: Path, subject: str, way: str | None = None) -> Path:
-        """Where the poses of ``subject`` by one way are kept, or its likenesses: other networks, other rows."""
+        """Path of the rows of the poses of ``subject`` by one way, or, without ``way``, of its similarities; it depends on the weights of
+        the networks."""
         used = self._converters if way is None else {way: self._converters[way]} if way in self._converters else {}
         keys = {f"{name}-{k}": v for name, c in used.items() for k, v in c.sha256.items()}
         stem = "likeness" if way is None else f"poses_{way.replace(' ', '-')}"
-        return folder / "parts" / f"{stem}_{subject}_{networks_key(self.contest.networks.sha256 | keys)}.csv"
+        return folder / "parts" / f"{stem}_{subject}_{networks_key(self.runner.networks.sha256 | keys)}.csv"
 
     def poses(self, subject: str, way: str, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0) -> None:
-        """Add the rows of ``subject`` by one way, ``trials`` in each bin, that are not there; ``group`` is the way; conversion counts as
-        time. All ways have the same turns."""
+        """Add the rows of ``subject`` by one way, ``trials`` in each bin, that ``part`` does not hold yet. The column ``group`` is the
+        way. The time includes the conversion. The motions are the same for all ways."""
         done = {(r["trial"], r["method"]) for r in part.rows}
-        problems: Problems | None = None
-        for trial in range(trials * len(LAST_BINS)):
-            wanted = tuple(m for m in methods if (str(trial), m) not in done)
+        generator: TrialGenerator | None = None
+        for number in range(trials * len(LAST_BINS)):
+            wanted = tuple(m for m in methods if (str(number), m) not in done)
             if not wanted:
                 continue
-            problems = problems or Problems(self._case(subject, way))
-            problem, which = problems.problem(trial, parse_damage("none"), seed)
+            generator = generator or TrialGenerator(self._case(subject, way))
+            trial, which = generator.trial(number, parse_corruption("none"), seed)
             begun = time.perf_counter()
             if way in self._converters:
-                problem = replace(problem, image=self._converters[way].convert(problem.image, problem.mask).volume)
+                trial = replace(trial, image=self._converters[way].convert(trial.image, trial.mask).volume)
             spent = time.perf_counter() - begun
-            center = problem.target.brain.center
-            for outcome in self.contest.run(problem, wanted):
+            center = trial.target.brain.center
+            for outcome in self.runner.run(trial, wanted):
                 pose, quality = outcome.refined.pose, outcome.quality
                 values = (
-                    way, subject, float(problem.age or 0), "none", trial, which, outcome.method,
-                    float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds + spent),
+                    way, subject, float(trial.age or 0), "none", number, which, outcome.method,
+                    float(pose.degrees_from(trial.truth)), float(pose.mm_from(trial.truth, center)), float(outcome.seconds + spent),
                     quality.qc, quality.confidence,
                 )  # fmt: skip
                 part.add(dict(zip(COLUMNS, values, strict=True)))
 
     def _case(self, subject: str, way: str) -> Case:
-        """Named alike for all ways, since the name seeds the turns."""
+        """The case of ``subject`` for one way. Its name is the same for all ways, since the name seeds the motions."""
         contrast = "T2w" if way == "T2w" else "T1w"
         found = next(c for c in cases(self._data, (f"newborn-{contrast}",)) if c.name == f"{subject}-{contrast}")
         if way == "T1w on T1w":
@@ -97,8 +100,9 @@ class ContrastBench:
             found = replace(found, template=library.template("Serag", found.template.cohort, "T1w"))
         return replace(found, name=subject)
 
-    def likeness(self, subject: str, part: PartFile) -> dict[str, Volume]:
-        """Add how like the real T2w image each conversion and trivial stand-in is; the images, scaled to 0–1, to look at."""
+    def similarity(self, subject: str, part: PartFile) -> dict[str, Volume]:
+        """Add to ``part`` the similarity to the real T2w image of each converted image and of trivial substitutes. Returns the converted
+        images and both originals, scaled to 0–1, for visual checks."""
         folder = self._data / "ds-neonates" / subject / "anat"
         first, second = (load_volume(folder / f"{subject}_{contrast}.nii.gz") for contrast in ("T1w", "T2w"))
         inside = nonzero_mask(first).volume.data & nonzero_mask(second).volume.data
@@ -106,35 +110,35 @@ class ContrastBench:
         truth = scaled(second.data, inside)
         template = self._case(subject, "T1w").template
         like = load_volume(template.image)
-        drawn: dict[str, tuple[Array, float]] = {}
+        converted_images: dict[str, tuple[Array, float]] = {}
         for way, converter in self._converters.items():
             begun = time.perf_counter()
             converted = converter.convert(first, mask).volume.data
-            # on that scale already
-            drawn[way] = converted / BRIGHT, time.perf_counter() - begun
+            # the converter's output is on the same scale up to this factor
+            converted_images[way] = converted / BRIGHT, time.perf_counter() - begun
         t1 = scaled(first.data, inside)
         values = scaled(like.data, like.data > 0)[like.data > 0]
-        drawn["T1w as it is"] = t1, 0.0
-        drawn["T1w inverted"] = (1 - t1) * inside, 0.0
-        drawn["T1w, histogram of the T2w template"] = matched(t1, inside, values), 0.0
-        drawn["T1w inverted, histogram of the T2w template"] = matched(1 - t1, inside, values), 0.0
+        converted_images["T1w as it is"] = t1, 0.0
+        converted_images["T1w inverted"] = (1 - t1) * inside, 0.0
+        converted_images["T1w, histogram of the T2w template"] = matched(t1, inside, values), 0.0
+        converted_images["T1w inverted, histogram of the T2w template"] = matched(1 - t1, inside, values), 0.0
         done = {r["way"] for r in part.rows}
-        for way, (image, seconds) in drawn.items():
+        for way, (image, seconds) in converted_images.items():
             if way not in done:
                 part.add({"subject": subject, "way": way, **compared(image, truth, inside), "seconds": seconds})
-        return {"T1w": first.with_data(t1), **{w: first.with_data(i) for w, (i, _) in drawn.items() if w in self._converters},
+        return {"T1w": first.with_data(t1), **{w: first.with_data(i) for w, (i, _) in converted_images.items() if w in self._converters},
                 "T2w": first.with_data(truth)}  # fmt: skip
 
 
 def scaled(data: Array, inside: npt.NDArray[np.bool_]) -> Array:
-    """``data`` from 0 to 1 between the quantiles that conversion uses, inside; 0 outside."""
+    """``data`` scaled to 0–1 between the quantiles that the conversion uses, inside the brain; 0 outside."""
     low, high = np.quantile(data[inside], [DARK, LIGHT])
     out: Array = np.clip((data - low) / max(float(high - low), 1e-6), 0, 1) * inside
     return out
 
 
 def matched(data: Array, inside: npt.NDArray[np.bool_], like: Array) -> Array:
-    """``data`` with its values ``inside`` replaced, rank for rank, by those of ``like`` (N,).
+    """``data`` after histogram matching: its values ``inside`` replaced, rank by rank, by those of ``like`` (N,).
 
     >>> matched(np.array([3., 9., 6., 0.]), np.array([True, True, True, False]), np.array([1., 2., 3.]))
     array([1., 3., 2., 0.])
@@ -169,10 +173,10 @@ def _ssim(a: Array, b: Array) -> Array:
     return out
 
 
-def likeness_table(rows: list[dict[str, str]]) -> str:
-    """Markdown: mean over subjects, and the worst subject's SSIM."""
+def similarity_table(rows: list[dict[str, str]]) -> str:
+    """Markdown: means over subjects, and the lowest SSIM of a subject."""
     subjects = {r["subject"] for r in rows}
-    lines = [f"**likeness to the real T2w image**: {len(subjects)} newborns, inside the brain, intensities 0–1", "",
+    lines = [f"**similarity to the real T2w image**: {len(subjects)} newborns, inside the brain, intensities 0–1", "",
              "| image | MAE | PSNR dB | SSIM | worst SSIM | s |", "|---|---|---|---|---|---|"]  # fmt: skip
     for way in dict.fromkeys(r["way"] for r in rows):
         mine = [r for r in rows if r["way"] == way]
@@ -184,7 +188,8 @@ def likeness_table(rows: list[dict[str, str]]) -> str:
 
 
 def montage(images: dict[str, Volume], output: Path) -> Path:
-    """The images of one subject side by side: a row each, three planes through the middle. For the eye; never to be published."""
+    """Montage of the images of one subject: one row an image, three orthogonal planes through the middle (PNG). For visual checks only:
+    it must not be published."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

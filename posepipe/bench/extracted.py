@@ -1,8 +1,10 @@
-"""Whether what is not 0 in an image can be a brain: extracted brains, whole and damaged, against heads and bodies in exact zero.
+"""Benchmark of the check whether the non-zero voxels of an image can be a brain: extracted brains, whole and corrupted, against heads and
+bodies with a background of exactly 0.
 
-``python -m posepipe.bench.extracted DATA OUTPUT.csv [test]`` measures what is not in the file yet, and prints a table. Without ``test``:
-what the limits were chosen on, templates, newborns A01–A12, label maps, brains drawn in raw scans; with it: the fetus and newborns
-A13–A16. All but whole brains are made on a coarse grid. The child and the adult are shown, and may go either way.
+``python -m posepipe.bench.extracted DATA OUTPUT.csv [test]`` measures the images that are not in the file yet, and prints a table.
+Without ``test``: the images on which the limits were chosen (templates, newborns A01–A12, label maps, delineated brains of raw scans).
+With ``test``: the fetus and newborns A13–A16. All but whole brains are on a coarse grid. The child and the adult are reported, with no
+expected result.
 """
 
 from __future__ import annotations
@@ -24,24 +26,24 @@ from ..imaging.volume import Volume, load_volume
 from .rows import PartFile
 
 MADE_MM = 2.5
-"""Spacing (mm), about, on which brains are damaged and heads are made."""
+"""Approximate spacing (mm) of corrupted brains and synthetic heads."""
 ROOM_MM = 34.0
 WEEKS_BETWEEN, LABELS_BETWEEN = 3, 4
-"""Every so many cohorts of an atlas, and label maps."""
+"""Every n-th cohort of an atlas, and every n-th label map, is used."""
 CEREBELLUM = {"CRL": (3, 7), "FidonSBA": (3, 7), "CHN": (6, 8)}
-"""Labels of cerebellum and brainstem."""
+"""Atlas → labels of cerebellum and brainstem."""
 SHELLS = {"thin": (2.5, 2.5, 4.0), "middle": (3.0, 4.0, 8.0), "wide": (4.0, 6.0, 12.0)}
 """Widths (mm) of fluid, bone and scalp about a brain."""
 FLOORS = (0.1, 0.25)
-"""Below such a share of the bright voxels a scan is made exactly 0."""
+"""Voxels of a scan below such a share of its 98th percentile are set to 0."""
 CROPS = (1.3, 1.8)
-"""Half sides of a crop about the brain, in brain radii."""
+"""Half the side of a crop about the brain, in brain radii."""
 EPI_RADIUS_MM = 40.0
 Found = tuple[str, str, Volume, Volume]
 
 
 def brains(data: Path, *, test: bool = False) -> Iterator[Found]:
-    """Group, name, image, and brain mask (bool)."""
+    """Extracted brains: group, name, image, and brain mask (bool)."""
     first, last = (13, 16) if test else (1, 12)
     for path in sorted(data.glob("ds-neonates/sub-A*/anat/*_T?w.nii.gz")):
         if first <= int(path.name[5:7]) <= last:
@@ -57,9 +59,9 @@ def brains(data: Path, *, test: bool = False) -> Iterator[Found]:
         labels = load_volume(path)
         mask = labels.with_data(filled(labels.data > 0))
         yield "label maps", path.name[:-7], labels.with_data(mask.data * np.float32(100)), mask
-    for name, image, drawn, _ in scanned(data):
-        if drawn is not None:
-            yield "drawn in scans", name, image, drawn
+    for name, image, manual_mask, _ in raw_scans(data):
+        if manual_mask is not None:
+            yield "drawn in scans", name, image, manual_mask
 
 
 def _extracted(group: str, path: Path) -> Found:
@@ -67,16 +69,16 @@ def _extracted(group: str, path: Path) -> Found:
     return group, path.name[:-7], image, image.with_data(filled(image.data != 0))
 
 
-def scanned(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
-    """Raw scans: name, image, drawn mask (bool) if there is one, and the brain's centre (3,) in mm."""
+def raw_scans(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
+    """Raw scans: name, image, delineated mask (bool) or None, and centre (3,) of the brain in mm."""
     rows = [line.split("\t") for line in (data / "ds-epi/landmarks.tsv").read_text().splitlines()]
     for row in rows[1:]:
         subject, *marks = row
         center = np.array([float(x) for x in marks[:3]])
         yield subject, load_volume(data / f"ds-epi/{subject}/anat/{subject}_acq-epi_T2w.nii.gz"), None, center
-    drawn = [*data.glob("ds-stacks/derivatives/manual_masks/**/*_mask.nii.gz"), *data.glob("ds-scans/derivatives/**/*_mask.nii.gz"),
+    mask_files = [*data.glob("ds-stacks/derivatives/manual_masks/**/*_mask.nii.gz"), *data.glob("ds-scans/derivatives/**/*_mask.nii.gz"),
              *data.glob("ds-simulated/derivatives/**/*_mask.nii.gz")]  # fmt: skip
-    for path in sorted(drawn):
+    for path in sorted(mask_files):
         root = next(p for p in path.parents if p.name.startswith("ds-"))
         stem = path.name.replace("_T2w", "").replace("_desc-brain", "").replace("_mask.nii.gz", "")
         mask = load_volume(path)
@@ -85,7 +87,7 @@ def scanned(data: Path) -> Iterator[tuple[str, Volume, Volume | None, Array]]:
 
 
 def coarser(image: Volume, mask: Volume) -> tuple[Volume, Volume]:
-    """The brain alone at about :data:`MADE_MM`, with room about it."""
+    """The masked brain and its mask at about :data:`MADE_MM`, with a margin."""
     every = [max(1, round(MADE_MM / s)) for s in image.spacing]
     cut = tuple(slice(None, None, e) for e in every)
     pads = [int(ROOM_MM / (s * e)) + 1 for s, e in zip(image.spacing, every, strict=True)]
@@ -97,8 +99,9 @@ def coarser(image: Volume, mask: Volume) -> tuple[Volume, Volume]:
     return Volume(data, affine, image.source), Volume(inside, affine, image.source)
 
 
-def damaged(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, Volume]]:
-    """What is left of an extracted brain, or added to it; ``unwanted`` (bool) is its cerebellum."""
+def corrupted(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, Volume]]:
+    """Corrupted versions of an extracted brain: without cerebellum (``unwanted``, bool), with half or 70 % of its volume, and with a rim
+    of other tissue."""
     small, inside = coarser(image, mask)
     if unwanted is not None:
         yield "no cerebellum", coarser(image, mask.with_data(mask.data & ~unwanted))[0]
@@ -115,7 +118,7 @@ def damaged(image: Volume, mask: Volume, unwanted: npt.NDArray[np.bool_] | None)
 
 
 def heads(image: Volume, mask: Volume, seed: int) -> Iterator[tuple[str, Volume]]:
-    """Fluid, dark bone and scalp about a brain, then exact zero; without a neck below, and with one."""
+    """Synthetic heads: CSF, dark bone and scalp about a brain, then background of exactly 0; with and without a neck."""
     small, inside = coarser(image, mask)
     top = float(np.quantile(small.data[inside.data], 0.99))
     soft = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=small.shape), 1.5)
@@ -136,7 +139,7 @@ def heads(image: Volume, mask: Volume, seed: int) -> Iterator[tuple[str, Volume]
 
 
 def zeroed(image: Volume, center: Array, radius: float) -> Iterator[tuple[str, Volume]]:
-    """A raw scan whose darker voxels are exactly 0, whole and cropped about the brain."""
+    """A raw scan whose darker voxels are set to 0, whole and cropped about the brain."""
     top = float(np.quantile(image.data[image.data > 0][::7], 0.98))
     to_voxel = np.linalg.inv(image.affine)
     at = to_voxel[:3, :3] @ center + to_voxel[:3, 3]
@@ -150,7 +153,7 @@ def zeroed(image: Volume, center: Array, radius: float) -> Iterator[tuple[str, V
 
 
 def measure(data: Path, part: PartFile, *, test: bool) -> None:
-    """Add to ``part`` a row an image, unless there are some."""
+    """Add to ``part`` a row for each image, unless it has rows."""
     if part.rows:
         return
 
@@ -168,25 +171,25 @@ def measure(data: Path, part: PartFile, *, test: bool) -> None:
         if atlas in CEREBELLUM:
             tissues = load_volume(Path(image.source).with_name(Path(image.source).name[:-10] + "desc-tissues_dseg.nii.gz"))
             unwanted = np.isin(tissues.data, CEREBELLUM[atlas])
-        for kind, seen in damaged(brain, mask, unwanted):
-            add("brain", kind, group, name, seen)
+        for kind, variant in corrupted(brain, mask, unwanted):
+            add("brain", kind, group, name, variant)
         if group in {"newborns", "fetus"} or group.startswith("tpl-"):
-            for kind, seen in heads(brain, mask, k):
-                add("other", kind, group, name, seen)
+            for kind, variant in heads(brain, mask, k):
+                add("other", kind, group, name, variant)
     if test:
         return
-    for name, image, drawn, center in scanned(data):
-        if has_empty_background(image):  # a simulated stack of a brain alone
+    for name, image, manual_mask, center in raw_scans(data):
+        if has_empty_background(image):  # a simulated stack, which shows the brain alone
             continue
-        for kind, seen in zeroed(image, center, EPI_RADIUS_MM if drawn is None else moments(drawn).radius):
-            add("other", kind, "scans", name, seen)
+        for kind, variant in zeroed(image, center, EPI_RADIUS_MM if manual_mask is None else moments(manual_mask).radius):
+            add("other", kind, "scans", name, variant)
     for path in sorted((data / "ds-negative").rglob("*_T1w.nii.gz")):
         add("older", "whole", "older", path.name[:-7], load_volume(path))
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown: of each kind of image the range of the signs, and how many are taken for extracted brains: by an empty background alone, as
-    before, and by the signs too."""
+    """Markdown by kind of image: range of each feature, and number of images taken for extracted brains, by the empty background alone
+    and with the features."""
     names = ("millilitres", "fullness", "elongation", "dip")
     lines = [f"| images | n | {' | '.join(names)} | empty background | taken |", "|" + "---|" * (4 + len(names))]
     for part, kind in dict.fromkeys((r["part"], r["kind"]) for r in rows):

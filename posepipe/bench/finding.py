@@ -1,8 +1,9 @@
-"""What each constant of the brain finder does: all held-out raw scans with one of them set otherwise at a time.
+"""Sensitivity of the brain finder to its constants: all held-out raw scans, with one constant changed at a time.
 
-``python -m posepipe.bench.finding DATA OUT.csv a=DIR b=DIR c=DIR``, with weights folders of networks that did not see the scans of a
-fold (``posepipe/training/scans.toml``). Prints for each setting how many brains are found (centre within 10 mm, where the drawn mask or the
-landmarks say), how many are refused, the Dice overlap with drawn masks, how many poses of the network are within 30°, and seconds.
+``python -m posepipe.bench.finding DATA OUT.csv a=DIR b=DIR c=DIR``, with the weights folders of networks that were trained without the
+scans of a fold (``posepipe/training/scans.toml``). For each setting it prints the number of brains found (centre within 10 mm of that of
+the delineated mask or of the landmark) and of brains refused, Dice with delineated masks, the number of network poses within 30°, and
+seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
 
 @contextmanager
 def set_to(values: Mapping[str, float]) -> Iterator[None]:
-    """The constants of the finder at these ``values``, for a while. Raises :class:`AttributeError` for one that there is not."""
+    """Context in which the finder's constants have these ``values``. Raises :class:`AttributeError` for an unknown constant."""
     homes = {name: finder if name in vars(finder) else detection for name in values}
     before = {name: getattr(home, name) for name, home in homes.items()}
     try:
@@ -56,28 +57,28 @@ def set_to(values: Mapping[str, float]) -> Iterator[None]:
 
 
 def measured(case: ScanCase, of: finder.BrainFinder) -> dict[str, object]:
-    """How far (mm) the found brain is from the true one, its overlap (Dice) with a drawn mask, the network's error in degrees, and seconds;
-    None where that is not known."""
+    """Distance (mm) of the found from the true brain centre, Dice with the delineated mask, error of the network's rotation (degrees),
+    and seconds; None where the truth is unknown."""
     image = load_volume(case.image)
-    drawn = given_mask(load_volume(case.mask), image).volume if case.mask else None
-    center = case.center if drawn is None else moments(drawn).center
+    manual_mask = given_mask(load_volume(case.mask), image).volume if case.mask else None
+    center = case.center if manual_mask is None else moments(manual_mask).center
     begun = time.perf_counter()
     try:
         mask = of.find(image)
     except MaskError:
-        return {"mm": None, "dice": None if drawn is None else 0.0, "degrees": 180.0, "seconds": time.perf_counter() - begun}
+        return {"mm": None, "dice": None if manual_mask is None else 0.0, "degrees": 180.0, "seconds": time.perf_counter() - begun}
     seconds = time.perf_counter() - begun
     assert center is not None and mask.found is not None
     return {
         "mm": float(np.linalg.norm(moments(mask.volume).center - center)),
-        "dice": None if drawn is None else overlap(drawn.data, mask.volume.data),
+        "dice": None if manual_mask is None else overlap(manual_mask.data, mask.volume.data),
         "degrees": None if case.rotation is None else float(np.degrees(so3.geodesic_distance(mask.found.rotation, case.rotation))),
         "seconds": seconds,
     }  # fmt: skip
 
 
 def line(title: str, rows: list[dict[str, str]]) -> str:
-    """A line of the table."""
+    """One line of the table."""
     mm, dice, degrees = (np.array([float(r[key]) for r in rows if r[key]]) for key in ("mm", "dice", "degrees"))
     cells = (
         title, len(rows), int((mm <= NEAR_MM).sum()), sum(not r["mm"] for r in rows), f"{dice.mean():.3f}", f"{dice.min():.3f}",
@@ -88,7 +89,7 @@ def line(title: str, rows: list[dict[str, str]]) -> str:
 
 
 def main(data: Path, output: Path, folds: Mapping[str, Path]) -> None:
-    """Write a row a scan and setting to ``output``, and print the table; rows that are there are not made again. On one thread."""
+    """Write a row for each scan and setting to ``output``, skip rows that exist, and print the table. Uses one thread."""
     torch.set_num_threads(1)
     finders = {fold: finder.BrainFinder(folder) for fold, folder in folds.items()}
     cases = [case for case in scan_cases(data, ("epi", "scans", "stacks")) if case.fold in finders]

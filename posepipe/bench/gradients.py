@@ -1,8 +1,8 @@
-"""Gradients in bfloat16 beside exact ones: ``python -m posepipe.bench.gradients``. Needs no data.
+"""Accuracy of gradients in bfloat16: ``python -m posepipe.bench.gradients``. Needs no data.
 
-First of one 3 × 3 × 3 convolution by the side of its grid, without the guard of :class:`~posepipe.models.layers.Layer`; then of the scan
-network by the side of its cube, beside what rounding alone does: single precision with weights, activations and their gradients rounded
-to bfloat16. Where the two agree, bfloat16 is no worse than it must be.
+First for one 3 × 3 × 3 convolution by the side of its grid, without the safeguard of :class:`~posepipe.models.layers.Layer`. Then for the
+scan network by the side of its cube, compared with the effect of rounding alone: single precision with weights, activations and their
+gradients rounded to bfloat16. Where the two agree, the error is that of the number format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIDES, SIZES = (1, 2, 3, 4, 6, 8), (16, 32, 48, 64)
 
 
 def of_a_convolution(side: int, stride: int, channels: int = 64) -> float:
-    """Relative error of the weight gradient in bfloat16 of a 3³ kernel on a grid of ``side`` voxels an axis."""
+    """Relative error of the weight gradient of a 3³ kernel in bfloat16, on a grid of ``side`` voxels along each axis."""
     x, w = torch.randn(2, channels, side, side, side), torch.randn(channels, channels, 3, 3, 3) * 0.03
     gradients, seed = [], None
     for dtype in (torch.float32, torch.bfloat16):
@@ -35,10 +35,10 @@ def of_a_convolution(side: int, stride: int, channels: int = 64) -> float:
 
 
 def of_a_network(network: nn.Module, size: int) -> tuple[float, float]:
-    """Relative errors of all gradients of the scan network on cubes of ``size``: in bfloat16, and by rounding alone."""
+    """Relative errors of all gradients of the scan network on cubes of ``size`` voxels a side: in bfloat16, and with rounding alone."""
     x = F.avg_pool3d(torch.rand(4, 1, size, size, size), 5, 1, 2)
     x = (x - x.min()) / (x.max() - x.min())
-    x = torch.cat([x, (x > 0.5).float()], 1)  # the guess that it is given is right
+    x = torch.cat([x, (x > 0.5).float()], 1)  # second channel: the true mask as previous mask
     exact = _gradients(network.double(), x.double(), lambda net, x: net(x))
     network.float()
 
@@ -58,7 +58,7 @@ def _gradients(network: nn.Module, x: Tensor, forward: Callable[[nn.Module, Tens
 
 
 def _rounded(network: nn.Module) -> nn.Module:
-    """A copy whose convolutions take, give and hand back numbers rounded to bfloat16."""
+    """A copy of ``network`` whose convolutions round weights, inputs, outputs and their gradients to bfloat16."""
     copied = copy.deepcopy(network)
     for module in copied.modules():
         if isinstance(module, nn.Conv3d):
@@ -69,7 +69,7 @@ def _rounded(network: nn.Module) -> nn.Module:
 
 
 class _Rounded(torch.autograd.Function):
-    """Rounds to bfloat16, forward and backward."""
+    """Rounding to bfloat16 in the forward and in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Logistic regression with a ridge, and the figures by which probabilities are judged."""
+"""Logistic regression with a ridge penalty, and performance measures of probabilities."""
 
 from __future__ import annotations
 
@@ -23,20 +23,18 @@ class Logistic:
     scale: Array
 
     def probability(self, x: Array) -> Array:
-        """(N,) of features ``x`` (N, F)."""
+        """Probabilities (N,) for features ``x`` (N, F)."""
         return _sigmoid(self.intercept + ((x - self.mean) / self.scale) @ self.coefficients)
 
 
 def fit_logistic(
     x: Array, y: Array, *, weights: Array | None = None, ridge: float = 1.0, signs: Array | None = None
 ) -> Logistic:
-    """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by Newton's method (iteratively reweighted least squares), steps halved where
-    they overshoot.
+    """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by Newton's method (iteratively reweighted least squares) with step halving.
 
-    ``ridge`` is the penalty ½ · ridge · ‖coefficients‖² beside the weighted log-likelihood; it holds the coefficients of standardised
-    features (the intercept is free), so that classes that can be parted without error still give a finite model. With ``signs`` (F,) of 1
-    and −1 no coefficient is of the other sign: a feature that would be is left out, the worst first.
-    Raises :class:`ValueError` where ``y`` holds only one class.
+    ``weights`` (N,) of the rows. ``ridge``: factor of the penalty ½ ‖coefficients‖², on coefficients of standardised features (not on the
+    intercept); it keeps the model finite for separable classes. ``signs`` (F,) of 1 and −1: sign that each coefficient may have; features
+    that would get the other sign are left out, the largest violation first. Raises :class:`ValueError` if ``y`` has one class only.
     """
     if len(np.unique(y)) < 2:
         msg = "a logistic model needs both right and wrong poses"
@@ -59,7 +57,7 @@ def fit_logistic(
 
 
 def _solved(z: Array, y: Array, weights: Array, penalty: Array) -> Array:
-    """Coefficients of the columns of ``z`` with the least penalised loss."""
+    """Intercept and coefficients (F + 1,) that minimise the penalised loss for the columns of ``z``."""
     beta = np.zeros(z.shape[1])
     loss = _loss(z @ beta, y, weights, beta, penalty)
     for _ in range(STEPS):
@@ -76,7 +74,7 @@ def _solved(z: Array, y: Array, weights: Array, penalty: Array) -> Array:
 
 
 def held_out(groups: Array, folds: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Masks (N,) of the rows that each fold of cross-validation holds out: whole ``groups`` (N,), ``folds`` times at most.
+    """Masks (N,) of the rows that each fold of cross-validation holds out. Folds are of whole ``groups`` (N,); at most ``folds`` of them.
 
     Raises :class:`ValueError` for rows of one group only.
     """
@@ -91,7 +89,7 @@ def held_out(groups: Array, folds: int) -> Iterator[npt.NDArray[np.bool_]]:
 
 def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = None, folds: int = 5, ridge: float = 1.0,
                 signs: Array | None = None) -> Array:  # fmt: skip
-    """Probabilities (N,) by models that saw no row of the same group: whole ``groups`` (N,) are held out, ``folds`` times."""
+    """Probabilities (N,) by cross-validation: each row's model was fitted without the rows of its group."""
     out = np.full(len(y), np.nan)
     for held in held_out(groups, folds):
         some = None if weights is None else weights[~held]
@@ -100,7 +98,7 @@ def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = No
 
 
 def auroc(p: Array, y: Array) -> float:
-    """Area under the ROC curve: how often a random right pose is rated above a random wrong one (ties count half); NaN for one class."""
+    """Area under the ROC curve; ties count half; NaN if ``y`` has one class only."""
     right, wrong = p[y == 1], p[y == 0]
     if not len(right) or not len(wrong):
         return float("nan")
@@ -110,12 +108,12 @@ def auroc(p: Array, y: Array) -> float:
 
 
 def brier(p: Array, y: Array, weights: Array | None = None) -> float:
-    """Mean square difference between probability and outcome."""
+    """Brier score: mean squared difference between probability ``p`` and outcome ``y``."""
     return float(np.average((p - y) ** 2, weights=weights))
 
 
 def reliability(p: Array, y: Array, weights: Array | None = None, edges: tuple[float, ...] = ()) -> list[tuple[float, float, float, int]]:
-    """``(mean probability, share right, weight, rows)`` of each class of probability between ``edges`` that has any rows."""
+    """``(mean probability, share right, weight, rows)`` of each bin of probability between ``edges`` that is not empty."""
     edges = edges or (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
     weights = np.ones(len(y)) if weights is None else weights
     which = np.searchsorted(np.array(edges), p, "right") - 1
@@ -129,8 +127,8 @@ def reliability(p: Array, y: Array, weights: Array | None = None, edges: tuple[f
 
 
 def threshold(p: Array, y: Array, *, flagged: float, alarms: float) -> float:
-    """The lowest threshold below which the share ``flagged`` of wrong poses lies, or, if more than the share ``alarms`` of the right ones
-    lie there too, the highest one that keeps to ``alarms``."""
+    """The lowest threshold below which the share ``flagged`` of the wrong poses is; limited to the highest threshold below which at most
+    the share ``alarms`` of the right poses is."""
     right, wrong = np.sort(p[y == 1]), np.sort(p[y == 0])
     if not len(right) or not len(wrong):
         msg = "thresholds need both right and wrong poses"

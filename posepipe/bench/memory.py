@@ -1,8 +1,8 @@
-"""Peak memory of the stages of an image, by its voxels: ``python -m posepipe.bench.memory DATA -o FOLDER``.
+"""Peak memory of the stages of processing by image size: ``python -m posepipe.bench.memory DATA -o FOLDER``.
 
-What the workflow gives its nodes (:mod:`posepipe.workflows.memory`) comes from here. Each case is two images in one process of ``posepipe
-participant`` with all defaults, one after the other, so that the second meets what the first has left in memory, as in a worker of
-MultiProc. The sidecars tell the peaks.
+These measurements are the source of the memory that the workflow assigns to its nodes (:mod:`posepipe.workflows.memory`). Each case is
+two images in one process of ``posepipe participant`` with default options, one after the other, so that the second includes memory
+retained from the first, as in a MultiProc worker. The peaks are read from the sidecars.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _NEWBORN, _STACK = "sub-A02", "sub-01_run-1_T2w"
 
 @dataclass(frozen=True)
 class Case:
-    """Images of one size: ``images`` are (file in the data folder, contrast), ``mask`` is a file of the first one's mask, ``weeks`` are
-    their age.
+    """Images of one size. ``images``: (file in the data folder, contrast); ``mask``: file of the mask of the first image; ``weeks``: age.
 
-    ``edge`` is the edge (mm) of voxels that they are made anew with, in a field of ``field`` mm with noise about the brain, by linear
-    interpolation; of a stack only in the plane of its slices.
+    ``edge``: edge (mm) of the voxels to which the images are resampled by linear interpolation, in a field of view of ``field`` mm with
+    noise about the brain; of a stack only in the plane of its slices.
     """
 
     name: str
@@ -47,26 +46,27 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The sizes that were measured: real images, and real ones on finer grids."""
+    """The measured sizes: real images, and real images resampled to finer grids."""
     newborn, fetus, epi = "ds-neonates/{0}/anat/{0}_{1}.nii.gz", "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz", "ds-epi/sub-E01/anat"
     both = tuple((newborn.format(_NEWBORN, c), c) for c in ("T1w", "T2w"))
     small = tuple((newborn.format("sub-A01", c), c) for c in ("T1w", "T2w"))
     stack = ((f"ds-stacks/sub-01/anat/{_STACK}.nii.gz", "T2w"),) * 2
-    drawn = f"ds-stacks/derivatives/manual_masks/sub-01/anat/{_STACK}_desc-brain_mask.nii.gz"
+    mask = f"ds-stacks/derivatives/manual_masks/sub-01/anat/{_STACK}_desc-brain_mask.nii.gz"
     return [
         Case("fetus", ((fetus, "T2w"),) * 2, 29),
         Case("newborn", small, 41, options=("--convert", "always")),
         Case("newborn-network", small, 41, options=("--convert", "always", "--mask", "network")),
         Case("epi", ((f"{epi}/sub-E01_acq-epi_T2w.nii.gz", "T2w"),) * 2, 31),
-        Case("stack", stack, 24, mask=drawn),
-        Case("stack-fine", stack, 24, mask=drawn, edge=0.5625),
+        Case("stack", stack, 24, mask=mask),
+        Case("stack-fine", stack, 24, mask=mask, edge=0.5625),
         Case("newborn-200", both, 44, edge=0.8, field=160, options=("--convert", "always")),
         Case("newborn-320", both, 44, edge=0.5, field=160, options=("--convert", "always")),
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write ``memory.csv`` (a row an image and stage) and ``memory.md``; cases that the CSV holds are not measured again."""
+    """Measure, and write ``memory.csv`` (a row for each image and stage) and ``memory.md``. Cases that the CSV holds are not measured
+    again."""
     parser = argparse.ArgumentParser(prog="python -m posepipe.bench.memory")
     parser.add_argument("data", type=Path, help="folder with atlases/ and ds-*")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the CSV and the tables")
@@ -88,11 +88,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(case: Case, data: Path, folder: Path) -> list[dict[str, str]]:
-    """Run posepipe over the images of ``case`` in ``folder``; a row an image and stage. Raises RuntimeError where it fails."""
+    """Run posepipe on the images of ``case`` in ``folder``; a row for each image and stage. Raises RuntimeError if it fails."""
     bids, masks = folder / "bids", folder / "masks"
     for place, kind in ((bids, "raw"), (masks, "derivative")):
         place.mkdir()
-        about = {"Name": case.name, "BIDSVersion": "1.9.0", "DatasetType": kind, "GeneratedBy": [{"Name": "drawn"}]}
+        about = {"Name": case.name, "BIDSVersion": "1.9.0", "DatasetType": kind, "GeneratedBy": [{"Name": "posepipe.bench.memory"}]}
         write_json(place / "dataset_description.json", about)
     for n, (image, contrast) in enumerate(case.images, start=1):
         name = f"sub-{n:02d}/anat/sub-{n:02d}"
@@ -106,15 +106,15 @@ def measure(case: Case, data: Path, folder: Path) -> list[dict[str, str]]:
     print(done.stdout, flush=True)
     rows = []
     for path in sorted((folder / "out").glob("sub-*/anat/*_mode-image_xfm.json")):
-        told = read_json(path)
-        if "PeakMemoryMB" not in told:
+        sidecar = read_json(path)
+        if "PeakMemoryMB" not in sidecar:
             continue
-        image = bids / told["Sources"][0].removeprefix("bids:raw:")
+        image = bids / sidecar["Sources"][0].removeprefix("bids:raw:")
         voxels = int(np.prod(load_volume(image).shape))
         about = {"case": case.name, "image": image.name, "megavoxels": f"{voxels / 1e6:.3f}"}
         rows += [
-            about | {"stage": stage, "peak_mb": f"{peak:.1f}", "seconds": f"{told['Seconds'][stage]:.2f}"}
-            for stage, peak in told["PeakMemoryMB"].items()
+            about | {"stage": stage, "peak_mb": f"{peak:.1f}", "seconds": f"{sidecar['Seconds'][stage]:.2f}"}
+            for stage, peak in sidecar["PeakMemoryMB"].items()
         ]
     if done.returncode or len({row["image"] for row in rows}) < len(case.images):
         msg = f"{case.name}: posepipe ended with {done.returncode}\n{done.stdout}{done.stderr}"
@@ -123,7 +123,7 @@ def measure(case: Case, data: Path, folder: Path) -> list[dict[str, str]]:
 
 
 def _put(case: Case, source: Path, path: Path, order: int) -> None:
-    """The image in ``source`` where the dataset has it, on the case's grid."""
+    """Write the image ``source`` to its place in the dataset, on the case's grid."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not case.edge:
         copy_file(source, path)
@@ -133,7 +133,8 @@ def _put(case: Case, source: Path, path: Path, order: int) -> None:
 
 
 def _regridded(volume: Volume, edge: float, field: float, order: int) -> Volume:
-    """``volume`` with voxels of ``edge`` mm in a cube of ``field`` mm about its middle; without a field its slices with finer pixels."""
+    """``volume`` with voxels of ``edge`` mm in a cube of ``field`` mm about its centre; with ``field`` 0 only the in-plane spacing
+    changes."""
     spacing = np.where(volume.spacing == volume.spacing.max(), volume.spacing.max(), edge) if not field else np.full(3, edge)
     shape = np.round(np.full(3, field) / edge if field else np.array(volume.shape) * volume.spacing / spacing).astype(int)
     step = spacing / volume.spacing
@@ -146,8 +147,8 @@ def _regridded(volume: Volume, edge: float, field: float, order: int) -> Volume:
 
 
 def line_above(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """The line (value at 0, slope; neither below 0) that lies on or above all ``points`` (x, y) and of those nearest to them (sum of
-    distances).
+    """The line (intercept, slope; both non-negative) that is on or above all ``points`` (x, y) with the smallest sum of distances to
+    them.
 
     >>> line_above([(1, 2), (2, 2), (3, 4)])
     (1.0, 1.0)
@@ -161,7 +162,7 @@ def line_above(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def tables(rows: list[dict[str, str]]) -> str:
-    """Markdown: the larger peak (GB) of the images of a case by stage, and each stage's line over all images."""
+    """Markdown: the larger peak (GB) of the images of a case by stage, and for each stage the line above all images."""
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     names = list(dict.fromkeys(row["case"] for row in rows))
     lines = [f"| case | 10⁶ voxels | {' | '.join(stages)} |", "|---" * (len(stages) + 2) + "|"]

@@ -1,4 +1,4 @@
-"""The methods of the tables by name: how each finds a first pose, and what it does to it afterwards."""
+"""The methods of the result tables, by name: initial pose and the steps that follow it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ METHODS: dict[str, tuple[str, ...]] = {
     "auto+torch": ("auto", "torch"),
     "auto+ants": ("auto", "ants"),
 }
-"""Name → first pose (one of posepipe's or of the paper's, or the name of a network), then what follows, one step after the other:
-networks, the paper's registration (:data:`VVR_RATES`), or posepipe's own refinement (``ants``, ``torch``, ``none``)."""
+"""Name → initial pose (a method of posepipe or of the paper, or the name of a network), then the steps that follow it: networks, the
+paper's registration (:data:`VVR_RATES`), or posepipe's own refinement (``ants``, ``torch``, ``none``)."""
 PAPER_NETWORKS = ("pose-net-mse", "pose-net", "pose-net-t2", "correction-net", "correction-net-t2")
 
 
 def networks_key(weights: Mapping[str, str]) -> str:
-    """A short name for the default networks of SHA-256 ``weights``, for files of rows made with them.
+    """A short name of the networks with the SHA-256 ``weights``, for the names of files of rows made with them.
 
     >>> networks_key({"b": "0123456789", "a": "abcdefghij"})
     'abcdef012345'
@@ -66,8 +66,9 @@ def networks_key(weights: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """An image to be placed: its pose against ``target`` is ``truth``; ``found`` is that which the network found with the mask."""
+class Trial:
+    """An image to be aligned. ``truth``: its pose against ``target`` (template → image, RAS mm); ``age`` in weeks; ``found``: pose that
+    the scan network found together with the mask."""
 
     image: Volume
     mask: Volume
@@ -79,7 +80,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What ``method`` made of a problem, in ``seconds``; ``quality`` is posepipe's own verdict."""
+    """The result of ``method`` for a trial, in ``seconds``; ``quality``: posepipe's own verdict."""
 
     method: str
     initial: InitialPose
@@ -89,15 +90,15 @@ class Outcome:
 
 
 def missing_networks(methods: tuple[str, ...], weights_dir: str | Path | None = None) -> dict[str, str]:
-    """Methods that cannot be run with these weights → the network that is not there."""
+    """Methods that cannot be run with these weights → the missing network."""
     there = available(weights_dir)
     needed = {m: [n for n in METHODS[m] if n in PAPER_NETWORKS and n not in there] for m in methods}
     return {m: n[0] for m, n in needed.items() if n}
 
 
-class Contest:
-    """Runs methods on problems; networks are loaded once, when first needed. The networks predict a pose in every method, as they do in
-    posepipe itself, and their time counts."""
+class BenchmarkRunner:
+    """Runs methods on trials; networks are loaded on first use. As in posepipe itself, the pose networks are run in every method, as a
+    check of the final pose, and their time counts."""
 
     def __init__(self, weights_dir: str | Path | None = None) -> None:
         self.networks = PoseNetworks(weights_dir)
@@ -105,87 +106,87 @@ class Contest:
         self._pose: dict[str, PoseNetwork] = {}
         self._correction: dict[str, CorrectionNetwork] = {}
 
-    def run(self, problem: Problem, methods: tuple[str, ...]) -> Iterator[Outcome]:
-        """The outcome of each method; a first pose that several share is found once and its time counted for each."""
+    def run(self, trial: Trial, methods: tuple[str, ...]) -> Iterator[Outcome]:
+        """The outcome of each method. An initial pose that several methods share is computed once, and its time counts for each."""
         starts: dict[str, tuple[Comparison, InitialPose, float]] = {}
         for method in methods:
             init, *steps = METHODS[method]
             if init not in starts:
-                starts[init] = self._started(problem, init)
+                starts[init] = self._started(trial, init)
             compare, initial, first = starts[init]
             begun = time.perf_counter()
-            refined = self.finish(problem, compare, initial, *steps)
-            # without a refinement what follows is only measuring
+            refined = self.finish(trial, compare, initial, *steps)
+            # the step "none" only computes similarities: not counted
             after = 0.0 if steps == ["none"] else time.perf_counter() - begun
-            yield Outcome(method, initial, refined, self.judge(problem, initial, refined), first + after)
+            yield Outcome(method, initial, refined, self.judge(trial, initial, refined), first + after)
 
-    def _started(self, problem: Problem, init: str) -> tuple[Comparison, InitialPose, float]:
-        """What is compared, the first pose, and the seconds that both took."""
+    def _started(self, trial: Trial, init: str) -> tuple[Comparison, InitialPose, float]:
+        """The comparison, the initial pose, and the seconds for both."""
         begun = time.perf_counter()
-        compare = Comparison.of(problem.image, problem.mask, problem.target)
-        return compare, self.start(problem, compare, init), time.perf_counter() - begun
+        compare = Comparison.of(trial.image, trial.mask, trial.target)
+        return compare, self.start(trial, compare, init), time.perf_counter() - begun
 
-    def start(self, problem: Problem, compare: Comparison, init: str) -> InitialPose:
-        """The first pose by ``init``."""
-        target = problem.target
+    def start(self, trial: Trial, compare: Comparison, init: str) -> InitialPose:
+        """The initial pose by ``init``."""
+        target = trial.target
         if init in INIT_METHODS:
             return initial_pose(
-                problem.image, problem.mask, target, method=init, compare=compare, networks=self.networks, found=problem.found
+                trial.image, trial.mask, target, method=init, compare=compare, networks=self.networks, found=trial.found
             )
         if init == "geometric-center":
-            pose = geometric_center(problem.image, target.volume)
+            pose = geometric_center(trial.image, target.volume)
         elif init == "principal-axes":
-            pose = principal_axes(brain_of(problem.image, problem.mask), brain_of(target.volume, target.mask))
+            pose = principal_axes(brain_of(trial.image, trial.mask), brain_of(target.volume, target.mask))
         else:
             if init not in self._pose:
                 self._pose[init] = PoseNetwork(init, self._weights)
             pose = self._pose[init].pose(compare, self.networks.canonical(target))
-        return self.made(problem, compare, pose, init)
+        return self.from_pose(trial, compare, pose, init)
 
-    def made(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> InitialPose:
-        """A first ``pose`` made elsewhere by ``method``, with the networks as witnesses."""
-        hypothesis, features = network_hypotheses(compare.brain, problem.target, self.networks, problem.found)[0]
+    def from_pose(self, trial: Trial, compare: Comparison, pose: Rigid, method: str) -> InitialPose:
+        """An initial pose from a given ``pose`` by ``method``, with the pose networks' features."""
+        hypothesis, features = network_hypotheses(compare.brain, trial.target, self.networks, trial.found)[0]
         prediction = NetworkPrediction.of(hypothesis.pose, features, self.networks)
         return InitialPose(pose, method, single_hypothesis(compare, pose), 1.0, prediction)
 
-    def finish(self, problem: Problem, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
-        """What follows the first pose, each step from the pose that the one before it left. A registration that fails is told, leaves
-        the pose it began with, and is a warning of the result: the verdict is ``review`` at best."""
+    def finish(self, trial: Trial, compare: Comparison, initial: InitialPose, *steps: str) -> Refined:
+        """The result of ``steps`` after the initial pose, each started from the pose of the previous one. If a registration fails, a
+        message is printed, the pose stays at its start, and the result has a warning, so that the verdict is ``review`` at best."""
         pose, warnings = initial.pose, list[str]()
         for step in steps:
             if step in PAPER_NETWORKS:
-                # near already; after Pose-Net it is asked as in the paper
-                pose = self._corrected(problem, compare, pose, step, both_ways=initial.method == "deep")
-                refined = self._refined(problem, compare, pose, "none")
+                # in both directions for poses that are near already (deep); after Pose-Net in one, as in the paper
+                pose = self._corrected(trial, compare, pose, step, both_ways=initial.method == "deep")
+                refined = self._refined(trial, compare, pose, "none")
                 continue
             try:
-                refined = self._registered(problem, compare, pose, step)
+                refined = self._registered(trial, compare, pose, step)
             except PosepipeError as error:
-                print(f"{problem.image.source}: {step}: {error}", flush=True)
-                refined = self._refined(problem, compare, pose, "none")
+                print(f"{trial.image.source}: {step}: {error}", flush=True)
+                refined = self._refined(trial, compare, pose, "none")
                 warnings.append(f"{step} failed: {error}")
             pose = refined.pose
         return replace(refined, warnings=(*refined.warnings, *warnings))
 
-    def _corrected(self, problem: Problem, compare: Comparison, pose: Rigid, name: str, *, both_ways: bool) -> Rigid:
-        """``pose`` with what the Correction-Net called ``name`` finds left of it."""
+    def _corrected(self, trial: Trial, compare: Comparison, pose: Rigid, name: str, *, both_ways: bool) -> Rigid:
+        """``pose`` corrected by the Correction-Net called ``name``."""
         if name not in self._correction:
             self._correction[name] = CorrectionNetwork(name, self._weights)
-        return self._correction[name].corrected(compare, pose, self.networks.canonical(problem.target), both_ways=both_ways)
+        return self._correction[name].corrected(compare, pose, self.networks.canonical(trial.target), both_ways=both_ways)
 
-    def _registered(self, problem: Problem, compare: Comparison, pose: Rigid, step: str) -> Refined:
-        """By the paper's registration or posepipe's own, from ``pose``."""
+    def _registered(self, trial: Trial, compare: Comparison, pose: Rigid, step: str) -> Refined:
+        """Refinement of ``pose`` by the paper's registration or by posepipe's own."""
         if step not in VVR_RATES:
-            return self._refined(problem, compare, pose, step)
-        pose = vvr(problem.image, problem.mask, problem.target, pose, rate=VVR_RATES[step])
-        return replace(self._refined(problem, compare, pose, "none"), method=step)
+            return self._refined(trial, compare, pose, step)
+        pose = vvr(trial.image, trial.mask, trial.target, pose, rate=VVR_RATES[step])
+        return replace(self._refined(trial, compare, pose, "none"), method=step)
 
-    def _refined(self, problem: Problem, compare: Comparison, pose: Rigid, method: str) -> Refined:
+    def _refined(self, trial: Trial, compare: Comparison, pose: Rigid, method: str) -> Refined:
         return refine_pose(
-            problem.image, problem.mask, problem.target, pose, method=method, compare=compare
+            trial.image, trial.mask, trial.target, pose, method=method, compare=compare
         )
 
-    def judge(self, problem: Problem, initial: InitialPose, refined: Refined) -> Quality:
+    def judge(self, trial: Trial, initial: InitialPose, refined: Refined) -> Quality:
         """posepipe's verdict, as in the sidecar."""
-        mask = BrainMask(problem.mask.with_data(np.asarray(problem.mask.data) > 0), "given")
-        return judge_pose(initial, refined, mask, problem.target, problem.age, calibration=self._calibration)
+        mask = BrainMask(trial.mask.with_data(np.asarray(trial.mask.data) > 0), "given")
+        return judge_pose(initial, refined, mask, trial.target, trial.age, calibration=self._calibration)

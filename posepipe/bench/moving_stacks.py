@@ -1,8 +1,8 @@
-"""Moving stacks, slice by slice and as volumes: ``posepipe-tools bench stacks``.
+"""Stacks with motion, aligned slice by slice and as volumes: ``posepipe-tools bench stacks``.
 
-Stacks are simulated (:mod:`posepipe.slices.motion`) from still volumes: brains held for development, or those kept for testing. Each is
-aligned as a volume (``auto``, torch) and slice by slice (:func:`posepipe.slices.align.align_stack`), from the slices' masks as simulated.
-The rows of development also fit the model of a slice's confidence.
+Stacks are simulated (:mod:`posepipe.slices.motion`) from volumes without motion, of development brains or of test brains. Each is aligned
+as a volume (``auto``, torch) and slice by slice (:func:`posepipe.slices.align.align_stack`), with the simulated masks of the slices. The
+confidence model of single slices is fitted to the rows of the development brains.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ from .slice_register import Brain, load_brain, slice_mm, template_case
 
 LOST_DEGREES = 15.0
 LIMITS = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
-"""Of motion, degrees RMS, that are compared; 0: always the slices."""
+"""Limits of motion, degrees RMS, that are compared; 0: always use the poses of the slices."""
 FEATURES = ("ncc", "below", "apart", "network", "stray", "expected_error")
 """Columns that the confidence of a slice is estimated from (:func:`posepipe.slices.align.slice_features`)."""
 FLAGGED, ALARMS = 0.9, 0.05
-"""A slice is an outlier below the confidence that flags this share of the wrong ones, if no more than ``ALARMS`` of the right ones fall
-with them."""
-TOLD = ("slice", "degrees", "mm", "still", "outlier", "confidence")
-"""Columns of a slice besides its features: errors of its pose, degrees to the stack's true mean pose, what was said of it."""
-WHOLE = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
-"""Columns of its stack: errors of its pose by slices, by volume and as kept, degrees; motion found, degrees RMS; mean NCC at both poses."""
+"""Target share of wrong slices below the outlier threshold, and largest share of right slices below it."""
+SLICE_COLUMNS = ("slice", "degrees", "mm", "still", "outlier", "confidence")
+"""Columns of a slice besides its features: index, errors of its pose (degrees, mm), degrees from the stack's true mean pose, outlier or
+not, confidence."""
+STACK_COLUMNS = ("stack_slices", "stack_volume", "stack_kept", "kept", "motion", "ncc_slices", "ncc_volume", "seconds")
+"""Columns of the stack: errors (degrees) of its pose by slices, by volume and as kept; which was kept; estimated motion, degrees RMS;
+mean NCC at both poses; seconds."""
 
 
 PAIRS = (("CRL", 27, "CRL", 28), ("FidonSBA", 28, "FidonSBA", 29), ("Serag", 36, "CRL", 36), ("Serag", 41, "Serag", 40))
-"""Cohorts as subjects of a template of another week or atlas. None of CHN, which is kept for testing single slices; none of FidonSBA on
-another atlas, where no truth is known (:mod:`posepipe.bench.slice_register`)."""
+"""Cohorts as subjects of a template of another week or atlas. CHN is kept for testing single slices. The true pose of FidonSBA on another
+atlas is not known well enough (:mod:`posepipe.bench.slice_register`)."""
 
 
 def validation_cases(data: Path) -> list[Case]:
-    """The brains that networks were validated with, not trained: newborns and cohorts. What hangs on the network, as the confidence of
-    slices, is set by these."""
+    """The brains of the validation part: newborns and cohorts. Everything that depends on the weights of the networks, as the confidence
+    of slices, is fitted on these."""
     split, library = load_split(), AtlasLibrary([data / "atlases"])
     cohorts = [template_case(*pair, "validation", library) for pair in PAIRS]
     newborns = [replace(c, name=c.name.partition("-T2w")[0], group="validation") for c in cases(data, ("newborn-T2w",))]
@@ -62,7 +63,7 @@ def validation_cases(data: Path) -> list[Case]:
 
 
 def measure(brain: Brain, network: SliceNetwork, volumes: PoseNetworks, part: PartFile, *, trials: int, seed: int = 0) -> None:
-    """Add a row for each slice of ``trials`` stacks at each level of motion to ``part``; those that are there are not made again."""
+    """Add to ``part`` a row for each slice of ``trials`` stacks at each level of motion that it does not hold yet."""
     done = {(r["level"], r["trial"]) for r in part.rows}
     for level, degrees in LEVELS.items():
         for trial in range(trials):
@@ -80,7 +81,7 @@ def _rows(brain: Brain, stack: MovingStack, network: SliceNetwork, volumes: Pose
     begun = time.perf_counter()
     found = align_stack(*about, by_volume, network, sidecar={"SliceTiming": stack.acquisition.times.tolist()}, model=None)
     seconds = time.perf_counter() - begun
-    whole = (
+    of_stack = (
         found.by_slices.degrees_from(mean), by_volume.degrees_from(mean), found.pose.degrees_from(mean), found.kept.kept,
         found.kept.motion, *(found.kept.scores[name] for name in ("slices", "volume")), seconds,
     )  # fmt: skip
@@ -91,15 +92,16 @@ def _rows(brain: Brain, stack: MovingStack, network: SliceNetwork, volumes: Pose
             continue
         true = truth[piece.index]
         errors = (row.pose.degrees_from(true), slice_mm(row.pose, true, piece), mean.degrees_from(true))
-        told = (piece.index, *errors, int(bool(row.outlier)), None)
+        values = (piece.index, *errors, int(bool(row.outlier)), None)
         features = {name: found.features[piece.index][name] for name in FEATURES}
-        rows.append(dict(zip(TOLD, told, strict=True)) | features | dict(zip(WHOLE, whole, strict=True)))
+        rows.append(dict(zip(SLICE_COLUMNS, values, strict=True)) | features | dict(zip(STACK_COLUMNS, of_stack, strict=True)))
     return rows
 
 
 @dataclass(frozen=True, eq=False)
 class SliceFit:
-    """A ``model`` of a slice's confidence; ``made``: how, in words; ``held`` (N,): confidence of each row by models without its brain."""
+    """The ``model`` of a slice's confidence; ``made``: description of the fit; ``held`` (N,): confidence of each row by models fitted
+    without its brain."""
 
     model: ConfidenceModel
     made: str
@@ -107,8 +109,8 @@ class SliceFit:
 
 
 def fit_slices(rows: Sequence[dict[str, str]]) -> SliceFit:
-    """Fit the confidence that a slice's pose is within 10° of the truth to rows of development brains; the threshold by
-    cross-validation over brains. Raises :class:`~posepipe.errors.UsageError` where no slice is wrong, or all are of one brain."""
+    """Fit the confidence that a slice's pose is within 10° of the true pose to rows of development brains. The outlier threshold comes
+    from cross-validation over brains. Raises :class:`~posepipe.errors.UsageError` if no slice is wrong, or if all are of one brain."""
     x = np.array([[float(r[name]) for name in FEATURES] for r in rows])
     y = np.array([float(r["degrees"]) <= WITHIN_DEGREES for r in rows], dtype=float)
     names = np.array([r["name"] for r in rows])
@@ -127,7 +129,7 @@ def fit_slices(rows: Sequence[dict[str, str]]) -> SliceFit:
 
 
 def report(rows: Sequence[dict[str, str]], model: ConfidenceModel | None) -> str:
-    """Markdown: a line for each group and level of motion; outliers by ``model``, else as the fusion of the slices called them."""
+    """Markdown: a line for each group and level of motion; outliers by ``model``, or without it as the fusion of the slices marked them."""
     heads = (
         "group", "motion", "stacks", "slices", "slices °", "mm", "> 15°", "at the true mean °", "outliers: precision", "recall",
         "stack by slices °", "by volume °", "as kept °", "slices kept", "s",
@@ -142,7 +144,7 @@ def report(rows: Sequence[dict[str, str]], model: ConfidenceModel | None) -> str
 
 
 def limits(rows: Sequence[dict[str, str]]) -> str:
-    """Markdown: the mean error of the stacks' pose if :data:`posepipe.slices.align.MOVED_DEGREES` were another, of all stacks."""
+    """Markdown: mean error of the stacks' poses for other values of :data:`posepipe.slices.align.MOVED_DEGREES`, over all stacks."""
     stacks = list({(r["name"], r["level"], r["trial"]): r for r in rows}.values())
     slices, volume, motion = (np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "motion"))
     fits = np.array([float(r["ncc_slices"]) > float(r["ncc_volume"]) for r in stacks])
@@ -162,13 +164,13 @@ def _line(group: str, level: str, rows: list[dict[str, str]], model: ConfidenceM
         called = np.array([model.probability({n: float(r[n]) for n in FEATURES}) < model.fail for r in rows])
     wrong = degrees > WITHIN_DEGREES
     stacks = list({(r["name"], r["trial"]): r for r in rows}.values())
-    whole = {k: np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "stack_kept", "seconds")}
+    of_stack = {k: np.array([float(r[k]) for r in stacks]) for k in ("stack_slices", "stack_volume", "stack_kept", "seconds")}
     kept = sum(r["kept"] == "slices" for r in stacks)
     return (
         f"| {group} | {level} | {len(stacks)} | {len(rows)} | {np.median(degrees):.1f} | {np.median(mm):.1f} "
         f"| {100 * (degrees > LOST_DEGREES).mean():.1f} % | {np.median(still):.1f} | {_share(wrong[called])} | {_share(called[wrong])} "
-        + "".join(f"| {np.median(whole[k]):.1f} ({whole[k].max():.1f}) " for k in ("stack_slices", "stack_volume", "stack_kept"))
-        + f"| {kept} of {len(stacks)} | {np.median(whole['seconds']):.1f} |"
+        + "".join(f"| {np.median(of_stack[k]):.1f} ({of_stack[k].max():.1f}) " for k in ("stack_slices", "stack_volume", "stack_kept"))
+        + f"| {kept} of {len(stacks)} | {np.median(of_stack['seconds']):.1f} |"
     )
 
 
@@ -177,7 +179,7 @@ def _share(hits: Array) -> str:
 
 
 def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
-    """One brain, in a process of its own: case, folder, trials, seed, weights."""
+    """Measure one brain in a process of its own. ``task``: case, folder, trials, seed, weights."""
     case, folder, trials, seed, weights = task
     torch.set_num_threads(1)
     network = SliceNetwork(weights)
@@ -186,5 +188,5 @@ def run_task(task: tuple[Case, Path, int, int, Path | None]) -> None:
 
 
 def part_path(folder: Path, case: Case, weights: Mapping[str, str]) -> Path:
-    """Where the rows of one brain are kept: other networks, other rows."""
+    """Path of the rows of one brain; it depends on the weights of the networks."""
     return folder / "parts" / f"{case.name}_{networks_key(weights)}.csv"

@@ -1,8 +1,8 @@
-"""What becomes of images that hold no fetal or newborn brain, by every initial pose: none may pass.
+"""Negative controls: the outcome for images that show no fetal or newborn brain, by every initial pose. None may pass.
 
-Noise without a background, balls of noise in exact zero as if they were extracted brains, whole-uterus scans cut beside their
-brain, and brains of a child of six years, of an adult, and the average ones of newborns and of infants of three months (BCP): with an age
-of 40 weeks, and with one that is estimated. The newborns' may pass.
+Images: noise without background; balls of noise with a background of exactly 0, like extracted brains; parts of whole-uterus scans beside
+the brain; brains of a child of six years and of an adult; and templates of newborns and of infants of three months (BCP), with an age of
+40 weeks and with an estimated age. The newborn templates may pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEEKS: dict[str, float | str] = {"noise": 30.0, "ball": 30.0, "piece": 31.0, "ol
 
 
 def images(data: Path, names: tuple[str, ...] | None = None) -> Iterator[tuple[str, str, Volume]]:
-    """Kind, name and image, of ``names`` and some others."""
+    """Kind, name and image of the controls; those of ``names`` and some others."""
     for one in brain_images(data, names):
         if one.center is None:
             yield "noise" if one.name.startswith("noise") else "piece", one.name, one.image
@@ -58,7 +58,7 @@ def measure(data: Path, part: PartFile, inits: tuple[str, ...], names: tuple[str
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown: outcomes by kind of image and initial pose, and the images of which they differ."""
+    """Markdown: outcomes by kind of image and initial pose, and the images whose outcome depends on the initial pose."""
     outcomes = ("refused", "fail", "review", "pass")
     lines = [f"| images | n | --init | {' | '.join(outcomes)} |", "|" + "---|" * (3 + len(outcomes))]
     for kind, init in dict.fromkeys((r["kind"], r["init"]) for r in rows):

@@ -1,4 +1,4 @@
-"""The tables and figures of Salehi et al. 2018 with ours beside them: what each is made of, the paper's numbers, and the plots."""
+"""The tables and figures of Salehi et al. 2018 beside posepipe's: the paper's numbers, the tables, and the plots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE_1: Mapping[str, tuple[float, ...]] = {
     "slice-pose": (15.1, 14.1, 16.2, 24.3, 19.8, 36.5),
     "svr-deep": (10.2, 12.3, 13.1, 17.6, 16.2, 26.9),
 }
-"""Mean error of slices, degrees, in six bins of the rotation angle (Table 1): 40 fetuses of 27–37 weeks."""
+"""Method → mean error of slices, degrees, in six bins of the rotation angle (Table 1; 40 fetuses of 27–37 weeks)."""
 TABLE_2: Mapping[str, tuple[float, ...]] = {
     "vvr-gc": (2.4, 45.4, 149.9, 177.0, 174.9, 177.2),
     "vvr-paa": (95.5, 131.1, 128.4, 129.7, 131.2, 141.4),
@@ -27,17 +27,17 @@ TABLE_2: Mapping[str, tuple[float, ...]] = {
     "correction": (4.5, 4.5, 4.8, 4.8, 6.3, 19.4),
     "vvr-deep": (2.4, 2.4, 2.4, 2.4, 4.8, 20.4),
 }
-"""Mean error of volumes, likewise (Table 2)."""
+"""Method → mean error of volumes, degrees, in six bins of the rotation angle (Table 2)."""
 TABLE_3: Mapping[str, float] = {"vvr-gc": 553.0, "svr-gc": 498.0, "vvr-deep": 365.0, "svr-deep": 184.0}
-"""Seconds on a processor of six cores (Table 3); the paper's networks alone ran on a graphics card, and are not compared."""
+"""Method → seconds on a CPU with six cores (Table 3). The paper's networks alone ran on a GPU and are not compared."""
 VOLUME_METHODS = (*TABLE_2, "vvr-deep-ours", "deep", "auto+torch")
 CONTRAST_METHODS, CONTRAST_WAYS = ("posenet", "correction", "vvr-deep", "deep", "auto+torch"), ("T1w", "GAN", "T2w")
 
 
 @dataclass(frozen=True)
 class Error:
-    """One pose: by ``method``, in ``bin`` (0–5) of the true rotation; ``degrees``, ``mm``, ``seconds``; age in ``weeks``; ``way``: which
-    image was placed."""
+    """The error of one pose: ``method``; ``bin`` (0–5) of the true rotation; ``degrees``; ``mm``; ``seconds``; age in ``weeks``; ``way``:
+    which image was aligned."""
 
     method: str
     bin: int
@@ -49,18 +49,19 @@ class Error:
 
     @classmethod
     def of(cls, row: Mapping[str, str]) -> Error:
-        """From a line of ``volume.csv``, ``slice.csv`` or ``poses.csv``."""
+        """From a row of ``volume.csv``, ``slice.csv`` or ``poses.csv``."""
         degrees, mm, seconds, weeks = (float(row[name]) for name in ("degrees", "mm", "seconds", "weeks"))
         return cls(row["method"], int(row["bin"]), degrees, mm, seconds, weeks, row["group"])
 
 
 def errors_of(rows: Sequence[Mapping[str, str]]) -> list[Error]:
-    """Those that count: of slices the paper's sampling; of volumes not the extra draws near 180°."""
+    """The errors that the tables use: of slices those of the paper's sampling; of volumes those in the six bins, without the extra trials
+    near 180°."""
     return [e for r in rows if r.get("sampling", "paper") == "paper" for e in (Error.of(r),) if e.bin < BINS]
 
 
 def table_of_degrees(errors: Sequence[Error], paper: Mapping[str, tuple[float, ...]]) -> str:
-    """Markdown: mean error by bin, the paper's / ours, a row a method; a dash where one of them has none."""
+    """Markdown: mean error by bin, paper / ours, one row a method; a dash where there is no value."""
     out = [f"| degrees, paper / ours | {' | '.join(f'bin {b + 1}' for b in range(BINS))} | n |", "|" + "---|" * (BINS + 2)]
     for method in dict.fromkeys([*paper, *(e.method for e in errors)]):
         mine = [[e.degrees for e in errors if (e.method, e.bin) == (method, b)] for b in range(BINS)]
@@ -71,7 +72,7 @@ def table_of_degrees(errors: Sequence[Error], paper: Mapping[str, tuple[float, .
 
 
 def table_of_seconds(errors: Sequence[Error]) -> str:
-    """Markdown: median seconds a pose, the paper's and ours."""
+    """Markdown: median seconds for a pose, the paper's and ours."""
     out = ["| | paper, 6 cores (s) | ours, one thread (median, s) | n |", "|---|---|---|---|"]
     for method in dict.fromkeys([*TABLE_3, *(e.method for e in errors)]):
         mine = [e.seconds for e in errors if e.method == method]
@@ -81,8 +82,8 @@ def table_of_seconds(errors: Sequence[Error]) -> str:
 
 
 def plot_boxes(errors: Sequence[Error], by: str, value: str, output: Path) -> Path:
-    """Box plots of ``value`` (``degrees``, ``mm``) for each ``by`` (``bin``, ``weeks``, ``way``), methods side by side; whiskers at 5 and
-    95 %."""
+    """Box plots of ``value`` (``degrees``, ``mm``) for each ``by`` (``bin``, ``weeks``, ``way``), with the methods side by side; whiskers
+    at 5 and 95 %."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

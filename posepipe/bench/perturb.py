@@ -1,4 +1,4 @@
-"""Known truth from real images: turn them, put them on another voxel grid, and damage them."""
+"""Images with known pose from real images: random motion, resampling to another voxel grid, and corruption."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..imaging.moments import moments
 from ..imaging.volume import Volume
 
 COMBINED = ("bias", "leak", "cut", "noise")
-"""What ``all`` means, in this order."""
+"""The kinds of corruption that ``all`` applies, in this order."""
 STRENGTHS = {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
-"""Damage at strength 1."""
-DAMAGES = (*STRENGTHS, "all")
+"""Kind of corruption → its size at strength 1 (units: :func:`corrupted`)."""
+CORRUPTIONS = (*STRENGTHS, "all")
 
 
 def turned(
     image: Volume, mask: Volume, rotation: Array, rng: np.random.Generator, *, max_shift: float = 40.0
 ) -> tuple[Volume, Volume, Rigid]:
-    """``image`` and ``mask`` as another scan would show them: head turned, moved, and on another voxel grid.
+    """``image`` and ``mask`` after a motion of the head, resampled to another voxel grid.
 
-    The head turns by ``rotation`` (3, 3) about its centre and moves up to ``max_shift`` mm an axis. The new grid is
-    oblique by a uniform random rotation against the head, has 0.8–1.2 times the spacing, a random voxel phase and
-    randomly flipped voxel axes (so half of the affines are left-handed); values come from one linear interpolation.
-    Returns the new image, its mask, and the motion (old world → new world).
+    The motion rotates by ``rotation`` (3, 3) about the brain's centre and translates by up to ``max_shift`` mm along each axis. The new
+    grid has a uniform random orientation relative to the head, 0.8–1.2 times the spacing, a random voxel phase and randomly flipped voxel
+    axes (half of the affines are left-handed). Values come from one linear interpolation. Returns the new image, its mask, and the motion
+    (old world → new world).
     """
     m = moments(mask)
     motion = Rigid.about(rotation, m.center, m.center + rng.uniform(-max_shift, max_shift, 3))
@@ -47,22 +47,23 @@ def turned(
     return Volume(data * inside, new, image.source), Volume(inside, new, mask.source), motion
 
 
-def damaged(
+def corrupted(
     image: Volume, mask: Volume, kind: str, strength: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """``image`` and ``mask`` spoilt: ``cut``, ``leak``, ``bias``, ``noise``, or ``all`` of these four; ``slices``; ``invert``.
+    """``image`` and ``mask`` with a corruption of ``kind``: ``cut``, ``leak``, ``bias``, ``noise``, ``all`` of these four, ``slices`` or
+    ``invert``.
 
-    ``strength`` scales the damage of :data:`STRENGTHS`, which means: cut, the share of the brain's volume behind a
-    random plane that is lost; leak, the volume of a bright blob stuck to the brain as a share of the brain; bias, the
-    relative standard deviation of a smooth gain; noise, the standard deviation of Rician noise as a share of the
-    brain's mean; slices, the thickness in mm of slices across one voxel axis; invert, the gamma of the contrast turned over.
+    ``strength`` scales the values of :data:`STRENGTHS`, which are: cut, share of the brain's volume that is removed behind a random
+    plane; leak, volume of a bright ball added at the border, as a share of the brain; bias, standard deviation of the logarithm of the
+    bias field; noise, standard deviation of Rician noise as a share of the brain's mean; slices, thickness in mm of slices across one
+    voxel axis; invert, gamma of the inverted contrast.
     """
-    if kind not in DAMAGES:
-        msg = f"unknown damage {kind!r}: choose from {', '.join(DAMAGES)}"
+    if kind not in CORRUPTIONS:
+        msg = f"unknown corruption {kind!r}: choose from {', '.join(CORRUPTIONS)}"
         raise ValueError(msg)
     if kind == "all":
         for single in COMBINED:
-            image, mask = damaged(image, mask, single, strength, rng)
+            image, mask = corrupted(image, mask, single, strength, rng)
         return image, mask
     strength = strength * STRENGTHS[kind]
     data, inside = image.data.astype(np.float32), mask.data.astype(bool)
@@ -102,8 +103,8 @@ def damaged(
 def _sliced(
     data: np.ndarray, inside: np.ndarray, axis: int, thickness: float, spacing: Array, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slices of ``thickness`` mm across ``axis``, first one at random: each the mean of its voxels, values between them linear; a slice of
-    the mask is where half of it was."""
+    """``data`` and mask as slices of ``thickness`` mm across ``axis``, with a random phase. Each slice is the mean of its voxels, with
+    linear interpolation between slices; a slice of the mask is kept where more than half of it was brain."""
     n = max(1, round(thickness / float(spacing[axis])))
     before = int(rng.integers(n))
     after = -(data.shape[axis] + before) % n

@@ -1,7 +1,8 @@
-"""Whether decisions are the same in every precision and on every processor: the same images, each setting in a process of its own.
+"""Reproducibility of decisions across floating-point precisions and CPUs: the same images with each setting, in a process of its own.
 
-Settings: single precision (what posepipe uses), single precision as on a processor without AVX-512, and bfloat16. Images are those of
-:func:`posepipe.bench.brains.brain_images`, none of a test: real scans with a brain and without, newborns in made-up heads, noise.
+Settings: single precision (posepipe's default), single precision without AVX-512, and bfloat16. Images: those of
+:func:`posepipe.bench.brains.brain_images`, none of a test: real scans with and without a brain, newborns with synthetic surroundings,
+noise.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "float32-avx2": {VARIABLE: "float32", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "bfloat16": {VARIABLE: "bfloat16"},
 }
-"""Name → environment. The second makes oneDNN and torch compute as on a processor without AVX-512."""
+"""Setting → environment variables. The second makes oneDNN and torch compute as on a CPU without AVX-512."""
 WEEKS = 31.0
 INITS = ("auto", "deep")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an image: ``verdict`` (QC, or ``refused``), ``mask`` (X, Y, Z) bool, rotation vectors (radians) of the poses by each
-    of :data:`INITS`, and seconds of the mask and of all."""
+    """The result for an image: ``verdict`` (QC, or ``refused``), ``mask`` (X, Y, Z) bool, rotation vectors (radians) of the poses by each
+    of :data:`INITS`, and seconds for the mask and in total."""
 
     verdict: str
     mask: np.ndarray
@@ -47,7 +48,7 @@ class Answer:
 
 
 def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> None:
-    """Write what posepipe makes of each image, as ``folder/NAME.npz``; those that are there are not made again."""
+    """Write the result for each image as ``folder/NAME.npz``; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     aligners = [Aligner(atlas_dirs=[data / "atlases"], init=init, refine="torch", mask="network", threads=1) for init in INITS]
     for one in brain_images(data, names):
@@ -71,7 +72,7 @@ def answers(data: Path, folder: Path, names: tuple[str, ...] | None = None) -> N
 
 
 def run_all(data: Path, output: Path, names: tuple[str, ...] | None = None) -> dict[str, dict[str, Answer]]:
-    """Setting → image → answer; a process for each setting, one after the other."""
+    """Setting → image → result, with one process for each setting in turn."""
     for setting, environment in SETTINGS.items():
         command = [sys.executable, "-m", "posepipe.bench.precision", str(data), str(output / setting), *(names or ())]
         subprocess.run(command, check=True, env={**os.environ, **environment})
@@ -79,7 +80,7 @@ def run_all(data: Path, output: Path, names: tuple[str, ...] | None = None) -> d
 
 
 def read_answers(folder: Path) -> dict[str, Answer]:
-    """Image → answer, as :func:`answers` wrote them."""
+    """Image → result, from the files of :func:`answers`."""
     found = {}
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as content:
@@ -90,7 +91,7 @@ def read_answers(folder: Path) -> dict[str, Answer]:
 
 
 def report(found: Mapping[str, Mapping[str, Answer]]) -> str:
-    """Markdown: each setting beside the first."""
+    """Markdown: each setting compared with the first."""
     first, *others = found
     head = ["images", "verdicts that differ", "masks, least Dice", "poses: auto, most", "deep, most", "mask, median s", "all, median s"]
     lines = [f"| setting | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1), _line(first, found[first], found[first])]
@@ -119,7 +120,7 @@ def _degrees(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def write_csv(found: Mapping[str, Mapping[str, Answer]], path: Path) -> None:
-    """A row an image and setting."""
+    """Write a row for each image and setting."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "setting", "verdict", "voxels", "seconds_mask", "seconds_all"])

@@ -1,7 +1,8 @@
-"""The six raw stacks of one fetus, slice by slice and as volumes: how far their poses agree (``posepipe-tools bench stacks``).
+"""The six raw stacks of one fetus, aligned slice by slice and as volumes: agreement of their poses (``posepipe-tools bench stacks``).
 
-All lie in one scanner world, so poses of a still head would be equal; the head turned between two groups of stacks. Groups are found by
-the poses themselves: stacks that are joined by pairs less than :data:`JOINED` apart, by the volume path.
+All stacks share one scanner world, so the poses of a head without motion would be equal. The head turned between two groups of stacks.
+The groups are found by the poses: stacks belong together if a chain of pairs less than :data:`JOINED` apart, by the volume's pose,
+connects them.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from ..slices.points import SliceTarget
 from .classical import Case, cases
 
 JOINED = 10.0
-"""Pairs of stacks less than this apart, degrees, are of one position of the head."""
+"""Largest angle, degrees, between stacks of one position of the head."""
 
 
 LARGE_MM2 = 1500.0
-"""Slices with more brain are asked one by one, mm²: a disc 44 mm wide."""
+"""Least brain area, mm², of the slices that are also evaluated one by one: a disc of 44 mm diameter."""
 
 
 @dataclass(frozen=True, eq=False)
 class RealStack:
-    """One stack: its name and what the slice path made of it, the volume's pose among that; ``alone`` and ``unmasked``: how far the network
-    alone is from the volume's pose or its twin, degrees, in each slice with more than :data:`LARGE_MM2` of brain, with its mask and with
-    nothing known but where the brain's centre is."""
+    """One stack. ``found``: result of the alignment by slices, which includes the volume's pose. ``alone`` and ``unmasked``: errors of
+    the network alone, degrees to the nearer of the volume's pose and its twin, for each slice with more than :data:`LARGE_MM2` of brain;
+    with its mask, and with the brain's centre alone."""
 
     name: str
     found: StackAlignment
@@ -48,7 +49,7 @@ class RealStack:
 
 
 def real_stacks(data: Path, weights: Path | None = None) -> list[RealStack]:
-    """The stacks of ``data/ds-stacks`` with their drawn masks, one template for all (:mod:`posepipe.bench.classical`)."""
+    """The stacks of ``data/ds-stacks`` with their delineated masks, against one template (:mod:`posepipe.bench.classical`)."""
     aligner, networks, network = StackAligner(weights), PoseNetworks(weights), SliceNetwork(weights)
     out = []
     for case in cases(data, ("stacks",)):
@@ -68,7 +69,7 @@ def _loaded(case: Case) -> tuple[Volume, Volume, Target]:
 def _single(
     slices: Sequence[Slice], target: SliceTarget, pose: Rigid, network: SliceNetwork
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Errors of single slices with and without a mask, the head's pose being ``pose``."""
+    """Errors (degrees) of single slices with and without a mask; the true pose is ``pose``."""
     some = [s for s in slices if s.area > LARGE_MM2]
     whole = [Slice(s.grid, s.image, np.ones_like(s.mask), s.index) for s in some]
     center = pose.apply(target.center)
@@ -92,13 +93,13 @@ def _aligned(
 
 
 def agreement(poses: Sequence[Rigid], groups: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Angles in degrees between all pairs of ``poses`` of one of the ``groups``, and between those of different ones."""
+    """Angles in degrees between all pairs of ``poses`` within one of the ``groups``, and between different groups."""
     pairs = [(a.degrees_from(b), groups[i] == groups[j]) for i, a in enumerate(poses) for j, b in enumerate(poses) if i < j]
     return np.array([d for d, same in pairs if same]), np.array([d for d, same in pairs if not same])
 
 
 def groups_of(poses: Sequence[Rigid]) -> list[int]:
-    """A number from 0 for each of ``poses``; equal where a chain of pairs less than :data:`JOINED` apart joins them.
+    """Group number, from 0, of each of ``poses``: equal where a chain of pairs less than :data:`JOINED` apart connects them.
 
     >>> groups_of([Rigid.from_rotvec([0, 0, a], [0, 0, 0]) for a in (0.0, 0.1, 1.0, 0.2)])
     [0, 0, 1, 0]
@@ -113,7 +114,7 @@ def groups_of(poses: Sequence[Rigid]) -> list[int]:
 
 
 def report(stacks: Sequence[RealStack]) -> str:
-    """Markdown: motion of each stack, and how far poses by volume, by slices and as kept agree."""
+    """Markdown: motion of each stack, and agreement of the poses by volume, by slices, and as kept."""
     groups = groups_of([s.found.by_volume for s in stacks])
     out = ["| stack | group | slices | outliers | motion ° (RMS) | slices from volume ° | kept | order |", "|" + "---|" * 8]
     for s, group in zip(stacks, groups, strict=True):

@@ -1,4 +1,4 @@
-"""Rows of measurements on disk: one CSV a case, written row by row, so that a run that was stopped goes on where it was."""
+"""Result rows on disk: one CSV for each case, written row by row, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS: dict[str, Callable[[str], object]] = {
 
 
 class PartFile:
-    """Rows of one case in ``path``; the first row fixes the columns. A last line that was cut short is dropped."""
+    """The rows of one case in the file ``path``. The first row determines the columns. An incomplete last line is removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class PartFile:
             write_rows(path, self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write ``row`` at once; numbers to five digits after the point."""
+        """Append ``row`` to the file; floats with five decimals."""
         tidy = {k: "" if v is None else f"{v:.5f}" if isinstance(v, float) else str(v) for k, v in row.items()}
         with self._path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, list(self.rows[0] if self.rows else tidy))
@@ -38,7 +38,7 @@ class PartFile:
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, str]]:
-    """All whole rows of the files that exist."""
+    """All complete rows of the files that exist."""
     out: list[dict[str, str]] = []
     for path in paths:
         if path.exists():
@@ -48,7 +48,7 @@ def read_rows(paths: Iterable[Path]) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write ``rows``, which share their columns, by atomic replace; without rows there is no file."""
+    """Write ``rows`` with equal columns by atomic replace; without rows the file is deleted."""
     if not rows:
         path.unlink(missing_ok=True)
         return
@@ -59,5 +59,5 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def typed(cls: type[T], row: dict[str, str]) -> T:
-    """A line of a CSV as the dataclass ``cls``, whose fields are text, whole numbers, numbers, or numbers that may be empty."""
+    """A row of a CSV as the dataclass ``cls``, whose fields are str, int, float or ``float | None`` (empty cell)."""
     return cls(**{f.name: _KINDS[str(f.type)](row[f.name]) for f in fields(cls)})  # type: ignore[arg-type]

@@ -1,12 +1,13 @@
-"""Brains and poses found without a mask: against drawn masks, against landmarks, and on brains in made-up heads.
+"""Benchmark of masks and poses without a given mask, against delineated masks, landmarks, and brains with synthetic surroundings.
 
-``epi``: whole-uterus stacks with the brain's centre and the eyes marked; ``scans``: raw scans of several kinds with drawn masks;
-``stacks``: the raw stacks of one fetus with drawn masks; ``heads``: brain-extracted images, turned at random, in surroundings of the kind
-that the network was trained in; ``cut``: pieces of the whole-uterus stacks in which the brain is not, of which each should fail;
-``twins``: two whole-uterus stacks of a fold put side by side, of which the larger head is to be taken and the other told.
+``epi``: whole-uterus stacks with landmarks (brain centre and eyes); ``scans``: raw scans of several kinds with delineated masks;
+``stacks``: raw stacks of one fetus with delineated masks; ``heads``: brain-extracted images with random motion and synthetic
+surroundings, of the distribution that the network was trained on; ``cut``: negative controls, parts of the whole-uterus stacks without
+the brain, each of which should fail; ``twins``: two whole-uterus stacks of a fold side by side, where the larger head should be segmented
+and the other one reported.
 
-Real scans train, so that their figures are of cross-validation: each is shown to a network that saw no scan of its fold
-(``posepipe/training/scans.toml``).
+Real scans are training data, so their results are cross-validated: each is processed by a network that was trained without the scans of
+its fold (``posepipe/training/scans.toml``).
 """
 
 from __future__ import annotations
@@ -33,32 +34,34 @@ from ..imaging.volume import Volume, load_volume
 from ..models.calibration import ConfidenceModel
 from ..training.scene_files import read_landmarks
 from ..training.split import load_folds, load_scan_poses, load_split
-from ..training.surroundings import Surroundings, scanned, surrounded
-from .methods import Problem
+from ..training.surroundings import Surroundings, add_surroundings, simulate_acquisition
+from .methods import Trial
 from .rows import PartFile
 
 PARTS = ("epi", "scans", "stacks", "heads", "cut", "twins")
 CLEAR_MM = 60.0
-"""A piece without a brain begins so far from the brain's centre, and is as wide at least."""
-DRESSES = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
-"""What is about a dressed brain: shares stripped to a rim, and in air."""
-DRESSED_MM = 1.25
-DRESSED_RADII = 2.3
+"""Least distance (mm) of a negative control from the brain's centre, and its least width."""
+BACKGROUNDS = {"rim": (1.0, 0.0), "air": (0.0, 1.0), "body": (0.0, 0.0)}
+"""Kind of synthetic background → ``stripped`` and ``air`` of :class:`~posepipe.training.surroundings.Surroundings`."""
+BACKGROUND_SPACING_MM = 1.25
+"""Spacing of images with synthetic background."""
+BACKGROUND_REACH_RADII = 2.3
+"""Half the side of images with synthetic background, in brain radii."""
 NO_POSE: dict[str, object] = {
     "degrees": None, "seconds_all": None, "qc": "", "confidence": None, "reasons": "", "rotvec": "", "init": "",
 }  # fmt: skip
 FEATURES = ("agree", "spread", "sure", "expected_error", "residual")
 RIGHT_DEGREES = 30.0
-"""Landmarks are good to about 10°, so a pose farther off than this from them is wrong."""
+"""Landmarks are accurate to about 10°, so a pose farther off than this from them is wrong."""
 MANY_MM = 30.0
-"""A centre farther off than this: another place was taken for the brain."""
+"""If the mask's centre is farther from the brain's than this, another place was segmented."""
 
 
 @dataclass(frozen=True)
 class ScanCase:
-    """An image of ``part``; ``fold`` is that of cross-validation, else its part of the split; ``mask`` a drawn one; ``rotation`` (3, 3)
-    from the canonical frame to RAS world and ``center`` (3,) of the brain, where they are known; ``weeks`` None: not known. ``twin`` is the
-    scan that is put beside it."""
+    """An image of ``part``. ``fold``: of cross-validation, or part of the split; ``mask``: delineated; ``rotation`` (3, 3): canonical
+    frame → RAS world, and ``center`` (3,) of the brain in mm, if known; ``weeks``: age, None if unknown; ``twin``: the scan that is
+    placed beside it."""
 
     part: str
     name: str
@@ -72,7 +75,7 @@ class ScanCase:
 
 
 def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
-    """The images of ``parts`` under ``data``."""
+    """The cases of ``parts`` in the folder ``data``."""
     split, folds, poses, found = load_split(), load_folds(), load_scan_poses(), []
 
     def fold(name: str) -> str:
@@ -90,8 +93,8 @@ def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
     for part in ("scans", "stacks"):
         for path in sorted((data / f"ds-{part}").glob("sub-*/anat/*_T2w.nii.gz")):
             name = path.name.partition("_T2w")[0]
-            (drawn,) = (data / f"ds-{part}/derivatives/manual_masks").glob(f"{path.parts[-3]}/anat/{name}*_desc-brain_mask.nii.gz")
-            found.append(ScanCase(part, name, fold(name), path, drawn, poses.get(name)))
+            (manual_mask,) = (data / f"ds-{part}/derivatives/manual_masks").glob(f"{path.parts[-3]}/anat/{name}*_desc-brain_mask.nii.gz")
+            found.append(ScanCase(part, name, fold(name), path, manual_mask, poses.get(name)))
     fetus = data / "ds-fetal/sub-f234/anat/sub-f234_rec-svr_T2w.nii.gz"
     found.append(ScanCase("heads", "sub-f234", split.part("sub-f234"), fetus, weeks=29.0))
     for subject, kind in itertools.product((f"sub-A{k}" for k in range(11, 17)), ("T2w", "T1w")):
@@ -101,9 +104,9 @@ def scan_cases(data: Path, parts: tuple[str, ...] = PARTS) -> list[ScanCase]:
 
 
 class ScanBench:
-    """Looks at case after case; networks and templates stay ready. ``data`` holds ``atlases/``; ``folds`` are weights folders by the fold
-    that their network did not see, ``weights`` that for all other images; ``brain`` is the model of what is one,
-    in place of that of the calibration."""
+    """Measures one case after another; networks and templates stay in memory. ``data`` holds ``atlases/``. ``folds``: fold → weights
+    folder of networks trained without it; ``weights``: weights folder for all other images; ``brain``: brain score to use in place of the
+    calibration's."""
 
     def __init__(
         self, data: Path, weights: Path | None = None, folds: Mapping[str, Path] | None = None, *, threads: int = 2,
@@ -113,16 +116,16 @@ class ScanBench:
         self._ready: dict[Path | None, Aligner] = {}
 
     def weights_of(self, case: ScanCase) -> Path | None:
-        """The weights folder that a case is shown to."""
+        """The weights folder whose networks process ``case``."""
         return self._folds.get(case.fold, self._weights)
 
     def measure(self, case: ScanCase, part: PartFile, *, trials: int) -> None:
-        """Add the rows of ``case`` to ``part``, unless they are there."""
+        """Add the rows of ``case`` to ``part`` that it does not hold yet."""
         done = {(r["kind"], r["trial"]) for r in part.rows}
         image = load_volume(case.image)
         if case.part == "cut":
             assert case.center is not None
-            for kind, piece in brainless(image, case.center):
+            for kind, piece in negative_controls(image, case.center):
                 if (kind, "0") not in done:
                     part.add(self._row(replace(case, rotation=None, center=None), kind, 0, piece))
         elif case.twin is not None:
@@ -135,14 +138,14 @@ class ScanBench:
                 part.add(self._row(case, "as it is", 0, image))
         else:
             brain = nonzero_mask(image).volume
-            for (k, kind), trial in itertools.product(enumerate(DRESSES), range(trials)):
+            for (k, kind), trial in itertools.product(enumerate(BACKGROUNDS), range(trials)):
                 if (kind, str(trial)) not in done:
-                    whole, truth = dressed(image, brain, kind, seed=[trial, k])
+                    whole, truth = with_synthetic_background(image, brain, kind, seed=[trial, k])
                     part.add(self._row(case, kind, trial, whole, truth))
 
-    def problem(self, case: ScanCase) -> Problem | None:
-        """``case``, of known rotation, with the mask that the networks find and a template of its age (estimated where it is not known);
-        None where they find no brain, or another place."""
+    def trial(self, case: ScanCase) -> Trial | None:
+        """``case``, with known rotation, as a trial with the mask by the networks and a template of its age (estimated if unknown); None
+        if no brain was found, or another place was segmented."""
         image, aligner = load_volume(case.image), self._aligner(case)
         try:
             mask = brain_mask(image, mode="network", finder=lambda: aligner.finder)
@@ -157,13 +160,13 @@ class ScanBench:
             return None
         assert target.to_canonical is not None
         truth = Rigid.about(case.rotation @ target.to_canonical, target.brain.center, center)
-        return Problem(image, mask.volume, target, truth, case.weeks, mask.found)
+        return Trial(image, mask.volume, target, truth, case.weeks, mask.found)
 
     def _row(
         self, case: ScanCase, kind: str, trial: int, image: Volume, truth: Volume | None = None, other: Array | None = None
     ) -> dict[str, object]:
-        """Mask and pose of ``image`` against ``truth``, the case's drawn mask, or its landmarks; the centre against the nearer where there
-        is an ``other`` brain."""
+        """Errors of mask and pose of ``image`` relative to the mask ``truth``, the case's delineated mask, or its landmarks. With the
+        centre of an ``other`` brain the distance is to the nearer of both."""
         row: dict[str, object] = {"part": case.part, "name": case.name, "fold": case.fold, "kind": kind, "trial": trial}
         aligner = self._aligner(case)
         begun = time.perf_counter()
@@ -192,7 +195,7 @@ class ScanBench:
         return row | self._pose(case, image, mask, aligner)
 
     def _pose(self, case: ScanCase, image: Volume, mask: BrainMask, aligner: Aligner) -> dict[str, object]:
-        """The final pose against the case's, where that is known; its rotation from the canonical frame."""
+        """Errors of the final pose, if the case's is known, and its rotation relative to the canonical frame."""
         begun = time.perf_counter()
         kind = "T1w" if case.name.endswith("T1w") else "T2w"
         try:
@@ -229,36 +232,37 @@ def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
-def dressed(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:
-    """``image`` turned at random on a grid of its own, in surroundings of ``kind``; and its ``brain`` mask there."""
+def with_synthetic_background(image: Volume, brain: Volume, kind: str, *, seed: list[int]) -> tuple[Volume, Volume]:
+    """``image`` and ``brain`` mask after random motion on a new grid, with a synthetic background of ``kind``."""
     rng = np.random.default_rng(seed)
     about = moments(brain)
-    side = 2 * round(DRESSED_RADII * about.radius / DRESSED_MM)
+    side = 2 * round(BACKGROUND_REACH_RADII * about.radius / BACKGROUND_SPACING_MM)
     turn = random_rotations(1, rng)[0]
     shift = rng.normal(0, 0.2, 3) * about.radius
     affine = np.eye(4)
-    affine[:3, :3] = turn * DRESSED_MM
+    affine[:3, :3] = turn * BACKGROUND_SPACING_MM
     affine[:3, 3] = about.center + shift - affine[:3, :3] @ np.full(3, (side - 1) / 2)
     top = float(np.quantile(image.data[brain.data][::7], 0.99))
-    seen = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
+    moved = _resampled(image.data.clip(0, 1.2 * top) / top, image, affine, side)
     inside = _resampled(brain.data.astype(np.float32), brain, affine, side)
     outside, within = ndimage.distance_transform_edt(inside < 0.5), ndimage.distance_transform_edt(inside >= 0.5)
-    far = (outside - within) * DRESSED_MM / about.radius
+    far = (outside - within) * BACKGROUND_SPACING_MM / about.radius
     index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1)
     where = np.moveaxis((index @ affine[:3, :3].T + affine[:3, 3] - about.center) / about.radius, -1, 0)
-    stripped, air = DRESSES[kind]
+    stripped, air = BACKGROUNDS[kind]
     how = Surroundings(stripped=stripped, air=air, alone=0.0, fluid=0.0, faded=0.0, thick=0.0, moved=0.0, slab=0.0)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    picture, mask, far_, where_ = (torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32))[None] for x in (seen, inside, far, where))
-    whole, left = surrounded(picture[None], mask[None], far_[None], where_, how, generator)
-    whole, left = scanned(whole, left, how, generator)
-    grid = Volume(whole[0, 0].numpy(), affine, image.source)
-    return grid, grid.with_data(left[0, 0].numpy() > 0.5)
+    arrays = (np.ascontiguousarray(x, dtype=np.float32) for x in (moved, inside, far, where))
+    moved_, mask_, far_, where_ = (torch.as_tensor(x)[None] for x in arrays)
+    out, out_mask = add_surroundings(moved_[None], mask_[None], far_[None], where_, how, generator)
+    out, out_mask = simulate_acquisition(out, out_mask, how, generator)
+    grid = Volume(out[0, 0].numpy(), affine, image.source)
+    return grid, grid.with_data(out_mask[0, 0].numpy() > 0.5)
 
 
-def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
-    """Of ``image``, the brain of which lies about ``center`` (3,) mm, the larger piece without it along each of the first two axes, if
-    there is one; and what it is called."""
+def negative_controls(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
+    """Parts of ``image`` without the brain, whose centre is ``center`` (3,) mm: along each of the first two axes the larger part, if it
+    is wide enough; with a name."""
     to_voxel = np.linalg.inv(image.affine)
     at = to_voxel[:3, :3] @ center + to_voxel[:3, 3]
     for axis in (0, 1):
@@ -274,8 +278,8 @@ def brainless(image: Volume, center: Array) -> Iterator[tuple[str, Volume]]:
 
 
 def side_by_side(one: Volume, other: Volume, center: Array) -> tuple[Volume, Array]:
-    """Scans ``one`` and ``other`` as one scan, the second after the first along the first axis, on the first's spacing and as bright; and
-    where in it the ``center`` (3,), RAS mm, of the second lies."""
+    """Scans ``one`` and ``other`` as one image, concatenated along the first axis on the grid of ``one`` with equal brightness; and the
+    ``center`` (3,), RAS mm, of the second in it."""
     shape = np.maximum(np.round(np.array(other.shape) * other.spacing / one.spacing).astype(int), 1)
     data = ndimage.zoom(other.data, shape / np.array(other.shape), order=1, grid_mode=True, mode="nearest")
     data = data * (np.quantile(one.data, 0.98) / max(float(np.quantile(data, 0.98)), 1e-6))
@@ -294,7 +298,7 @@ def _resampled(data: Array, volume: Volume, affine: Array, side: int) -> Array:
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown: masks and poses by part, kind and fold; what became of images without a brain."""
+    """Markdown: masks and poses by part, kind and fold; outcomes of the negative controls."""
     kinds = dict.fromkeys((r["part"], r["kind"], "folds" if r["part"] in {"epi", "scans", "stacks"} else r["fold"])
                           for r in rows if r["part"] not in {"cut", "twins"})  # fmt: skip
     groups = [(key, [r for r in rows if r["part"] == key[0] and r["kind"] == key[1] and key[2] in {"folds", r["fold"]}]) for key in kinds]
@@ -313,9 +317,9 @@ def report(rows: list[dict[str, str]]) -> str:
     ]
     twins = [r for r in rows if r["part"] == "twins"]
     if twins:
-        both, near = (sum(test(r) for r in twins) for test in (_both_told, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
+        both, near = (sum(test(r) for r in twins) for test in (_other_head_reported, lambda r: bool(r["mm"]) and float(r["mm"]) <= 10))
         passed = sum(r["qc"] == "pass" for r in twins)
-        counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is told in {both}, {passed} pass"
+        counts = f"the mask is one of them (≤ 10 mm) in {near}, the other is reported in {both}, {passed} pass"
         parts.append(f"Two heads in {len(twins)} scans: {counts}.\n")
     turned = [np.array([float(x) for x in r["rotvec"].split()]) for r in rows if r["part"] == "stacks" and r.get("rotvec")]
     if len(turned) > 1:
@@ -327,12 +331,12 @@ def report(rows: list[dict[str, str]]) -> str:
     return "\n".join(p for p in parts if p)
 
 
-def _both_told(row: dict[str, str]) -> bool:
+def _other_head_reported(row: dict[str, str]) -> bool:
     return "another brain" in row["reasons"]
 
 
 def _table(head: str, lines: list[str]) -> str:
-    """A table of ``lines``, if there are any."""
+    """A Markdown table of ``lines``; empty without any."""
     return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *lines, ""]) if lines else ""
 
 
@@ -365,5 +369,5 @@ def _pose_line(title: str, rows: list[dict[str, str]]) -> str:
 
 
 def angle_of(row: dict[str, str]) -> float:
-    """Error of the final pose of a row, degrees; 180 where there is none."""
+    """Error of the final pose of a row, degrees; 180 without a pose."""
     return float(row["degrees"]) if row["degrees"] else 180.0

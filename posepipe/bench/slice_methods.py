@@ -1,4 +1,4 @@
-"""The methods of the tables on slices: how each finds the pose of a single slice, or of neighbouring slices of a still head."""
+"""The methods of the tables on slices: estimation of the pose of a single slice, or of neighbouring slices without motion."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from .methods import networks_key
 from .slice_baselines import svr_deep, svr_gc
 
 POSE_NETWORKS = ("slice-pose-mse", "slice-pose")
-"""The paper's networks by the names of their weights: after the first stage, and after both."""
+"""Names of the weights of the paper's networks: after the first stage, and after both."""
 OWN = ("ours", "ours+svr")
-"""posepipe's network alone, and registered."""
+"""posepipe's network alone, and with registration."""
 STILL_DEGREES, STILL_MM = 0.3, 0.15
-"""Standard deviations of the motion from slice to slice of a head known to be still, degrees and mm: a fifth of
-:class:`~posepipe.slices.smoothness.Smoothness`'s, small beside the errors of slices and large enough for a step to be solved."""
+"""Standard deviations of the motion between slices that are known to have none, degrees and mm: a fifth of those of
+:class:`~posepipe.slices.smoothness.Smoothness`; small relative to the errors of slices, and large enough for the linear system to be well
+conditioned."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The ``pose`` (atlas → image, RAS mm) by a method, and the ``seconds`` it took from image and mask in memory."""
+    """The ``pose`` (atlas → image, RAS mm) by a method, and its ``seconds`` from image and mask in memory."""
 
     pose: Rigid
     seconds: float
@@ -46,7 +47,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Family:
-    """``methods`` that begin alike, and the names of the ``networks`` they need."""
+    """``methods`` with the same initial pose, and the names of the ``networks`` that they need."""
 
     name: str
     methods: tuple[str, ...]
@@ -54,7 +55,7 @@ class Family:
 
 
 def families(pose_networks: Sequence[str] = POSE_NETWORKS) -> tuple[Family, ...]:
-    """All methods in the order of the tables; SVR-Deep begins with the last of ``pose_networks``, each of which is a method.
+    """All methods in the order of the tables. Each of ``pose_networks`` is a method; SVR-Deep starts from the last one.
 
     Raises :class:`~posepipe.errors.UsageError` for a network named twice or like another method.
 
@@ -70,18 +71,18 @@ def families(pose_networks: Sequence[str] = POSE_NETWORKS) -> tuple[Family, ...]
 
 
 def missing_networks(some: Sequence[Family], weights_dir: str | Path | None = None) -> dict[str, str]:
-    """Methods of ``some`` families that cannot be run with these weights → the network that is not there."""
+    """Methods of the families ``some`` that cannot be run with these weights → the missing network."""
     there = available(weights_dir)
     return {m: n for f in some for m in f.methods for n in f.networks if n not in there}
 
 
 def family_key(family: Family, weights_dir: str | Path | None = None) -> str:
-    """A short name for the weights of ``family``, for files of rows made with them."""
+    """A short name of the weights of ``family``, for the names of files of rows made with them."""
     return networks_key(hashes(family.networks, weights_dir)) if family.networks else "no-weights"
 
 
-class SliceContest:
-    """Runs the methods of families; networks are loaded once, when first needed."""
+class SliceBenchmarkRunner:
+    """Runs the methods of families; networks are loaded on first use."""
 
     def __init__(self, weights_dir: str | Path | None = None) -> None:
         self._weights = weights_dir
@@ -89,11 +90,11 @@ class SliceContest:
 
     @cached_property
     def network(self) -> SliceNetwork:
-        """posepipe's own."""
+        """posepipe's slice network."""
         return SliceNetwork(self._weights)
 
     def pose_network(self, name: str) -> SlicePoseNetwork:
-        """The paper's of that name."""
+        """The paper's network of that name."""
         if name not in self._pose:
             self._pose[name] = SlicePoseNetwork(name, self._weights)
         return self._pose[name]
@@ -101,9 +102,10 @@ class SliceContest:
     def run(
         self, family: Family, pieces: Sequence[Slice], target: SliceTarget, *, half: bool = False
     ) -> Iterator[tuple[str, Found]]:
-        """Method and result of each of ``family``, on one slice or on neighbouring ``pieces`` of a still head in order, which all but
-        ``ours`` do not know of. With ``half`` it is known, as the paper's networks know from training, that the slice's normal points up
-        in the brain (R₃₃ ≥ 0): of a pose and its twin one does. The time of a first pose counts in what follows it, too."""
+        """Method and result for each method of ``family``, on one slice, or on neighbouring ``pieces`` without motion, in order; only
+        ``ours`` uses more than one slice. With ``half`` it is known that the slice's normal points up in the brain (R₃₃ ≥ 0), as in the
+        training of the paper's networks; this distinguishes a pose from its twin. The time of an initial pose counts in the methods that
+        start from it."""
         begun = time.perf_counter()
         if family.methods == OWN:
             found = self.network.poses(pieces, target, target.plane)
@@ -128,9 +130,9 @@ class SliceContest:
 
 
 def better_twin(piece: Slice, target: SliceTarget, found: SlicePose, *, half: bool = False, register: bool = True) -> Rigid:
-    """The network's poses, of turned copies of the slice too, and their twins, all registered to the template: the one with the greatest
-    NCC; with ``half`` among those whose normal points up in the brain, if there are such. Not to ``register``: of
-    the network's pose and its twin, the first or the one that points up."""
+    """The network's poses for the slice and for rotated copies of it, and their twins, all registered to the template: the one with the
+    greatest NCC; with ``half`` among those with R₃₃ ≥ 0, if there are any. Without ``register``: the network's pose, or with ``half``
+    whichever of it and its twin has R₃₃ ≥ 0."""
     poses, ncc = [found.pose, found.twin], np.array([1.0, 0.0])
     if register:
         poses += [p for copy in found.copies for p in (copy, twin_pose(copy, piece.grid, target.plane))]
@@ -142,17 +144,17 @@ def better_twin(piece: Slice, target: SliceTarget, found: SlicePose, *, half: bo
 
 
 def normal_in_brain(piece: Slice, pose: Rigid, target: SliceTarget) -> Array:
-    """The slice's normal (3,) in the canonical frame, at ``pose`` (atlas → image)."""
+    """The slice's normal (3,) in the canonical frame, for ``pose`` (atlas → image)."""
     return target.to_canonical @ pose.rotation.T @ piece.grid.normal
 
 
 def fused_slab(found: Sequence[SlicePose], target: SliceTarget) -> Rigid:
-    """The one pose that the network's poses of neighbouring slices agree on best, each being right or the twin."""
+    """The one pose that agrees best with the network's poses of neighbouring slices, each of which may be the twin."""
     return fuse([f.pose for f in found], target.center, twins=[f.twin for f in found]).pose
 
 
 def registered_slab(pieces: Sequence[Slice], target: SliceTarget, found: Sequence[SlicePose]) -> Rigid:
-    """The pose of a still head, from neighbouring slices registered together. ``Slice.index`` says in which order they were acquired."""
+    """The pose of neighbouring slices without motion, registered together. ``Slice.index`` gives the order of acquisition."""
     numbers = np.array([s.index for s in pieces])
     acquisition = Acquisition(in_order(np.arange(numbers.max() + 1)), "given")
     still = Smoothness.along(acquisition, numbers, degrees=STILL_DEGREES, mm=STILL_MM)

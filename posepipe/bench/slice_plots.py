@@ -1,4 +1,4 @@
-"""Pictures of the comparison on slices: the paper's Figures 2 (angles of the slices) and 3 (errors by bin, methods side by side)."""
+"""Plots of the comparison on slices: the paper's Figures 2 (angles of the slices) and 3 (errors by bin, methods side by side)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .volume_tables import unique
 
 
 def plot_all(rows: Sequence[SliceRow], folder: Path) -> list[Path]:
-    """``figure2.png`` and ``figure3.png`` in ``folder``, of the samplings of single slices among ``rows``; none without any."""
+    """Write ``figure2.png`` and ``figure3.png`` to ``folder``, for the samplings of single slices in ``rows``; nothing without any."""
     by_sampling = {s: [r for r in rows if r.sampling == s] for s in SINGLE}
     found = {s: mine for s, mine in by_sampling.items() if mine}
     if not found:

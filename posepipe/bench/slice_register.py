@@ -1,13 +1,13 @@
 """Capture range and time of slice-to-volume registration: ``python -m posepipe.bench.slice_register DATA [--slices 156]``.
 
-Single slices of brains held for development only: newborns A01–A12, T2w, on Serag's templates of their age; Serag's preterm templates as
-subjects of CRL's of the same week (another atlas, which keeps other fluid inside its mask); and CRL's as subjects of CRL's of the next
-week (anatomy of another age, the same average). CHN and newborns A13–A16 are kept for testing. FidonSBA is left out: its volumes fit CRL
-so badly (criterion 0.24–0.29; up to 6° off the stored rotation between the two) that no truth can be told to a few degrees.
+Single slices of development brains only: newborns A01–A12, T2w, on Serag's templates of their age; Serag's preterm templates as subjects
+of CRL's of the same week (another atlas, whose masks include other CSF); and CRL's as subjects of CRL's of the next week (anatomy of
+another age, the same averaging). CHN and newborns A13–A16 are kept for testing. FidonSBA is left out: its volumes fit CRL so poorly
+(criterion 0.24–0.29; up to 6° off the stored rotation between the two) that the true pose is not known to a few degrees.
 
-Slices have any orientation, lie in the middle 66 % of the brain, and are 3 mm thick with pixels of 1.1 mm. The truth is the rigid pose
-that the whole volume is registered with. Starts are off by a given angle about a random axis through the brain's centre and by mm in
-proportion, in a random direction.
+Slices have random orientations, are in the middle 66 % of the brain, and are 3 mm thick with pixels of 1.1 mm. The true pose is that of
+the registered whole volume. Starts are off by a given angle about a random axis through the brain's centre, and by a proportional
+distance in a random direction.
 """
 
 from __future__ import annotations
@@ -39,21 +39,22 @@ from .classical import Case, canonical_pose, cases
 
 STARTS = (5.0, 10.0, 15.0, 20.0, 30.0)
 MM_PER_DEGREE = 0.4
-"""How many mm a start is off for each degree: METHODS §4's first network had 10° and 3.5 mm."""
+"""Translation error of a start, mm for each degree: METHODS §4's first network had 10° and 3.5 mm."""
 NEWBORNS = tuple(f"sub-A{i:02d}" for i in range(1, 13))
-"""May be trained on; A13–A16 and f234 are kept for testing."""
+"""Newborns that may be used for development; A13–A16 and f234 are kept for testing."""
 PAIRS = tuple(("Serag", w, "CRL", w) for w in range(28, 39, 2)) + tuple(("CRL", w, "CRL", w + 1) for w in range(23, 38, 2))
-"""Templates as subjects: atlas and week, and those of the template that they are held against."""
+"""Templates as subjects: their atlas and week, and atlas and week of the template that they are aligned to."""
 PIXEL = 1.1
-"""Edge of a pixel, mm: the middle of METHODS §4's 1.0–1.2 mm."""
+"""Pixel spacing, mm: the middle of METHODS §4's 1.0–1.2 mm."""
 ROOM_MM = 10.0
-"""From the brain's edge to that of a slice's pixels, mm: more than registration looks beyond a mask
+"""Margin between the brain and the border of a slice, mm: more than the registration uses beyond a mask
 (:data:`posepipe.slices.points.MARGIN_MM`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """A ``volume`` and its brain ``mask``, the template it is held against, and its pose (atlas → volume) by the whole volume."""
+    """A ``volume`` with its brain ``mask``, its template ``target``, and its pose ``own`` (atlas → volume) by registration of the whole
+    volume."""
 
     name: str
     group: str
@@ -64,7 +65,7 @@ class Brain:
 
 
 def development_cases(data: Path) -> list[Case]:
-    """The brains of the module's summary."""
+    """The development brains (see the module's docstring)."""
     library = AtlasLibrary([data / "atlases"])
     out = []
     for case in cases(data, ("newborn-T2w",)):
@@ -75,22 +76,22 @@ def development_cases(data: Path) -> list[Case]:
 
 
 def template_case(atlas: str, week: int, other: str, its_week: int, group: str, library: AtlasLibrary) -> Case:
-    """The template of ``atlas`` at ``week`` as a subject of that of the ``other`` atlas at ``its_week``."""
+    """The template of ``atlas`` at ``week`` as a subject of the template of the ``other`` atlas at ``its_week``."""
     subject, template = library.template(atlas, f"{week}", "T2w"), library.template(other, f"{its_week}", "T2w")
     return Case(subject.space, group, subject.image, subject.mask or subject.image, template, canonical_pose(template, subject))
 
 
 def brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
-    """The brains of :func:`development_cases`, one at a time, or those ``only`` of some names (``sub-A04``, ``CRL+27``)."""
+    """The brains of :func:`development_cases`, one at a time; with ``only`` those with these names (``sub-A04``, ``CRL+27``)."""
     for case in development_cases(data):
         if not only or case.name in only:
             yield load_brain(case)
 
 
 def load_brain(case: Case) -> Brain:
-    """The brain of ``case``, with the pose that its whole volume is registered with from the case's own.
+    """The brain of ``case``; its pose is that of the whole volume registered from the case's own rotation.
 
-    Raises :class:`~posepipe.errors.UsageError` for a case without one.
+    Raises :class:`~posepipe.errors.UsageError` for a case without a known rotation.
     """
     if case.own is None:
         msg = f"{case.name}: its pose is not known, so nothing can be measured on it"
@@ -104,7 +105,7 @@ def load_brain(case: Case) -> Brain:
 
 
 class Cutter:
-    """Cuts slices of ``brain``, which lies still in its own world, with pixels of ``pixel`` mm."""
+    """Samples slices of ``brain`` in its own world, without motion, with pixels of ``pixel`` mm."""
 
     def __init__(self, brain: Brain, pixel: float = PIXEL) -> None:
         inside = brain.mask.data > 0
@@ -113,14 +114,14 @@ class Cutter:
         self._scanner, self._pixel = SliceScanner(brain.volume, brain.mask, pixel), pixel
 
     def extent(self, normal: np.ndarray) -> tuple[float, float]:
-        """From where to where the brain reaches along the unit vector ``normal`` (3,), mm from its centre."""
+        """Smallest and largest coordinate of the brain along the unit vector ``normal`` (3,), mm from its centre."""
         along = self._inside @ normal
         return float(along.min()), float(along.max())
 
     def cut(self, axes: np.ndarray, offset: float, thickness: float, *, index: int = 0, step: float | None = None) -> Slice:
         """The slice whose frame has the columns of ``axes`` (3, 3, proper), ``offset`` mm from the brain's centre along the third.
 
-        ``thickness`` in mm; ``index`` is its number in a stack whose slices are ``step`` mm apart (default: the thickness).
+        ``thickness`` in mm; ``index``: number of the slice in a stack with a spacing of ``step`` mm (default: the thickness).
         """
         along = self._inside @ axes[:, :2]
         low, high = along.min(0) - ROOM_MM, along.max(0) + ROOM_MM
@@ -132,7 +133,7 @@ class Cutter:
 
 
 def random_slices(brain: Brain, n: int, rng: np.random.Generator, *, pixel: float = PIXEL, thickness: float = 3.0) -> list[Slice]:
-    """``n`` slices of any orientation through the middle 66 % of ``brain``, in its own world."""
+    """``n`` slices with random orientations through the middle 66 % of ``brain``, in its own world."""
     cutter, out = Cutter(brain, pixel), []
     for axes in random_rotations(n, rng):
         low, high = cutter.extent(axes[:, 2])
@@ -141,14 +142,15 @@ def random_slices(brain: Brain, n: int, rng: np.random.Generator, *, pixel: floa
 
 
 def start_off(truth: Rigid, center: np.ndarray, degrees: float, rng: np.random.Generator) -> Rigid:
-    """``truth`` (atlas → image) turned by ``degrees`` about the brain and moved :data:`MM_PER_DEGREE` as far."""
+    """``truth`` (atlas → image) rotated by ``degrees`` about a random axis through the brain's centre, and translated by
+    :data:`MM_PER_DEGREE` · ``degrees`` mm in a random direction."""
     axis, way = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
     at = truth.apply(center)
     return Rigid.about(so3.exp(axis * np.radians(degrees)), at, at + way * MM_PER_DEGREE * degrees) @ truth
 
 
 def slice_mm(found: Rigid, truth: Rigid, piece: Slice) -> float:
-    """Mean distance, mm in the atlas, between where the corners of the mask's box are and where they are said to be."""
+    """Mean distance, mm in the atlas, between the true and the estimated positions of the corners of the mask's bounding box."""
     i, j = (np.flatnonzero(piece.mask.any(1 - a))[[0, -1]] for a in (0, 1))
     corners = piece.grid.points[np.ix_(i, j)].reshape(-1, 3)
     return float(np.linalg.norm((~found).apply(corners) - (~truth).apply(corners), axis=1).mean())

@@ -13,7 +13,7 @@ from .rows import typed
 from .volume_tables import bootstrap, mean_sd, unique
 
 BINS = 6
-"""Of the rotation angle, each with as many slices as the others (Salehi et al. 2018, Table 1)."""
+"""Number of bins of the rotation angle, with equal numbers of slices (Salehi et al. 2018, Table 1)."""
 TITLES = {
     "paper": "half of all orientations, whole slice numbers (the paper's sampling)",
     "all": "all orientations",
@@ -23,7 +23,7 @@ TITLES = {
 SINGLE = ("paper", "all")
 """Samplings of single slices."""
 TARGETS = {"truth": "", "nearer twin": "nearer_"}
-"""What errors are to, and how the columns of such errors begin."""
+"""Pose that errors are relative to → prefix of the columns of such errors."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class SliceRow:
 
     @classmethod
     def of(cls, row: dict[str, str]) -> SliceRow:
-        """From a line of the CSV."""
+        """From a row of the CSV."""
         return typed(cls, row)
 
     @property
-    def problem(self) -> tuple[str, str, int]:
-        """What all methods share: sampling, brain, number of the draw."""
+    def trial_key(self) -> tuple[str, str, int]:
+        """What identifies a trial, whatever the method: sampling, brain, number of the trial."""
         return self.sampling, self.name, self.trial
 
 
 def bin_edges(angles: Sequence[float] | Array) -> Array:
-    """Edges (7,) of six bins that hold as many of ``angles`` (n), degrees, each.
+    """Edges (7,) of six bins with equal numbers of ``angles`` (n), degrees.
 
     >>> bin_edges([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).tolist()
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -71,7 +71,7 @@ def bin_edges(angles: Sequence[float] | Array) -> Array:
 
 
 def with_bins(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of the parts with the column ``bin`` (0–5): of the angles of their sampling, each slice counted once."""
+    """Rows with the column ``bin`` (0–5) of the rotation angle among the slices of the same sampling, each slice counted once."""
     edges = {}
     for sampling in unique(r["sampling"] for r in rows):
         once = {(r["name"], r["trial"]): float(r["angle"]) for r in rows if r["sampling"] == sampling}
@@ -80,18 +80,19 @@ def with_bins(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def angles_of(rows: Sequence[SliceRow]) -> Array:
-    """The rotation angle of each slice, once, degrees."""
-    return np.array(list({r.problem: r.angle for r in rows}.values()))
+    """The rotation angle of each slice, counted once, degrees."""
+    return np.array(list({r.trial_key: r.angle for r in rows}.values()))
 
 
 def bin_heads(rows: Sequence[SliceRow]) -> list[str]:
-    """``low–high°`` of each bin of ``rows``, all of one sampling."""
+    """``low–high°`` of each bin of ``rows``, which share one sampling."""
     edges = bin_edges(angles_of(rows))
     return [f"{a:.0f}–{b:.0f}°" for a, b in pairwise(edges)]
 
 
 def table_by_bin(rows: Sequence[SliceRow], missing: Mapping[str, str] | None = None) -> str:
-    """Markdown, of each sampling of single slices a table to the truth and one to the nearer twin: mean ± sd of the degrees in each bin."""
+    """Markdown: for each sampling of single slices a table of errors to the true pose and one to the nearer twin: mean ± sd of the
+    degrees in each bin."""
     out = []
     for sampling in [s for s in SINGLE if any(r.sampling == s for r in rows)]:
         mine = [r for r in rows if r.sampling == sampling]
@@ -107,8 +108,8 @@ def table_by_bin(rows: Sequence[SliceRow], missing: Mapping[str, str] | None = N
 
 
 def summary(rows: Sequence[SliceRow]) -> str:
-    """Markdown, a table of each sampling and group, and of all groups together: errors to the truth, of single slices also to the nearer
-    twin; the share of right twins. Intervals are of 95 %, brains being drawn anew."""
+    """Markdown: a table for each sampling and group, and for all groups together: errors to the true pose, of single slices also to the
+    nearer twin; and the share of poses nearer to the true pose than to its twin. Intervals are 95 % bootstrap intervals over brains."""
     out = []
     heads = "mean | median | p95 | > 10° | > 15° | > 30° | mm, mean | mm, median | right twin | s"
     for sampling in [s for s in TITLES if any(r.sampling == s for r in rows)]:
@@ -142,5 +143,5 @@ def _interval(low: float, high: float, digits: int) -> str:
 
 
 def _counted(rows: Sequence[SliceRow]) -> str:
-    many, brains = len({r.problem for r in rows}), len({r.name for r in rows})
+    many, brains = len({r.trial_key for r in rows}), len({r.name for r in rows})
     return f"{many} {'slices' if rows[0].sampling in SINGLE else 'slabs'} of {brains} brain(s)"

@@ -1,9 +1,9 @@
-"""The paper's Table 1 for single slices, and slabs of neighbouring slices: which method finds the pose of a slice (docs/results/bench.md).
+"""The paper's Table 1 for single slices, and the same for slabs of neighbouring slices: comparison of methods (docs/bench.md).
 
-Slices are cut from brains kept for testing, whose pose by the whole volume is the truth; every method sees the same slices, each alone.
-Masks are known. The rotation of a slice is R of ``u = s R x + t``, from the canonical brain to the slice frame (DESIGN §2,
-:mod:`posepipe.slices.frames`); its third row is the slice's normal in the brain. The world of a slice is its own slice frame, so that its
-header says nothing of the brain: a method that begins with the header's orientation begins off by the rotation.
+Slices are sampled from brains kept for testing, whose pose by registration of the whole volume is the truth. All methods get the same
+slices, one trial at a time, with their masks. The rotation of a slice is R of ``u = s R x + t``, canonical brain → slice frame (DESIGN
+§2, :mod:`posepipe.slices.frames`); its third row is the slice's normal in the brain. The world of a slice is its own slice frame, so its
+header carries no information about the brain: a method that starts from the header's orientation starts off by the whole rotation.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from ..slices.points import SliceTarget
 from ..training.slices import SliceRecipe
 from .classical import Case, atlas_cases
 from .rows import PartFile, read_rows
-from .slice_methods import OWN, Family, SliceContest, families, family_key, missing_networks
+from .slice_methods import OWN, Family, SliceBenchmarkRunner, families, family_key, missing_networks
 from .slice_register import Brain, Cutter, development_cases, load_brain, slice_mm
 from .volume import volume_cases
 
 STEP_MM = 4.0
-"""From slice to slice of a slab, mm: METHODS §4's first trial of neighbouring slices."""
+"""Distance between the slices of a slab, mm: METHODS §4's first trial of neighbouring slices."""
 THICKNESS = SliceRecipe.thickness
-"""Full width at half maximum of slices, mm, drawn evenly: the range that networks are trained with."""
+"""Range of the full width at half maximum of slices, mm, sampled uniformly: that of the networks' training."""
 TRIES = 100
-"""Slices drawn for one with at least :data:`~posepipe.slices.align.LEAST_MM2` of brain; nearly always the first has it."""
+"""Maximum number of slices sampled until one has at least :data:`~posepipe.slices.align.LEAST_MM2` of brain; nearly always the first one
+has."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """``slices`` parallel ones at a time, :data:`STEP_MM` apart, of orientations from all of SO(3), or with ``half`` from the half with
-    R₃₃ ≥ 0, and then with whole slice numbers (Salehi et al. 2018, §3.1)."""
+    """``slices`` parallel slices in a trial, :data:`STEP_MM` apart, with orientations from all of SO(3); with ``half`` from the half with
+    R₃₃ ≥ 0, and with integer slice numbers (Salehi et al. 2018, §3.1)."""
 
     name: str
     slices: int = 1
@@ -52,11 +53,12 @@ SAMPLINGS = {s.name: s for s in (Sampling("paper", half=True), Sampling("all"), 
 
 
 @dataclass(frozen=True, eq=False)
-class SliceProblem:
-    """``pieces`` of a head that lies still at ``truth`` (atlas → image, RAS mm), in order; ``middle`` is the one that errors are of.
+class SliceTrial:
+    """``pieces``: slices of a head without motion at ``truth`` (atlas → image, RAS mm), in order; ``middle``: the slice whose errors are
+    measured.
 
-    The image's world is the slice frame of ``middle``. ``rotation`` (3, 3) is canonical → slice frame; ``number`` (0 to 29) its place along
-    its normal.
+    The image's world is the slice frame of ``middle``. ``rotation`` (3, 3): canonical → slice frame; ``number`` (0 to 29): slice number
+    of ``middle``.
     """
 
     pieces: tuple[Slice, ...]
@@ -72,10 +74,10 @@ class SliceProblem:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Errors of a pose of a slice: ``degrees`` and ``mm`` (mean over the corners of the mask's box) to the truth; ``nearer_degrees`` and
-    ``nearer_mm`` to whichever of the truth and its twin is nearer in each; ``right_twin``: whether the corners are nearer to the truth's.
-    """
+class SliceErrors:
+    """Errors of the pose of a slice: ``degrees`` and ``mm`` (mean over the corners of the mask's bounding box) to the true pose;
+    ``nearer_degrees`` and ``nearer_mm``: the smaller of those to the true pose and to its twin; ``right_twin``: whether the corners are
+    nearer to those by the true pose."""
 
     degrees: float
     mm: float
@@ -85,9 +87,9 @@ class Judged:
 
 
 def slice_cases(data: Path, groups: Sequence[str]) -> list[Case]:
-    """Brains to test on: the fetus and the newborns that the split keeps for testing, and CHN's cohorts on CRL's of the same week.
+    """Test brains: the fetus and the newborns of the test part of the split, and CHN's cohorts on CRL's of the same week.
 
-    ``development`` instead gives those of :mod:`posepipe.bench.slice_register`.
+    ``development`` gives those of :mod:`posepipe.bench.slice_register` instead.
     """
     out = volume_cases(data, tuple(g for g in groups if g in {"fetus", "newborn-T2w"}))
     if "CHN" in groups:
@@ -98,18 +100,18 @@ def slice_cases(data: Path, groups: Sequence[str]) -> list[Case]:
 
 
 def trials(cases: Sequence[Case], wanted: int) -> dict[str, int]:
-    """How many problems of each brain, by its name, for ``wanted`` in all: groups have equal shares, and so have the brains of one."""
+    """Number of trials of each brain, by name, for ``wanted`` trials in all: equal shares of the groups, and of the brains in a group."""
     groups = [c.group for c in cases]
     share = -(-wanted // max(len(set(groups)), 1))
     return {c.name: -(-share // groups.count(c.group)) for c in cases}
 
 
-def draw(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, trial: int, seed: int = 0) -> SliceProblem:
-    """Problem number ``trial``, the same whatever else is drawn. ``to_canonical`` (3, 3) is the template's.
+def sample_trial(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, index: int, seed: int = 0) -> SliceTrial:
+    """Trial number ``index``; it depends on ``seed``, ``sampling`` and brain alone. ``to_canonical`` (3, 3) is the template's.
 
-    Raises :class:`~posepipe.errors.MaskError` for a brain that has no slice with enough brain in it.
+    Raises :class:`~posepipe.errors.MaskError` for a brain without slices that contain enough brain.
     """
-    rng = np.random.default_rng([seed, trial, *sampling.name.encode(), *brain.name.encode()])
+    rng = np.random.default_rng([seed, index, *sampling.name.encode(), *brain.name.encode()])
     for _ in range(TRIES):
         rotation = random_rotations(1, rng)[0]
         if sampling.half and rotation[2, 2] < 0:
@@ -125,61 +127,61 @@ def draw(brain: Brain, cutter: Cutter, to_canonical: Array, sampling: Sampling, 
             away = ~pieces[half].grid.to_world
             moved = [p.moved(away) for p in pieces]
             some = tuple(p for p in moved if p.area >= LEAST_MM2)
-            return SliceProblem(some, moved[half], away @ brain.own, rotation, number)
-    msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; its mask may be damaged"
+            return SliceTrial(some, moved[half], away @ brain.own, rotation, number)
+    msg = f"{brain.name}: no slice of {TRIES} holds {LEAST_MM2:g} mm² of brain; check its mask"
     raise MaskError(msg)
 
 
-def judged(pose: Rigid, problem: SliceProblem, target: SliceTarget) -> Judged:
+def slice_errors(pose: Rigid, trial: SliceTrial, target: SliceTarget) -> SliceErrors:
     """Errors of ``pose`` (atlas → image)."""
-    piece, truth = problem.middle, problem.truth
+    piece, truth = trial.middle, trial.truth
     other = twin_pose(truth, piece.grid, target.plane)
     degrees = [float(pose.degrees_from(t)) for t in (truth, other)]
     mm = [slice_mm(pose, t, piece) for t in (truth, other)]
-    return Judged(degrees[0], mm[0], min(degrees), min(mm), int(mm[0] <= mm[1]))
+    return SliceErrors(degrees[0], mm[0], min(degrees), min(mm), int(mm[0] <= mm[1]))
 
 
 def measure(
-    case: Case, contest: SliceContest, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
+    case: Case, runner: SliceBenchmarkRunner, parts: Mapping[Family, PartFile], counts: Mapping[str, int], *, seed: int = 0
 ) -> None:  # fmt: skip
-    """Add to the ``parts`` of each family the rows of one brain, ``counts`` by sampling; those that are there are not made again."""
+    """Add to the ``parts`` of each family the rows of one brain that they do not hold yet; ``counts``: sampling → number of trials."""
     done = {f: {(r["sampling"], r["trial"], r["method"]) for r in p.rows} for f, p in parts.items()}
     ready: tuple[Brain, Cutter, SliceTarget] | None = None
     for name, count in counts.items():
         sampling = SAMPLINGS[name]
         able = [f for f in parts if sampling.slices == 1 or f.methods == OWN]
-        for trial in range(count):
-            wanted = [f for f in able if any((name, str(trial), m) not in done[f] for m in f.methods)]
+        for index in range(count):
+            wanted = [f for f in able if any((name, str(index), m) not in done[f] for m in f.methods)]
             if not wanted:
                 continue
-            brain, cutter, target = ready = ready or _ready(case)
-            problem = draw(brain, cutter, target.to_canonical, sampling, trial, seed)
+            brain, cutter, target = ready = ready or _loaded(case)
+            trial = sample_trial(brain, cutter, target.to_canonical, sampling, index, seed)
             about = {
-                "sampling": name, "group": case.group, "name": case.name, "weeks": float(case.template.age), "trial": trial,
-                "slices": len(problem.pieces), "thickness": problem.middle.grid.thickness, "number": problem.number,
-                "angle": problem.angle, "apart": twin_degrees(problem.truth, problem.middle.grid, target.plane),
+                "sampling": name, "group": case.group, "name": case.name, "weeks": float(case.template.age), "trial": index,
+                "slices": len(trial.pieces), "thickness": trial.middle.grid.thickness, "number": trial.number,
+                "angle": trial.angle, "apart": twin_degrees(trial.truth, trial.middle.grid, target.plane),
             }  # fmt: skip
             for family in wanted:
-                for method, found in contest.run(family, problem.pieces, target, half=sampling.half):
-                    if (name, str(trial), method) not in done[family]:
-                        errors = vars(judged(found.pose, problem, target))
+                for method, found in runner.run(family, trial.pieces, target, half=sampling.half):
+                    if (name, str(index), method) not in done[family]:
+                        errors = vars(slice_errors(found.pose, trial, target))
                         parts[family].add({**about, "method": method, **errors, "seconds": found.seconds})
 
 
-def _ready(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
+def _loaded(case: Case) -> tuple[Brain, Cutter, SliceTarget]:
     brain = load_brain(case)
     target = SliceTarget(brain.target)
-    _ = target.levels(), target.levels(0.0), target.cells  # what is made once is not counted
+    _ = target.levels(), target.levels(0.0), target.cells  # computed before the measurement, since they are computed once for each template
     return brain, Cutter(brain), target
 
 
 def part_path(folder: Path, case: Case, family: Family, weights: Path | None = None) -> Path:
-    """Where the rows of one brain by one family are kept: other weights, other rows."""
+    """Path of the rows of one brain by one family; it depends on the weights of its networks."""
     return folder / "parts" / f"{case.name}_{family.name}_{family_key(family, weights)}.csv"
 
 
 def read_parts(folder: Path, cases: Sequence[Case], some: Sequence[Family], weights: Path | None = None) -> list[dict[str, str]]:
-    """All rows of ``cases`` by the methods of ``some`` families, in the order of :data:`SAMPLINGS`, methods and cases."""
+    """All rows of ``cases`` by the methods of the families ``some``, in the order of :data:`SAMPLINGS`, methods and cases."""
     rows = []
     for family in some:
         found = read_rows(part_path(folder, case, family, weights) for case in cases)
@@ -188,15 +190,15 @@ def read_parts(folder: Path, cases: Sequence[Case], some: Sequence[Family], weig
 
 
 def runnable(pose_networks: Sequence[str], weights: Path | None = None) -> tuple[tuple[Family, ...], dict[str, str]]:
-    """The families whose networks are there, and the methods that are left out → the network that is not."""
+    """The families whose networks are available; and the methods left out → the missing network."""
     every = families(pose_networks)
     missing = missing_networks(every, weights)
     return tuple(f for f in every if f.methods[0] not in missing), missing
 
 
 def run_task(task: tuple[Case, Path, tuple[Family, ...], dict[str, int], int, Path | None]) -> None:
-    """One brain, in a process of its own: case, folder, families, number of problems by sampling, seed, weights."""
+    """Measure one brain in a process of its own. ``task``: case, folder, families, number of trials by sampling, seed, weights."""
     case, folder, some, counts, seed, weights = task
     torch.set_num_threads(1)
     parts = {f: PartFile(part_path(folder, case, f, weights)) for f in some}
-    measure(case, SliceContest(weights), parts, counts, seed=seed)
+    measure(case, SliceBenchmarkRunner(weights), parts, counts, seed=seed)

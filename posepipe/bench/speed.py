@@ -1,4 +1,4 @@
-"""Seconds an image in memory, bank built: ``python -m posepipe.bench.speed DATA [REPEATS]``."""
+"""Seconds for an image in memory, with template and networks loaded: ``python -m posepipe.bench.speed DATA [REPEATS]``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ THREADS = (1, 2)
 def main(argv: list[str] | None = None) -> int:
     """Print median seconds for the fetus and two newborns, on one thread and on two.
 
-    ``deep`` is the networks alone, from arrays to pose; for ``search`` and ``auto`` the parts (preparing, pose, refinement by torch)
-    and their sum. Template, bank and networks are ready.
+    ``deep``: the networks alone, from arrays to pose. ``search`` and ``auto``: preparation, pose, refinement by torch, and their sum.
+    Template, rotation bank and networks are loaded before.
     """
     args = argv or sys.argv[1:]
     repeats = int(args[1]) if len(args) > 1 else 5

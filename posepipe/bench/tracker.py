@@ -1,14 +1,15 @@
-"""The head followed slice by slice and by navigators: ``python -m posepipe.bench.tracker DATA [--weights DIR] [--only NAME …]``.
+"""Head tracking slice by slice and by navigators: ``python -m posepipe.bench.tracker DATA [--weights DIR] [--only NAME …]``.
 
-Stacks are simulated (:mod:`posepipe.slices.motion`) from the brains of :mod:`posepipe.bench.slice_register`, which are held for
-development, and given to a :class:`~posepipe.slices.tracker.SliceTracker` in order of acquisition, with their masks. Images are of the
-brain alone: nothing here tells of what lies around it. ``--simulated`` asks no network: a slice's pose is then off by the size of a
-normal number of deviation 12° (and mm in proportion), one in ten by 40–150°, and half of all are the twin. Navigators are the same
-brains at 6 mm, 54 × 54 × 20 voxels, one every 1.5 s, without mask.
-``--test`` takes the brains kept for testing instead (f234 and A13–A16): once, when all is settled.
+Stacks are simulated (:mod:`posepipe.slices.motion`) from the development brains of :mod:`posepipe.bench.slice_register`, and passed to a
+:class:`~posepipe.slices.tracker.SliceTracker` in order of acquisition, with their masks. Images show the brain alone, without
+surroundings. ``--simulated`` uses no network: the error of a slice's pose is then the absolute value of a normal number with a standard
+deviation of 12° (and mm in proportion), one in ten is off by 40–150°, and half of all are the twin. Navigators are the same brains at 6
+mm, 54 × 54 × 20 voxels, one every 1.5 s, without masks. ``--test`` uses the test brains instead (f234 and A13–A16): once, when all
+settings are final.
 
-Errors are of the head against its true pose at that slice, of all and of those that were not held; confidence against how often the
-head is within 15°. Times are processor time of a single image, warm: with one thread (``--threads``) what it takes on an idle machine.
+Errors are those of the head's pose relative to its true pose at that slice, over all slices and over those without hold. The confidence
+is compared with the share of poses within 15°. Times are CPU time for a single image, after a warm-up: with one thread (``--threads``)
+that is the time on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,21 +35,22 @@ from .slice_register import Brain, brains, load_brain, slice_mm, start_off
 from .slices import slice_cases
 
 AFTER = (1, 2, 4, 8, 16)
-"""Slices after which errors are told."""
+"""Numbers of slices after which errors are reported."""
 NAVIGATOR, NAVIGATOR_MM, NAVIGATORS = (54, 54, 20), 6.0, 12
-"""Voxels of a navigator, their edge in mm (METHODS §4), and how many are acquired one after the other."""
+"""Shape of a navigator in voxels, their spacing in mm (METHODS §4), and number of navigators in a series."""
 SECONDS = 1.5
 RIGHT = 15.0
-"""A pose within so many degrees is right (DESIGN §1: what confidence is about)."""
+"""A pose within this angle, degrees, counts as right (DESIGN §1: the meaning of confidence)."""
 LOST = 0.1
-"""Share of the simulated network's poses that are anywhere."""
+"""Share of the simulated network's poses that are off by 40–150°."""
 DEVIATION = 12.0
-"""Standard deviation of how far its others are off, degrees: a median of 8°, as METHODS §4's first network."""
+"""Standard deviation of the errors of the others, degrees: a median of 8°, as of METHODS §4's first network."""
 Row = tuple[float, ...]
 
 
 class SimulatedNetwork:
-    """Says of each slice its true pose with errors as in the module's summary, or the twin; ``truth`` holds the poses still to come."""
+    """Returns for each slice its true pose with simulated errors (see the module's docstring), or the twin; ``truth``: the true poses of
+    the slices to come."""
 
     def __init__(self, truth: Sequence[Rigid], rng: np.random.Generator) -> None:
         self._truth, self._rng = list(truth), rng
@@ -68,23 +70,23 @@ class SimulatedNetwork:
         return out
 
 
-def kept_apart(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
-    """The brains kept for testing, one at a time, or those ``only`` of some names (``sub-A13-T2w``)."""
+def test_brains(data: Path, only: Sequence[str] | None = None) -> Iterator[Brain]:
+    """The test brains, one at a time; with ``only`` those with these names (``sub-A13-T2w``)."""
     for case in slice_cases(data, ("fetus", "newborn-T2w")):
         if not only or case.name in only:
             yield load_brain(case)
 
 
 def followed(brain: Brain, degrees: float, register: bool, network: SlicePoser | None, simulated: bool) -> list[Row]:
-    """One stack of ``brain`` that moves by ``degrees`` RMS, slice by slice: number, degrees and mm of the head, degrees and mm of the
-    slice, confidence, held, ms."""
+    """Track one stack of ``brain`` with motion of ``degrees`` RMS. Rows, one a slice: number, degrees and mm of the head, degrees and mm
+    of the slice, confidence, held, ms."""
     rng = np.random.default_rng([5, int(degrees), *brain.name.encode()])
     stack = simulate_stack(brain.volume, brain.mask, rng, degrees=degrees)
     order = np.argsort([stack.acquisition.times[s.index] for s in stack.slices], kind="stable")
     truth = [stack.poses(brain.own)[stack.slices[k].index] for k in order]
-    # the first pose is asked for when the tracker warms up
-    said = SimulatedNetwork([truth[0], *truth], rng) if simulated else network
-    tracker = SliceTracker(target=brain.target, network=said, register=register)
+    # the warm-up of the tracker consumes one pose
+    poser = SimulatedNetwork([truth[0], *truth], rng) if simulated else network
+    tracker = SliceTracker(target=brain.target, network=poser, register=register)
     tracker.warm()
     center = tracker.target.brain.center
     rows: list[Row] = []
@@ -102,7 +104,7 @@ def followed(brain: Brain, degrees: float, register: bool, network: SlicePoser |
 
 
 def navigator(brain: Brain, moved: Rigid, rng: np.random.Generator) -> Volume:
-    """``brain`` while its head is ``moved``, about the middle of the field of view, with noise of 3 % of its brightness."""
+    """A navigator of ``brain`` with its head ``moved``, about the centre of the field of view, with noise of 3 % of its brightness."""
     inside = np.asarray(brain.mask.data) > 0
     sigma = [max(NAVIGATOR_MM / FWHM / v, 0.0) for v in brain.volume.spacing]
     blurred = smooth(tensor(np.where(inside, brain.volume.data, 0))[None], (sigma[0], sigma[1], sigma[2]))
@@ -110,13 +112,13 @@ def navigator(brain: Brain, moved: Rigid, rng: np.random.Generator) -> Volume:
     affine[:3, 3] = brain.own.apply(brain.target.brain.center) - NAVIGATOR_MM * (np.array(NAVIGATOR) - 1) / 2
     index = np.stack(np.meshgrid(*[np.arange(n, dtype=float) for n in NAVIGATOR], indexing="ij"), -1)
     points = (~moved).apply(index @ affine[:3, :3].T + affine[:3, 3])
-    seen = sample(blurred, tensor(np.linalg.inv(brain.volume.affine)), tensor(points))[0].numpy()
-    noise = 0.03 * float(np.quantile(seen[seen > 0], 0.99)) * rng.standard_normal((2, *seen.shape), dtype=np.float32)
-    return Volume(np.hypot(seen + noise[0], noise[1]).astype(np.float32), affine, "simulated navigator")
+    signal = sample(blurred, tensor(np.linalg.inv(brain.volume.affine)), tensor(points))[0].numpy()
+    noise = 0.03 * float(np.quantile(signal[signal > 0], 0.99)) * rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    return Volume(np.hypot(signal + noise[0], noise[1]).astype(np.float32), affine, "simulated navigator")
 
 
 def navigated(brain: Brain, degrees: float, weights: Path | None) -> list[Row]:
-    """:data:`NAVIGATORS` of ``brain``, one after the other; rows as of :func:`followed`, the volume's pose in place of the slice's."""
+    """Track :data:`NAVIGATORS` navigators of ``brain``; rows as of :func:`followed`, with the volume's pose in place of the slice's."""
     rng = np.random.default_rng([6, int(degrees), *brain.name.encode()])
     center = brain.target.brain.center
     at = brain.own.apply(center)
@@ -138,7 +140,7 @@ def navigated(brain: Brain, degrees: float, weights: Path | None) -> list[Row]:
 
 
 def table(rows: dict[tuple[str, str], list[Row]]) -> list[str]:
-    """Markdown: one line for each group and way, motion level within."""
+    """Markdown: one line for each group, motion level and way."""
     heads = [f"head ° after {n}" for n in AFTER]
     names = ["brains, motion", "way", "images", *heads, "head mm", "image °", "image mm", "held", "head ° not held", "of those > 15°", "ms"]
     out = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
@@ -156,7 +158,7 @@ def table(rows: dict[tuple[str, str], list[Row]]) -> list[str]:
 
 
 def confidences(rows: dict[tuple[str, str], list[Row]]) -> list[str]:
-    """Markdown: how often the head is right by confidence, all rows of slices together."""
+    """Markdown: share of right head poses by confidence, over all rows of slices."""
     v = np.array([r for (_, way), values in rows.items() if not way.startswith("navigator") for r in values])
     out = ["| confidence | slices | head within 15° |", "|---|---|---|"]
     if len(v):
@@ -183,7 +185,7 @@ def main() -> None:
     slices = {"network", "registered"} & set(options.ways)
     network = SliceNetwork(options.weights, copies=1) if slices and not options.simulated else None
     rows: dict[tuple[str, str], list[Row]] = {}
-    for brain in (kept_apart if options.test else brains)(options.data, options.only):
+    for brain in (test_brains if options.test else brains)(options.data, options.only):
         for level in options.levels:
             for way in options.ways:
                 if way == "navigators":

@@ -1,7 +1,7 @@
-"""The paper's comparison on volumes: which method finds the pose of a brain turned any way, clean and damaged.
+"""The paper's comparison on volumes: errors of all methods for brains with random motion, with and without corruption.
 
-Test brains are turned so that their pose falls in each of six 30° bins and once more at 175–180° (docs/results/bench.md); every method sees
-the same images.
+Test brains are rotated so that their pose is in each of six 30° bins, and once more at 175–180° (docs/bench.md). All methods get the same
+images.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from ..training.split import load_split
 from .classical import Case, atlas_cases, cases
-from .methods import Contest, networks_key
-from .problems import LAST_BINS, Damage, Problems, parse_damage
+from .methods import BenchmarkRunner, networks_key
 from .rows import PartFile
+from .trials import LAST_BINS, Corruption, TrialGenerator, parse_corruption
 
 GROUPS = ("fetus", "newborn-T2w", "newborn-T1w", "templates")
 CLEAN_METHODS = (
     "vvr-gc", "vvr-paa", "posenet-mse", "posenet", "correction", "vvr-deep", "vvr-deep-correction", "vvr-deep-ours", "search", "deep",
     "deep+correction", "deep+torch", "auto+torch", "auto+ants",
 )  # fmt: skip
-DAMAGED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
-DAMAGES = (
+CORRUPTED_METHODS = ("axes+torch", "search+torch", "deep", "deep+torch", "auto+torch")
+CORRUPTIONS = (
     "cut:0.67", "cut:1.33", "cut:2",
     "leak:0.5", "leak", "leak:2",
     "bias:0.5", "bias", "bias:2",
@@ -36,10 +36,10 @@ COLUMNS = ("group", "name", "weeks", "damage", "trial", "bin", "method", "degree
 
 
 def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = None) -> list[Case]:
-    """Brains to test on: those the split keeps for testing, and with ``templates`` the cohorts of one atlas as subjects of another.
+    """Test brains: those of the test part of the split, and with ``templates`` the cohorts of one atlas as subjects of another.
 
-    The default networks were trained on the cohorts, so ``templates`` test generalisation only with networks that were trained without
-    the atlas ``left_out``; they are then every cohort of that atlas, and of no other.
+    The default networks were trained on the cohorts. So ``templates`` test generalisation only with networks that were trained without
+    the atlas ``left_out``; the cases are then all cohorts of that atlas alone.
     """
     split = load_split()
     found: list[Case] = []
@@ -52,36 +52,36 @@ def volume_cases(data: Path, groups: tuple[str, ...], *, left_out: str | None = 
 
 
 def measure(
-    case: Case, damage: Damage, contest: Contest, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
+    case: Case, corruption: Corruption, runner: BenchmarkRunner, part: PartFile, *, methods: tuple[str, ...], trials: int, seed: int = 0
 ) -> None:
-    """Add to ``part`` the rows of one case under one damage, ``trials`` in each bin; those that are there already are not made again."""
+    """Add to ``part`` the rows of one case under one corruption, ``trials`` in each bin, that it does not hold yet."""
     done = {(r["trial"], r["method"]) for r in part.rows}
-    problems: Problems | None = None
-    for trial in range(trials * len(LAST_BINS)):
-        wanted = tuple(m for m in methods if (str(trial), m) not in done)
+    generator: TrialGenerator | None = None
+    for number in range(trials * len(LAST_BINS)):
+        wanted = tuple(m for m in methods if (str(number), m) not in done)
         if not wanted:
             continue
-        problems = problems or Problems(case)
-        problem, which = problems.problem(trial, damage, seed)
-        center = problem.target.brain.center
-        for outcome in contest.run(problem, wanted):
+        generator = generator or TrialGenerator(case)
+        trial, which = generator.trial(number, corruption, seed)
+        center = trial.target.brain.center
+        for outcome in runner.run(trial, wanted):
             pose, quality = outcome.refined.pose, outcome.quality
             values = (
-                case.group, case.name, float(case.template.age), damage.spec, trial, which, outcome.method,
-                float(pose.degrees_from(problem.truth)), float(pose.mm_from(problem.truth, center)), float(outcome.seconds),
+                case.group, case.name, float(case.template.age), corruption.spec, number, which, outcome.method,
+                float(pose.degrees_from(trial.truth)), float(pose.mm_from(trial.truth, center)), float(outcome.seconds),
                 quality.qc, quality.confidence,
             )  # fmt: skip
             part.add(dict(zip(COLUMNS, values, strict=True)))
 
 
-def part_path(folder: Path, case: Case, damage: str, weights: Mapping[str, str]) -> Path:
-    """Where the rows of one case under one damage are kept: other default networks (SHA-256 ``weights``), other rows."""
-    return folder / "parts" / f"{case.group}_{case.name}_{damage.replace(':', '-')}_{networks_key(weights)}.csv"
+def part_path(folder: Path, case: Case, corruption: str, weights: Mapping[str, str]) -> Path:
+    """Path of the rows of one case under one corruption; it depends on the weights (SHA-256) of the default networks."""
+    return folder / "parts" / f"{case.group}_{case.name}_{corruption.replace(':', '-')}_{networks_key(weights)}.csv"
 
 
 def run_task(task: tuple[Case, str, Path, tuple[str, ...], int, int, Path | None]) -> None:
-    """One case and damage, in a process of its own: case, damage, folder, methods, trials, seed, weights."""
-    case, damage, folder, methods, trials, seed, weights = task
-    contest = Contest(weights)
-    part = PartFile(part_path(folder, case, damage, contest.networks.sha256))
-    measure(case, parse_damage(damage), contest, part, methods=methods, trials=trials, seed=seed)
+    """Measure one case under one corruption in a process of its own. ``task``: case, corruption, folder, methods, trials, seed, weights."""
+    case, corruption, folder, methods, trials, seed, weights = task
+    runner = BenchmarkRunner(weights)
+    part = PartFile(part_path(folder, case, corruption, runner.networks.sha256))
+    measure(case, parse_corruption(corruption), runner, part, methods=methods, trials=trials, seed=seed)

@@ -1,4 +1,4 @@
-"""Pictures of the comparison on volumes: error by bin, spread, cumulative share, and error by age."""
+"""Plots of the comparison on volumes: error by bin, box plots, cumulative share, and error by age."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing
-from .problems import LAST_BINS
+from .trials import LAST_BINS
 from .volume_tables import LOST_DEGREES, Row
 
 
 def plot_all(rows: list[Row], folder: Path) -> list[Path]:
-    """``errors_by_bin.png``, ``errors.png``, ``cumulative.png`` and ``by_age.png`` in ``folder``, a panel for each group."""
-    drawn: dict[str, Callable[[Any, list[Row], list[str]], None]] = {
+    """Write ``errors_by_bin.png``, ``errors.png``, ``cumulative.png`` and ``by_age.png`` to ``folder``, with a panel for each group."""
+    plots: dict[str, Callable[[Any, list[Row], list[str]], None]] = {
         "errors_by_bin": _by_bin, "errors": _boxes, "cumulative": _cumulative, "by_age": _by_age
     }  # fmt: skip
-    return [_plot(rows, draw, folder / f"{name}.png") for name, draw in drawn.items()]
+    return [_plot(rows, plot, folder / f"{name}.png") for name, plot in plots.items()]
 
 
-def _plot(rows: list[Row], draw: Callable[[Any, list[Row], list[str]], None], output: Path) -> Path:
+def _plot(rows: list[Row], plot: Callable[[Any, list[Row], list[str]], None], output: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -31,7 +31,7 @@ def _plot(rows: list[Row], draw: Callable[[Any, list[Row], list[str]], None], ou
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for axes, group in zip(panels, groups, strict=True):
-        draw(axes, [r for r in rows if r.group == group], methods)
+        plot(axes, [r for r in rows if r.group == group], methods)
         axes.set_title(group, fontsize=10)
         axes.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()

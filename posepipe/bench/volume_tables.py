@@ -1,4 +1,4 @@
-"""Tables of the comparison on volumes: by bin as in the paper, under damage, by age, and how well failures are flagged."""
+"""Tables of the comparison on volumes: by bin as in the paper, by corruption, by age, and detection of failures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from ..geometry.so3 import Array
 from .baselines import METRIC
-from .problems import LAST_BINS
 from .rows import typed
+from .trials import LAST_BINS
 
 LOST_DEGREES = 15.0
-DRAWS = 2000
-"""Of the bootstrap."""
+RESAMPLES = 2000
+"""Number of bootstrap resamples."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pose by one method: error in degrees, displacement of the template's centre in mm, and posepipe's verdict on it."""
+    """One pose by one method: error in degrees, displacement of the template's centre in mm, and posepipe's verdict. The fields are the
+    columns of the CSV; ``damage`` is the corruption."""
 
     group: str
     name: str
@@ -36,7 +37,7 @@ class Row:
 
     @classmethod
     def of(cls, row: dict[str, str]) -> Row:
-        """From a line of the CSV."""
+        """From a row of the CSV."""
         return typed(cls, row)
 
     @property
@@ -46,13 +47,14 @@ class Row:
 
 
 def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
-    """Markdown, a table a group: mean ± sd in each bin, and over the six bins together the rest; ``missing`` methods get a plain line."""
+    """Markdown, a table for each group: mean ± sd in each bin, and measures over the six bins together; ``missing`` (method → missing
+    network) get a line without values."""
     out = []
     heads = " | ".join(f"{low}–{high}°" for low, high in LAST_BINS)
     for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]
-        draws = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
-        out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {draws} draw(s) a bin each; degrees, mean ± sd\n"]
+        trials = max(sum(1 for r in mine if (r.method, r.name, r.bin) == (mine[0].method, mine[0].name, b)) for b in range(len(LAST_BINS)))
+        out += [f"\n**{group}**: {len({r.name for r in mine})} image(s), {trials} trial(s) a bin each; degrees, mean ± sd\n"]
         out += [f"| method | {heads} | all (95 % by subject) | median | p95 | > 10° | > 15° | > 30° | mm | s |", "|" + "---|" * 16]
         for method in unique(r.method for r in mine):
             out.append(_line(method, [r for r in mine if r.method == method]))
@@ -61,7 +63,7 @@ def table_by_bin(rows: list[Row], missing: dict[str, str] | None = None) -> str:
 
 
 def note_on_vvr(rows: list[Row]) -> str:
-    """What the rows called ``vvr-…`` are, where there are such."""
+    """A note on the methods ``vvr-…``, if ``rows`` have any."""
     if not any(r.method.startswith("vvr-") for r in rows):
         return ""
     return f"\n`vvr-…`: rigid registration by ANTs itself, three levels, {METRIC} (ANTs has no normalised one); its result as it is.\n"
@@ -69,7 +71,7 @@ def note_on_vvr(rows: list[Row]) -> str:
 
 def _line(method: str, mine: list[Row]) -> str:
     cells = [mean_sd([r.degrees for r in mine if r.bin == b]) for b in range(len(LAST_BINS))]
-    # the extra draws of the last bin would count twice
+    # without the extra trials of the last bin, which would count twice
     even = [r for r in mine if r.bin < 6] or mine
     degrees = np.array([r.degrees for r in even])
     low, high = by_subject(even)
@@ -81,24 +83,25 @@ def _line(method: str, mine: list[Row]) -> str:
 
 
 def by_subject(rows: list[Row], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean error when subjects, not poses, are drawn again; NaN for one subject."""
+    """95 % bootstrap interval of the mean error over subjects; NaN for one subject."""
     return bootstrap([r.name for r in rows], [r.degrees for r in rows], seed=seed)
 
 
 def bootstrap(names: Sequence[str], values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of ``values`` (n) when the subjects called ``names`` (n), not values, are drawn again; NaN for one."""
+    """95 % interval of the mean of ``values`` (n), with resampling of the subjects ``names`` (n), not of single values; NaN for one
+    subject."""
     subjects = unique(names)
     if len(subjects) < 2:
         return float("nan"), float("nan")
     sums = np.array([sum(v for v, n in zip(values, names, strict=True) if n == s) for s in subjects])
     counts = np.array([names.count(s) for s in subjects])
-    pick = np.random.default_rng(seed).integers(len(subjects), size=(DRAWS, len(subjects)))
+    pick = np.random.default_rng(seed).integers(len(subjects), size=(RESAMPLES, len(subjects)))
     means = sums[pick].sum(1) / counts[pick].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def table_by_damage(rows: list[Row]) -> str:
-    """Markdown, a table a group: share within 15° and median error of each method under each damage."""
+def table_by_corruption(rows: list[Row]) -> str:
+    """Markdown, a table for each group: share within 15° and median error of each method under each corruption."""
     out = []
     for group in unique(r.group for r in rows):
         mine = [r for r in rows if r.group == group]
@@ -113,8 +116,8 @@ def table_by_damage(rows: list[Row]) -> str:
 
 
 def table_of_flags(rows: list[Row]) -> str:
-    """Markdown: of each method's failures the share flagged ``review`` or ``fail``, and of its right poses the share flagged for nothing,
-    by the verdict as a whole; and how many poses had a confidence at all."""
+    """Markdown: for each method the share of its failures with a verdict of ``review`` or ``fail``, the share of its right poses with
+    such a verdict, and the number of poses with a confidence."""
     out = ["\n| method | damage | lost | flagged | right | false alarms | with confidence |", "|" + "---|" * 7]
     for method in unique(r.method for r in rows):
         for damage, mine in (("none", [r for r in rows if r.damage == "none"]), ("some", [r for r in rows if r.damage != "none"])):
@@ -128,7 +131,7 @@ def table_of_flags(rows: list[Row]) -> str:
 
 
 def table_by_age(rows: list[Row]) -> str:
-    """Markdown: mean error by group, weeks and method (the paper's Figure 7 in figures)."""
+    """Markdown: mean error by group, week and method (the paper's Figure 7 as a table)."""
     methods = unique(r.method for r in rows)
     out = [f"\n| group | weeks | {' | '.join(methods)} |", "|" + "---|" * (2 + len(methods))]
     for group, weeks in sorted({(r.group, r.weeks) for r in rows}):
@@ -153,5 +156,5 @@ def mean_sd(values: Sequence[float] | Array) -> str:
 
 
 def unique(values: Iterable[str]) -> list[str]:
-    """Each of ``values`` once, in the order of their first places."""
+    """The distinct ``values``, in order of first occurrence."""
     return list(dict.fromkeys(values))

@@ -18,8 +18,8 @@ from ..imaging.moments import Moments, moments
 from ..imaging.sampling import sample, tensor
 from ..imaging.volume import Volume
 from ..models.coordinates import HALF_SIDE
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.scans import Located, LocatorNet, OutlineNet, ScanNet, scaled
 from ..models.weights import SCAN_NETWORKS, LoadedNetwork, load_network
 from .scan import Frame, Scan
@@ -97,9 +97,9 @@ class ScanNetworks:
 
     def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
         locator, crops, outline = (load_network(name, weights_dir=weights_dir, device=device) for name in SCAN_NETWORKS)
-        self._locator: LocatorNet = ready(_checked(locator, LocatorNet))  # type: ignore[assignment]
-        self._crops: ScanNet = ready(_checked(crops, ScanNet))  # type: ignore[assignment]
-        self._outline: OutlineNet = ready(_checked(outline, OutlineNet))  # type: ignore[assignment]
+        self._locator: LocatorNet = for_inference(_checked(locator, LocatorNet))  # type: ignore[assignment]
+        self._crops: ScanNet = for_inference(_checked(crops, ScanNet))  # type: ignore[assignment]
+        self._outline: OutlineNet = for_inference(_checked(outline, OutlineNet))  # type: ignore[assignment]
         self.weights = {n.name: n.sha256 for n in (locator, crops, outline)}
         """Name → SHA-256."""
         self.size, self.outline_size = (int(n.options["size"]) for n in (crops, outline))
@@ -110,14 +110,14 @@ class ScanNetworks:
         counts = np.maximum(np.ceil((scan.size + step) / step / DIVISOR).astype(int) * DIVISOR, 2 * DIVISOR)
         frame = Frame(scan.size / 2, step, (int(counts[0]), int(counts[1]), int(counts[2])), np.eye(3))
         crop = scan.crop(frame)
-        with answering(crop.device):
+        with inference_context(crop.device):
             return candidates_from_offsets(self._locator(_last(scaled(crop))), frame)
 
     def outline(self, scan: Scan, center: Array, half: float) -> BrainProbability:
         """Segmentation of the brain in a cubic crop about ``center`` (3,), mm, with half the edge ``half``, mm."""
         frame = Frame.about(center, half, self.outline_size)
         crop = scan.crop(frame)
-        with answering(crop.device):
+        with inference_context(crop.device):
             logits = self._outline(_last(scaled(crop)))
         return BrainProbability(torch.sigmoid(logits[0, 0]), frame)
 
@@ -126,7 +126,7 @@ class ScanNetworks:
         the second input channel. None for a crop with less than the volume of any brain."""
         crops = torch.cat([scan.crop(frame) for frame in frames])
         guess = torch.cat([before.on(frame) for frame in frames])
-        with answering(crops.device):
+        with inference_context(crops.device):
             found = self._crops(_last(torch.cat([scaled(crops), guess], 1)))
             solved = found.coordinates.solve()
             likely = torch.sigmoid(found.foreground[:, 0])

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         made.measure(case, PartFile(path))
     rows = read_rows(paths)
     write_rows(args.output / "age.csv", rows)
-    known = bench.known_of(rows)
+    known = bench.age_records(rows)
     model, left_out = bench.fit_ages(known) if "calibration" in args.parts else (load_age_model(), {})
     if left_out:
         save_age_model(model, args.output / "age.toml")

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     made = bench.ContrastBench(args.data, args.weights)
     ways = [way for way in made.ways if not args.ways or way in args.ways]
     for subject in subjects:
-        drawn = made.likeness(subject, PartFile(made.part_path(args.output, subject)))
+        drawn = made.similarity(subject, PartFile(made.part_path(args.output, subject)))
         bench.montage(drawn, args.output / f"montage_{subject}.png")
     for subject, way in tqdm([(s, w) for s in subjects for w in ways], mininterval=10):
         part = PartFile(made.part_path(args.output, subject, way))
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     every = [volume_tables.Row.of(r) for r in found]
     measured = [r for way in ways for m in chosen for r in every if (r.group, r.method) == (way, m)]
     volume_plots.plot_all(measured, args.output)
-    text = "\n".join([bench.likeness_table(images), volume_tables.table_by_bin(measured, missing), ""])
+    text = "\n".join([bench.similarity_table(images), volume_tables.table_by_bin(measured, missing), ""])
     write_text(args.output / "contrast.md", text)
     print(text)
     return 0

@@ -36,7 +36,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
         "--groups", nargs="+", choices=CONFIDENCE_GROUPS, default=["validation"],
         help="brains kept for validation; newborns that the networks were trained on",
     )  # fmt: skip
-    parser.add_argument("--trials", type=whole_number, default=51, help="problems of each brain; damages take turns in 17 (default 51)")
+    parser.add_argument("--trials", type=whole_number, default=51, help="trials of each brain; corruptions take turns in 17 (default 51)")
     add_folds(parser)
     add_install(parser)
 
@@ -78,15 +78,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def volume(args: argparse.Namespace) -> int:
     """Measure, write ``volume.csv``, ``volume.md`` and the plots."""
-    from ..bench import methods, problems, rows, volume_plots, volume_tables
+    from ..bench import methods, rows, trials, volume_plots, volume_tables
     from ..bench import volume as bench
     from ..errors import UsageError
     from ..models.weights import POSE_NETWORKS, hashes
 
-    damages = ["none"] if args.damage is None else args.damage or list(bench.DAMAGES)
-    for spec in damages:
-        problems.parse_damage(spec)
-    chosen = tuple(args.methods or (bench.CLEAN_METHODS if damages == ["none"] else bench.DAMAGED_METHODS))
+    corruptions = ["none"] if args.damage is None else args.damage or list(bench.CORRUPTIONS)
+    for spec in corruptions:
+        trials.parse_corruption(spec)
+    chosen = tuple(args.methods or (bench.CLEAN_METHODS if corruptions == ["none"] else bench.CORRUPTED_METHODS))
     unknown = [m for m in chosen if m not in methods.METHODS]
     if unknown:
         msg = f"--methods: {', '.join(unknown)} is none of {', '.join(methods.METHODS)}"
@@ -96,15 +96,15 @@ def volume(args: argparse.Namespace) -> int:
         print(f"{method}: not run, there is no {network} in these weights", flush=True)
     chosen = tuple(m for m in chosen if m not in missing)
     cases = named(bench.volume_cases(args.data, tuple(args.groups), left_out=args.left_out), args.names)
-    tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in damages for case in cases]
+    tasks = [(case, spec, args.output, chosen, args.trials, args.seed, args.weights) for spec in corruptions for case in cases]
     run_all(bench.run_task, tasks, args.jobs)
     weights = hashes(POSE_NETWORKS, args.weights)
-    found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in damages for case in cases)
+    found = rows.read_rows(bench.part_path(args.output, case, spec, weights) for spec in corruptions for case in cases)
     rows.write_rows(args.output / "volume.csv", found)
     measured = [volume_tables.Row.of(r) for r in found]
     measured = [r for m in chosen for r in measured if r.method == m]  # in the order of the table
-    parts = [volume_tables.table_by_damage(measured)]
-    if damages == ["none"]:
+    parts = [volume_tables.table_by_corruption(measured)]
+    if corruptions == ["none"]:
         parts = [volume_tables.table_by_bin(measured, missing), volume_tables.table_by_age(measured)]
         volume_plots.plot_all(measured, args.output)
     parts += [volume_tables.table_of_flags(measured), volume_tables.note_on_vvr(measured)]
@@ -115,7 +115,7 @@ def calibration(args: argparse.Namespace) -> int:
     """Measure, fit, write ``confidence.csv``, ``brains.csv``, ``calibration.toml``, ``calibration.md`` and ``reliability.png``."""
     import torch
 
-    from ..bench import brains, methods, rows, scans, sureness
+    from ..bench import brains, consensus, methods, rows, scans
     from ..bench import confidence as bench
     from ..models.calibration import NAME, Calibration, load_calibration, write_calibration
     from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
@@ -132,24 +132,27 @@ def calibration(args: argparse.Namespace) -> int:
     brain, brain_made = brains.fit_brain(places.rows)
     torch.set_num_threads(args.jobs)
     of_folds = scans.ScanBench(args.data, args.weights, folds, threads=args.jobs, brain=brain)
-    bench.measure_scans(of_folds, methods.Contest(args.weights), poses)
+    bench.measure_scans(of_folds, methods.BenchmarkRunner(args.weights), poses)
     found = [*rows.read_rows(bench.part_path(args.output, case, weights) for case in cases), *poses.rows]
     rows.write_rows(args.output / "confidence.csv", found)
 
     fit = bench.fit_confidence(found)
-    sure, sure_made = sureness.sureness(found)
+    agreement, agreement_made = consensus.fit_consensus(found)
     before = load_calibration(args.weights)
     all_weights = {**weights, **of_scans}
     kept = {name: sha256 for name, sha256 in before.weights.items() if name not in all_weights}
-    made = {**before.made, "brain": brain_made, "sureness": sure_made, "confidence": fit.made}
-    after = Calibration({**kept, **all_weights}, brain, sure, fit.model, made, before.slices)
+    made = {**before.made, "brain": brain_made, "sureness": agreement_made, "confidence": fit.made}
+    after = Calibration({**kept, **all_weights}, brain, agreement, fit.model, made, before.slices)
     write_calibration(after, args.output / NAME)
     for folder in folds.values():  # so that verdicts by networks of a fold can be measured
         write_calibration(replace(after, weights={**after.weights, **hashes(SCAN_NETWORKS, folder)}), folder / NAME)
     bench.plot_reliability(fit, args.output / "reliability.png")
     if args.install:
         write_calibration(after, args.install / NAME)
-    parts = (f"Sureness: {sure_made}; error {sure.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.", fit.report())
+    parts = (
+        f"Network consensus: {agreement_made}; error {agreement.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.",
+        fit.report(),
+    )  # fmt: skip
     return write_report("\n\n".join(parts), args.output / "calibration.md")
 
 

@@ -35,7 +35,7 @@ def add_arguments(subparsers: Any) -> None:
         "--curriculum", type=_count, metavar="STEPS",
         help="steps until all angles are sampled, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
-    _add_pictures(pose)
+    _add_image_options(pose)
     _add_sizes(pose)
     _add_training(pose)
     correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
@@ -46,17 +46,17 @@ def add_arguments(subparsers: Any) -> None:
         "--offsets", choices=("ours", "paper"), default="ours",
         help="paper: uniform angles about x, y and z and uniform shifts in mm, from the atlas's template of the age alone",
     )  # fmt: skip
-    _add_pictures(correction)
+    _add_image_options(correction)
     _add_sizes(correction)
     _add_training(correction)
     slices = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
-    _add_pictures(slices)
+    _add_image_options(slices)
     _add_training(slices)
     slice_pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
     slice_pose.add_argument(
         "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are sampled, small ones first (default: A/2)"
     )
-    _add_pictures(slice_pose)
+    _add_image_options(slice_pose)
     _add_training(slice_pose)
     scan = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
     scan.add_argument(
@@ -81,7 +81,7 @@ def add_arguments(subparsers: Any) -> None:
     recipe.set_defaults(commands=actions.choices)
 
 
-def _add_pictures(parser: argparse.ArgumentParser) -> None:
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contrast", choices=("T2w", "T1w"), help="images of this contrast alone, as in the paper (default: any contrast, and label maps)"
     )
@@ -89,9 +89,9 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         "--plain", action="store_true", help="images neither stretched, deformed nor corrupted, as in the paper"
     )
     parser.add_argument(
-        "--pedestal", type=float, metavar="SDS",
-        help="the paper's networks: brightness added to the brain, in its standard deviations, so that its outline shows (default: 2.5; "
-        "0: none)",
+        "--foreground-offset", type=float, metavar="SDS",
+        help="the paper's networks: constant added to the intensities inside the mask, in standard deviations, so that the outline of the "
+        "mask is visible (default: 2.5; 0: none)",
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def _add_sources(actions: Any) -> None:
     parser.add_argument(
         "--split", type=absolute_path, metavar="FILE", help="which brains validate and test (default: posepipe's own split)"
     )
-    parser.add_argument("--voxels", type=_count, metavar="N", help="edge of the pictures (default: 80; for `train contrast`: 160)")
+    parser.add_argument("--voxels", type=_count, metavar="N", help="edge of the volumes (default: 80; for `train contrast`: 160)")
     parser.add_argument(
         "--terms", action="append", default=[], metavar="GROUP=TEXT", help="terms of use of a dataset that states none (repeatable)"
     )
@@ -254,9 +254,9 @@ def _sources(args: argparse.Namespace) -> int:
         collector.terms(group, text)
     sources = collector.sources()
     path = sources.save(args.output)
-    brains = {part: len({p.name for p in sources.pictures if p.part == part}) for part in ("train", "validation")}
+    brains = {part: len({p.name for p in sources.volumes if p.part == part}) for part in ("train", "validation")}
     _say(
-        f"{path}: {len(sources.pictures)} pictures of {brains['train']} brains to train and {brains['validation']} to validate with, "
+        f"{path}: {len(sources.volumes)} volumes of {brains['train']} brains to train and {brains['validation']} to validate with, "
         f"{path.stat().st_size / 1e6:.0f} MB"
     )
     for group, terms in sources.terms.items():
@@ -318,8 +318,8 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     elif preset.start is None:
         msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
         raise UsageError(msg)
-    if getattr(args, "pedestal", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
-        msg = f"--pedestal is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does not use it"
+    if getattr(args, "foreground_offset", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
+        msg = f"--foreground-offset is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does not use it"
         raise UsageError(msg)
     if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
         msg = f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"
@@ -356,7 +356,7 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         start_name=args.start_name,
         contrast=getattr(args, "contrast", None),
         plain=getattr(args, "plain", False),
-        pedestal=getattr(args, "pedestal", None),
+        foreground_offset=getattr(args, "foreground_offset", None),
         sizes=getattr(args, "sizes", Job.sizes),
         offsets=getattr(args, "offsets", Job.offsets),
     )

@@ -13,7 +13,7 @@ from ..imaging.sampling import sample, smooth, tensor
 from ..imaging.volume import Volume
 from ..matching.brain import bounding_box
 from ..models.contrast import HALVINGS, SLICES
-from ..models.precision import answering
+from ..models.precision import inference_context
 from ..models.weights import CONTRAST_NETWORK, load_network
 
 BRIGHT = 1000.0
@@ -79,7 +79,7 @@ class Converter:
         total = torch.zeros_like(values)
         for axis in range(3):
             order = (axis, *(a for a in range(3) if a != axis))
-            with answering(values.device):
+            with inference_context(values.device):
                 along = self._along_first(values.permute(order)) * inside.permute(order)
             total += along.permute(tuple(order.index(a) for a in range(3)))
         return total / 3

@@ -1,8 +1,8 @@
-"""What depends on the networks' weights: thresholds and the model of confidence, in one file that names the weights it holds for.
+"""Calibration: thresholds and logistic models that were fitted with certain network weights, in one file that lists those weights.
 
-``data/calibration.toml`` holds for the weights of the package; it is written by ``posepipe-tools bench calibration``. A
-folder of weights of one's own may hold another, of the same name. With weights that the file does not name, what hangs on it is not to be
-trusted: masks and poses say so, and the verdict is ``review`` at best.
+``data/calibration.toml`` belongs to the packaged weights; ``posepipe-tools bench calibration`` writes it. A user's weights folder may
+hold a file of the same name. With weights that the calibration does not list, masks and poses carry a warning (:func:`uncalibrated`), and
+the verdict is ``review`` at best.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ else:
 
 NAME = "calibration.toml"
 PARTS = ("brain", "sureness", "confidence", "slices")
-"""Parts of the file that say how they were made; the last need not be there."""
+"""Tables of the file that have an entry ``made``: how they were fitted. The last table is optional. The table ``sureness`` holds the
+:class:`NetworkConsensus`."""
 PACKAGED = Path(__file__).with_name("data") / NAME
 SIGNS = {
     "apart": -1, "lead": 1, "NCC": 1, "NMI": 1, "Dice": 1, "CR": 1, "CoarseCR": 1, "votes": 1, "expected_error": -1, "brain_share": 1,
     "shift": -1,
 }  # fmt: skip
-"""What the model may look at (:func:`~posepipe.quality.confidence.confidence_features`), and which way each may count."""
+"""Features of the confidence model (:func:`~posepipe.quality.confidence.confidence_features`) → sign that its coefficient may have."""
 BRAIN_SIGNS = {"share": 1, "sharp": 1, "size": -1, "expected_error": -1, "masked_error": -1, "apart": -1}
-"""The same of the model of whether something is a brain (:func:`~posepipe.brainmask.finder.brain_features`)."""
+"""Features of the brain score (:func:`~posepipe.brainmask.finder.brain_features`) → sign that its coefficient may have."""
 
 
 @dataclass(frozen=True)
 class ConfidenceModel:
-    """``P(right) = 1 / (1 + exp(−(intercept + Σ coefficient · (feature − mean) / scale)))``.
+    """Logistic model, ``P(right) = 1 / (1 + exp(−(intercept + Σ coefficient · (feature − mean) / scale)))``.
 
-    ``terms`` holds by feature its ``(coefficient, mean, scale)``. A pose whose confidence is below ``review`` is to be looked at, below
-    ``fail`` not to be used.
+    ``terms``: feature → ``(coefficient, mean, scale)``. The verdict is ``review`` for probabilities below ``review``, and ``fail`` below
+    ``fail``.
     """
 
     terms: Mapping[str, tuple[float, float, float]]
@@ -49,29 +50,29 @@ class ConfidenceModel:
     fail: float
 
     def probability(self, features: Mapping[str, float]) -> float:
-        """Probability in [0, 1]; raises :class:`KeyError` for features that lack one of the model's.
+        """Probability in [0, 1] for ``features`` (name → value); raises :class:`KeyError` if one of the model's features is missing.
 
         >>> model = ConfidenceModel({"Dice": (2.0, 0.9, 0.05)}, 1.0, 0.5, 0.1)
         >>> round(model.probability({"Dice": 0.9}), 3), round(model.probability({"Dice": 0.7}), 5)
         (0.731, 0.00091)
         """
         logit = self.intercept + sum(c * (features[name] - mean) / scale for name, (c, mean, scale) in self.terms.items())
-        # both tails without overflow
+        # no overflow in either tail
         return 1 / (1 + math.exp(-logit)) if logit > 0 else math.exp(max(logit, -700.0)) / (1 + math.exp(max(logit, -700.0)))
 
 
 @dataclass(frozen=True)
-class Sureness:
-    """Pose networks of whose ``votes`` (share, 0 to 1) so many are one, and which expect no larger an ``error`` (brain radii), are hardly
-    ever wrong, whatever the fit."""
+class NetworkConsensus:
+    """Thresholds of network consensus. Poses for which at least the share ``votes`` (0 to 1) of the network predictions agree, with a
+    predicted error of at most ``error`` (brain radii), are hardly ever wrong, whatever the similarity to the template."""
 
     votes: float
     error: float
 
     def of(self, features: Mapping[str, float]) -> bool:
-        """Whether networks with these features are so sure.
+        """Whether network predictions with these features meet both thresholds.
 
-        >>> Sureness(0.75, 0.02).of({"votes": 0.75, "expected_error": 0.021})
+        >>> NetworkConsensus(0.75, 0.02).of({"votes": 0.75, "expected_error": 0.021})
         False
         """
         return features["votes"] >= self.votes and features["expected_error"] <= self.error
@@ -79,38 +80,41 @@ class Sureness:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Set with networks of these ``weights``, name → SHA-256; ``made``: part → how it was set, in words. ``brain`` is the model of whether
-    what the scan network sees is a brain: below its ``fail`` it is not masked, below its ``review`` it is doubtful. ``slices`` is that of
-    the confidence of the poses of single slices, None where nobody fitted one."""
+    """Models and thresholds that were fitted with the networks of these ``weights`` (name → SHA-256).
+
+    ``brain``: the brain score, the probability that a candidate of the scan network is a brain; candidates below its ``fail`` are not
+    masked, those below its ``review`` are doubtful. ``consensus``: thresholds of network consensus. ``confidence``: of a volume's pose.
+    ``slices``: of the pose of a single slice; None if not fitted. ``made``: table of the file → how it was fitted, in words.
+    """
 
     weights: Mapping[str, str]
     brain: ConfidenceModel
-    sureness: Sureness
+    consensus: NetworkConsensus
     confidence: ConfidenceModel
     made: Mapping[str, str]
     slices: ConfidenceModel | None = None
 
     def others(self, weights: Mapping[str, str]) -> tuple[str, ...]:
-        """Names of networks of which ``weights`` has others than this was set with."""
+        """Names of the networks in ``weights`` (name → SHA-256) whose weights are not those of this calibration."""
         return tuple(name for name, sha256 in weights.items() if self.weights.get(name, sha256) != sha256)
 
 
 def uncalibrated(names: Iterable[str]) -> str:
-    """What is told of results of networks with weights that nothing was calibrated with."""
+    """The warning for results of networks whose weights are not those of the calibration."""
     return (
-        f"the weights of {', '.join(names)} are not those that posepipe's thresholds and confidence were calibrated with: look at the "
+        f"the weights of {', '.join(names)} are not those that posepipe's thresholds and confidence were calibrated with: check the "
         "result, or calibrate with `posepipe-tools bench calibration`"
     )
 
 
 def calibration_file(weights_dir: str | Path | None = None) -> Path:
-    """The file of the calibration in ``weights_dir`` if it holds one, else the package's."""
+    """Path of the calibration in ``weights_dir`` if there is one, else of the packaged one."""
     path = PACKAGED if weights_dir is None else Path(weights_dir) / NAME
     return path if path.exists() else PACKAGED
 
 
 def load_calibration(weights_dir: str | Path | None = None) -> Calibration:
-    """The calibration in ``weights_dir`` if it holds one, else the package's. Raises :class:`~posepipe.errors.WeightsError`."""
+    """The calibration in ``weights_dir`` if there is one, else the packaged one. Raises :class:`~posepipe.errors.WeightsError`."""
     return read_calibration(calibration_file(weights_dir))
 
 
@@ -119,21 +123,21 @@ def read_calibration(path: str | Path) -> Calibration:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        brain, sureness, confidence = (content[part] for part in ("brain", "sureness", "confidence"))
+        brain, consensus, confidence = (content[part] for part in ("brain", "sureness", "confidence"))
         for part, known in ((brain, BRAIN_SIGNS), (confidence, SIGNS)):
             if others := set(part["features"]) - set(known):
-                raise ValueError(f"it knows {', '.join(sorted(others))}, as of another version")
+                raise ValueError(f"unknown features {', '.join(sorted(others))}, of another version")
         return Calibration(
             {str(name): str(sha256) for name, sha256 in content["weights"].items()},
             _model(brain),
-            Sureness(float(sureness["votes"]), float(sureness["error"])),
+            NetworkConsensus(float(consensus["votes"]), float(consensus["error"])),
             _model(confidence),
             {part: str(content[part]["made"]) for part in PARTS if part in content},
             _model(content["slices"]) if "slices" in content else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = (
-            f"{path}: not a calibration of this version ({error!r}); install posepipe again, or take this file away and write it anew with "
+            f"{path}: not a calibration of this version ({error!r}); install posepipe again, or remove this file and write a new one with "
             "`posepipe-tools bench calibration`"
         )
         raise WeightsError(msg) from error
@@ -156,7 +160,7 @@ def _model_lines(title: str, made: str, model: ConfidenceModel) -> list[str]:
 def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Write ``calibration`` as TOML by atomic replace."""
     path = Path(path)
-    sureness, slices = calibration.sureness, calibration.slices
+    consensus, slices = calibration.consensus, calibration.slices
     lines = [
         "# What depends on the weights of the networks (posepipe/models/calibration.py).",
         "# Written by `posepipe-tools bench calibration`.",
@@ -164,7 +168,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
         "# Networks that it holds for: SHA-256.",
         *_table("weights", dict(sorted(calibration.weights.items()))),
         *_model_lines("brain", calibration.made["brain"], calibration.brain),
-        *_table("sureness", {"made": calibration.made["sureness"], **_numbers(sureness, ("votes", "error"))}),
+        *_table("sureness", {"made": calibration.made["sureness"], **_numbers(consensus, ("votes", "error"))}),
         *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
         *([] if slices is None else _model_lines("slices", calibration.made["slices"], slices)),
     ]

@@ -1,4 +1,4 @@
-"""Where networks and fits are computed: the processor or a graphics card, and with how many threads."""
+"""Selection of the device (CPU or CUDA) and of the number of threads for networks and registration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 
 def pick_device(name: str) -> str:
-    """``cpu`` or ``cuda`` for a wish of ``auto``, ``cpu`` or ``cuda``; raises UsageError if CUDA is asked for and absent."""
+    """``cpu`` or ``cuda`` for the option ``auto``, ``cpu`` or ``cuda``; raises UsageError for ``cuda`` on a machine without CUDA."""
     if name not in {"auto", "cpu", "cuda"}:
         msg = f"unknown device {name!r}: choose auto, cpu or cuda"
         raise UsageError(msg)
@@ -23,7 +23,7 @@ def pick_device(name: str) -> str:
 
 @contextmanager
 def threads_of_torch(n: int | None) -> Iterator[None]:
-    """A context in which torch has ``n`` threads (None: as many as before)."""
+    """Context in which torch uses ``n`` threads (None: the number is not changed)."""
     before = torch.get_num_threads()
     if n:
         torch.set_num_threads(n)

@@ -1,16 +1,16 @@
-"""What the networks look at: one form of input for all, and what the paper's networks make of it."""
+"""Network inputs: standardised intensities and mask for all networks; one channel with a foreground offset for the paper's networks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-PEDESTAL = 2.5
-"""Added inside the mask, in standard deviations: most of the brain then stands out from the empty outside."""
-
+FOREGROUND_OFFSET = 2.5
+"""Constant added to the standardised intensities inside the mask, in standard deviations. Outside is 0, so most brain voxels become
+brighter than the background and the outline of the mask is visible in one channel."""
 
 SIZES = ("mask", "age")
-"""What the cubes of the paper's networks are as large as: the mask of the brain, or the atlas of its age."""
+"""What sets the side of the cube of the paper's networks: the radius of the brain mask, or that of the atlas template of the same age."""
 
 
 def known_sizes(sizes: str) -> str:
@@ -21,13 +21,14 @@ def known_sizes(sizes: str) -> str:
     return sizes
 
 
-def outlined(cube: Tensor, pedestal: float = PEDESTAL) -> Tensor:
+def with_foreground_offset(cube: Tensor, foreground_offset: float = FOREGROUND_OFFSET) -> Tensor:
     """One channel (B, 1, S, S, S) for :class:`~posepipe.models.posenet.PoseNet` and
-    :class:`~posepipe.models.correction.CorrectionNet`: 0 outside, brighter by ``pedestal`` inside, so that the outline shows.
+    :class:`~posepipe.models.correction.CorrectionNet`: ``intensity + foreground_offset · mask``.
 
-    ``cube`` (B, 2, S, S, S) holds intensities standardised inside the mask (0 outside), and the mask.
+    ``cube`` (B, 2, S, S, S) holds intensities standardised inside the mask (0 outside), and the mask in [0, 1]. Of slices
+    (B, 2, S, S) alike.
     """
-    return cube[:, :1] + pedestal * cube[:, 1:]
+    return cube[:, :1] + foreground_offset * cube[:, 1:]
 
 
 def standardised(image: Tensor, mask: Tensor) -> Tensor:
@@ -44,6 +45,9 @@ def standardised(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def sampled(cube: Tensor) -> Tensor:
-    """The same from a cube (B, 2, S, S, S) of intensities times mask, and mask, as interpolation leaves them."""
+    """Network input as of :func:`standardised` from a resampled cube (B, 2, S, S, S): intensities multiplied by the mask, and the mask.
+
+    The intensities are divided by the interpolated mask, so that voxels on its edge keep their brightness.
+    """
     mask = cube[:, 1:].clamp(0, 1)
     return standardised(torch.where(mask > 0.05, cube[:, :1] / mask.clamp_min(0.05), torch.zeros_like(mask)), mask)

@@ -1,4 +1,4 @@
-"""What the U-Nets share, those of volumes and those of slices."""
+"""Layers and encoder shared by the U-Nets for volumes and for slices."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BLURRED_SIDE = 2
-"""Along an axis of so many voxels or fewer, torch 2.13 leaves the weight gradient of a 3³ kernel in bfloat16 partly unwritten on the CPU
-(it comes out 90 to 100 % wrong, infinite or NaN; from 3 voxels on it is right to rounding: docs/experiments-precision.md)."""
+UNSAFE_BFLOAT16_SIDE = 2
+"""Largest number of voxels along an axis for which torch 2.13 computes a wrong weight gradient of a 3³ kernel in bfloat16 on the CPU: a
+part of it is not written, so that it is 90 to 100 % wrong, infinite or NaN. From 3 voxels on it is right up to rounding
+(docs/decisions/022-bfloat16-gradients.md)."""
 
 M = TypeVar("M", bound=nn.Module)
 _CONVOLUTIONS: Mapping[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -24,7 +25,8 @@ _LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 class Layer(nn.Sequential):
     """3 × 3 × 3 convolution (of slices, ``axes`` 2: 3 × 3), batch normalisation, leaky ReLU; ``stride`` 2 halves the grid.
 
-    On the CPU it learns in single precision, autocast or not, where the grid is too small for bfloat16 (:data:`BLURRED_SIDE`).
+    In training on the CPU it computes in single precision, also under autocast, on grids too small for bfloat16
+    (:data:`UNSAFE_BFLOAT16_SIDE`).
     """
 
     def __init__(self, inside: int, outside: int, stride: int = 1, *, axes: int = 3) -> None:
@@ -32,9 +34,9 @@ class Layer(nn.Sequential):
         super().__init__(convolution, _NORMALS[axes](outside), nn.LeakyReLU(0.1, inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ``inside``, X, Y, Z), of slices (B, ``inside``, X, Y) → (B, ``outside``, …)."""
-        blurred = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
-        if blurred and min(x.shape[2:]) <= BLURRED_SIDE:
+        """(B, ``inside``, X, Y, Z) → (B, ``outside``, X', Y', Z'); slices (B, ``inside``, X, Y) alike."""
+        bfloat16 = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and x.device.type == "cpu"
+        if bfloat16 and min(x.shape[2:]) <= UNSAFE_BFLOAT16_SIDE:
             with torch.autocast("cpu", enabled=False):
                 exact: Tensor = super().forward(x.float())
             return exact
@@ -42,17 +44,17 @@ class Layer(nn.Sequential):
         return y
 
     def fold(self) -> None:
-        """Work the normalisation into the convolution: the same answers, for good."""
+        """Fold the batch normalisation into the convolution: the same output in evaluation mode; not reversible."""
         convolution, normal, _ = self
         if isinstance(convolution, (nn.Conv2d, nn.Conv3d)) and isinstance(normal, (nn.BatchNorm2d, nn.BatchNorm3d)):
             self[0], self[1] = fuse_conv_bn_eval(convolution, normal), nn.Identity()
 
 
 class Encoder(nn.Module):
-    """The way down of a U-Net on ``channels``, four halvings to ``width`` channels each; ``size`` is the side of the cubes it learns from,
-    or of the slices (``axes`` 2).
+    """Encoder of a U-Net with ``channels`` input channels and four halvings, of ``width`` channels each. ``size``: side of the training
+    cubes in voxels, or of the slices in pixels (``axes`` 2).
 
-    Raises :class:`ValueError` for a size that is no multiple of 16.
+    Raises :class:`ValueError` for a size that is not a multiple of 16.
     """
 
     def __init__(self, channels: int, size: int, width: tuple[int, int, int, int], *, axes: int = 3) -> None:
@@ -69,8 +71,8 @@ class Encoder(nn.Module):
 
 
 class _Convolution(nn.Conv3d):
-    """A convolution that only answers. torch hands a batch of one to a slow convolution of its own on the CPU; this one always asks
-    oneDNN, where torch has it: the same sums, three to four times as fast (docs/experiments-precision.md)."""
+    """A convolution for inference that always uses oneDNN on the CPU, where torch is built with it. For a batch of one torch chooses a
+    slower implementation; oneDNN is three to four times as fast, with the same result (docs/decisions/023-single-precision.md)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """See :class:`torch.nn.Conv3d`."""
@@ -84,8 +86,8 @@ class _Convolution(nn.Conv3d):
         return super().forward(input)
 
 
-def ready(network: M) -> M:
-    """A copy of ``network`` that only answers, and quickly: normalisation folded into the convolutions, channels last, no gradients."""
+def for_inference(network: M) -> M:
+    """A copy of ``network`` for fast inference: batch normalisation folded into the convolutions, channels-last layout, no gradients."""
     copied = copy.deepcopy(network).eval()
     for module in list(copied.modules()):
         if isinstance(module, Layer):
@@ -93,15 +95,15 @@ def ready(network: M) -> M:
     for module in copied.modules():
         if isinstance(module, nn.Conv3d):
             module.__class__ = _Convolution
-    return laid_out(copied).requires_grad_(False)
+    return channels_last(copied).requires_grad_(False)
 
 
-def laid_out(network: M) -> M:
-    """``network`` with channels last, in the layout of volumes or of slices, whichever its convolutions are of."""
+def channels_last(network: M) -> M:
+    """``network`` in torch's channels-last memory format, of volumes or of slices by the type of its convolutions."""
     axes = 2 if any(isinstance(m, nn.Conv2d) for m in network.modules()) else 3
     return network.to(memory_format=_LAYOUTS[axes])  # type: ignore[call-overload]
 
 
-def doubled(x: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) or (B, C, X, Y) on a grid twice as fine, each voxel repeated."""
+def upsampled(x: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling by 2 of (B, C, X, Y, Z) or (B, C, X, Y)."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

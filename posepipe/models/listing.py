@@ -1,4 +1,4 @@
-"""``weights.toml``: the list of the networks in a weights folder."""
+"""``weights.toml``: the list of the networks in a weights folder, with architecture, options, file, SHA-256, card and terms of use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TEXTS = ("architecture", "file", "sha256", "card", "terms")
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of a list: its class and the ``options`` of its constructor, its files in the list's folder, its terms of use."""
+    """One network of the list: class and ``options`` of its constructor, files in the list's folder, SHA-256, and terms of use."""
 
     name: str
     architecture: str
@@ -39,7 +39,8 @@ class Entry:
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise :class:`~posepipe.errors.WeightsError`, which begins with ``where``, unless ``name`` can name a network and its files."""
+    """Raise :class:`~posepipe.errors.WeightsError`, with a message that begins with ``where``, unless ``name`` is valid for a network and
+    its files."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         msg = f"{where}: {name!r} cannot name a network; use letters, digits, - and _"
         raise WeightsError(msg)
@@ -48,7 +49,7 @@ def check_name(name: str, where: str) -> None:
 def read_listing(folder: Path) -> dict[str, Entry]:
     """Name → entry of the list in ``folder``.
 
-    Raises :class:`~posepipe.errors.WeightsError` if there is none, or if it cannot be understood.
+    Raises :class:`~posepipe.errors.WeightsError` if there is no list, or if it is not valid.
     """
     path = folder / LISTING
     try:
@@ -97,7 +98,7 @@ def _entry(path: Path, name: str, table: Any) -> Entry:
         msg = f"{where}: options must be a table of the constructor's arguments; repair it, or save the network again"
         raise WeightsError(msg)
     for key in ("file", "card"):
-        # a list from elsewhere has no business outside its folder
+        # a list from another source must not refer to files outside its folder
         if texts[key] != Path(texts[key]).name or not texts[key]:
             msg = f"{where}: {key} must be the name of a file in the same folder, not {texts[key]!r}"
             raise WeightsError(msg)

@@ -1,10 +1,10 @@
-"""Pose-Net: a rotation from one image."""
+"""Pose-Net: regresses a rotation from one image."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .inputs import PEDESTAL, known_sizes
+from .inputs import FOREGROUND_OFFSET, known_sizes
 from .trunk import RotationHead, Trunk
 
 
@@ -29,16 +29,18 @@ class PoseNet(nn.Module):
         Side of the cube in voxels, a multiple of 16.
     width
         Factor on the number of channels and of dense units.
-    pedestal
-        What :func:`~posepipe.models.inputs.outlined` is to add inside the mask: with 0 the network sees intensities alone.
+    foreground_offset
+        Constant that :func:`~posepipe.models.inputs.with_foreground_offset` adds inside the mask, in standard deviations. With 0 the
+        input holds intensities alone.
     sizes
-        What the cube is as large as: "mask", the brain's own; "age", the atlas's of its age (the paper's GA scale parameter).
+        What sets the side of the cube: "mask", the radius of the brain mask; "age", that of the atlas template of the same age (the
+        paper's GA scale parameter).
 
     """
 
-    def __init__(self, size: int = 48, width: float = 1.0, pedestal: float = PEDESTAL, sizes: str = "mask") -> None:
+    def __init__(self, size: int = 48, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET, sizes: str = "mask") -> None:
         super().__init__()
-        self.pedestal, self.sizes = pedestal, known_sizes(sizes)
+        self.foreground_offset, self.sizes = foreground_offset, known_sizes(sizes)
         self.trunk = Trunk(1, size, width)
         self.rotation = RotationHead(self.trunk.features)
 

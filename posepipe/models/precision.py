@@ -1,8 +1,8 @@
-"""In which precision networks compute.
+"""Floating-point precision of networks.
 
-Answers decide (is this a brain, which pose, is it sure), so they are in single precision on every processor: bfloat16 moved likenesses by
-more than the thresholds that they are compared with (docs/experiments-precision.md). Training is in bfloat16 where the device is faster
-at it. The environment variable :data:`VARIABLE` forces one of the two for both.
+Inference is in single precision on every device: its outputs are compared with thresholds, and bfloat16 changed brain scores by more than
+the distance to the thresholds (docs/decisions/023-single-precision.md). Training is in bfloat16 where that is faster on the device. The
+environment variable :data:`VARIABLE` forces one precision for both.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..errors import UsageError
 
 VARIABLE = "POSEPIPE_PRECISION"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What :data:`VARIABLE` may hold."""
+"""Valid values of :data:`VARIABLE` → dtype."""
 
 
 def forced_precision() -> torch.dtype | None:
-    """What the environment variable :data:`VARIABLE` forces; None where it is not set or empty.
+    """The precision that the environment variable :data:`VARIABLE` forces; None if it is not set or empty.
 
     Raises :class:`~posepipe.errors.UsageError` for anything but ``float32`` and ``bfloat16``.
     """
@@ -33,7 +33,7 @@ def forced_precision() -> torch.dtype | None:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 natively: on a CPU that does not, it is several times slower than float32."""
+    """Whether ``device`` has native bfloat16 multiplication. On a CPU without it bfloat16 is several times slower than float32."""
     if device.type != "cpu":
         return device.type == "cuda"
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -41,16 +41,16 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
-    """A context for training: bfloat16 where torch deems that safe, if ``wanted`` and fast on ``device``, or forced."""
+    """Autocast context for training: to bfloat16 if ``wanted`` and fast on ``device``, or if forced by :data:`VARIABLE`."""
     forced = forced_precision()
     use = wanted and (fast_bfloat16(device) if forced is None else forced == torch.bfloat16)
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
 
 
 @contextmanager
-def answering(device: torch.device) -> Iterator[None]:
-    """A context in which networks answer, without gradients: in float32 (on CUDA without TF32, which rounds like bfloat16), unless
-    bfloat16 is forced."""
+def inference_context(device: torch.device) -> Iterator[None]:
+    """Context for inference, without gradients: in float32 (on CUDA without TF32, which is about as coarse as bfloat16), unless
+    :data:`VARIABLE` forces bfloat16."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         if device.type == "cuda":

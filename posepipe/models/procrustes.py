@@ -1,4 +1,4 @@
-"""Rotation, translation and scale between two sets of matched points: weighted Procrustes (Umeyama 1991), differentiable."""
+"""Differentiable weighted Procrustes (Umeyama 1991): rotation, translation and scale between two sets of matched points."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Similarity(NamedTuple):
 def procrustes(x: Tensor, y: Tensor, weight: Tensor, *, scale: float | None = None) -> Similarity:
     """The similarity that takes points ``x`` (B, N, 3) to ``y`` (B, N, 3), each pair counted by ``weight`` (B, N) ≥ 0.
 
-    Solved in float64 by singular value decomposition; the determinant is +1 always. Gradients are finite as long as the points
-    are not on a line; points of one plane are enough, on either side. With a ``scale`` that is kept, and not solved for.
+    Solved in float64 by singular value decomposition; the determinant of the rotation is always +1. Gradients are finite unless the
+    points of a set are on one line; points in one plane suffice. A given ``scale`` is used as it is, and not estimated.
 
     >>> x = torch.randn(1, 50, 3)
     >>> turn = torch.tensor([[[0., -1, 0], [1, 0, 0], [0, 0, 1]]])
@@ -45,7 +45,7 @@ def procrustes(x: Tensor, y: Tensor, weight: Tensor, *, scale: float | None = No
 
 
 class _Rotation(torch.autograd.Function):
-    """The rotation R nearest to m, that is the one that maximises tr(Rᵀ m); the gradient is bounded where singular values meet."""
+    """The rotation R nearest to m, which maximises tr(Rᵀ m); the gradient is bounded where singular values coincide."""
 
     @staticmethod
     def forward(ctx: Any, m: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Networks that look at one slice: the paper's, which regresses its pose, and the default, which regresses coordinates of its pixels.
+"""Networks for single slices: the default one, which regresses canonical coordinates of the pixels, and the paper's, which regresses the
+pose.
 
-A slice is S × S pixels in the plane w = 0 of a frame (u, v, w) in brain radii, S pixels over ``2 HALF_SIDE`` radii, u along the first
-axis of the image and v along the second. The brain lies in it as ``u = s R x + t`` for canonical x. Every slice can also be of the twin of
-that pose (:mod:`posepipe.models.twin`).
+The slice frame (u, v, w) is in brain radii. The slice is the plane w = 0, S × S pixels over ``2 HALF_SIDE`` radii, with u along the first
+axis of the image and v along the second. Canonical points x map to the slice frame by ``u = s R x + t``. The twin of this pose shows the
+same slice (:mod:`posepipe.models.twin`).
 """
 
 from __future__ import annotations
@@ -12,32 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .coordinates import CoordinateField, DenseNet, grid_points
-from .inputs import PEDESTAL
+from .inputs import FOREGROUND_OFFSET
 from .procrustes import Similarity, procrustes
 from .trunk import RotationHead, check_options
 
 NUMBERS = 30
-"""Slices that the middle of a brain is counted in (Salehi et al. 2018, §3.1)."""
+"""Number of slice numbers over the middle of a brain (Salehi et al. 2018, §3.1)."""
 MIDDLE = 0.66
-"""Share of the brain's extent along the slice's normal that those slices cover."""
+"""Share of the brain's extent along the slice's normal that the slice numbers cover."""
 EXTENT_CELLS = 20
-"""Cells along each axis of the cube that reaches :data:`~posepipe.models.coordinates.HALF_SIDE` radii either way of the brain's centre.
-A brain's extent for :func:`slice_offset` reaches from the first to the last centre of those that are more than half brain. What networks
-were trained with (:mod:`posepipe.training.slices`) is what their numbers mean: another grid moves the outermost slices by 0.05 radii."""
+"""Cells along each axis of the grid on which a brain's extent for :func:`slice_offset` is measured: from the first to the last centre of
+the cells that are more than half brain. The grid reaches :data:`~posepipe.models.coordinates.HALF_SIDE` radii to either side of the
+brain's centre. Networks were trained with this grid (:mod:`posepipe.training.slices`); another one would move the outermost slices by
+0.05 radii."""
 RESNET = (64, 128, 256, 512)
 _HALVINGS = 32
 
 
 class SliceField(CoordinateField):
-    """What :class:`SliceCoordinateNet` says of each pixel: ``position`` (B, 3, s, s), ``log_error`` and ``foreground`` (B, 1, s, s)."""
+    """Output of :class:`SliceCoordinateNet` for each pixel: ``position`` (B, 3, s, s), ``log_error`` and ``foreground`` (B, 1, s, s)."""
 
     __slots__ = ()
 
     def solve(self, scale: float | None = 1.0) -> Similarity:
-        """The map canonical → slice frame that fits best: the inverse of the weighted least-squares map of pixels to coordinates.
+        """The similarity transform canonical → slice frame: the inverse of the weighted least-squares map from pixels to coordinates.
 
-        The points of one plane fix the rotation, since it is proper. ``scale`` is kept if given, as where the age gives the size of
-        the brain; None solves for it. ``residual`` of the answer is in brain radii, of the coordinates.
+        Points in one plane determine a proper rotation. ``scale`` is used as given, for brains whose size is known from the age; None:
+        it is estimated. ``residual`` of the result is the misfit of the coordinates in brain radii.
         """
         where = slice_points(self.position.shape[-1], device=self.position.device).to(self.position.dtype)
         back = None if scale is None else 1 / scale
@@ -51,9 +53,8 @@ class SliceField(CoordinateField):
 class SliceCoordinateNet(DenseNet):
     """U-Net on two channels, intensities and mask of a slice: (B, 2, S, S) → :class:`SliceField` on S/2.
 
-    Intensities have mean 0 and standard deviation 1 inside the mask and are 0 outside; where no mask is known it is 1 everywhere.
-    ``size`` S is a multiple of 16, ``width`` the channels from fine to coarse.
-    Of the two poses that a slice can have the network picks one.
+    Intensities have mean 0 and standard deviation 1 inside the mask and are 0 outside; without a mask that channel is 1 everywhere.
+    ``size`` S is a multiple of 16; ``width``: channels from fine to coarse. The coordinates may be those of the pose or of its twin.
 
     >>> SliceCoordinateNet(16, (2, 2, 2, 2)).eval()(torch.zeros(3, 2, 16, 16)).position.shape
     torch.Size([3, 3, 8, 8])
@@ -63,7 +64,7 @@ class SliceCoordinateNet(DenseNet):
         super().__init__(size, width, axes=2)
 
     def forward(self, x: Tensor) -> SliceField:
-        """(B, 2, S, S) → field on (S/2)²."""
+        """Input (B, 2, S, S) → field on (S/2)²."""
         return SliceField(*self.dense(x))
 
 
@@ -72,20 +73,20 @@ class SlicePoseNet(nn.Module):
     rotation vector and one of ReLU for the slice's number.
 
     ``size`` is the side of the slices, a multiple of 32 pixels, for which the paper's text gives no number; ``width`` a factor on the
-    channels, 11.2 million weights at 1 and 2.8 million at 0.5. ``pedestal`` is what
-    :func:`~posepipe.models.inputs.outlined` adds inside the mask. The number counts as :func:`slice_offset` says.
+    channels, 11.2 million weights at 1 and 2.8 million at 0.5. ``foreground_offset`` is what
+    :func:`~posepipe.models.inputs.with_foreground_offset` adds inside the mask. For the slice number see :func:`slice_offset`.
 
-    Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.
+    Raises :class:`ValueError` for invalid options, and in ``forward`` for another input shape.
 
     >>> rotation, number = SlicePoseNet(32, 0.1).eval()(torch.zeros(2, 1, 32, 32))
     >>> rotation.shape, number.shape
     (torch.Size([2, 3]), torch.Size([2]))
     """
 
-    def __init__(self, size: int = 64, width: float = 1.0, pedestal: float = PEDESTAL) -> None:
+    def __init__(self, size: int = 64, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET) -> None:
         super().__init__()
         check_options(size, width, _HALVINGS, "the side of the slices", "pixels")
-        self.size, self.pedestal = size, pedestal
+        self.size, self.foreground_offset = size, foreground_offset
         before, *_ = wide = [max(1, round(n * width)) for n in RESNET]
         layers: list[nn.Module] = [
             nn.Conv2d(1, before, 7, 2, 3, bias=False), nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
@@ -96,7 +97,7 @@ class SlicePoseNet(nn.Module):
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.rotation = RotationHead(before)
         self.number = nn.Linear(before, 1)
-        # begins in the middle: a ReLU that begins below 0 for all slices learns nothing
+        # initial output: the middle slice number; a ReLU that starts below 0 for all slices has no gradient
         nn.init.constant_(self.number.bias, (NUMBERS - 1) / 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +112,7 @@ class SlicePoseNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Basic block of a ResNet: two 3 × 3 convolutions and a way past them, a 1 × 1 convolution where the shape changes."""
+    """Basic block of a ResNet: two 3 × 3 convolutions and a skip connection, with a 1 × 1 convolution where the shape changes."""
 
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
         super().__init__()
@@ -138,10 +139,10 @@ def slice_points(side: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 
 def slice_offset(number: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Where along its normal, in brain radii from the brain's centre, the slice of this ``number`` lies.
+    """Position of the slice with this ``number`` along its normal, in brain radii from the brain's centre.
 
-    Numbers are 0 to ``NUMBERS − 1``, evenly over the middle :data:`MIDDLE` of the brain, which reaches from ``low`` to ``high``. Of a
-    slice in the pose R, t, s the offset is ``−t_w / s``.
+    Numbers are 0 to ``NUMBERS − 1``, spaced evenly over the middle :data:`MIDDLE` of the brain's extent from ``low`` to ``high``. For a
+    slice with the pose R, t, s the position is ``−t_w / s``.
 
     >>> slice_offset(torch.tensor([0.0, 14.5, 29.0]), torch.tensor(-1.0), torch.tensor(1.0))
     tensor([-0.6600,  0.0000,  0.6600])
@@ -150,5 +151,5 @@ def slice_offset(number: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def slice_number(offset: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The inverse of :func:`slice_offset`; below 0 or above ``NUMBERS − 1`` for slices beyond the middle."""
+    """The inverse of :func:`slice_offset`; below 0 or above ``NUMBERS − 1`` for slices outside the middle of the brain."""
     return ((offset - (low + high) / 2) / (MIDDLE * (high - low)) + 0.5) * (NUMBERS - 1)

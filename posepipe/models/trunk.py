@@ -1,4 +1,4 @@
-"""What the paper's networks share: the convolutional trunk and the rotation head."""
+"""Parts shared by the paper's networks: the convolutional trunk and the rotation head."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 CONVOLUTIONS = (8, 32, 32, 64, 64)
 DENSE = (512, 512, 256)
 CELLS = 4
-"""Cells an axis that the dense layers see."""
+"""Cells along each axis in the input of the dense layers."""
 STEP = 4 * CELLS
 """The cube's side is a multiple of this: two halvings, then ``CELLS`` cells of equal size."""
 
 
 class Trunk(nn.Module):
-    """From a cube to a feature vector (Salehi et al. 2018, §2.3).
+    """Convolutional trunk from a cube to a feature vector (Salehi et al. 2018, §2.3).
 
     3 × 3 × 3 convolutions with 8, 32, 32, 64 and 64 channels, the first two followed by max-pooling by 2; dense layers of 512,
     512 and 256; each with ReLU, then batch normalisation.
@@ -29,7 +29,7 @@ class Trunk(nn.Module):
     Parameters
     ----------
     channels
-        Of the input.
+        Number of input channels.
     size
         Side of the cube in voxels, a multiple of 16.
     width
@@ -64,7 +64,8 @@ class Trunk(nn.Module):
 
 
 def check_options(size: int, width: float, step: int, side: str, unit: str) -> None:
-    """Raises :class:`ValueError` unless ``size``, called ``side``, is a multiple of ``step`` of its ``unit``, and ``width`` above 0."""
+    """Raises :class:`ValueError` unless ``size`` is a multiple of ``step`` and ``width`` is positive; ``side`` and ``unit`` name the size
+    in the message."""
     if size < step or size % step:
         msg = f"{side} must be a multiple of {step} {unit}, not {size}"
         raise ValueError(msg)
@@ -74,7 +75,7 @@ def check_options(size: int, width: float, step: int, side: str, unit: str) -> N
 
 
 class VectorHead(nn.Module):
-    """A dense layer from features to three numbers, in single precision under autocast too."""
+    """A dense layer from features to three numbers, in single precision also under autocast."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class VectorHead(nn.Module):
 
 
 class RotationHead(VectorHead):
-    """The same, then ``π tanh``: a rotation vector inside the cube that holds the ball of radius π."""
+    """:class:`VectorHead` followed by ``π tanh``: a rotation vector with components in [−π, π]."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Rotation vectors (B, 3), radians, each component in [−π, π], of ``features`` (B, F)."""

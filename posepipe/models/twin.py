@@ -1,9 +1,10 @@
 """The two poses that one slice of a mirror-symmetric brain can have.
 
-A slice is the plane w = 0 of its frame (u, v, w). The brain lies in it as ``u = s R x + t`` for canonical x, so a pixel (u, v, 0)
-shows ``x = A (u, v, 0) + b`` with ``A = Rᵀ/s`` and ``b = −Rᵀ t/s``. If the brain looks like its mirror image, M = diag(−1, 1, 1), then
-``M A (u, v, 0) + M b`` shows the same. With F = diag(1, 1, −1), which changes no point of the plane, ``M A F`` is a proper rotation
-(over s) again: the twin. Written for R and t that is ``F R M`` and ``F t``: the same place in the plane, the opposite offset from it.
+A slice is the plane w = 0 of its frame (u, v, w). Canonical points x map to the slice frame by ``u = s R x + t``, so a pixel (u, v, 0)
+shows the point ``x = A (u, v, 0) + b`` with ``A = Rᵀ/s`` and ``b = −Rᵀ t/s``. If the brain equals its mirror image by M = diag(−1, 1, 1),
+the point ``M A (u, v, 0) + M b`` has the same intensity. F = diag(1, 1, −1) changes no point of the plane, and ``s M A F`` is a proper
+rotation again. The pose with it is the *twin*: rotation ``F R M`` and translation ``F t``, at the same place in the plane, with the
+opposite offset from it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def twin(rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def twin_distance(rotation: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles in radians (...) from ``rotation`` (..., 3, 3) to ``truth`` and to the twin of ``truth``; the nearer counts.
+    """Angles in radians (...) from ``rotation`` (..., 3, 3) to ``truth`` (..., 3, 3) and to the twin of ``truth``.
 
     >>> import torch
     >>> [round(float(a), 2) for a in twin_distance(torch.eye(3), torch.eye(3))]

@@ -1,11 +1,11 @@
-"""Weights of networks: how they are stored, found, verified and loaded.
+"""Weights of networks: storage, verification and loading.
 
-A weights folder holds for each network ``<name>.safetensors`` and a card, ``<name>.md``, and one ``weights.toml`` that lists
-them all with their SHA-256. One such folder comes with posepipe; the user's own (``--weights``) comes before it.
+A weights folder holds ``<name>.safetensors`` and a model card ``<name>.md`` for each network, and one ``weights.toml`` that lists them all
+with their SHA-256. One such folder is part of the package; networks in the user's folder (``--weights``) take precedence.
 
-Parameters are stored in float16. Buffers, the running means and variances of batch normalisation and its counter, are stored
-as they are: a few thousand numbers whose range float16 does not hold (6e-8 to 65,504; the variance of an unscaled image
-exceeds it), and whose digits matter where a channel's mean is many times its spread.
+Parameters are stored in float16. Buffers (running means and variances of batch normalisation, and its counter) are stored in their own
+dtype: they are a few thousand numbers that can exceed the range of float16 (6e-8 to 65,504), as the variance of unscaled images does, and
+that need more digits where a channel's mean is many times its standard deviation.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 POSE_NETWORKS = ("pose-coarse", "pose-fine")
-"""The default networks: the pose from any orientation, and what is left when the brain has been set upright by it."""
+"""The default pose networks: for any orientation, and for the residual pose after the brain was rotated upright."""
 SCAN_NETWORKS = ("locator", "scan", "outline")
-"""The networks that find a brain without a mask: where in the whole scan, and its mask and pose in a crop about that place."""
+"""The networks for scans without a mask: brain detection in the whole scan; pose and mask in a crop; final mask."""
 CONTRAST_NETWORK = "contrast"
-"""The network that makes T2-like images of T1w ones, learnt from pairs."""
+"""The network that synthesises T2-like images from T1w images, trained on pairs."""
 PAPER_NETWORKS = ("pose-net", "correction-net")
-"""The paper's pair, for ``--init posenet``."""
+"""The paper's networks, for ``--init posenet``."""
 SLICE_NETWORK = "slice-coordinates"
-"""The network that finds the pose of one slice."""
+"""The network for the pose of one slice."""
 PACKAGED = Path(__file__).with_name("data")
-"""The weights folder that comes with posepipe."""
+"""The packaged weights folder."""
 
 ARCHITECTURES: Mapping[str, str] = {
     "PoseNet": "posenet",
@@ -48,12 +48,12 @@ ARCHITECTURES: Mapping[str, str] = {
     "SlicePoseNet": "slices",
     "SliceCoordinateNet": "slices",
 }
-"""Class of a network → the module of this package that has it, imported when it is wanted."""
+"""Class of a network → module of this package that defines it, imported on demand."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetwork:
-    """A network ready for use: ``module`` in float32 and evaluation mode, and where it is from.
+    """A loaded network: ``module`` in float32 and evaluation mode, with its origin.
 
     ``options`` are those of its constructor, ``sha256`` is of the file ``path``.
     """
@@ -66,7 +66,7 @@ class LoadedNetwork:
 
 
 def available(weights_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Names of the networks that :func:`load_network` finds, sorted: those in ``weights_dir`` and those of the package.
+    """Sorted names of the networks in ``weights_dir`` and in the package.
 
     Raises :class:`~posepipe.errors.WeightsError` for a folder whose list is missing or cannot be read.
     """
@@ -74,7 +74,7 @@ def available(weights_dir: str | Path | None = None) -> tuple[str, ...]:
 
 
 def hashes(names: Iterable[str], weights_dir: str | Path | None = None) -> dict[str, str]:
-    """SHA-256 of the weights that :func:`load_network` would load, by name, as listed; nothing is loaded.
+    """Name → SHA-256 of the weights that :func:`load_network` would load, from the list; nothing is loaded.
 
     Raises :class:`~posepipe.errors.WeightsError` for an unknown name and for a list that cannot be read.
     """
@@ -85,11 +85,10 @@ def hashes(names: Iterable[str], weights_dir: str | Path | None = None) -> dict[
 def load_network(name: str, *, weights_dir: str | Path | None = None, device: str = "cpu") -> LoadedNetwork:
     """The network called ``name``, on ``device``, its file verified by SHA-256.
 
-    A network that ``weights_dir`` lists comes from there, any other from the package; ``path`` of the result says which.
+    Networks listed in ``weights_dir`` are loaded from there, others from the package; ``path`` of the result is the file.
 
-    Raises :class:`~posepipe.errors.WeightsError` for an unknown name, a folder without a list, and a file that is missing,
-    changed, damaged, or not of the network that the list says. A bad file in ``weights_dir`` is an error, never a
-    reason to take the package's.
+    Raises :class:`~posepipe.errors.WeightsError` for an unknown name, a folder without a list, and a file that is missing, changed,
+    corrupt, or not of the listed network. A corrupt file in ``weights_dir`` is an error; the packaged network is not used in its place.
     """
     folder, entry = _entry(name, _find(weights_dir), weights_dir)
     path = folder / entry.file
@@ -117,15 +116,15 @@ def save_network(
     card: str,
     terms: str,
 ) -> Path:
-    """Write ``module`` into a weights folder under ``name``, and give the path of its file.
+    """Write ``module`` into a weights folder under ``name``; returns the path of its file.
 
-    ``architecture`` and ``options`` are the class and the arguments that make the module again; ``card`` is the text of
-    its card (Markdown: what it is for, data, figures, limits), ``terms`` one line on its use. The folder is made if need
-    be; a network of that name in it is replaced. Weights and card come first, the list last, each by atomic replace;
-    one process at a time may write to a folder.
+    ``architecture`` and ``options``: class and constructor arguments of the module; ``card``: text of the model card (Markdown: purpose,
+    data, metrics, limits); ``terms``: terms of use in one line. The folder is created if it does not exist; a network of that name in it
+    is replaced. Weights and card are written first, the list last, each by atomic replace. Only one process at a time may write to a
+    folder.
 
-    Raises :class:`~posepipe.errors.WeightsError` for a bad name, options that do not make a network with these weights,
-    numbers that are not finite or too large for float16, and a list that cannot be read.
+    Raises :class:`~posepipe.errors.WeightsError` for an invalid name, options that do not fit the weights, numbers that are not finite or
+    too large for float16, and a list that cannot be read.
     """
     from safetensors.torch import save
 
@@ -149,9 +148,9 @@ def save_network(
 
 
 def build(architecture: str, options: Mapping[str, Any], *, where: str) -> nn.Module:
-    """A network with fresh weights, from its class's name in :data:`ARCHITECTURES` and the options of its constructor.
+    """A network with random initial weights, of a class in :data:`ARCHITECTURES` with the options of its constructor.
 
-    Raises :class:`~posepipe.errors.WeightsError`, which begins with ``where``, for an unknown class or wrong options.
+    Raises :class:`~posepipe.errors.WeightsError`, with a message that begins with ``where``, for an unknown class or invalid options.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -161,13 +160,13 @@ def build(architecture: str, options: Mapping[str, Any], *, where: str) -> nn.Mo
     try:
         network: nn.Module = cls(**options)
     except (TypeError, ValueError) as error:
-        msg = f"{where}: {architecture} cannot be made with options {dict(options)} ({error}); correct them"
+        msg = f"{where}: invalid options of {architecture}: {dict(options)} ({error}); correct them"
         raise WeightsError(msg) from error
     return network
 
 
 def _filled(architecture: str, options: Mapping[str, Any], state: Mapping[str, Tensor], *, where: str) -> nn.Module:
-    """A network with the weights ``state``; torch's random numbers go on as if it had not been made."""
+    """A network with the weights ``state``. The state of torch's random generator is left as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -175,11 +174,11 @@ def _filled(architecture: str, options: Mapping[str, Any], state: Mapping[str, T
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        # torch lists every weight that does not fit: the first few will do
+        # torch lists every weight that does not fit; the first few suffice
         reason = " ".join(str(error).split())[:300]
         msg = (
             f"{where}: these are not the weights of {architecture} with options {dict(options)} ({reason}); "
-            "give the class and the options they were made with"
+            "give the class and the options that they were trained with"
         )
         raise WeightsError(msg) from error
     return network
@@ -190,7 +189,7 @@ def _folders(weights_dir: str | Path | None) -> list[Path]:
 
 
 def _find(weights_dir: str | Path | None) -> dict[str, tuple[Path, Entry]]:
-    """Name → folder and entry, the user's folder before the package's."""
+    """Name → folder and entry; the user's folder takes precedence over the package's."""
     found: dict[str, tuple[Path, Entry]] = {}
     for folder in reversed(_folders(weights_dir)):
         found |= {name: (folder, entry) for name, entry in read_listing(folder).items()}
@@ -220,7 +219,7 @@ def _read_state(path: Path, entry: Entry, listing: Path) -> dict[str, Tensor]:
 
 
 def _stored_state(module: nn.Module, name: str) -> dict[str, Tensor]:
-    """What is written of ``module``: parameters in float16, buffers as they are."""
+    """The tensors of ``module`` as they are stored: parameters in float16, buffers in their own dtype."""
     import torch
 
     parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}

@@ -31,8 +31,8 @@ from ..matching.brain import Brain, bounding_box
 from ..models.calibration import load_calibration
 from ..models.coordinates import CoordinateNet, cube_points
 from ..models.inputs import sampled
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
 from .paper_networks import PaperNetworks
 
@@ -128,7 +128,7 @@ class PoseNetworks:
         self.coarse, self.fine = (self._load(name, weights_dir, device) for name in POSE_NETWORKS)
         self._own: dict[str, Array] = {}
         calibration = load_calibration(weights_dir)
-        self._sureness = None if calibration.others(self.sha256) else calibration.sureness
+        self._consensus = None if calibration.others(self.sha256) else calibration.consensus
 
     @property
     def sha256(self) -> dict[str, str]:
@@ -137,7 +137,7 @@ class PoseNetworks:
 
     def reliable(self, features: Mapping[str, float]) -> bool:
         """Whether a placement with these ``features`` passes the calibrated reliability thresholds; False for uncalibrated weights."""
-        return self._sureness is not None and self._sureness.of(features)
+        return self._consensus is not None and self._consensus.of(features)
 
     @cached_property
     def paper(self) -> PaperNetworks:
@@ -204,7 +204,7 @@ class PoseNetworks:
         world = where * brain.radius + tensor(brain.center, self._device)
         cube = sample(stack, brain.world_to_voxel, world).movedim(0, 1).reshape(len(rotation), 2, *(net.size,) * 3)
         x = sampled(cube).contiguous(memory_format=torch.channels_last_3d)
-        with answering(self._device):
+        with inference_context(self._device):
             output = net(x)
             found = output.solve()
             share = torch.sigmoid(output.foreground).flatten(1)
@@ -242,7 +242,7 @@ class PoseNetworks:
         if not isinstance(loaded.module, CoordinateNet):
             msg = f"{loaded.path}: {name} must be a CoordinateNet, not a {type(loaded.module).__name__}; give other weights with --weights"
             raise WeightsError(msg)
-        return replace(loaded, module=ready(loaded.module))
+        return replace(loaded, module=for_inference(loaded.module))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from ..imaging.sampling import sample, tensor
 from ..matching.brain import Brain
 from ..matching.comparison import Comparison
 from ..models.coordinates import HALF_SIDE, cube_points
-from ..models.inputs import PEDESTAL, outlined, sampled
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.inputs import FOREGROUND_OFFSET, sampled, with_foreground_offset
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.weights import PAPER_NETWORKS, load_network
 
 
@@ -28,16 +28,16 @@ class PoseNetwork:
 
     def __init__(self, name: str = PAPER_NETWORKS[0], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
-        self._foreground_offset = float(loaded.options.get("pedestal", PEDESTAL))
+        self._network, self._size, self.sha256 = for_inference(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
+        self._foreground_offset = float(loaded.options.get("foreground_offset", FOREGROUND_OFFSET))
         self._by_age = loaded.options.get("sizes") == "age"
 
     def pose(self, compare: Comparison, to_canonical: Array) -> Rigid:
         """Template → image: the centres of the masks coincide, the rotation is the network's. ``to_canonical`` (3, 3) is the template's."""
         brain, target = compare.brain, compare.target.brain
         radius = target.radius if self._by_age else brain.radius
-        cube = outlined(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center, radius), self._foreground_offset)
-        with answering(cube.device):
+        cube = with_foreground_offset(_cube(brain, self._size, so3.exp([0.0, 0.0, 0.0]), brain.center, radius), self._foreground_offset)
+        with inference_context(cube.device):
             vector = self._network(cube)[0]
         return Rigid.about(so3.exp(vector.double().cpu().numpy()) @ to_canonical, target.center, brain.center)
 
@@ -47,8 +47,8 @@ class CorrectionNetwork:
 
     def __init__(self, name: str = PAPER_NETWORKS[1], weights_dir: str | Path | None = None, *, device: str = "cpu") -> None:
         loaded = load_network(name, weights_dir=weights_dir, device=device)
-        self._network, self._size, self.sha256 = ready(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
-        self._foreground_offset = float(loaded.options.get("pedestal", PEDESTAL))
+        self._network, self._size, self.sha256 = for_inference(loaded.module), int(loaded.options.get("size", 48)), loaded.sha256
+        self._foreground_offset = float(loaded.options.get("foreground_offset", FOREGROUND_OFFSET))
         self._by_age = loaded.options.get("sizes") == "age"
 
     def corrected(self, compare: Comparison, start: Rigid, to_canonical: Array, *, both_ways: bool = False) -> Rigid:
@@ -74,8 +74,8 @@ class CorrectionNetwork:
         return Rigid.about(rotation @ to_canonical, target.center, moved)
 
     def _answer(self, reference: Tensor, moving: Tensor) -> tuple[Array, Array]:
-        both = (outlined(cube, self._foreground_offset) for cube in (reference, moving))
-        with answering(reference.device):
+        both = (with_foreground_offset(cube, self._foreground_offset) for cube in (reference, moving))
+        with inference_context(reference.device):
             vector, shift = (x[0].double().cpu().numpy() for x in self._network(*both))
         return vector, shift
 

@@ -21,8 +21,8 @@ from ..geometry.so3 import Array
 from ..imaging.sampling import tensor
 from ..models.coordinates import HALF_SIDE
 from ..models.inputs import sampled, standardised
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.slices import SliceCoordinateNet, SliceField, slice_points
 from ..models.weights import SLICE_NETWORK, load_network
 from .frames import MidsagittalPlane, Slice, twin_pose
@@ -71,7 +71,7 @@ class SliceNetwork:
             msg = f"{loaded.path}: {name} must be a SliceCoordinateNet, not a {kind}; give other weights with --weights"
             raise WeightsError(msg)
         self._size = loaded.module.size
-        self._loaded = replace(loaded, module=ready(loaded.module))
+        self._loaded = replace(loaded, module=for_inference(loaded.module))
 
     @property
     def sha256(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class SliceNetwork:
 
     def _predict(self, inputs: Tensor) -> tuple[SliceField, list[SliceField]]:
         """Forward pass on the rotated copies of ``inputs`` (n, 2, S, S): the mean of the fields, and the fields of the copies."""
-        with answering(self.device):
+        with inference_context(self.device):
             turned = [torch.rot90(inputs, k, (2, 3)) for k in range(self._copies)]
             parts = [self._loaded.module(x) for x in torch.cat(turned).split(_BATCH)]
             whole = [torch.cat(p).chunk(self._copies) for p in zip(*parts, strict=True)]

@@ -16,9 +16,9 @@ import torch
 
 from ..errors import WeightsError
 from ..geometry import Rigid, so3
-from ..models.inputs import outlined, sampled
-from ..models.layers import ready
-from ..models.precision import answering
+from ..models.inputs import sampled, with_foreground_offset
+from ..models.layers import for_inference
+from ..models.precision import inference_context
 from ..models.slices import SlicePoseNet, slice_offset
 from ..models.weights import load_network
 from .frames import Slice
@@ -37,8 +37,8 @@ class SlicePoseNetwork:
             kind = type(loaded.module).__name__
             msg = f"{loaded.path}: {name} must be a SlicePoseNet, not a {kind}; give the name of another network"
             raise WeightsError(msg)
-        self._size, self._foreground_offset = loaded.module.size, loaded.module.pedestal
-        self._loaded = replace(loaded, module=ready(loaded.module))
+        self._size, self._foreground_offset = loaded.module.size, loaded.module.foreground_offset
+        self._loaded = replace(loaded, module=for_inference(loaded.module))
 
     @property
     def sha256(self) -> dict[str, str]:
@@ -54,8 +54,8 @@ class SlicePoseNetwork:
         batch = slices if isinstance(slices, SliceBatch) else SliceBatch(slices, self.device)
         radius = target.target.brain.radius
         middle = np.stack([mask_middle(s) for s in batch.slices])
-        inputs = outlined(sampled(squares(batch, middle, radius, self._size)), self._foreground_offset)
-        with answering(self.device):
+        inputs = with_foreground_offset(sampled(squares(batch, middle, radius, self._size)), self._foreground_offset)
+        with inference_context(self.device):
             vectors, numbers = (x.double().cpu() for x in self._loaded.module(inputs))
         rotations = so3.exp(vectors.numpy())
         # heights (n, cells) of the template's brain above the plane through its centre

@@ -1,4 +1,4 @@
-"""The one file that sources and scenes are kept in: arrays, and a text that says what they are."""
+"""The file format of sources and scenes: a compressed .npz with arrays and a JSON text that describes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save_archive(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str
     """Write one compressed file by atomic replace; raises :class:`~posepipe.errors.UsageError` for a name that does not end in .npz."""
     path = Path(path)
     if path.suffix != ".npz":
-        msg = f"{path}: what networks train on is written as .npz; give the file that ending"
+        msg = f"{path}: training data are written as .npz; give the file that ending"
         raise UsageError(msg)
     text = np.array(json.dumps({"format": FORMAT, **about}))
     with replacing(path) as temporary:
@@ -30,9 +30,9 @@ def save_archive(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str
 
 
 def load_archive(path: str | Path, what: str, made: Callable[[dict[str, Any], Any], _T]) -> _T:
-    """What ``made`` makes of the text and the arrays of a file of :func:`save_archive` that holds ``what`` (sources, scenes).
+    """Read a file of :func:`save_archive` and return ``made(about, arrays)``. ``what``: what it should hold (sources, scenes).
 
-    Raises :class:`~posepipe.errors.UsageError` for anything else.
+    Raises :class:`~posepipe.errors.UsageError` for any other file.
     """
     again = f"`posepipe-tools train {what}`"
     try:

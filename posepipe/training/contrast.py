@@ -1,4 +1,4 @@
-"""Random contrast: a table from the bytes of a picture to intensities."""
+"""Random contrast: tables from the bytes of a source volume to intensities."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from .sources import LEFT
 
-TIED = 0.9
-"""Share of label images whose two halves have the same contrast."""
+SYMMETRIC_SHARE = 0.9
+"""Share of images synthesised from label maps whose hemispheres have the same contrast."""
 
 
 def random_contrast(kind: str, rng: np.random.Generator, *, own: bool = False) -> np.ndarray:
-    """256 intensities, 0–1, for a picture of ``kind``; byte 0 is background and gives 0.
+    """Table (256,) of intensities 0–1 for a source volume of ``kind``; byte 0 is background and gives 0.
 
-    Labels each get a brightness of their own. Images keep theirs up to gamma (60 %), are inverted (15 %), or go through a
-    random smooth curve, which need not be monotonous (25 %). With ``own`` all keep theirs.
+    Label maps: a uniform random intensity for each label. Images: a random gamma (60 %), a gamma and inversion (15 %), or a random
+    piecewise linear curve, which need not be monotonous (25 %). With ``own`` always a gamma.
     """
     table = _labels(rng) if kind == "labels" else _image(rng, own=own)
     table[0] = 0.0
@@ -23,7 +23,7 @@ def random_contrast(kind: str, rng: np.random.Generator, *, own: bool = False) -
 
 def _labels(rng: np.random.Generator) -> np.ndarray:
     right = rng.uniform(0, 1, LEFT)
-    left = right if rng.random() < TIED else rng.uniform(0, 1, LEFT)
+    left = right if rng.random() < SYMMETRIC_SHARE else rng.uniform(0, 1, LEFT)
     right[0] = left[0] = 0.0  # no label, on either side
     return np.concatenate([right, left])
 

@@ -1,4 +1,4 @@
-"""Learning dense canonical coordinates: the task behind the default network."""
+"""Training of the default networks: dense canonical coordinates."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .task import SynthesisTask
 
 
 class CoordinateTask(SynthesisTask):
-    """A :class:`~posepipe.models.coordinates.CoordinateNet` on synthesised images.
+    """Training of a :class:`~posepipe.models.coordinates.CoordinateNet` on synthesised images.
 
-    First stage: where each voxel lies, with its expected error (Laplace likelihood), and what is brain. Second stage: also the geodesic
-    distance of the pose that follows by Procrustes, the paper's loss (eq. 9) put behind a solver.
+    Loss of the first stage: :func:`coordinate_loss`. In the second stage the geodesic distance (the paper's eq. 9) of the rotation by
+    differentiable Procrustes is added.
     """
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
         """See :class:`~posepipe.training.engine.Task`."""
-        batch, seconds = self.draw(n)
+        batch, seconds = self.next_batch(n)
         field = self._forward(self.network, batch)
         dense = coordinate_loss(field, batch)
         angle = geodesic_distance(field.solve().rotation, batch.rotation)
@@ -30,7 +30,7 @@ class CoordinateTask(SynthesisTask):
         return total, {"dense": float(dense.detach()), "median": float(degrees.median()), "mean": float(degrees.mean()), "seconds": seconds}
 
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Rotations (B, 3, 3) by Procrustes."""
+        """Rotations (B, 3, 3) by Procrustes from the predicted coordinates."""
         return self._forward(network, batch).solve().rotation
 
     def _forward(self, network: nn.Module, batch: Batch) -> CoordinateField:
@@ -41,17 +41,15 @@ class CoordinateTask(SynthesisTask):
 
 
 def coordinate_loss(field: CoordinateField, batch: Batch) -> Tensor:
-    """Negative logarithm of a Laplace density of each brain voxel's error, plus cross-entropy of what is brain.
-
-    With e the distance from the true coordinate and b the expected error, e/b + 3 log b (isotropic, three dimensions).
-    """
+    """A third of the mean of :func:`laplace_nll` over the brain voxels, plus the cross-entropy of the brain segmentation."""
     side = field.position.shape[-1]
     brain = F.avg_pool3d(batch.brain, batch.brain.shape[-1] // side)
-    where = (surprise(field, batch.position(side)) * brain).sum() / brain.sum().clamp_min(1.0)
+    where = (laplace_nll(field, batch.position(side)) * brain).sum() / brain.sum().clamp_min(1.0)
     return where / 3 + F.binary_cross_entropy_with_logits(field.foreground, brain)
 
 
-def surprise(field: CoordinateField, position: Tensor) -> Tensor:
-    """e/b + 3 log b (B, 1, ...) for the distance e of each voxel from its true ``position`` (B, 3, ...) and its expected error b."""
+def laplace_nll(field: CoordinateField, position: Tensor) -> Tensor:
+    """Negative log-likelihood of a Laplace density in three dimensions, up to a constant: e/b + 3 log b (B, 1, ...), with the distance e of
+    the predicted from the true ``position`` (B, 3, ...) and the predicted error b, in brain radii."""
     error = (field.position - position).pow(2).sum(1, keepdim=True).add(1e-6).sqrt()
     return error * torch.exp(-field.log_error) + 3 * field.log_error

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Ellipsoids:
-    """Ellipsoids at points ``where`` (B, 3, S, S, S), all by one product: (x − p)²/a² is linear in x² and x."""
+    """Evaluates ellipsoids at points ``where`` (B, 3, S, S, S) by one matrix product: (x − p)²/a² is linear in x² and x."""
 
     def __init__(self, where: Tensor) -> None:
         self._shape = (len(where), -1, *where.shape[2:])
@@ -15,8 +15,8 @@ class Ellipsoids:
         self._terms = torch.cat([x.square(), x, x[:, :1].abs(), torch.ones_like(x[:, :1])], 1)
 
     def depth(self, center: Tensor, axes: Tensor, *, paired: bool = False) -> Tensor:
-        """(B, K, S, S, S): squared distance from ``center`` (B, K, 3) in halves of ``axes`` (alike), below 1 inside; ``paired``: on both
-        sides of the midplane."""
+        """Σ (x − p)²/a² (B, K, S, S, S) of K ellipsoids with ``center`` p (B, K, 3) and half ``axes`` a (alike); below 1 inside.
+        ``paired``: also of the ellipsoid mirrored at the midplane, by using |x| for x."""
         inverse = axes**-2
         linear = -2 * center * inverse
         side, both = linear[..., :1], torch.zeros_like(linear[..., :1])

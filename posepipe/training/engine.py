@@ -26,11 +26,11 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class Schedule:
-    """``steps`` (first stage, second stage) of ``batch`` images.
+    """Training schedule: ``steps`` (first stage, second stage) with ``batch`` images each.
 
-    The learning rate rises over ``warmup`` steps to ``rate`` and falls by a cosine to a hundredth; ``decay`` is the weight decay and
-    ``average`` that of the averaged weights. Every ``every`` steps the log gets a line and the checkpoint is written. ``optimizer`` is
-    one of :data:`OPTIMIZERS`.
+    The learning rate rises linearly over ``warmup`` steps to ``rate`` and then falls by a cosine to ``rate`` / 100. ``decay``: weight
+    decay; ``average``: decay of the exponential moving average of the weights. Every ``every`` steps a line is added to the log and the
+    checkpoint is written. ``optimizer``: one of :data:`OPTIMIZERS`.
     """
 
     steps: tuple[int, int] = (4000, 4000)
@@ -48,11 +48,11 @@ class Schedule:
         return sum(self.steps)
 
     def stage(self, step: int) -> str:
-        """Which stage ``step`` is in."""
+        """Name of the stage of ``step`` (counted from 0)."""
         return STAGES[step >= self.steps[0]]
 
     def rate_at(self, step: int) -> float:
-        """Learning rate.
+        """Learning rate at ``step`` (counted from 0).
 
         >>> s = Schedule(steps=(50, 50), warmup=10, rate=1.0)
         >>> round(s.rate_at(9), 2), round(s.rate_at(99), 2)
@@ -65,36 +65,37 @@ class Schedule:
 
 
 class Task(Protocol):
-    """What is learnt: a network, a loss on a fresh batch, a validation of the averaged network, and the state of its random generators."""
+    """A training task: a network, its loss on a new batch, validation of the averaged network, and the state of the random generators."""
 
     network: nn.Module
 
     def loss(self, n: int, stage: str) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a new batch of ``n``, and figures for the log; ``seconds`` among them is the time taken to make the batch."""
+        """Loss of a new batch of ``n`` images in ``stage``, and quantities for the log; ``seconds`` among them is the time spent on the
+        batch."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Figures of ``network`` on validation data."""
+        """Metrics of ``network`` on the validation data."""
 
     def state(self) -> dict[str, Any]:
         """State of the random generators."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to such a state."""
+        """Resume from such a state."""
 
 
 def train(
     task: Task, schedule: Schedule, folder: Path, *, say: Callable[[str], None] = print, validate_every: int = 1000
 ) -> nn.Module:
-    """Train ``task`` and return the averaged network, in evaluation mode.
+    """Train ``task`` and return the network with averaged weights, in evaluation mode.
 
-    ``folder`` gets ``checkpoint.pt`` and ``log.csv`` every ``schedule.every`` steps, by atomic replace: whenever the process is stopped, a
-    whole checkpoint is there. If one is there at the start, training goes on from it and ends with the same weights as if it had
-    never stopped. Validation takes place at the logged steps that are multiples of ``validate_every``, and at the end. A line of the log
-    holds means over the steps since the line before; ``images_s`` and ``generation_share`` (making batches) leave out validation.
-    While it runs, numbers too small for full precision count as 0 (``torch.set_flush_denormal``), several times faster.
+    ``checkpoint.pt`` and ``log.csv`` are written to ``folder`` every ``schedule.every`` steps, by atomic replace, so that an interrupted
+    process leaves a complete checkpoint. With a checkpoint in ``folder``, training resumes from it and ends with the same weights as
+    without the interruption. Validation: at logged steps that are multiples of ``validate_every``, and at the end. A line of the log
+    holds means over the steps since the previous line; ``images_s`` and ``generation_share`` (share of the time spent on batches) leave
+    out validation. Denormal numbers are flushed to 0 (``torch.set_flush_denormal``) during training, which is several times faster.
 
-    Raises :class:`~posepipe.errors.UsageError` if the checkpoint is of another schedule or network or cannot be read, and
-    :class:`~posepipe.errors.TrainingError` when the loss or its gradient is no longer finite.
+    Raises :class:`~posepipe.errors.UsageError` if the checkpoint has another schedule or network or cannot be read, and
+    :class:`~posepipe.errors.TrainingError` if the loss or its gradient is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = _flushed()
@@ -125,7 +126,7 @@ def _train(run: _Run, task: Task, say: Callable[[str], None], validate_every: in
 
 
 def _flushed() -> bool:
-    """Whether numbers too small for full precision count as 0 in this thread already; torch does not tell."""
+    """Whether denormal numbers are flushed to 0 in this thread; torch has no query for it."""
     return float(torch.tensor([1e-40]) * 0.5) == 0.0
 
 
@@ -136,7 +137,7 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 class _Window:
-    """Figures and time since the last line of the log."""
+    """Sums of the logged quantities, and the time, since the previous line of the log."""
 
     def __init__(self) -> None:
         self._start, self._n = time.perf_counter(), 0
@@ -196,7 +197,7 @@ class _Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # young averages forget fast, so that the random start does not linger
+        # a lower decay in the first steps, so that the random initial weights have no lasting effect
         decay = min(self.schedule.average, (1 + self.step) / (10 + self.step))
         for mine, theirs in zip(self.averaged.state_dict().values(), self.task.network.state_dict().values(), strict=True):
             if mine.is_floating_point():

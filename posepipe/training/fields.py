@@ -1,4 +1,4 @@
-"""Smooth random fields. Interpolation and blur are products with small matrices, on a CPU several times faster than torch's own."""
+"""Smooth random fields and blur. Both are products with small matrices: on a CPU several times faster than torch's own functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..imaging.sampling import smooth
 
 
 def smooth_field(n: int, channels: int, side: int, nodes: int, generator: torch.Generator, *, axes: int = 3) -> Tensor:
-    """Normal values at ``nodes``³ points, interpolated linearly to (n, channels, side, side, side); with ``axes`` 2 to (…, side, side).
+    """Standard normal values at ``nodes``³ nodes, interpolated linearly to (n, channels, side, side, side); ``axes`` 2: (…, side, side).
 
     >>> smooth_field(2, 3, 16, 4, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3, 16, 16, 16])
@@ -30,10 +30,10 @@ def blurred(x: Tensor, voxels: float) -> Tensor:
 
 
 def uniform(n: int, low: float, high: float, generator: torch.Generator, *, axes: int = 3) -> Tensor:
-    """(n, 1, 1, 1, 1) values from ``low`` to ``high``; with ``axes`` 2 (n, 1, 1, 1)."""
+    """Uniform random values (n, 1, 1, 1, 1) from ``low`` to ``high``; with ``axes`` 2 (n, 1, 1, 1)."""
     return low + (high - low) * torch.rand(n, 1, *[1] * axes, generator=generator, device=generator.device)
 
 
 def chance(n: int, probability: float, generator: torch.Generator, *, axes: int = 3) -> Tensor:
-    """(n, 1, 1, 1, 1) of 1 with ``probability``, else 0; with ``axes`` 2 (n, 1, 1, 1)."""
+    """Random values (n, 1, 1, 1, 1): 1 with ``probability``, else 0; with ``axes`` 2 (n, 1, 1, 1)."""
     return (torch.rand(n, 1, *[1] * axes, generator=generator, device=generator.device) < probability).float()

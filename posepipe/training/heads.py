@@ -1,8 +1,8 @@
-"""Made-up heads about real brains: face, eyes, jaw, neck and trunk where they belong, of random brightness and size.
+"""Parts of synthetic heads: face, eyes, jaw, neck and trunk as ellipsoids of random size, position and brightness.
 
-Positions are canonical (RAS axes, brain radii from the brain's centre). Those of the eyes are the means of 23 scans with marked eyes
-(ds-epi; standard deviation 0.03 to 0.06 radii, docs/experiments-scans.md); the others are by hand, from what fetal anatomy looks like in
-the same unit, and vary widely, so that no one head is taught.
+Positions are in the canonical frame (RAS axes, brain radii from the brain's centre). Those of the eyes are means over 23 scans with
+marked eyes (ds-epi; standard deviation 0.03 to 0.06 radii, docs/decisions/026-head-landmarks.md). The others were set by hand after fetal
+anatomy and vary widely.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .fields import chance, uniform
 
 @dataclass(frozen=True)
 class Part:
-    """An ellipsoid at ``center``, give or take ``jitter`` (standard deviation), with half axes of ``low`` to ``high``; ``paired`` on both
-    sides of the midplane. ``tone``: bright in T2w (1), dark (−1), any (0). ``share`` of the heads have it."""
+    """An ellipsoid: mean ``center`` and its standard deviation ``jitter``; half axes uniform from ``low`` to ``high``; ``paired``: one on
+    each side of the midplane; ``tone`` in T2w: bright (1), dark (−1) or any (0); ``share``: probability of the part. In brain radii."""
 
     center: tuple[float, float, float]
     jitter: float
@@ -51,43 +51,44 @@ SPINE = (
     Part((0.0, -0.3, -1.6), 0.06, (0.05, 0.05, 0.7), (0.09, 0.09, 1.2), 0, False, 0.7),  # cord
 )
 EYE, EYE_JITTER, EYE_RADIUS = (0.395, 0.835, -0.607), 0.06, (0.13, 0.22)
-"""Centre of the right eye, its spread, and half its diameter, from the smallest to the largest."""
+"""Centre of the right eye, the standard deviation of its position, and the range of the eye's radius, in brain radii."""
 LENS = (0.06, 0.09)
 T1W = 0.25
-"""Share of heads in which what is bright in T2w is dark."""
+"""Share of heads with T1w-like contrast: parts that are bright in T2w are dark."""
 
 
-def painted(out: Tensor, parts: tuple[Part, ...], bodies: Ellipsoids, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """``out`` (B, 1, S, S, S) with ``parts`` painted over it in turn; those of ``flip`` (B, 1, 1, 1, 1) are T1w-like."""
+def add_parts(out: Tensor, parts: tuple[Part, ...], bodies: Ellipsoids, flip: Tensor, generator: torch.Generator) -> Tensor:
+    """``out`` (B, 1, S, S, S) with the voxels inside each of ``parts`` set to the part's random brightness, later parts over earlier ones.
+    Images with ``flip`` (B, 1, 1, 1, 1) have T1w-like contrast."""
     for part in parts:
-        center, size = _drawn(part, len(out), generator)
+        center, size = _sampled(part, len(out), generator)
         inside = (bodies.depth(center, size, paired=part.paired) < 1) & (chance(len(out), part.share, generator) > 0)
         out = torch.where(inside, _tone(part.tone, flip, generator).expand_as(out), out)
     return out
 
 
-def eyes(out: Tensor, bodies: Ellipsoids, outside: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """``out`` with two eyes: fat of the orbit about bright globes, each with a dark lens before its middle."""
+def add_eyes(out: Tensor, bodies: Ellipsoids, outside: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
+    """``out`` with two eyes where ``outside`` the brain: orbital fat, a bright globe, and a dark lens in its anterior half."""
     n = len(out)
     spot = torch.tensor(EYE, device=out.device) + EYE_JITTER * torch.randn(n, 1, 3, generator=generator, device=out.device)
     radius = uniform(n, *EYE_RADIUS, generator).flatten(2).expand(-1, -1, 3)
     fat = radius * (1 + uniform(n, 0.05, 0.6, generator).flatten(2))
     ahead = torch.tensor([0.0, 0.85, -0.35], device=out.device) * 0.55
     lens = uniform(n, *LENS, generator).flatten(2).expand(-1, -1, 3)
-    seen = outside & (chance(n, 0.95, generator) > 0)
+    visible = outside & (chance(n, 0.95, generator) > 0)
     shapes = (
         (bodies.depth(spot, fat, paired=True), 0, 0.7),
         (bodies.depth(spot, radius, paired=True), 1, 1.0),
         (bodies.depth(spot + ahead * radius, lens, paired=True), -1, 0.8),
     )
     for depth, tone, share in shapes:
-        here = seen & (depth < 1) & (chance(n, share, generator) > 0)
+        here = visible & (depth < 1) & (chance(n, share, generator) > 0)
         out = torch.where(here, _tone(tone, flip, generator).expand_as(out), out)
     return out
 
 
-def _drawn(part: Part, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Centres and half axes (n, 1, 3)."""
+def _sampled(part: Part, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random centres and half axes (n, 1, 3) of ``part``, brain radii."""
     device = generator.device
     center = torch.tensor(part.center, device=device) + part.jitter * torch.randn(n, 1, 3, generator=generator, device=device)
     low, high = torch.tensor(part.low, device=device), torch.tensor(part.high, device=device)
@@ -95,7 +96,8 @@ def _drawn(part: Part, n: int, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 def _tone(tone: int, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness (n, 1, 1, 1, 1): any, or mostly bright (``tone`` 1) or dark (−1), the other way round where ``flip``."""
+    """Random brightness (n, 1, 1, 1, 1) in [0, 1]: uniform for ``tone`` 0, mostly bright for 1, mostly dark for −1; inverted where
+    ``flip``."""
     u = uniform(len(flip), 0, 1, generator)
     if not tone:
         return u

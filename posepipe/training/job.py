@@ -21,14 +21,14 @@ from ..errors import UsageError
 from ..files import write_text
 from ..models import load_network, save_network
 from ..models.coordinates import CoordinateNet
-from ..models.inputs import PEDESTAL
+from ..models.inputs import FOREGROUND_OFFSET
 from ..models.scans import ScanNet
 from ..models.weights import build, hashes
-from .card import Made, card_text, data_terms, terms_line
+from .card import TrainingSummary, card_text, data_terms, terms_line
 from .conversion import CyclePair, PairedTask, UnpairedTask
 from .coordinates import CoordinateTask
 from .engine import Schedule, Task, train
-from .paper import AS_PAPER, CORRECTION, POSENET, CorrectionTask, PoseTask, References
+from .paper import AS_PAPER, CORRECTION, POSENET, CorrectionTask, PoseTask, ReferenceImages
 from .plot import plot_log
 from .scan_task import ScanTask
 from .scans import LEAST, LOCATOR, OUTLINE, ScanRecipe, ScanSynthesis
@@ -41,16 +41,18 @@ from .synthesis import Batch, Recipe, Synthesis
 from .task import Curriculum
 
 VALIDATION_BATCHES = 4
-CRITIC_RATE, LONE_CRITIC_RATE = 2e-4, 5e-4
-"""Learning rates of the discriminators: with pairs (pix2pix's), and without, where they alone lead away from a copy."""
+DISCRIMINATOR_RATE, UNPAIRED_DISCRIMINATOR_RATE = 2e-4, 5e-4
+"""Learning rates of the discriminators in training with pairs (pix2pix's value) and without pairs. The latter is higher: without pairs
+only the discriminators keep the generators from copying their input."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A network that can be trained: class, options of its constructor besides ``size``, recipe, and how it is trained by default.
+    """A network that can be trained: its class, options of the constructor besides ``size``, recipe of the training images, and default
+    schedule.
 
-    ``start`` is the largest angle (degrees) that a curriculum begins with, ``hold`` the share of it before the angle grows; ``size`` is
-    the side of the cube in voxels.
+    ``start`` is the largest rotation angle (degrees) at the start of a curriculum; ``hold`` is the share of the curriculum's steps during
+    which the angle stays there. ``size`` is the side of the network input in voxels or pixels.
     """
 
     architecture: str
@@ -67,7 +69,7 @@ PRESETS: Mapping[str, Preset] = {
     "refiner": Preset(
         "CoordinateNet", {"residual": True}, Recipe(max_angle=40.0, shift=0.06, log_scale=0.06), Schedule()
     ),
-    # dense batch normalisation wants batches of 32; the geodesic stage a rate of a few 1e-4 that falls to nearly 0
+    # batch normalisation of the dense layers needs batches of 32; the geodesic stage needs a rate of a few 1e-4 that falls to nearly 0
     "posenet": Preset("PoseNet", {}, POSENET, Schedule((40000, 20000), batch=32, rate=1e-3), start=30.0),
     "correction": Preset("CorrectionNet", {}, CORRECTION, Schedule((20000, 10000), batch=32, rate=1e-3)),
     "slice": Preset("SliceCoordinateNet", {}, SliceRecipe(), Schedule((4000, 2000), batch=64, rate=2e-3), size=64),
@@ -85,15 +87,18 @@ PRESETS: Mapping[str, Preset] = {
 
 @dataclass(frozen=True)
 class Job:
-    """``network`` of :data:`PRESETS` at cubes of ``size`` voxels, from the file ``sources``, into the folder ``output``.
+    """One training of ``network``, a key of :data:`PRESETS`, with network inputs of ``size`` voxels or pixels a side.
 
-    ``leave_out`` are groups of the sources not to be used at all. ``curriculum`` counts the steps until all angles are drawn,
-    ``translation_weight`` is the λ of Correction-Net; ``scenes`` a file of real scans for the scan network, ``scene_share`` the share of
-    crops from them, and ``leave_fold`` the fold of cross-validation that is not among them; ``start`` a weights folder whose network
-    ``start_name`` (default: that of this name) is trained further. With a ``contrast`` a pose network sees images of that one alone,
-    ``plain`` ones neither deformed nor damaged; ``pedestal`` and ``sizes`` ("mask" or "age") are options of the paper's networks;
-    ``offsets`` ("ours" or "paper") says how those that Correction-Net learns are drawn, and against what.
-    ``device`` is ``cpu`` or ``cuda``; ``validate_every`` counts steps; ``name`` is that of the weights.
+    - ``sources``: file of training volumes; ``leave_out``: groups of it that are not used; ``output``: folder of the results.
+    - ``curriculum``: number of steps until the largest rotation angle is reached.
+    - ``translation_weight``: λ of Correction-Net's loss. ``offsets``: "ours" or "paper", the distribution of the poses that
+      Correction-Net learns and the reference images they are relative to.
+    - ``scenes``: file of real scans for the scan network; ``scene_share``: share of crops from them; ``leave_fold``: fold of
+      cross-validation whose scans are left out.
+    - ``start``: weights folder with initial weights, those of the network ``start_name`` (default: the name of the trained network).
+    - ``contrast``: train a pose network on images of this contrast alone; ``plain``: without deformation and corruption.
+    - ``foreground_offset`` and ``sizes`` ("mask" or "age"): options of the paper's networks.
+    - ``device``: ``cpu`` or ``cuda``; ``validate_every``: steps between validations; ``name``: name of the weights.
     """
 
     network: str
@@ -115,7 +120,7 @@ class Job:
     start_name: str = ""
     contrast: str | None = None
     plain: bool = False
-    pedestal: float | None = None
+    foreground_offset: float | None = None
     sizes: str = "mask"
     offsets: str = "ours"
 
@@ -126,7 +131,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe | SlabRecipe:
-        """How images are made, before the sources have their say."""
+        """Recipe of the training images; label maps are taken out of it later if the sources have none."""
         recipe = replace(self.preset.recipe, size=self.size)
         if isinstance(recipe, ScanRecipe) and self.scene_share is not None:
             return replace(recipe, scenes=self.scene_share)
@@ -139,23 +144,23 @@ class Job:
         return recipe.clean() if isinstance(recipe, Recipe) and self.plain else recipe
 
     @property
-    def begins(self) -> str:
-        """Name of the network in ``start`` that is trained further."""
+    def start_network(self) -> str:
+        """Name of the network in the folder ``start`` whose weights are the initial weights."""
         return self.start_name or self.name or self.network
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of the network's constructor."""
-        own = {} if self.pedestal is None else {"pedestal": self.pedestal}
+        own = {} if self.foreground_offset is None else {"foreground_offset": self.foreground_offset}
         sizes = {} if self.sizes == "mask" else {"sizes": self.sizes}
         return {"size": self.size, **self.preset.options, **own, **sizes}
 
 
 def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
-    """Train, or go on training, and write ``weights/``, ``log.csv`` and ``log.png`` into ``job.output``; the path of the weights.
+    """Train, or resume training, and write ``weights/``, ``log.csv`` and ``log.png`` into ``job.output``. Returns the path of the weights.
 
-    The same job on the same machine with as many threads gives the same weights, interrupted or not. Raises
-    :class:`~posepipe.errors.UsageError` for sources that do not suffice, and for a folder in which another job was begun.
+    The same job on the same machine with the same number of threads gives the same weights, whether it was interrupted or not. Raises
+    :class:`~posepipe.errors.UsageError` for sources that lack the needed volumes, and for a folder with the state of another job.
     """
     sources = Sources.load(job.sources)
     recipe = _recipe(job, sources, say)
@@ -176,12 +181,12 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
             plot_log(job.output / "log.csv", job.output / "log.png")
     name = job.name or job.network
     path = save_network(
-        averaged.there if isinstance(averaged, CyclePair) else averaged,
+        averaged.t1w_to_t2w if isinstance(averaged, CyclePair) else averaged,
         name,
         job.output / "weights",
         architecture=job.preset.architecture,
         options=job.options,
-        card=card_text(_made(job, recipe), sources, scenes),
+        card=card_text(_summary(job, recipe), sources, scenes),
         terms=terms_line(terms),
     )
     say(f"weights: {path}, card beside them; use them with --weights {path.parent}")
@@ -189,50 +194,51 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Path:
 
 
 def make_task(job: Job, sources: Sources, recipe: Recipe | SlabRecipe) -> Task:
-    """The task of ``job``, its network fresh from ``job.seed``."""
+    """The training task of ``job``, with a network initialised from ``job.seed``."""
     if isinstance(recipe, SlabRecipe):
         return _contrast_task(job, sources, recipe)
     if sources.side != SIDE:
-        msg = f"{job.sources}: its pictures have {sources.side} voxels a side, {job.network} wants {SIDE}; gather sources without --voxels"
+        msg = f"{job.sources}: its volumes have {sources.side} voxels a side, {job.network} needs {SIDE}; gather sources without --voxels"
         raise UsageError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network: nn.Module = build(job.preset.architecture, job.options, where=f"--network {job.network} --size {job.size}")
-    network = _started(job, network)
+    network = _with_start_weights(job, network)
     if isinstance(recipe, ScanRecipe):
         return _scan_task(job, sources, recipe, network)
     training = _supply(recipe)(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     validation = _validation(job, sources, recipe)
     curriculum = Curriculum(job.preset.start or 0.0, job.curriculum, int(job.preset.hold * job.curriculum))
-    pedestal = PEDESTAL if job.pedestal is None else job.pedestal
+    foreground_offset = FOREGROUND_OFFSET if job.foreground_offset is None else job.foreground_offset
     if job.network == "posenet":
-        return PoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+        return PoseTask(network, training, validation, curriculum=curriculum, foreground_offset=foreground_offset)
     if job.network == "slice-pose":
-        return SlicePoseTask(network, training, validation, curriculum=curriculum, pedestal=pedestal)
+        return SlicePoseTask(network, training, validation, curriculum=curriculum, foreground_offset=foreground_offset)
     if job.network == "slice":
         return SliceCoordinateTask(network, training, validation)
     if job.network == "correction":
         own = job.offsets == "paper"
-        references = References(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
+        references = ReferenceImages(sources, training, leave_out=job.leave_out, seed=job.seed + 2, atlas=own)
         return CorrectionTask(
-            network, training, validation, references=references, translation_weight=job.translation_weight, pedestal=pedestal
-        )
+            network, training, validation, references=references, translation_weight=job.translation_weight,
+            foreground_offset=foreground_offset,
+        )  # fmt: skip
     return CoordinateTask(network, training, validation, curriculum=curriculum)
 
 
-def _started(job: Job, network: nn.Module) -> nn.Module:
-    """``network`` on the device of ``job``, with the weights that it is to go on from."""
+def _with_start_weights(job: Job, network: nn.Module) -> nn.Module:
+    """``network`` on the device of ``job``, with the weights of ``job.start_network`` if ``job.start`` is given."""
     if job.start:
-        before = load_network(job.begins, weights_dir=job.start).module
+        before = load_network(job.start_network, weights_dir=job.start).module
         if isinstance(network, ScanNet) and isinstance(before, CoordinateNet):
-            network.begin_from(before)
+            network.initialise_from(before)
         else:
             network.load_state_dict(before.state_dict())
     return network.to(job.device)
 
 
 def _scenes(job: Job) -> Scenes | None:
-    """The real scans of ``job``, those of the fold that is left out excepted."""
+    """The real scans of ``job`` without those of the fold ``job.leave_fold``."""
     if job.scenes is None:
         return None
     folds = load_folds()
@@ -252,16 +258,16 @@ def _contrast_task(job: Job, sources: Sources, recipe: SlabRecipe) -> Task:
     slabs = Slabs(sources, recipe, leave_out=job.leave_out, seed=job.seed + 1, device=job.device)
     supply = Slabs(sources, recipe.plain(), part="validation", leave_out=job.leave_out, seed=9, device=job.device)
     validation = [supply.slab(16) for _ in range(VALIDATION_BATCHES)]
-    torch.manual_seed(job.seed)  # dropout draws from torch's own generator
+    torch.manual_seed(job.seed)  # dropout uses torch's global generator
     if job.network == "contrast-unpaired":
         pair = CyclePair(**job.options).to(job.device)
-        return UnpairedTask(pair, slabs, validation, rate=LONE_CRITIC_RATE, device=job.device)
-    network = _started(job, build(job.preset.architecture, job.options, where=f"--size {job.size}"))
-    return PairedTask(network, slabs, validation, rate=CRITIC_RATE, device=job.device)
+        return UnpairedTask(pair, slabs, validation, rate=UNPAIRED_DISCRIMINATOR_RATE, device=job.device)
+    network = _with_start_weights(job, build(job.preset.architecture, job.options, where=f"--size {job.size}"))
+    return PairedTask(network, slabs, validation, rate=DISCRIMINATOR_RATE, device=job.device)
 
 
 def _validation(job: Job, sources: Sources, recipe: Recipe) -> list[Batch]:
-    """Undamaged and damaged images of the brains that validate; the same whatever the seed, so that runs can be compared."""
+    """Validation images, with and without corruption. They do not depend on ``job.seed``, so that trainings can be compared."""
     batches = []
     for i, one in enumerate((replace(recipe.clean(), labels=0.0), recipe)):
         supply = _supply(recipe)(sources, one, part="validation", leave_out=job.leave_out, seed=9 + i, device=job.device)
@@ -274,36 +280,39 @@ def _supply(recipe: Recipe) -> type[Synthesis]:
 
 
 def _recipe(job: Job, sources: Sources, say: Callable[[str], None]) -> Recipe | SlabRecipe:
-    """The recipe, without label maps or with nothing else where the sources have one kind only."""
+    """The recipe of ``job``; with ``labels`` 0 where label maps are missing in the training or the validation part of the sources."""
     if isinstance(job.recipe, SlabRecipe):
         return job.recipe
-    kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.pictures if p.part == part and p.group not in job.leave_out}
+    kinds = [{"labels" if p.kind == "labels" else "images" for p in sources.volumes if p.part == part and p.group not in job.leave_out}
              for part in ("train", "validation")]  # fmt: skip
     if all("labels" in k for k in kinds):
         return job.recipe
-    say("no label maps both to train and to validate with: images are made from images alone")
+    say("label maps are missing in the training or the validation part: training images are synthesised from T2w and T1w volumes alone")
     return replace(job.recipe, labels=0.0)
 
 
 def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
-    """Note what the job is, or compare with what was noted when it was begun."""
+    """Write ``job.json``, or compare with it if an earlier start of the job wrote it.
+
+    Raises :class:`~posepipe.errors.UsageError` where they differ.
+    """
     about = {
         "network": job.network,
         "size": job.size,
         "sources": hashlib.sha256(job.sources.read_bytes()).hexdigest(),
-        **({"start": hashes([job.begins], job.start)} if job.start else {}),
+        **({"start": hashes([job.start_network], job.start)} if job.start else {}),
         **({"scenes": hashlib.sha256(job.scenes.read_bytes()).hexdigest()} if job.scenes else {}),
         **({"leave_fold": job.leave_fold} if job.leave_fold else {}),
         "leave_out": sorted(job.leave_out),
         "seed": job.seed,
-        **({} if job.pedestal is None else {"pedestal": job.pedestal}),
+        **({} if job.foreground_offset is None else {"foreground_offset": job.foreground_offset}),
         "offsets": job.offsets,
         "curriculum": job.curriculum,
         "translation_weight": job.translation_weight,
         "recipe": asdict(recipe),
         "schedule": asdict(job.schedule),
     }
-    about = json.loads(json.dumps(about))  # as it will be read: lists for tuples
+    about = json.loads(json.dumps(about))  # as it is read back: lists in place of tuples
     path = job.output / "job.json"
     if path.is_file():
         try:
@@ -313,7 +322,7 @@ def _same_job(job: Job, recipe: Recipe | SlabRecipe) -> None:
             raise UsageError(msg) from error
         other = [key for key in about if before.get(key) != about[key]]
         if other:
-            msg = f"{job.output}: another training was begun here, with other {', '.join(other)}; give the same options, or another folder"
+            msg = f"{job.output}: holds another training, with other {', '.join(other)}; give the same options, or another folder"
             raise UsageError(msg)
         return
     write_text(path, json.dumps(about, indent=1) + "\n")
@@ -331,8 +340,8 @@ def _last_step(folder: Path) -> int:
     return max((int(row["step"]) for row in _log(folder)), default=0)
 
 
-def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
-    """What the card tells, from the job and its log."""
+def _summary(job: Job, recipe: Recipe | SlabRecipe) -> TrainingSummary:
+    """The content of the model card, from the job and its log."""
     rows = _log(job.output)
     steps = [int(row["step"]) for row in rows]
     images = [(b - a) * job.schedule.batch for a, b in zip([0, *steps], steps, strict=False)]
@@ -342,12 +351,12 @@ def _made(job: Job, recipe: Recipe | SlabRecipe) -> Made:
     if job.curriculum:
         extra["curriculum"] = f"of {job.curriculum} steps"
     if job.start:
-        extra["going on from"] = hashes([job.begins], job.start)[job.begins][:12]
-    if job.pedestal is not None:
-        extra["pedestal"] = job.pedestal
+        extra["initial weights"] = hashes([job.start_network], job.start)[job.start_network][:12]
+    if job.foreground_offset is not None:
+        extra["foreground offset"] = job.foreground_offset
     if job.network == "correction":
         extra["translation weight"] = job.translation_weight
-    return Made(
+    return TrainingSummary(
         network=job.network,
         size=job.size,
         recipe=recipe,

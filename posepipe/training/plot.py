@@ -1,4 +1,4 @@
-"""The log of a training run as a picture."""
+"""Plots of a training log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..files import replacing
 
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 180)
 """Degrees."""
-OTHERWISE = {"val_dice": "overlap (Dice)", "val_mae": "mean absolute error", "loss": "loss"}
-"""What is drawn beside the loss of a network that finds no pose; the first that the log has."""
+OTHER_METRICS = {"val_dice": "overlap (Dice)", "val_mae": "mean absolute error", "loss": "loss"}
+"""Columns that are plotted beside the loss of a network that estimates no pose, with their labels; the first one in the log is used."""
 
 
 def plot_log(log: Path, output: Path) -> Path:
-    """Draw ``log.csv`` of :func:`~posepipe.training.engine.train`: loss, and rotation errors of training and validation in degrees, or what
-    else was validated.
+    """Plot ``log.csv`` of :func:`~posepipe.training.engine.train` as PNG: the loss, and rotation errors in training and validation
+    (degrees), or one of :data:`OTHER_METRICS`.
 
     Raises :class:`~posepipe.errors.UsageError` for a log without lines.
     """
@@ -28,7 +28,7 @@ def plot_log(log: Path, output: Path) -> Path:
     with log.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        msg = f"{log}: no line to draw"
+        msg = f"{log}: no line to plot"
         raise UsageError(msg)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,8 +52,8 @@ def plot_log(log: Path, output: Path) -> Path:
         lowest = min(y for name in ("median", "val_median") for y in _column(rows, name)[1])
         errors.set_ylim(max((t for t in TICKS if t <= lowest), default=TICKS[0]) * 0.9, 200)
     else:  # no poses: masks, contrast
-        name = next(n for n in OTHERWISE if _column(rows, n)[0])
-        errors.plot(*_column(rows, name), color="tab:orange", marker="o", ms=3, label=f"validation, {OTHERWISE[name]}")
+        name = next(n for n in OTHER_METRICS if _column(rows, n)[0])
+        errors.plot(*_column(rows, name), color="tab:orange", marker="o", ms=3, label=f"validation, {OTHER_METRICS[name]}")
     errors.legend(frameon=False, fontsize=8)
     switch = [int(before["step"]) for before, row in pairwise(rows) if before["stage"] != row["stage"]]
     for axes in (loss, errors):
@@ -67,6 +67,6 @@ def plot_log(log: Path, output: Path) -> Path:
 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the lines that have one."""
+    """Steps and values of the lines with a value of ``name``."""
     kept = [row for row in rows if row.get(name)]
     return [int(row["step"]) for row in kept], [float(row[name]) for row in kept]

@@ -1,8 +1,9 @@
-"""Reference poses as Salehi et al. 2018 made them (§3.1 of the paper): a scan prescribed to the head, the axes of its grid laid on those of
-the head in each of the 24 ways, each registered over several scales, and the best kept.
+"""Reference poses as in Salehi et al. 2018, §3.1.
 
-A second way, the search over all rotations that ``--init search`` is, must come to the same pose and the brain must fit there: else the
-pose is not to be learned from before somebody has looked at it.
+The scan's grid is assumed to be roughly aligned with the head. The grid's axes are mapped to the head's axes in each of the 24 ways; each
+is registered over several scales, and the best result is kept. As a check, the search over all rotations (``--init search``) must give
+the same pose, and the brain must fit the template there. Otherwise the pose is in doubt, and is used for training only after a visual
+check.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ from ..quality.confidence import WITHIN_DEGREES
 
 @dataclass(frozen=True, eq=False)
 class ReferencePose:
-    """``pose`` (template → image, RAS mm) that came of the rotation ``candidate`` of
-    :func:`~posepipe.geometry.sampling.axis_rotations`, 0 to 23; None: it is that of the search, which fits better.
+    """``pose`` (template → image, RAS mm), registered from the rotation ``candidate``, 0 to 23, of
+    :func:`~posepipe.geometry.sampling.axis_rotations`; None: the pose is that of the search, which fits better.
 
-    ``criterion`` and ``coarse`` texture are those at the pose (:mod:`posepipe.pose.hypothesis`). ``margin`` is the criterion by
-    which the best candidate leads the best that came to another pose, more than
-    :data:`~posepipe.pose.hypothesis.RIVAL_DEGREES` (30°) away; None where all came to one. ``search_degrees`` is the angle between
-    the best candidate's pose and that of the search.
+    ``criterion`` and ``coarse`` texture: values at the pose (:mod:`posepipe.pose.hypothesis`). ``margin``: difference of the criterion
+    between the best candidate and the best one with another pose, more than :data:`~posepipe.pose.hypothesis.RIVAL_DEGREES` (30°)
+    away; None if all candidates lead to one pose. ``search_degrees``: angle between the best candidate's pose and that of the search.
     """
 
     pose: Rigid
@@ -45,28 +45,28 @@ class ReferencePose:
 
     @property
     def doubt(self) -> str:
-        """Why the pose is not to be learned from unseen; empty where nothing speaks against it.
+        """Why the pose must not be used for training without a visual check; empty if it may be.
 
-        The two ways must come within 15° of each other (:data:`~posepipe.quality.confidence.WITHIN_DEGREES`, within which a pose
-        counts as right everywhere), and the brain must fit (:func:`~posepipe.pose.hypothesis.fits`): what fits nowhere can have
-        one and the same wrong pose both ways.
+        The two methods must agree within 15° (:data:`~posepipe.quality.confidence.WITHIN_DEGREES`, the limit within which a pose counts
+        as right), and the brain must fit the template (:func:`~posepipe.pose.hypothesis.fits`): a brain that fits nowhere can get the
+        same wrong pose by both methods.
         """
         found = []
         if self.search_degrees > WITHIN_DEGREES:
-            found.append(f"the two ways to find its pose are {self.search_degrees:.0f}° apart")
+            found.append(f"the two methods for its reference pose differ by {self.search_degrees:.0f}°")
         if not fits(self.criterion, self.coarse):
             found.append(f"it fits the template poorly (criterion {self.criterion:.2f}, coarse texture {self.coarse:.2f})")
         return "; ".join(found)
 
     @property
     def agree(self) -> bool:
-        """Whether nothing speaks against the pose."""
+        """Whether the pose is not in doubt."""
         return not self.doubt
 
-    def told(self, source: str) -> ReferencePose:
-        """This pose; raises :class:`~posepipe.errors.ImageError` where something speaks against it."""
+    def checked(self, source: str) -> ReferencePose:
+        """This pose; raises :class:`~posepipe.errors.ImageError`, which names ``source``, if the pose is in doubt."""
         if self.doubt:
-            msg = f"{source}: {self.doubt}; look at it with posepipe-tools reference, and accept its pose there if it is right"
+            msg = f"{source}: {self.doubt}; check it with posepipe-tools reference, and accept its pose there if it is right"
             raise ImageError(msg)
         return self
 
@@ -74,9 +74,9 @@ class ReferencePose:
 def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose:
     """The reference pose of ``image`` with brain ``mask`` on the same grid.
 
-    Heads up to 30° from their grid's axes are within reach of the 24 rotations (docs/tutorials/training.md). Of one that lies farther, or
-    is damaged, the pose of the search is returned if that has the higher criterion; being apart, the two are in doubt all the same.
-    Raises :class:`~posepipe.errors.MaskError` for an empty mask.
+    The 24 rotations find the pose of heads up to 30° from their grid's axes (docs/training.md). If the search gives a pose more than 15°
+    away with a higher criterion, that pose is returned; it is then in doubt. Raises :class:`~posepipe.errors.MaskError` for an empty
+    mask.
     """
     compare = Comparison.of(image, mask, target)
     pose, candidate, margin = _best_candidate(compare, candidates(image.affine, target.to_canonical))
@@ -89,7 +89,7 @@ def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose
 
 
 def _best_candidate(compare: Comparison, rotations: Array) -> tuple[Rigid, int, float | None]:
-    """The best pose that comes of ``rotations`` (n, 3, 3) about the brains' centres, which of them it was, and its lead."""
+    """The best pose registered from ``rotations`` (n, 3, 3) about the brains' centres, the index of its rotation, and the margin."""
     centers = compare.target.brain.center, compare.brain.center
     starts = reduce(Poses.concat, [compare.poses(Rigid.about(rotation, *centers)) for rotation in rotations])
     poses = compare.multi_scale(compare.screened(starts).poses)
@@ -104,11 +104,11 @@ def _best_candidate(compare: Comparison, rotations: Array) -> tuple[Rigid, int, 
 
 
 def candidates(affine: Array, to_canonical: Array | None = None) -> Array:
-    """Rotations (24, 3, 3), template → image, that lay the axes of the grid with this ``affine`` (4, 4) on those of the head.
+    """Rotations (24, 3, 3), template → image, that map the axes of the head to the axes of the grid with this ``affine`` (4, 4).
 
-    The direction cosines are undone, so that the grid's axes are the world's, whatever the header says of them. Those of a left-handed
-    grid mirror, which no pose may: its first axis is taken the other way round. ``to_canonical`` (3, 3) turns the template's RAS world
-    upright; None: its axes are those of the head.
+    The direction cosines of the header are used for the directions of the grid's axes only, not for their anatomical meaning. The first
+    axis of a left-handed grid is reversed, so that all are proper rotations. ``to_canonical`` (3, 3): rotation of the template's RAS
+    world to the canonical frame; None: its axes are those of the head.
     """
     axes = np.asarray(affine, dtype=float)[:3, :3]
     axes = axes / np.linalg.norm(axes, axis=0)

@@ -1,4 +1,4 @@
-"""Reference poses as a table, ``references.tsv``, with a column that the user answers: which of them are accepted."""
+"""The table of reference poses, ``references.tsv``, with a column in which the user accepts or rejects each pose."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "image": {"Description": "Path of the image below its dataset."},
     "age": {"Description": "Gestational (postmenstrual) age at the scan.", "Units": "weeks"},
     "template": {"Description": "Template that the pose is against: atlas and cohort."},
-    "candidate": {"Description": "Which of the 24 rotations of the grid the pose came of, 0 to 23; n/a: the search, which fits better."},
+    "candidate": {"Description": "Which of the 24 initial rotations led to the pose, 0 to 23; n/a: the pose is that of the search."},
     "rotation_x": {"Description": "Rotation vector of the pose, x (atlas to image, RAS).", "Units": "rad"},
     "rotation_y": {"Description": "Rotation vector of the pose, y (atlas to image, RAS).", "Units": "rad"},
     "rotation_z": {"Description": "Rotation vector of the pose, z (atlas to image, RAS).", "Units": "rad"},
     "criterion": {"Description": "Correlation ratio of fine texture at the pose, plus 0.3 times that of the outline, up to 1.3."},
-    "coarse": {"Description": "Correlation ratio of coarse texture at the pose, up to 1; wrong poses have next to nothing."},
+    "coarse": {"Description": "Correlation ratio of coarse texture at the pose, up to 1; near 0 for wrong poses."},
     "margin": {
-        "Description": "Criterion by which the best rotation leads the best that led more than 30 degrees away; n/a: all led to one pose."
+        "Description": "Criterion of the best rotation minus that of the best with a pose more than 30 degrees away; n/a: one pose only."
     },
     "search_degrees": {"Description": "Angle between the best rotation's pose and that of the search.", "Units": "degree"},
     "agree": {
         "Description": "Whether the search is within 15 degrees and the brain fits the template.",
-        "Levels": {"yes": "Nothing speaks against the pose", "no": "Look at it: not learned from unless accepted"},
+        "Levels": {"yes": "The pose is not in doubt", "no": "Check it: not used for training unless accepted"},
     },
-    "doubt": {"Description": "What speaks against the pose; n/a: nothing."},
+    "doubt": {"Description": "Why the pose is in doubt; n/a: it is not."},
     "sha256": {"Description": "SHA-256 of the image file that the pose was found for."},
     "accepted": {
-        "Description": "To be filled by whoever looks at the contact sheets: is the pose right?",
-        "Levels": {"yes": "Right", "no": "Wrong: never learned from", "n/a": "Not answered: learned from where the two ways agree"},
+        "Description": "To be filled in after a check of the contact sheets: is the pose right?",
+        "Levels": {"yes": "Right", "no": "Wrong: never used for training", "n/a": "Not answered: used for training where agree is yes"},
     },
 }
 """Column → its entry in the data dictionary."""
@@ -53,7 +53,7 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One image of the table; fields as the :data:`COLUMNS` say, ``rotation`` (3,) the rotation vector in radians."""
+    """One row of the table; for the fields see :data:`COLUMNS`. ``rotation`` (3,): rotation vector in radians."""
 
     dataset: str
     image: str
@@ -86,7 +86,7 @@ class ReferenceRow:
 
     @property
     def refusal(self) -> str:
-        """Why its brain is not to be learned from; empty where it may be."""
+        """Why the image must not be used for training; empty if it may be."""
         if self.accepted == "no":
             return "its reference pose is not accepted"
         if self.accepted == "n/a" and not self.agree:
@@ -94,7 +94,7 @@ class ReferenceRow:
         return ""
 
     def answered_by(self, earlier: ReferenceRow) -> ReferenceRow:
-        """This row with the answer of an ``earlier`` one, where that was given to the same file, template and pose."""
+        """This row with ``accepted`` of an ``earlier`` one, if that has the same file, template and pose (within 15°)."""
         moved = Rigid(self.matrix, np.zeros(3)).degrees_from(Rigid(earlier.matrix, np.zeros(3)))
         same = (self.sha256, self.template) == (earlier.sha256, earlier.template) and moved <= WITHIN_DEGREES
         return replace(self, accepted=earlier.accepted if same else "n/a")
@@ -128,14 +128,15 @@ class ReferenceRow:
 
 
 class References:
-    """The rows of one or more tables, by dataset and image."""
+    """The rows of one or more tables of reference poses, by dataset and image."""
 
     def __init__(self, rows: Iterable[ReferenceRow] = ()) -> None:
         self._rows = {(row.dataset, row.image): row for row in rows}
 
     @classmethod
     def load(cls, *paths: Path) -> References:
-        """Raises :class:`~posepipe.errors.UsageError` for a file that is not such a table, or two that speak of one image."""
+        """Read the tables ``paths``. Raises :class:`~posepipe.errors.UsageError` for a file that is not such a table, and for two rows of
+        one image."""
         rows = [row for path in paths for row in read_references(path)]
         names = [(row.dataset, row.image) for row in rows]
         if twice := sorted({"/".join(n) for n in names if names.count(n) > 1}):
@@ -144,7 +145,8 @@ class References:
         return cls(rows)
 
     def of(self, image: InputImage) -> ReferenceRow:
-        """The row of an ``image`` whose brain may be learned from; raises :class:`~posepipe.errors.ImageError` for any other."""
+        """The row of ``image``; raises :class:`~posepipe.errors.ImageError` if there is none, or if the image must not be used for
+        training."""
         row = self._rows.get((image.root.name, image.relative.as_posix()))
         if row is None:
             why = "it has no reference pose; run posepipe-tools reference on it"
@@ -158,16 +160,17 @@ class References:
         return row
 
     def refused(self, image: InputImage) -> bool:
-        """Whether the answer for this ``image`` is no."""
+        """Whether the column ``accepted`` of this ``image`` is no."""
         row = self._rows.get((image.root.name, image.relative.as_posix()))
         return row is not None and row.accepted == "no"
 
 
 def write_references(path: Path, found: Sequence[ReferenceRow]) -> tuple[ReferenceRow, ...]:
-    """Write ``found`` to ``path`` and its dictionary beside it, with the answers that the file there has, and its rows of other images.
+    """Write the rows ``found`` to the table ``path``, and the data dictionary beside it. Answers in an existing table are kept, and so
+    are its rows of other images.
 
-    Returns all rows, sorted by dataset and image. Raises :class:`~posepipe.errors.UsageError` for a file there that is no such table:
-    answers are not to be lost.
+    Returns all rows, sorted by dataset and image. Raises :class:`~posepipe.errors.UsageError` if ``path`` exists and is not such a table,
+    so that answers are not lost.
     """
     earlier = {(row.dataset, row.image): row for row in (read_references(path) if path.exists() else ())}
     rows = dict(earlier)

@@ -1,4 +1,4 @@
-"""What the networks for raw scans learn: the losses on crops, and how they are validated."""
+"""Training of the networks for raw scans: losses on crops, and validation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..geometry.so3_torch import geodesic_distance
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.precision import autocast
 from ..models.scans import Located, LocatorNet, OutlineNet, ScanField
-from .coordinates import surprise
+from .coordinates import laplace_nll
 from .scans import ScanBatch, ScanSynthesis
 from .task import in_degrees
 
 
 class ScanTask:
-    """A network for scans (:mod:`posepipe.models.scans`) on crops from ``training``; ``validation`` is a fixed list of batches.
+    """Training of a network for scans (:mod:`posepipe.models.scans`) on crops from ``training``; ``validation``: a fixed list of batches.
 
-    Loss: cross-entropy of each voxel and half of one minus the soft Dice overlap; for a :class:`~posepipe.models.scans.ScanNet` also where
-    each voxel of a brain with a known pose lies, with its expected error (Laplace likelihood), and in the second stage the geodesic
-    distance of the pose (the paper's eq. 9); for a :class:`~posepipe.models.scans.LocatorNet` the :func:`center_errors`.
+    Loss of the segmentation: cross-entropy plus ½ (1 − soft Dice). Added for a :class:`~posepipe.models.scans.ScanNet`: a third of
+    :func:`coordinate_nll`, and in the second stage the geodesic distance of the rotation (the paper's eq. 9). Added for a
+    :class:`~posepipe.models.scans.LocatorNet`: the :func:`center_errors`.
     """
 
     def __init__(self, network: nn.Module, training: ScanSynthesis, validation: Sequence[ScanBatch], *, bf16: bool = True) -> None:
@@ -46,7 +46,7 @@ class ScanTask:
             total = total + away + size
             figures |= {"away": float(away.detach()), "size": float(size.detach())}
         elif isinstance(found, ScanField):
-            where = coordinate_surprise(found, batch)
+            where = coordinate_nll(found, batch)
             angle = geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole]
             total = total + where / 3
             if stage == "geodesic" and len(angle):
@@ -56,8 +56,8 @@ class ScanTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors of the pose (degrees) of whole brains, or of the centre (brain radii) and size (logarithm), mean and 10th percentile of
-        the Dice overlap, and the share of crops without brain in which some is seen."""
+        """Validation metrics: rotation errors (degrees) of crops with the whole brain, or errors of the centre (brain radii) and of the
+        size (logarithm); mean and 10th percentile of Dice; ``alarms``: share of crops without brain in which brain is segmented."""
         angles, overlaps, alarms, far = [], [], [], []
         for batch in self._validation:
             found = self._forward(network, batch)
@@ -66,9 +66,9 @@ class ScanTask:
             elif isinstance(found, ScanField):
                 angles.append(geodesic_distance(found.coordinates.solve().rotation, batch.rotation)[batch.whole])
             foreground = found if isinstance(found, Tensor) else found.foreground
-            seen, some = (foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
-            overlaps.append(dice(seen, (batch.brain > 0.5).float())[some])
-            alarms.append((seen.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
+            segmented, some = (foreground > 0).float(), batch.brain.flatten(1).sum(1) > 50
+            overlaps.append(dice(segmented, (batch.brain > 0.5).float())[some])
+            alarms.append((segmented.flatten(1).sum(1) > 50)[batch.brain.flatten(1).sum(1) < 1])
         overlap, alarm = torch.cat(overlaps), torch.cat(alarms).float()
         figures = {"dice": float(overlap.mean()), "dice10": float(overlap.quantile(0.1))}
         figures |= in_degrees(torch.cat(angles)) if angles else {}
@@ -86,22 +86,22 @@ class ScanTask:
 
     def _forward(self, network: nn.Module, batch: ScanBatch) -> ScanField | Located | Tensor:
         if isinstance(network, LocatorNet | OutlineNet):
-            return self._shown(network, batch.image)
-        return self._shown(network, torch.cat([batch.image, batch.guess], 1))
+            return self._network_output(network, batch.image)
+        return self._network_output(network, torch.cat([batch.image, batch.previous_mask], 1))
 
-    def _shown(self, network: nn.Module, x: Tensor) -> Any:
+    def _network_output(self, network: nn.Module, x: Tensor) -> Any:
         with autocast(x.device, wanted=self._bf16):
             return network(x.contiguous(memory_format=torch.channels_last_3d))
 
 
 def center_errors(found: Located, batch: ScanBatch) -> tuple[Tensor, Tensor]:
-    """How far what brain voxels point to lies from the brain's centre (mean absolute difference along an axis, in brain radii), and how
-    wrong their radius is (mean absolute logarithm)."""
+    """Errors of the locator, means over brain voxels: of the predicted brain centre (absolute difference, mean over the axes, in brain
+    radii), and of the predicted brain radius (absolute difference of the logarithm)."""
     side = found.offset.shape[-1]
     voxel = HALF_SIDE / side  # of the input, in units of the cube
     brain = (F.avg_pool3d(batch.brain, 2) > 0.5).flatten(1)
     u = cube_points(side, device=brain.device)
-    # offsets in voxels, and so is the radius
+    # offsets and radius are in voxels
     radius = (batch.scale / voxel)[:, None]
     true = (batch.translation[:, None] - u).mT / voxel
     away = ((found.offset.flatten(2) - true).abs().mean(1) / radius)[brain]
@@ -109,19 +109,20 @@ def center_errors(found: Located, batch: ScanBatch) -> tuple[Tensor, Tensor]:
     return (away.mean(), size.mean()) if len(away) else (away.sum(), size.sum())
 
 
-def coordinate_surprise(found: ScanField, batch: ScanBatch) -> Tensor:
-    """Mean over the brain voxels of posed crops of e/b + 3 log b, for the distance e from the true coordinate and the expected error b."""
+def coordinate_nll(found: ScanField, batch: ScanBatch) -> Tensor:
+    """Mean of :func:`~posepipe.training.coordinates.laplace_nll` over the brain voxels of crops with a known pose. Each crop has a weight
+    of the square root of its number of brain voxels."""
     side = found.position.shape[-1]
     brain = F.avg_pool3d(batch.brain, batch.brain.shape[-1] // side) * batch.posed[:, None, None, None, None]
-    here = surprise(found, batch.position(side))  # type: ignore[arg-type]
-    # each crop counts by the root of its brain's voxels, so that near ones do not outweigh all others
+    here = laplace_nll(found, batch.position(side))  # type: ignore[arg-type]
+    # weights: the square root of the number of brain voxels, so that crops with large brains do not dominate
     each = (here * brain).flatten(1).sum(1) / brain.flatten(1).sum(1).clamp_min(1.0)
     weight = brain.flatten(1).sum(1).sqrt()
     return (each * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
 def dice(a: Tensor, b: Tensor) -> Tensor:
-    """Overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; 1 where both are all but empty.
+    """Soft Dice overlap (B,) of ``a`` and ``b`` (B, 1, S, S, S) in [0, 1]; about 1 if both are empty.
 
     >>> one = torch.ones(1, 1, 4, 4, 4)
     >>> dice(one, one), dice(one, 0 * one).round(decimals=2)

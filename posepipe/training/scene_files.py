@@ -1,4 +1,4 @@
-"""Where real scenes come from: raw scans with drawn brain masks, or with the brain's centre and the eyes marked."""
+"""Reading of scenes from BIDS datasets: raw scans with brain masks, or with landmarks (the brain's centre and the eyes)."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from .subjects import Reference
 
 LANDMARKS = "landmarks.tsv"
 EYES_TILT_DEGREES = 36.0
-"""How far below the atlas's anterior axis the eyes are seen from the centre of the brain: of nine scans of one fetus, 31 weeks, each
-registered from its landmarks (docs/experiments-masks.md, 1)."""
+"""Angle between the atlas's anterior axis and the direction from the brain's centre to the eyes, which lie below that axis. Measured on
+nine scans of one fetus of 31 weeks, each registered from its landmarks (docs/decisions/026-head-landmarks.md)."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """``brain``, ``left`` and ``right`` eye (3,), RAS mm."""
+    """Centre of the ``brain`` and of the ``left`` and ``right`` eye (3,), RAS mm."""
 
     brain: Array
     left: Array
     right: Array
 
     def pose(self, center: Array, to_canonical: Array, tilt: float = EYES_TILT_DEGREES) -> Rigid:
-        """Pose template → image of a template with its brain's ``center`` and rotation to the canonical frame: x from the left eye
-        to the right, the eyes ``tilt`` degrees below the anterior axis."""
+        """Pose template → image (RAS mm) by the landmarks, of a template with the brain's ``center`` (3,) mm and the rotation
+        ``to_canonical`` (3, 3). The x axis is the direction from the left eye to the right; the eyes are ``tilt`` degrees below the
+        anterior axis."""
         return Rigid.about(self.canonical(tilt) @ to_canonical, center, self.brain)
 
     def canonical(self, tilt: float = EYES_TILT_DEGREES) -> Array:
-        """Rotation (3, 3) of the canonical frame to RAS world."""
+        """Rotation (3, 3) from the canonical frame to the RAS world."""
         return self.head @ exp(np.radians([tilt, 0.0, 0.0]))
 
     @property
     def head(self) -> Array:
-        """The head's axes as columns (3, 3): right, towards the eyes, and what is left of up."""
+        """The head's axes as columns (3, 3): right; from the brain's centre to the eyes, orthogonal to right; and their cross product."""
         right = self.right - self.left
         right = right / np.linalg.norm(right)
         ahead = (self.left + self.right) / 2 - self.brain
@@ -66,21 +67,21 @@ def read_landmarks(folder: Path) -> dict[str, Landmarks]:
     try:
         return {r["participant_id"]: Landmarks(*(_point(r, of) for of in ("brain", "eyeL", "eyeR"))) for r in rows}
     except (KeyError, ValueError) as error:
-        msg = f"{path}: not a table of landmarks ({error!r}); it wants participant_id, brain_x, brain_y, brain_z, and eyeL and eyeR alike"
+        msg = f"{path}: not a table of landmarks ({error!r}); it needs participant_id, brain_x, brain_y, brain_z, and eyeL and eyeR alike"
         raise UsageError(msg) from error
 
 
 def add_scenes(
     folder: Path, derivatives: Sequence[str | Path], split: Split, reference: Reference | None, say: Callable[[str], None] = print
 ) -> Scenes:
-    """The scans of a BIDS dataset that ``split`` lets train, with their given masks, else with the mask of the ``reference`` atlas laid
-    on their landmarks. What cannot be used is told to ``say`` and left out."""
+    """The training scans (by ``split``) of a BIDS dataset as scenes. Masks come from ``derivatives``; without one the mask of the
+    ``reference`` atlas is placed by the landmarks. Scans that cannot be used are left out, and reported to ``say``."""
     folder = folder.resolve()
     landmarks, ages, scenes, poses = read_landmarks(folder), AgeReader(folder), [], load_scan_poses()
     for image in find_images(folder, derivatives=derivatives):
         name = image.path.name.partition("_T")[0]
         if (part := split.part(name)) != "train":
-            say(f"{name}: left out, kept to {part}")
+            say(f"{name}: left out, kept for {part} by the split")
             continue
         try:
             scenes.append(_scene(name, folder.name, image, landmarks.get(f"sub-{image.subject}"), ages, reference, poses))
@@ -102,19 +103,19 @@ def _scene(
     if image.mask is not None:
         return scene_of(name, group, volume, given_mask(load_volume(image.mask), volume).volume, known)
     if marks is None or reference is None:
-        msg = f"{image.path}: no brain mask, and no landmarks with a --reference atlas to lay on them"
+        msg = f"{image.path}: no brain mask, and no landmarks by which the mask of a --reference atlas could be placed"
         raise UsageError(msg)
     template = reference.nearest(ages.age_of(image).weeks)
     if template.mask is None or template.to_canonical is None:
-        msg = f"{template.image}: no brain mask beside it; take another --reference"
+        msg = f"{template.image}: no brain mask, or no rotation to the canonical frame, is known for it; take another --reference"
         raise UsageError(msg)
     mask = load_mask(template.mask)
     pose = marks.pose(moments(mask).center, template.to_canonical)
-    return scene_of(name, group, volume, laid_on(mask, volume, pose), marks.canonical(), drawn=False)
+    return scene_of(name, group, volume, place_mask(mask, volume, pose), marks.canonical(), delineated=False)
 
 
-def laid_on(mask: Volume, image: Volume, pose: Rigid) -> Volume:
-    """``mask`` (bool) of a template on the grid of ``image`` at ``pose`` (template → image), bool."""
+def place_mask(mask: Volume, image: Volume, pose: Rigid) -> Volume:
+    """The ``mask`` (bool) of a template on the grid of ``image``, placed by ``pose`` (template → image); bool."""
     to_voxel = np.linalg.inv(mask.affine) @ (~pose).matrix @ image.affine
     inside = ndimage.affine_transform(mask.data.astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], image.shape, order=1)
     return image.with_data(inside > 0.5)

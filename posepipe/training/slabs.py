@@ -1,6 +1,6 @@
-"""Slices to learn a contrast from: random planes through brains that were imaged in both contrasts.
+"""Training images for contrast conversion: random planes through brains that were imaged in both contrasts.
 
-Planes lie in any orientation, since heads do: what is learnt holds for a brain however it is turned.
+Planes have any orientation, so that the trained network can be used on a brain in any orientation.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from ..models.contrast import SLICES
 from ..models.coordinates import HALF_SIDE
 from .sources import Sources
 
-FROM, INTO = "T1w", "T2w"
+SOURCE_CONTRAST, TARGET_CONTRAST = "T1w", "T2w"
 
 
 @dataclass(frozen=True)
 class SlabRecipe:
-    """How slices are made: ``size`` pixels a side and ``spacing`` (least, most) mm apart, ``shift`` mm of standard deviation off the
-    brain's middle. The brightness curve is a gamma whose logarithm has the standard deviation ``gamma``, ``gain`` is that of a factor;
-    ``bias`` and ``noise`` are the largest of their kind, ``rim`` the range of the share of brain that a voxel must hold to be seen."""
+    """How slices are sampled and augmented.
+
+    Geometry: ``size`` pixels a side; ``spacing`` (least, most) of pixels and slices in mm; ``shift``, standard deviation in mm of the
+    in-plane distance from the brain's centre. Intensities are in [0, 1]: ``gamma``, standard deviation of the logarithm of the gamma;
+    ``gain``, standard deviation of a factor about 1; ``bias`` and ``noise``, largest standard deviations of the logarithm of the bias field
+    and of the noise. ``rim``: range of the threshold on the interpolated mask.
+    """
 
     size: int = 128
     spacing: tuple[float, float] = (0.8, 1.3)
@@ -40,18 +44,18 @@ class SlabRecipe:
     rim: tuple[float, float] = (0.3, 0.9)
 
     def plain(self) -> SlabRecipe:
-        """The same without disturbance: to validate with."""
+        """The same without intensity augmentation, at 1 mm: for validation."""
         return SlabRecipe(self.size, (1.0, 1.0), self.shift, 0.0, 0.0, 0.0, 0.0, (0.5, 0.5))
 
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Neighbouring slices ``start`` (B, 3, H, W) in T1w contrast, as a scanner may have seen them; the middle one in both contrasts,
-    undisturbed, ``first`` and ``second`` (B, 1, H, W); and where the brain is, ``mask`` (B, 3, H, W). All in [0, 1]."""
+    """Three neighbouring slices, all in [0, 1]: ``network_input`` (B, 3, H, W), T1w contrast with augmented intensities; the middle slice
+    without augmentation, ``t1w`` and ``t2w`` (B, 1, H, W); and the brain ``mask`` (B, 3, H, W)."""
 
-    start: Tensor
-    first: Tensor
-    second: Tensor
+    network_input: Tensor
+    t1w: Tensor
+    t2w: Tensor
     mask: Tensor
 
     @property
@@ -61,7 +65,7 @@ class Slab:
 
 
 class Slabs:
-    """Endless slabs from the brains of ``sources`` that have a T1w and a T2w picture each.
+    """Endless, seeded supply of slabs from the brains of ``sources`` that have both a T1w and a T2w volume.
 
     Raises :class:`~posepipe.errors.UsageError` if no brain of ``part`` has both.
     """
@@ -88,9 +92,11 @@ class Slabs:
         """``n`` new slabs."""
         return self._slab(self._rng.integers(len(self._brains), size=n))
 
-    def apart(self, n: int) -> tuple[Slab, Slab]:
-        """``n`` new slabs, and as many of other brains of the same groups, where a group has more than one: brains of one data set look
-        alike, and without pairs nothing else tells how bright the other contrast is."""
+    def unpaired(self, n: int) -> tuple[Slab, Slab]:
+        """``n`` new slabs, and as many of other brains of the same groups (of the same brain where a group has one only).
+
+        Both are from one data set, so that the T2w slices show the brightness that the T2w contrast of the T1w slices would have.
+        """
         one = self._rng.integers(len(self._brains), size=n)
         return self._slab(one), self._slab([self._other(int(i)) for i in one])
 
@@ -103,34 +109,34 @@ class Slabs:
         both = torch.cat([self._cut(int(i)) for i in brains])
         low, high = self.recipe.rim
         mask = (both[:, 2] > self._uniform(n, low, high)).float()
-        # brain and emptiness were averaged alike: the quotient keeps its brightness up to the rim
+        # normalised interpolation: voxels at the edge of the brain keep their brightness
         images = (both[:, :2] / both[:, 2:].clamp_min(0.3)).clamp(0, 1) * mask[:, None]
         middle = SLICES // 2
         return Slab(self._disturbed(images[:, 0], mask), images[:, 0, middle, None], images[:, 1, middle, None], mask)
 
     def timed(self, n: int) -> tuple[Slab, float]:
-        """``n`` new slabs, and the seconds it took to make them."""
+        """``n`` new slabs, and the seconds spent on them."""
         begun = time.perf_counter()
         slab = self.slab(n)
         return slab, time.perf_counter() - begun
 
-    def timed_apart(self, n: int) -> tuple[Slab, Slab, float]:
-        """Slabs of :meth:`apart`, and the seconds it took to make them."""
+    def timed_unpaired(self, n: int) -> tuple[Slab, Slab, float]:
+        """Slabs of :meth:`unpaired`, and the seconds spent on them."""
         begun = time.perf_counter()
-        one, other = self.apart(n)
+        one, other = self.unpaired(n)
         return one, other, time.perf_counter() - begun
 
     def state(self) -> dict[str, Any]:
-        """State of the random generators, to go on from."""
+        """State of the random generators, to resume from."""
         return {"numpy": self._rng.bit_generator.state, "torch": self._generator.get_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to a state of :meth:`state`."""
+        """Resume from a state of :meth:`state`."""
         self._rng.bit_generator.state = state["numpy"]
         self._generator.set_state(state["torch"])
 
     def _cut(self, brain: int) -> Tensor:
-        """Both contrasts and the mask (1, 3, 3, H, W) on three neighbouring planes, their middle within the brain."""
+        """T1w, T2w and mask (1, 3, 3, H, W) on three neighbouring planes through the brain."""
         r, rng = self.recipe, self._rng
         turn = random_rotations(1, rng)[0] @ np.diag([1.0, 1.0, rng.choice([-1.0, 1.0])])  # mirrored or not
         step = rng.uniform(*r.spacing)
@@ -139,14 +145,14 @@ class Slabs:
         volume = self._brains[brain]
         radius = self._radii[brain]
         center = rng.normal(0, r.shift, 3)
-        # the brain's half extent along the normal is about 1.3 radii, and its ends show little
+        # the brain's half extent along the normal is about 1.3 radii; the outermost slices hold little brain
         center[2] = rng.uniform(-1.1, 1.1) * radius
         grid = torch.meshgrid(*(self._tensor(a) for a in (depth + center[2], along + center[1], along + center[0])), indexing="ij")
         at = torch.stack([grid[2], grid[1], grid[0]], -1) @ self._tensor(turn.T / (radius * HALF_SIDE))
         return F.grid_sample(volume[None].float(), at.flip(-1)[None], mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def _disturbed(self, image: Tensor, mask: Tensor) -> Tensor:
-        """``image`` (B, 3, H, W) with another brightness curve, gain, bias field and noise."""
+        """``image`` (B, 3, H, W) with a random gamma, gain, bias field and noise."""
         r, n, size = self.recipe, len(image), self.recipe.size
         gamma = (r.gamma * self._normal(n, 1, 1, 1)).exp()
         gain = 1 + r.gain * self._normal(n, 1, 1, 1)
@@ -168,21 +174,21 @@ class Slabs:
 def _brains(sources: Sources, part: str, leave_out: tuple[str, ...], device: torch.device) -> tuple[list[Tensor], list[float], list[str]]:
     """T1w, T2w and mask (3, D, D, D) of each brain that has both, its radius in mm, and its group."""
     rows: dict[int, dict[str, int]] = {}
-    for row in sources.pick(part=part, leave_out=leave_out, kinds=(FROM, INTO)):
-        picture = sources.pictures[row]
-        rows.setdefault(picture.mask, {})[picture.kind] = int(row)
-    paired = [pair for pair in rows.values() if len(pair) == len((FROM, INTO))]
+    for row in sources.pick(part=part, leave_out=leave_out, kinds=(SOURCE_CONTRAST, TARGET_CONTRAST)):
+        source = sources.volumes[row]
+        rows.setdefault(source.mask, {})[source.kind] = int(row)
+    paired = [pair for pair in rows.values() if len(pair) == len((SOURCE_CONTRAST, TARGET_CONTRAST))]
     if not paired:
-        msg = f"no brain of the sources has both a {FROM} and a {INTO} picture ({part}), from which to learn; gather more subjects"
+        msg = f"no brain of the sources has both a {SOURCE_CONTRAST} and a {TARGET_CONTRAST} volume ({part}); gather more subjects"
         raise UsageError(msg)
     brains, radii, groups = [], [], []
     for pair in paired:
-        picture = sources.pictures[pair[FROM]]
-        volumes = [(sources.voxels[pair[kind]].astype(np.float32) - 1).clip(0) / 254 for kind in (FROM, INTO)]
-        mask = sources.masks[picture.mask].astype(np.float32) / 255
-        # weighted, so that interpolation does not draw the rim into the dark
+        source = sources.volumes[pair[SOURCE_CONTRAST]]
+        volumes = [(sources.voxels[pair[kind]].astype(np.float32) - 1).clip(0) / 254 for kind in (SOURCE_CONTRAST, TARGET_CONTRAST)]
+        mask = sources.masks[source.mask].astype(np.float32) / 255
+        # multiplied by the mask, for normalised interpolation
         stack = np.stack([*(v * mask for v in volumes), mask])
         brains.append(torch.as_tensor(stack, device=device).half() if device.type == "cuda" else torch.as_tensor(stack))
-        radii.append(picture.radius_mm)
-        groups.append(picture.group)
+        radii.append(source.radius_mm)
+        groups.append(source.group)
     return brains, radii, groups

@@ -1,4 +1,4 @@
-"""Which brains train, which validate and which are kept for testing: one file, ``split.toml``."""
+"""The split of brains into training, validation and test: one file, ``split.toml``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ else:
 
 @dataclass(frozen=True)
 class Split:
-    """Names (``CRL+27``, ``sub-A11``) that validate or test; every other one trains. A subject's name holds for all sessions
-    and runs."""
+    """Names (``CRL+27``, ``sub-A11``) of the validation and test brains; all others are for training. A subject's name stands for all its
+    sessions and runs."""
 
     validation: frozenset[str]
     test: frozenset[str]
@@ -38,9 +38,9 @@ class Split:
 
 
 def load_split(path: str | Path | None = None) -> Split:
-    """The split in ``path`` (default: the one that posepipe's own weights were trained with).
+    """The split in the file ``path`` (default: the one of the packaged weights).
 
-    Raises :class:`~posepipe.errors.UsageError` for a file that is not such a split, or that names one brain twice.
+    Raises :class:`~posepipe.errors.UsageError` for a file that is not a split, and for a brain in both parts.
     """
     path = Path(path) if path else Path(__file__).with_name("split.toml")
     try:
@@ -65,7 +65,7 @@ def load_folds(path: str | Path | None = None) -> dict[str, frozenset[str]]:
 
 
 def load_scan_poses(path: str | Path | None = None) -> dict[str, Array]:
-    """Rotations (3, 3) of the canonical frame to the RAS world of real scans, by name, that were accepted by eye."""
+    """Name of a real scan → rotation (3, 3) from the canonical frame to its RAS world, accepted by visual inspection."""
     return {name: so3.exp(np.array(turn, dtype=float)) for name, turn in _scans(path)["poses"].items()}
 
 

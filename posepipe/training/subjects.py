@@ -1,7 +1,7 @@
-"""Where brains to train on come from: atlases, imaged subjects and label maps, each turned upright into the canonical frame.
+"""Collection of source volumes from atlases, imaged subjects and label maps, each rotated to the canonical frame.
 
-The rotation of the known atlases to that frame is stored. Everything else is registered to a *reference* atlas, its nearest cohort in age
-(:mod:`posepipe.training.reference`), and left out where its pose is in doubt.
+The rotations of the known atlases to that frame are stored. Everything else is registered to the cohort nearest in age of a *reference*
+atlas (:mod:`posepipe.training.reference`), and left out if its pose is in doubt.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from .sources import Collector
 
 @dataclass(frozen=True)
 class Reference:
-    """The atlas ``name`` in ``library`` that other brains are registered to. Where its own rotation to the canonical frame is not stored,
-    its axes are taken for that frame."""
+    """The atlas ``name`` in ``library`` that other brains are registered to. If its rotation to the canonical frame is not stored, the
+    identity is used."""
 
     library: AtlasLibrary
     name: str
 
     def nearest(self, age: float, contrast: str = "T2w") -> Template:
-        """The cohort nearest to ``age`` weeks, in ``contrast`` where there is one, with its rotation."""
+        """The cohort nearest in age to ``age`` weeks, in ``contrast`` if the atlas has it, with its rotation to the canonical frame."""
         contrasts = self.library.contrasts(self.name)
         templates = self.library.templates(self.name, contrast if contrast in contrasts or not contrasts else contrasts[-1])
         return _with_rotation(min(templates, key=lambda t: abs(t.age - age)))
 
     def upright(self, image: Volume, mask: Volume, age: float, contrast: str = "T2w") -> Array:
-        """Rotation (3, 3) of the image's RAS world to the canonical frame, by its reference pose against the nearest cohort.
+        """Rotation (3, 3) of the image's RAS world to the canonical frame, from its reference pose against the nearest cohort.
 
-        Raises :class:`~posepipe.errors.ImageError` where that pose is in doubt (:attr:`~.reference.ReferencePose.doubt`), and
+        Raises :class:`~posepipe.errors.ImageError` if that pose is in doubt (:attr:`~.reference.ReferencePose.doubt`), and
         :class:`~posepipe.errors.MaskError` for an empty mask.
         """
         template = self.nearest(age, contrast)
-        found = reference_pose(image, mask, Target.load(template)).told(image.source)
+        found = reference_pose(image, mask, Target.load(template)).checked(image.source)
         return _canonical(template, found.pose.rotation)
 
     def accepted(self, row: ReferenceRow) -> Array:
-        """Rotation (3, 3) of an image's RAS world to the canonical frame, by its ``row`` in a table of reference poses.
+        """Rotation (3, 3) of an image's RAS world to the canonical frame, from its ``row`` in a table of reference poses.
 
-        Raises :class:`~posepipe.errors.AtlasError` where the template of the row is not on this machine.
+        Raises :class:`~posepipe.errors.AtlasError` if the template of the row is not on this machine.
         """
         atlas, _, cohort = row.template.rpartition("+")
         contrasts = self.library.contrasts(atlas)
@@ -65,24 +65,24 @@ def _with_rotation(template: Template) -> Template:
 
 
 def _canonical(template: Template, rotation: Array) -> Array:
-    """The ``rotation`` (3, 3) of a pose, template → image, as that of the image's world to the canonical frame."""
+    """Rotation (3, 3) of the image's world to the canonical frame, from the ``rotation`` (3, 3) of its pose, template → image."""
     assert template.to_canonical is not None
     turned: Array = template.to_canonical @ rotation.T
     return turned
 
 
 def add_templates(collector: Collector, library: AtlasLibrary, names: Sequence[str], reference: Reference | None = None) -> None:
-    """Every cohort of the atlases ``names``. One whose rotation to the canonical frame is not stored is registered to ``reference``, and
-    left out if there is none. Raises :class:`~posepipe.errors.AtlasError` for an atlas that is not on this machine."""
+    """Add every cohort of the atlases ``names``. A cohort whose rotation to the canonical frame is not stored is registered to
+    ``reference``, or left out without one. Raises :class:`~posepipe.errors.AtlasError` for an atlas that is not on this machine."""
     for name in names:
         cohorts: dict[str, list[Template]] = {}
         contrasts = library.contrasts(name)
-        for contrast in contrasts or ("T2w",):  # of an atlas that is not here, the library says where it looked
+        for contrast in contrasts or ("T2w",):  # for an atlas that is not on this machine the library raises, naming its folders
             for template in library.templates(name, contrast):
                 cohorts.setdefault(template.cohort, []).append(template)
         collector.terms(name, library.status(name).licence or "not stated")
         for templates in sorted(cohorts.values(), key=lambda t: t[0].age):
-            if collector.wants(templates[0].space):
+            if collector.accepts(templates[0].space):
                 _add_cohort(collector, templates, reference)
 
 
@@ -109,11 +109,11 @@ def _add_cohort(collector: Collector, templates: list[Template], reference: Refe
 def add_imaged_subjects(
     collector: Collector, folder: Path, reference: Reference, derivatives: Sequence[Path] = (), accepted: References | None = None
 ) -> int:
-    """The T2w and T1w images of a BIDS ``folder``, one of each contrast a subject and session; returns how many sessions.
+    """Add the T2w and T1w images of a BIDS ``folder``, one of each contrast a subject and session; returns the number of sessions.
 
     Masks come from ``derivatives``; images without one must be skull-stripped. Label maps on the image's grid
-    (``derivatives/*/sub-*/[ses-*/]anat/*_dseg``) are used too. Poses are those that were ``accepted``; without such a table each is
-    found here, and one in doubt leaves its session out. Raises what :func:`~posepipe.bids.find_images` does.
+    (``derivatives/*/sub-*/[ses-*/]anat/*_dseg``) are added too. Poses come from the table ``accepted``; without it each is computed, and
+    a session whose pose is in doubt is left out. Raises what :func:`~posepipe.bids.find_images` does.
     """
     folder = folder.resolve()
     sessions: dict[str, list[InputImage]] = {}
@@ -123,7 +123,7 @@ def add_imaged_subjects(
     collector.terms(folder.name, _terms(folder))
     count = 0
     for name, images in sessions.items():
-        if not collector.wants(name):
+        if not collector.accepts(name):
             continue
         try:
             _add_session(collector, name, images, ages.age_of(images[0]).weeks, reference, accepted)
@@ -137,7 +137,7 @@ def add_imaged_subjects(
 def _add_session(
     collector: Collector, name: str, images: list[InputImage], age: float, reference: Reference, accepted: References | None
 ) -> None:
-    # T2w first: what the reference is compared in
+    # T2w first: the contrast of the reference
     ordered = sorted(images, key=lambda i: (i.suffix != "T2w", i.mask is None, i.relative))
     row = None
     if accepted is not None:
@@ -162,9 +162,9 @@ def _add_session(
 
 
 def _accepted(collector: Collector, images: list[InputImage], accepted: References) -> tuple[list[InputImage], ReferenceRow]:
-    """The ``images`` of a session that were not refused, first of them the one whose pose is used, and its row.
+    """The accepted ``images`` of a session, the one whose pose is used first, and that one's row.
 
-    They are on one grid, so that one pose serves all. Raises :class:`~posepipe.errors.ImageError` where none may be learned from.
+    They share one grid, so one pose holds for all. Raises :class:`~posepipe.errors.ImageError` if none may be used for training.
     """
     problems = []
     for image in images:
@@ -182,10 +182,10 @@ def _accepted(collector: Collector, images: list[InputImage], accepted: Referenc
 
 
 def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> int:
-    """Label maps without images (``*_desc-tissues_dseg``), in the key of the ``reference`` atlas; returns how many.
+    """Add label maps without images (``*_desc-tissues_dseg``) with the labels of the ``reference`` atlas; returns their number.
 
-    The pose comes from a stand-in image that gives each tissue its mean brightness in the atlas. Raises
-    :class:`~posepipe.errors.UsageError` if there is no such file, or no tissue labels of the reference.
+    The pose is computed from a synthetic image in which each tissue has its mean intensity in the atlas. Raises
+    :class:`~posepipe.errors.UsageError` if there is no such file, or if the reference has no tissue labels.
     """
     folder = folder.resolve()
     ages = AgeReader(folder)
@@ -193,7 +193,7 @@ def add_label_maps(collector: Collector, folder: Path, reference: Reference) -> 
     count = 0
     for found in _label_files(folder):
         name = _session_name(found)
-        if not collector.wants(name):
+        if not collector.accepts(name):
             continue
         try:
             age = ages.age_of(found).weeks
@@ -217,7 +217,7 @@ def _label_files(folder: Path) -> Iterator[InputImage]:
     paths = sorted([*folder.glob("sub-*/anat/*_dseg.nii*"), *folder.glob("sub-*/ses-*/anat/*_dseg.nii*")])
     tissues = [(p, s) for p in paths if (s := split_name(p.name)) and s.entities.get("desc") == "tissues"]
     if not tissues:
-        msg = f"{folder}: no label maps; they are looked for as sub-*/[ses-*/]anat/*_desc-tissues_dseg.nii.gz"
+        msg = f"{folder}: no label maps sub-*/[ses-*/]anat/*_desc-tissues_dseg.nii.gz"
         raise UsageError(msg)
     for path, split in tissues:
         yield InputImage(path, path.relative_to(folder), split.entities, split.suffix)
@@ -228,7 +228,7 @@ def _session_name(image: InputImage) -> str:
 
 
 def _terms(folder: Path) -> str:
-    """Terms of use that a data set states of itself."""
+    """Terms of use of a dataset: ``License`` of its description."""
     path = folder / "dataset_description.json"
     stated = read_json(path).get("License") if path.is_file() else None
     return str(stated) if stated else "not stated"

@@ -1,8 +1,8 @@
-"""What surrounds a brain in a scan, made up: skull, scalp, face and fluid about it, a body or a uterus of random shapes, air; and what a
-scanner does to it all: slices that move and fade, a cut field of view, bias, noise.
+"""Synthetic surroundings of a brain in a scan, and simulated effects of the acquisition.
 
-The idea is SynthStrip's (Hoopes et al. 2022): what the network sees is more varied than any real scan, so real scans are nothing new.
-Distances are in brain radii from the surface of the brain.
+Surroundings: skull, scalp, face and fluid, a body or a uterus of random shapes, or air. Acquisition: motion and fading of slices, a
+limited field of view, bias field and noise. As in SynthStrip (Hoopes et al. 2022) the training images vary more than real scans do, so
+that networks generalise to real scans. Distances are in brain radii from the surface of the brain.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ from torch import Tensor
 
 from .ellipsoids import Ellipsoids
 from .fields import blurred, chance, smooth_field, uniform
-from .heads import BODY, FACE, SPINE, T1W, eyes, painted
+from .heads import BODY, FACE, SPINE, T1W, add_eyes, add_parts
 
 SHAPES = 24
-"""Kinds of tissue in the far surroundings of one image."""
+"""Number of tissue intensities in the surroundings of one image."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Shares of images: ``stripped`` keep only a rim of what surrounds the brain (reconstructions), ``air`` have a head in air
-    (newborns), the others lie in a body (fetuses). ``alone``: no brain at all. ``decoys``: chance of each of three round bodies of a
-    brain's size, ``alike``: that it is as bright as the brain. ``grain``: how fine shapes may be (1: three voxels). ``fluid``: more fluid
-    about the brain, of those whose masks take it in. ``faded``, ``thick``: slices of uneven brightness, averaged; ``moved``: the head
-    moved between slices; ``slab``: few slices; ``bias`` and ``noise`` are shares of the contrast."""
+    """Shares of images, and strengths.
+
+    Surroundings: ``stripped``, only a rim about the brain (reconstructions); ``air``, a head in air (newborns); the others, a head in a
+    body (fetuses); ``alone``, surroundings without a brain. ``decoys``: probability of each of three ellipsoids of a brain's size;
+    ``alike``: probability that such a one is as bright as the brain and close to it. ``grain``: number of nodes of the smooth fields
+    that shape the tissue, relative to one node in three voxels. ``fluid``: share with an added layer of extra-axial CSF, among brains
+    whose masks include it.
+
+    Acquisition: ``faded``, slices of varying brightness; ``thick``, three neighbouring slices averaged; ``moved``, motion between
+    slices; ``slab``, a limited field of view along the slice direction. ``bias``: largest standard deviation of the logarithm of the bias
+    field; ``noise``: largest standard deviation as a share of that of the image.
+    """
 
     stripped: float = 0.3
     air: float = 0.25
@@ -43,7 +50,7 @@ class Surroundings:
     noise: float = 0.12
 
 
-def surrounded(
+def add_surroundings(
     image: Tensor,
     mask: Tensor,
     far: Tensor,
@@ -52,11 +59,11 @@ def surrounded(
     generator: torch.Generator,
     fluid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``image`` (B, 1, S, S, S), brain intensities of 0–1 where ``mask`` (alike) is 1, with surroundings put about it; and the mask that
-    is then true: grown where more fluid was added, nothing where there is to be no brain.
+    """``image`` (B, 1, S, S, S), brain intensities 0–1 inside ``mask`` (alike), with synthetic surroundings; and the true brain mask of
+    the result, which includes added fluid, and is 0 in images without a brain.
 
-    ``far``: distance from the brain, below 0 inside; ``where`` (B, 3, S, S, S): canonical coordinates (RAS, brain radii). ``fluid``
-    (B, 1, 1, 1, 1): intensity of the fluid about the brain where its masks take that in, below 0 where they do not.
+    ``far`` (alike): signed distance from the brain's surface, negative inside; ``where`` (B, 3, S, S, S): canonical coordinates (RAS,
+    brain radii); ``fluid`` (B, 1, 1, 1, 1): intensity of the extra-axial CSF if the mask includes it, negative if not.
     """
     n, side = len(image), image.shape[-1]
     nodes = int(torch.randint(side // 10, int(side // 3 * how.grain), (1,), generator=generator, device=image.device))
@@ -68,7 +75,7 @@ def surrounded(
         image, mask, far = _with_fluid(image, mask, far, fluid, voxel, wave[:, 3:4], broad[:, :1], how.fluid, generator)
     out = _shapes(wave[:, :2], broad[:, :1], kinds)
     amniotic = uniform(n, 0, 1, generator)
-    # amniotic fluid out to an uneven distance; none in some
+    # amniotic fluid up to a random, uneven distance; none in some images
     out = torch.where(far < uniform(n, -0.5, 1.3, generator) + 0.5 * broad[:, 1:2], amniotic.expand_as(out), out)
     kind = torch.rand(n, 1, 1, 1, 1, generator=generator, device=image.device)
     stripped, air = kind < how.stripped, (kind >= how.stripped) & (kind < how.stripped + how.air)
@@ -78,7 +85,7 @@ def surrounded(
     out = torch.where(air, torch.zeros_like(out), out)
     out = _head(out, far * (1 + 0.2 * wave[:, 2:3]).clamp(0.4, 1.8), bodies, generator)
     out = out + uniform(n, 0, 0.25, generator) * wave[:, 3:4] * (out > 0)
-    # a rim of uneven width is left of what was stripped, or nothing beyond a ball
+    # skull-stripped images keep a rim of uneven width
     rim = uniform(n, -0.02, 0.6, generator) * (1 + 0.5 * broad[:, 2:3])
     out = torch.where(stripped & (far > rim), torch.zeros_like(out), out)
     alone = chance(n, how.alone, generator)
@@ -90,19 +97,20 @@ def _with_fluid(
     image: Tensor, mask: Tensor, far: Tensor, fluid: Tensor, voxel: Tensor, wave: Tensor, broad: Tensor, share: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, mask and distance of brains of which a ``share`` lie in a wider layer of their own ``fluid`` (B, 1, 1, 1, 1), where that is
-    known (0 and more): drawn masks include it, those of atlases less of it. ``voxel``: their spacing in brain radii (alike).
+    """Image, mask and distance after a layer of extra-axial CSF of random width was added about a ``share`` of the brains. ``fluid``
+    (B, 1, 1, 1, 1): its intensity, negative for brains without it. Manually delineated masks include more CSF than those of atlases.
+    ``voxel`` (alike): spacing in brain radii.
     """
     n = len(image)
     width = (fluid >= 0) * chance(n, share, generator) * uniform(n, 0, 0.15, generator) * (1 + 0.4 * broad).clamp(0, 2)
     beyond = far - width
     layer = (0.5 - beyond / voxel).clamp(0, 1) * (width > 0)
-    seen = fluid + uniform(n, 0, 0.15, generator) * wave
-    return seen + mask * (image - seen), torch.maximum(mask, layer), beyond
+    textured = fluid + uniform(n, 0, 0.15, generator) * wave
+    return textured + mask * (image - textured), torch.maximum(mask, layer), beyond
 
 
 def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
-    """Random shapes (B, 1, S, S, S): where two smooth fields cross their levels, tissue changes."""
+    """Random tissue map (B, 1, S, S, S): intensities ``kinds`` (B, K), indexed by the quantised levels of two smooth fields ``two``."""
     index = (two[:, :1] * 1.5).floor().clamp(-2, 1) + 2 + 4 * ((two[:, 1:] * 1.2 + broad).floor().clamp(-2, 1) + 2)
     return torch.gather(kinds, 1, index.flatten(1).long()).reshape(index.shape)
 
@@ -110,8 +118,8 @@ def _shapes(two: Tensor, broad: Tensor, kinds: Tensor) -> Tensor:
 def _decoys(
     out: Tensor, bodies: Ellipsoids, wave: Tensor, kinds: Tensor, how: Surroundings, own: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Up to three ellipsoids somewhere about the brain, each with a rim and a texture of its own: trunk, bladder, mother's bones. Some
-    lie close and are as bright as the brain, ``own`` (B, 1, 1)."""
+    """``out`` with up to three ellipsoids at random places about the brain, each with a rim and a texture: simulated trunk, bladder,
+    maternal bones. Some are close to the brain and as bright as it, ``own`` (B, 1, 1)."""
     n, count = len(out), 3
     place = torch.randn(n, count, 3, generator=generator, device=out.device)
     distance = 1.5 + 3.5 * torch.rand(n, count, 1, generator=generator, device=out.device)
@@ -120,7 +128,7 @@ def _decoys(
     if how.alike:
         alike = torch.rand(n, count, 1, generator=generator, device=out.device) < how.alike
         level = torch.where(alike, own, level)
-        # what lies at the brain's side is taken for it more than what lies apart
+        # bodies close to the brain are more easily segmented with it than distant ones
         distance = torch.where(alike, 1.3 + (distance - 1.5) / 3, distance)
     depths = bodies.depth(place / place.norm(dim=-1, keepdim=True) * distance, size)
     for i in range(count):
@@ -134,43 +142,43 @@ def _decoys(
 
 
 def _head(out: Tensor, far: Tensor, bodies: Ellipsoids, generator: torch.Generator) -> Tensor:
-    """Trunk, neck and face below and before the brain; fluid, skull and scalp about it; spine and eyes."""
+    """``out`` with trunk, neck and face; fluid, skull and scalp in shells about the brain; spine and eyes."""
     n = len(out)
     flip = chance(n, T1W, generator) > 0
-    out = painted(out, BODY, bodies, flip, generator)
-    out = painted(out, FACE, bodies, flip, generator)
+    out = add_parts(out, BODY, bodies, flip, generator)
+    out = add_parts(out, FACE, bodies, flip, generator)
     gap, bone, skin = uniform(n, 0, 0.06, generator), uniform(n, 0.02, 0.14, generator), uniform(n, 0.02, 0.18, generator)
     shells = chance(n, 0.85, generator) > 0
     out = torch.where(shells & (far < gap + bone + skin), uniform(n, 0.1, 1, generator).expand_as(out), out)
-    # mostly dark, as bone is
+    # bone is mostly dark
     dark = uniform(n, 0, 1, generator).pow(2) * 0.6
     out = torch.where(shells & (far < gap + bone), dark.expand_as(out), out)
     out = torch.where(shells & (far < gap), uniform(n, 0, 1, generator).expand_as(out), out)
-    out = painted(out, SPINE, bodies, flip, generator)
-    return eyes(out, bodies, far > 0, flip, generator)
+    out = add_parts(out, SPINE, bodies, flip, generator)
+    return add_eyes(out, bodies, far > 0, flip, generator)
 
 
-def scanned(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """``image`` and ``mask`` (B, 1, S, S, S) as a scanner sees them: what lies outside the field of view is 0 in both."""
+def simulate_acquisition(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """``image`` and ``mask`` (B, 1, S, S, S) with simulated effects of the acquisition by ``how``; both are 0 outside the field of view."""
     n, side = len(image), image.shape[-1]
     device = image.device
     axis = torch.randint(3, (n,), generator=generator, device=device)
     index = torch.arange(side, device=device)
-    # of one batch all are equally sharp
+    # one blur for all images of a batch
     image = blurred(image, 1.2 * float(torch.rand(1, generator=generator, device=device)) ** 2)
     image = image * torch.exp(uniform(n, 0, how.bias, generator) * smooth_field(n, 1, side, 3, generator))
     image, mask = _moved(image, mask, axis, how.moved, generator)
     inside = torch.ones_like(image)
     depth = 0.35 * torch.rand(n, 1, generator=generator, device=device)
     fade = torch.exp(depth * torch.randn(n, side, generator=generator, device=device))
-    # the odd slices of some scans are all darker than the even
+    # in some scans all odd slices are darker than the even ones (interleaved acquisition)
     odd = 1 - 0.3 * torch.rand(n, 1, generator=generator, device=device) * (index % 2)
     faded = torch.rand(n, generator=generator, device=device)
     fade = torch.where((faded < how.faded / 2)[:, None], fade, torch.where((faded < how.faded)[:, None], odd, torch.ones_like(fade)))
     thick, slab = chance(n, how.thick, generator).flatten() > 0, chance(n, how.slab, generator).flatten() > 0
     reach = side * (0.25 + 0.6 * torch.rand(n, 1, generator=generator, device=device))
     first = (torch.rand(n, 1, generator=generator, device=device) * 1.2 - 0.1) * (side - reach)
-    seen = (((index >= first) & (index < first + reach)) | ~slab[:, None]).float()
+    in_view = (((index >= first) & (index < first + reach)) | ~slab[:, None]).float()
     for a in range(3):
         mine = (axis == a).nonzero().flatten()
         if not len(mine):
@@ -181,18 +189,18 @@ def scanned(image: Tensor, mask: Tensor, how: Surroundings, generator: torch.Gen
         averaged = (some + some.roll(1, 2 + a) + some.roll(-1, 2 + a)) / 3
         some = torch.where(thick[mine][:, None, None, None, None], averaged, some)
         image[mine] = some * fade[mine].reshape(shape)
-        inside[mine] = seen[mine].reshape(shape).expand_as(some)
+        inside[mine] = in_view[mine].reshape(shape).expand_as(some)
     level = uniform(n, 0, how.noise, generator) * (image * inside).flatten(1).std(1)[:, None, None, None, None]
     noise = torch.randn(image.shape, generator=generator, device=device).mul_(level * (1 + 2 * chance(n, 0.2, generator)))
-    # exactly empty stays so in most: reconstructions and zero-filled scans
+    # in most images voxels of exactly 0 stay 0, as in reconstructions and zero-filled scans
     speckled = torch.maximum((image > 0).float(), chance(n, 0.3, generator))
     image = (image + noise * speckled).clamp_min(0)
     return image * inside, mask * inside
 
 
 def _moved(image: Tensor, mask: Tensor, axis: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Slices of a ``share`` of the images, and of their masks, shifted within their planes: a slow drift, and odd slices apart from
-    even ones, as where they were taken in turn."""
+    """``image`` and ``mask``; in a ``share`` of the batch slices are shifted within their plane: a slow drift, and an offset between odd
+    and even slices, as of motion during interleaved acquisition. ``axis`` (B,): slice direction."""
     n, side = len(image), image.shape[-1]
     index = torch.arange(side, device=image.device)
     drift = torch.randn(n, 2, side, generator=generator, device=image.device).cumsum(2)

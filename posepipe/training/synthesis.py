@@ -1,7 +1,7 @@
-"""Training images made on the fly: real anatomy, random contrast, pose, deformation and damage, in one resampling step.
+"""Synthesis of training images on the fly: source volumes with random contrast, pose, deformation and corruption, resampled once.
 
-Everything is batched in torch. The frame of a batch is the input cube of the networks: ``HALF_SIDE`` brain radii either way of the
-(damaged) mask's supposed centre. The map from canonical points x to cube points is ``u = s R x + t``.
+Everything is batched in torch. The frame of a batch is the input cube of the networks, which reaches ``HALF_SIDE`` brain radii to either
+side of its centre. Canonical points x map to cube points ``u = s R x + t``; t is the error of the estimated brain centre.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE, cube_points
 from ..models.inputs import standardised
 from .contrast import random_contrast
-from .damage import Damage, damage
+from .corruption import Corruption, corrupt
 from .fields import smooth_field, uniform
 from .sources import SIDE, Sources
 
@@ -32,17 +32,18 @@ LABELS, IMAGES = ("labels",), ("T2w", "T1w")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How images are made. Lengths are in brain radii.
+    """Distributions that training images are sampled from. Lengths are in brain radii.
 
-    ``max_angle`` (degrees): 180 draws rotations uniformly from SO(3) (Arvo); less draws the axis uniformly and the angle up to it.
-    ``shift`` is the spread of the centre's error, ``log_scale`` that of the size, ``stretch`` that of scaling an axis, ``deform`` that
-    of a smooth displacement. ``labels`` is the share of images made from label maps; ``damage`` how the mask and image are spoilt.
-    With a ``contrast`` images are of that one alone, as bright as they are up to gamma; None: of any, and turned to others at random.
+    - ``size``: side of the cube in voxels.
+    - ``max_angle``: in degrees. 180: rotations uniform on SO(3) (Arvo); less: axis uniform, angle uniform up to it.
+    - Standard deviations: ``shift`` of the centre's error along each axis, ``log_scale`` of the logarithm of the size, ``stretch`` of the
+      logarithm of the scale of each axis. ``deform``: largest standard deviation of a smooth displacement.
+    - ``labels``: share of images synthesised from label maps. ``corruption``: of image and mask.
+    - ``contrast``: use images of this contrast alone, changed by a gamma only. None: all contrasts, changed at random.
 
-    As in the paper (Salehi et al. 2018, §2.4 and 2.5) where they are above 0: ``xyz``, rotations about x, y and z in turn, each by a
-    uniform angle of up to so many degrees either way; ``shift_mm``, uniform shifts of up to so many mm along each axis. With ``sizes``
-    "age" the cube is that of the age's atlas (their GA scale parameter), so that a brain shows how large it is for its age; with "mask"
-    that of the brain's own mask.
+    Alternatives as in the paper (Salehi et al. 2018, §2.4 and 2.5): ``xyz`` above 0: rotations about x, y and z, each uniform within
+    ± ``xyz`` degrees; ``shift_mm`` above 0: shifts uniform within ± ``shift_mm`` along each axis. ``sizes`` "mask": the cube's side
+    follows the radius of the brain's own mask; "age": the radius of the atlas templates at its age (the paper's GA scale parameter).
     """
 
     size: int = 32
@@ -52,23 +53,23 @@ class Recipe:
     stretch: float = 0.05
     deform: float = 0.05
     labels: float = 0.5
-    damage: Damage = field(default_factory=Damage)
+    corruption: Corruption = field(default_factory=Corruption)
     contrast: str | None = None
     sizes: str = "mask"
     xyz: float = 0.0
     shift_mm: float = 0.0
 
     def clean(self) -> Recipe:
-        """The same poses and sizes without damage: what validation also looks at."""
-        return replace(self, damage=self.damage.none(), deform=0.0, stretch=0.0)
+        """The same poses and sizes without corruption and deformation, for validation."""
+        return replace(self, corruption=self.corruption.none(), deform=0.0, stretch=0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """``input`` (B, 2, S, S, S): standardised intensities inside the mask (0 outside), and the mask.
 
-    Truth: ``rotation`` (B, 3, 3), ``translation`` (B, 3) and ``scale`` (B,) of ``u = s R x + t``; ``brain`` (B, 1, S, S, S): where there
-    is brain to see; ``rows`` (B,) of the pictures used.
+    Truth: ``rotation`` (B, 3, 3), ``translation`` (B, 3) and ``scale`` (B,) of ``u = s R x + t``; ``brain`` (B, 1, S, S, S): true brain
+    inside the observed mask; ``rows`` (B,): indices of the source volumes.
     """
 
     input: Tensor
@@ -89,10 +90,10 @@ class Batch:
 
 
 class Synthesis:
-    """An endless, seeded supply of batches from ``sources`` by ``recipe``.
+    """Endless, seeded supply of batches of training images from ``sources`` by ``recipe``.
 
-    Small cubes are made from every second voxel of the pictures (a random one of each pair): at 32 voxels a side that is as sharp, and
-    several times faster.
+    Cubes of 40 voxels a side or fewer are sampled from every second voxel of the volumes along each axis, with a random phase: at 32
+    voxels a side that is as sharp, and several times faster.
     """
 
     def __init__(
@@ -110,23 +111,23 @@ class Synthesis:
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._labels, self._images = _rows(sources, part, leave_out, recipe)
-        self._radius_mm = np.array([p.radius_mm for p in sources.pictures])
+        self._radius_mm = np.array([p.radius_mm for p in sources.volumes])
         self._cube_mm = sources.atlas_radii(leave_out) if recipe.sizes == "age" else self._radius_mm
         self._voxels = torch.as_tensor(sources.voxels).to(self._device)
         self._masks = torch.as_tensor(sources.masks).to(self._device)
 
     def batch(self, n: int) -> Batch:
         """``n`` new images."""
-        rows = self._draw_rows(n)
+        rows = self._sample_rows(n)
         rotation, translation, scale = self._poses(rows)
         points = self._source_points(rotation, translation, scale)
-        pictures, between, _ = self._pictures(rows)
-        image, mask = read_pictures(pictures, points.sub_(between))
-        seen, observed, brain = damage(image, mask, self.recipe.damage, self._generator)
-        return Batch(standardised(seen, observed), rotation, translation, scale, brain, rows)
+        volumes, between, _ = self._with_random_contrast(rows)
+        image, mask = sample_volumes(volumes, points.sub_(between))
+        image, observed, brain = corrupt(image, mask, self.recipe.corruption, self._generator)
+        return Batch(standardised(image, observed), rotation, translation, scale, brain, rows)
 
     def timed(self, n: int) -> tuple[Batch, float]:
-        """``n`` new images, and the seconds it took to make them (of the device too, where work is queued there)."""
+        """``n`` new images, and the seconds spent on them (after a synchronisation on CUDA)."""
         start = self._now()
         batch = self.batch(n)
         return batch, self._now() - start
@@ -137,28 +138,28 @@ class Synthesis:
         return time.perf_counter()
 
     def upright(self, rows: Array) -> Tensor:
-        """The pictures ``rows`` with their own contrast, upright in the canonical frame (B, 2, S, S, S): references to compare with."""
+        """Network inputs (B, 2, S, S, S) of the volumes ``rows`` in the canonical frame, with their own contrast: reference images."""
         side = self.recipe.size
         points = (cube_points(side, device=self._device) / HALF_SIDE).flip(-1).reshape(1, side, side, side, 3)
-        of = self._sources.pictures
-        pictures = torch.stack(
+        of = self._sources.volumes
+        volumes = torch.stack(
             [torch.stack([self._voxels[row].float() / 255, self._masks[of[row].mask].float() / 255]) for row in rows]
         )
-        # coarser than the pictures: the mean of neighbours, so that nothing is skipped
-        image, mask = read_pictures(F.avg_pool3d(pictures, self.step), points.expand(len(rows), -1, -1, -1, -1))
+        # mean of neighbouring voxels, against aliasing
+        image, mask = sample_volumes(F.avg_pool3d(volumes, self.step), points.expand(len(rows), -1, -1, -1, -1))
         return standardised(image, mask)
 
     def state(self) -> dict[str, Any]:
-        """State of the random generators, to go on from."""
+        """State of the random generators, to resume from."""
         return {"numpy": self._rng.bit_generator.state, "torch": self._generator.get_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to a state of :meth:`state`."""
+        """Resume from a state of :meth:`state`."""
         self._rng.bit_generator.state = state["numpy"]
         self._generator.set_state(state["torch"])
 
-    def _draw_rows(self, n: int) -> Array:
-        """Rows of ``n`` pictures, label maps and images as the recipe says."""
+    def _sample_rows(self, n: int) -> Array:
+        """Indices (n,) of random volumes; the recipe's share of them are label maps."""
         labelled = self._rng.random(n) < self.recipe.labels
         return np.where(labelled, self._rng.choice(self._labels, n), self._rng.choice(self._images, n))
 
@@ -181,23 +182,25 @@ class Synthesis:
         return self._tensor(rotation), self._tensor(shift), self._tensor(size)
 
     def _source_points(self, rotation: Tensor, translation: Tensor, scale: Tensor) -> Tensor:
-        """Where in the pictures each voxel of the cube lies (B, S, S, S, 3), as ``grid_sample`` wants it: z, y, x in halves of the side."""
+        """Position in the source volume of each voxel of the cube (B, S, S, S, 3), for ``grid_sample``: z, y, x in units of half a side."""
         n, side = len(rotation), self.recipe.size
         u = cube_points(side, device=self._device)
         turn = self._turn(rotation, scale, self._stretch(n))
         return self._placed(u, turn, translation).reshape(n, side, side, side, 3)
 
     def _stretch(self, n: int) -> Tensor:
-        """Factors (n, 1, 3) on canonical coordinates that lead to those of the picture: stretching and mirroring."""
+        """Random factors (n, 1, 3) from canonical coordinates to those of the source volume: scale of each axis and mirroring of x."""
         each = np.exp(self._rng.normal(0, self.recipe.stretch, (n, 1, 3)))
         return self._tensor(each * self._rng.choice([-1.0, 1.0], (n, 1, 1)) ** [1, 0, 0])
 
     def _turn(self, rotation: Tensor, scale: Tensor, stretch: Tensor) -> Tensor:
-        """The matrices (B, 3, 3) that rows u − t are multiplied by: Rᵀ / s, stretched and mirrored, in halves of the pictures' side."""
+        """Matrices (B, 3, 3) that row vectors u − t are multiplied by: R / s (Rᵀ / s for columns), stretched and mirrored, in units of half
+        a side of the volume."""
         return rotation / scale[:, None, None] * stretch / HALF_SIDE
 
     def _placed(self, u: Tensor, turn: Tensor, translation: Tensor, *, axes: int = 3) -> Tensor:
-        """Where in the pictures points ``u`` (N, 3) of a grid of ``axes`` axes lie, deformed: (B, N, 3), z, y, x in halves of the side."""
+        """Positions in the source volume (B, N, 3) of points ``u`` (N, 3) of a grid of ``axes`` axes, with deformation: z, y, x in units of
+        half a side."""
         r, n = self.recipe, len(turn)
         start = -translation[:, None] @ turn
         x = torch.baddbmm(start.flip(-1), u.expand(n, -1, -1), turn.flip(-1))
@@ -207,19 +210,22 @@ class Synthesis:
             x += bend.flip(1).flatten(2).mT
         return x
 
-    def _pictures(self, rows: Array) -> tuple[Tensor, Tensor, Tensor]:
-        """Random contrast (B, 2, D, D, D): intensities, 0 outside, and mask; how far the voxels lie beside where ``grid_sample`` takes
-        every second voxel to be (B, 1, 1, 1, 3); and the contrasts (B, 256)."""
+    def _with_random_contrast(self, rows: Array) -> tuple[Tensor, Tensor, Tensor]:
+        """The volumes ``rows`` with a random contrast.
+
+        Returns intensities (0 outside) and mask (B, 2, D, D, D); the offset (B, 1, 1, 1, 3) of the subsampled voxels from the positions
+        that ``grid_sample`` assumes, in units of half a side; and the tables byte → intensity (B, 256).
+        """
         side = SIDE // self.step
         out = torch.empty(len(rows), 2, side, side, side, device=self._device)
         first, tables = np.zeros((len(rows), 1, 1, 1, 3)), torch.empty(len(rows), 256, device=self._device)
         for i, row in enumerate(rows):
-            picture = self._sources.pictures[row]
+            source = self._sources.volumes[row]
             first[i] = self._rng.integers(0, self.step, 3)
             sub = tuple(slice(int(f), None, self.step) for f in first[i].flat)
-            tables[i] = self._tensor(random_contrast(picture.kind, self._rng, own=self.recipe.contrast is not None))
+            tables[i] = self._tensor(random_contrast(source.kind, self._rng, own=self.recipe.contrast is not None))
             out[i, 0] = tables[i][self._voxels[row][sub].int()]
-            out[i, 1] = self._masks[picture.mask][sub]
+            out[i, 1] = self._masks[source.mask][sub]
         out[:, 1] /= 255
         return out, self._tensor((first[..., ::-1] - (self.step - 1) / 2) * 2 / SIDE), tables
 
@@ -228,7 +234,11 @@ class Synthesis:
 
 
 def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], recipe: Recipe) -> tuple[Array, Array]:
-    """Rows of label maps and of images; a kind of which none is wanted may be missing, and the other then stands in its place."""
+    """Indices of the label maps and of the images of ``part``. A kind with a share of 0 in ``recipe`` may be missing; then the other kind
+    is returned in its place.
+
+    Raises :class:`~posepipe.errors.UsageError` for a missing kind with a share above 0.
+    """
     found: dict[tuple[str, ...], Array] = {}
     images = (recipe.contrast,) if recipe.contrast else IMAGES
     for kinds, share in (images, 1 - recipe.labels), (LABELS, recipe.labels):
@@ -241,13 +251,16 @@ def _rows(sources: Sources, part: str, leave_out: tuple[str, ...], recipe: Recip
     return found.get(LABELS, some), found.get(images, some)
 
 
-def read_pictures(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities and mask (B, 1, S, S, S) of ``pictures`` (B, 2, D, D, D) at ``points`` (B, S, S, S, 3), where 0 lies outside."""
-    return unmixed(F.grid_sample(pictures, points, mode="bilinear", padding_mode="zeros", align_corners=False))
+def sample_volumes(volumes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Intensities and mask (B, 1, S, S, S) of ``volumes`` (B, 2, D, D, D) at ``points`` (B, S, S, S, 3); 0 beyond the volume."""
+    return unmixed(F.grid_sample(volumes, points, mode="bilinear", padding_mode="zeros", align_corners=False))
 
 
 def unmixed(both: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities and mask (B, 1, ...) of their means over some neighbourhood (B, 2, ...), outside of the mask 0 in both."""
+    """Normalised interpolation: intensities and mask (B, 1, ...) from interpolated values (B, 2, ...) of both, which are 0 outside the
+    mask.
+
+    Intensities are divided by the mask, so that voxels at its edge keep their brightness.
+    """
     mask = both[:, 1:].clamp(0, 1)
-    # both were averaged with the empty outside alike: the quotient keeps its brightness up to the rim
     return both[:, :1] / mask.clamp_min(0.5), mask

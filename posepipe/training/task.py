@@ -1,4 +1,4 @@
-"""What all tasks on synthesised images share: batches, validation in degrees, the state of the random generators."""
+"""Base classes of the training tasks on synthesised images: batches, curriculum, validation in degrees, state of the random generators."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.so3_torch import geodesic_distance
-from ..models.inputs import PEDESTAL
-from ..models.layers import laid_out
+from ..models.inputs import FOREGROUND_OFFSET
+from ..models.layers import channels_last
 from ..models.precision import autocast
 from .synthesis import Batch, Synthesis
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Small rotations first: the largest angle is ``start`` degrees for ``hold`` steps, then grows to the recipe's until step ``steps``.
+    """Curriculum of rotation angles: the largest angle is ``start`` degrees for ``hold`` steps, then grows linearly to the recipe's largest
+    angle at step ``steps``.
 
-    With all of SO(3) drawn from the beginning a network learns nothing for a long time (docs/tutorials/training.md).
+    With rotations from all of SO(3) from the first step on, a network learns nothing for a long time (docs/training.md).
     """
 
     start: float = 30.0
@@ -28,7 +29,7 @@ class Curriculum:
     hold: int = 0
 
     def angle(self, step: int, largest: float) -> float:
-        """Largest angle of ``step``, degrees.
+        """Largest angle at ``step``, degrees; ``largest`` is that of the recipe.
 
         >>> Curriculum(30, 100).angle(50, 180), Curriculum(30, 100).angle(100, 180), Curriculum().angle(0, 180)
         (105.0, 180, 180)
@@ -41,9 +42,10 @@ class Curriculum:
 
 
 class SynthesisTask(ABC):
-    """A network that finds the rotation of images from ``training``, by ``curriculum``; ``validation`` is a fixed list of batches.
+    """Training of a network that estimates rotations, on images from ``training`` by ``curriculum``; ``validation``: a fixed list of
+    batches.
 
-    With ``bf16`` the network computes in bfloat16 where torch deems that safe and the device is faster at it.
+    With ``bf16`` the network computes under autocast to bfloat16 where that is faster on the device.
     """
 
     def __init__(
@@ -55,12 +57,12 @@ class SynthesisTask(ABC):
         curriculum: Curriculum | None = None,
         bf16: bool = True,
     ) -> None:
-        self.network: nn.Module = laid_out(network)
+        self.network: nn.Module = channels_last(network)
         self._training, self._validation, self._bf16 = training, validation, bf16
         self._curriculum, self._recipe, self._step = curriculum or Curriculum(), training.recipe, 0
 
-    def draw(self, n: int) -> tuple[Batch, float]:
-        """The next ``n`` images, and the seconds it took to make them."""
+    def next_batch(self, n: int) -> tuple[Batch, float]:
+        """The next ``n`` training images, and the seconds spent on synthesising them."""
         self._training.recipe = replace(self._recipe, max_angle=self._curriculum.angle(self._step, self._recipe.max_angle))
         self._step += 1
         return self._training.timed(n)
@@ -71,11 +73,11 @@ class SynthesisTask(ABC):
 
     @abstractmethod
     def rotation(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Rotations (B, 3, 3) that ``network`` finds."""
+        """Rotations (B, 3, 3) estimated by ``network``."""
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Median, mean, 95th percentile (degrees) and share over 15° on the validation batches."""
+        """Median, mean and 95th percentile (degrees), and share over 15°, of the rotation errors on the validation batches."""
         return in_degrees(torch.cat([geodesic_distance(self.rotation(network, b), b.rotation) for b in self._validation]))
 
     def state(self) -> dict[str, Any]:
@@ -91,18 +93,25 @@ class SynthesisTask(ABC):
         return autocast(x.device, wanted=self._bf16)
 
 
-class OutlinedTask(SynthesisTask):
-    """A task of a network of the paper's, which is shown its input :func:`~posepipe.models.inputs.outlined` by ``pedestal``."""
+class ForegroundOffsetTask(SynthesisTask):
+    """Training of one of the paper's networks. The network input is :func:`~posepipe.models.inputs.with_foreground_offset` of the batch's
+    ``input``, with ``foreground_offset`` in standard deviations."""
 
     def __init__(
-        self, network: nn.Module, training: Synthesis, validation: list[Batch], *, pedestal: float = PEDESTAL, **options: Any
+        self,
+        network: nn.Module,
+        training: Synthesis,
+        validation: list[Batch],
+        *,
+        foreground_offset: float = FOREGROUND_OFFSET,
+        **options: Any,
     ) -> None:
         super().__init__(network, training, validation, **options)
-        self._pedestal = pedestal
+        self._foreground_offset = foreground_offset
 
 
 def in_degrees(angle: Tensor) -> dict[str, float]:
-    """Figures of errors ``angle`` (N,), radians.
+    """Median, mean, 95th percentile (degrees) and share over 15° of errors ``angle`` (N,), radians.
 
     >>> in_degrees(torch.deg2rad(torch.tensor([1.0, 2.0, 3.0, 4.0, 90.0])))["over15"]
     0.20...

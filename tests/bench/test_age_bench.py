@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posepipe.bench.age import SIMILARITIES, AgeBench, age_cases, fit_ages, known_of, report
+from posepipe.bench.age import SIMILARITIES, AgeBench, age_cases, age_records, fit_ages, report
 from posepipe.bench.rows import PartFile
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
@@ -37,7 +37,7 @@ def rows():
 
 
 def test_constants_follow_what_is_right(rows):
-    model, left_out = fit_ages(known_of(rows))
+    model, left_out = fit_ages(age_records(rows))
     assert model.stages["fetal"].similarity == max(SIMILARITIES) and model.stages["neonatal"].similarity == 0
     assert len(left_out) == 8 and all(abs(left_out[f"n{k}"]) < 0.1 for k in range(4))
     assert model.stages["neonatal"].error < 0.1 < model.stages["fetal"].error
@@ -46,27 +46,27 @@ def test_constants_follow_what_is_right(rows):
 
 def test_a_brain_has_no_say_in_its_own_error(rows):
     odd = rows_of("x", 28.0, by_score=33.0, by_size=28.0)
-    _, left_out = fit_ages(known_of([*rows, *odd]))
+    _, left_out = fit_ages(age_records([*rows, *odd]))
     assert left_out["x"] > 3  # by the others' constant, which trusts similarity
 
 
 def test_images_of_one_brain_are_left_out_together(rows):
     pair = [r for c in ("T1w", "T2w") for r in rows_of(f"x-{c}", 28.0, by_score=33.0, by_size=28.0)]
     few = [r for r in rows if r["name"] in ("f0", "f1") or r["stage"] == "neonatal"]
-    _, left_out = fit_ages(known_of([*few, *pair]))
+    _, left_out = fit_ages(age_records([*few, *pair]))
     assert left_out["x-T1w"] > 3 and left_out["x-T2w"] > 3
 
 
 def test_too_few_brains(rows):
     with pytest.raises(UsageError, match="measure the whole part"):
-        fit_ages(known_of([r for r in rows if r["stage"] == "fetal"]))
+        fit_ages(age_records([r for r in rows if r["stage"] == "fetal"]))
 
 
 def test_report_has_groups_tests_and_stacks(rows):
     extra = rows_of("t", 29.0, by_score=29.4, by_size=29.4, part="test")
     stacks = [r for k in range(2) for r in rows_of(f"s{k}", None, by_score=25.0 + k, by_size=25.0 + k, part="stacks")]
-    model, left_out = fit_ages(known_of([*rows, *extra, *stacks]))
-    text = report(known_of([*rows, *extra, *stacks]), model, left_out)
+    model, left_out = fit_ages(age_records([*rows, *extra, *stacks]))
+    text = report(age_records([*rows, *extra, *stacks]), model, left_out)
     assert "| calibration: fetal group | 4 | 1.0 / 1.0 / 1.0 (-1.0) | 2.0 / 2.0 / 2.0 (-2.0) | 0.0 / 0.0 / 0.0 (+0.0) |" in text
     assert "t: 29 weeks, estimated 29.4 (by CRL)" in text
     assert "mean 25.5, standard deviation 0.71 weeks" in text
@@ -90,7 +90,7 @@ def test_one_real_case_is_measured_once(data_dir: Path, tmp_path: Path, capsys: 
     before = list(part.rows)
     bench.measure(case, part)
     assert len(before) >= 4 and part.rows == before
-    (known,) = known_of(part.rows)
+    (known,) = age_records(part.rows)
     assert known.stage == "fetal" and abs(known.error(0.8)) < 3
     parser = argparse.ArgumentParser()
     bench_command.add_arguments(parser.add_subparsers())

@@ -11,7 +11,7 @@ import pytest
 from posepipe import phantom
 from posepipe.bench import baselines, methods
 from posepipe.bench.baselines import DEEP_RATE, RATE, brain_of, geometric_center, principal_axes, vvr
-from posepipe.bench.methods import METHODS, VVR_RATES, Contest, Problem, missing_networks
+from posepipe.bench.methods import METHODS, VVR_RATES, BenchmarkRunner, Trial, missing_networks
 from posepipe.errors import TransformError
 from posepipe.geometry import Rigid, read_itk
 from posepipe.imaging.moments import moments
@@ -32,20 +32,20 @@ def target(one_thread_no_cache: None) -> Target:
     return Target(phantom.render(labels, AGE).moved(AWAY), phantom.brain_mask(labels).moved(AWAY), "Phantom+29")
 
 
-def problem(target: Target, degrees: float, *, left_handed: bool = False) -> Problem:
+def trial(target: Target, degrees: float, *, left_handed: bool = False) -> Trial:
     """Another brain of that age, turned by ``degrees`` about its centre and moved 28 mm."""
     pose = Rigid.about(Rigid.from_rotvec(np.radians(degrees) * AXIS).rotation, (0, 0, 0), (12.0, -24.0, 8.0))
     turn = Rigid.from_rotvec([0.3, 0.2, -0.4]).rotation * ([-1.0, 1.0, 1.0] if left_handed else [1.0, 1.0, 1.0])
     image, mask, truth = phantom.subject(AGE, rng=np.random.default_rng(50), pose=pose, spacing=VOXEL, directions=turn)
-    return Problem(image, mask, target, truth @ ~AWAY, AGE)
+    return Trial(image, mask, target, truth @ ~AWAY, AGE)
 
 
-def off(pose: Rigid, p: Problem) -> tuple[float, float]:
+def off(pose: Rigid, p: Trial) -> tuple[float, float]:
     """Degrees and, at the template's centre, mm from the truth."""
     return pose.degrees_from(p.truth), pose.mm_from(p.truth, p.target.brain.center)
 
 
-def near(p: Problem, degrees: float) -> Rigid:
+def near(p: Trial, degrees: float) -> Rigid:
     """A pose ``degrees`` and 3 mm off the truth, as from a network."""
     center = p.target.brain.center
     turn = Rigid.about(Rigid.from_rotvec(np.radians(degrees) * AXIS[::-1]).rotation, center)
@@ -69,7 +69,7 @@ def test_the_geometric_start_is_that_of_itk(target, no_iterations, tmp_path, mon
     """Not of the masses: half of the grid is background."""
     import ants
 
-    p = problem(target, 25)
+    p = trial(target, 25)
     image, mask = padded(p.image, 20), padded(p.mask, 20)
     start = geometric_center(image, target.volume)
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
@@ -81,16 +81,16 @@ def test_the_geometric_start_is_that_of_itk(target, no_iterations, tmp_path, mon
 
 
 @pytest.mark.parametrize("left_handed", [False, True])
-def test_ants_begins_where_it_is_told(target, no_iterations, left_handed):
+def test_ants_starts_from_the_given_pose(target, no_iterations, left_handed):
     """Any pose, in the bench's convention: template → image, RAS."""
-    p = problem(target, 100, left_handed=left_handed)
+    p = trial(target, 100, left_handed=left_handed)
     assert (np.linalg.det(p.image.affine) < 0) == left_handed
     assert baselines._by_ants(p.image, p.mask, target, p.truth, RATE).is_close(p.truth, 1e-4, 1e-3)
 
 
 @pytest.mark.parametrize(("degrees", "left_handed"), [(10, True), (30, False)])
 def test_gc_brings_small_turns_back(target, degrees, left_handed):
-    p = problem(target, degrees, left_handed=left_handed)
+    p = trial(target, degrees, left_handed=left_handed)
     start = geometric_center(p.image, target.volume)
     assert off(start, p)[0] == pytest.approx(degrees, abs=1e-6) and off(start, p)[1] > 2
     found = vvr(p.image, p.mask, target, start)
@@ -98,16 +98,16 @@ def test_gc_brings_small_turns_back(target, degrees, left_handed):
 
 
 def test_a_half_turn_comes_back_from_a_near_start_alone(target):
-    p = problem(target, 180)
+    p = trial(target, 180)
     lost = vvr(p.image, p.mask, target, geometric_center(p.image, target.volume))
     found = vvr(p.image, p.mask, target, near(p, 20), rate=RATE * DEEP_RATE)
     assert off(lost, p)[0] > 90
     assert off(found, p)[0] < 2 and off(found, p)[1] < 1
 
 
-def test_only_the_brain_is_seen(target):
+def test_voxels_outside_the_masks_have_no_effect(target):
     """What lies outside the masks changes nothing."""
-    p = problem(target, 10)
+    p = trial(target, 10)
     both = ((p.image, p.mask), (target.volume, target.mask))
     image, template = (v.with_data(np.where(m.data > 0, v.data, 2 * v.data.max())) for v, m in both)
     start = geometric_center(image, template)
@@ -117,7 +117,7 @@ def test_only_the_brain_is_seen(target):
 
 def test_the_learning_rate_is_ants_own(target):
     """It searches along the gradient, so a rate must be very low to tell."""
-    p = problem(target, 30)
+    p = trial(target, 30)
     start = geometric_center(p.image, target.volume)
     slow, fast = (vvr(p.image, p.mask, target, start, rate=rate) for rate in (1e-5, RATE))
     assert slow.degrees_from(start) < 10 < 25 < fast.degrees_from(start)
@@ -130,9 +130,9 @@ def half_turns(target: Target) -> list[Rigid]:
 
 
 @pytest.mark.parametrize("degrees", [10, 100])
-def test_paa_lays_axes_on_axes_and_mass_on_mass(target, degrees):
+def test_paa_maps_axes_to_axes_and_centre_of_mass_to_centre_of_mass(target, degrees):
     """Up to a half turn about an axis; the other way round it would be 20° off at least."""
-    p = problem(target, degrees)
+    p = trial(target, degrees)
     start = principal_axes(brain_of(p.image, p.mask), brain_of(target.volume, target.mask))
     offs = [start.degrees_from(p.truth @ turn) for turn in half_turns(target)]
     assert min(offs) < 6
@@ -162,8 +162,8 @@ def test_the_signs_of_axes_do_not_hang_on_how_they_were_computed(signs):
 
 
 @pytest.fixture(scope="module")
-def contest(one_thread_no_cache: None) -> Contest:
-    return Contest()
+def runner(one_thread_no_cache: None) -> BenchmarkRunner:
+    return BenchmarkRunner()
 
 
 def test_each_method_is_what_its_name_says():
@@ -178,9 +178,9 @@ def test_each_method_is_what_its_name_says():
     assert {len(x.split("x")) for x in (baselines.ITERATIONS, baselines.SHRINK, baselines.SIGMAS.removesuffix("vox"))} == {3}
 
 
-def test_each_registration_begins_where_its_network_ended(target, contest, monkeypatch):
-    """Asked of the contest, with the registration recorded and not run."""
-    p = problem(target, 60)
+def test_each_registration_begins_where_its_network_ended(target, runner, monkeypatch):
+    """Asked of the runner, with the registration recorded and not run."""
+    p = trial(target, 60)
     asked: list[tuple[Rigid, float]] = []
 
     def record(image: Volume, mask: Volume, against: Target, start: Rigid, *, rate: float = RATE) -> Rigid:
@@ -190,7 +190,7 @@ def test_each_registration_begins_where_its_network_ended(target, contest, monke
 
     monkeypatch.setattr(methods, "vvr", record)
     names = ("posenet", "correction", "deep", "vvr-gc", "vvr-paa", "vvr-deep", "vvr-deep-correction", "vvr-deep-ours")
-    found = {o.method: o.refined.pose for o in contest.run(p, names)}
+    found = {o.method: o.refined.pose for o in runner.run(p, names)}
     axes = principal_axes(brain_of(p.image, p.mask), brain_of(target.volume, target.mask))
     starts = (geometric_center(p.image, target.volume), axes, found["posenet"], found["correction"], found["deep"])
     assert [rate for _, rate in asked] == [RATE] * 2 + [RATE * DEEP_RATE] * 3
@@ -199,12 +199,12 @@ def test_each_registration_begins_where_its_network_ended(target, contest, monke
     assert min(a.degrees_from(b) for i, a in enumerate(starts) for b in starts[:i]) > 0.1  # each another
 
 
-def test_what_ants_returns_is_the_result(target, contest):
+def test_what_ants_returns_is_the_result(target, runner):
     """Also where no measure is better there and posepipe's own refinement would keep its start: the template itself, begun at the truth."""
-    p = Problem(target.volume.moved(AWAY), target.mask.moved(AWAY), target, AWAY, AGE)
+    p = Trial(target.volume.moved(AWAY), target.mask.moved(AWAY), target, AWAY, AGE)
     compare = Comparison.of(p.image, p.mask, target)
-    initial = contest.made(p, compare, p.truth, "test")
-    refined = contest.finish(p, compare, initial, "vvr")
+    initial = runner.from_pose(p, compare, p.truth, "test")
+    refined = runner.finish(p, compare, initial, "vvr")
     assert refined.method == "vvr" and refined.template == "whole"
     assert refined.pose.is_close(vvr(p.image, p.mask, target, p.truth), 0, 0)
     assert refined.pose.degrees_from(p.truth) > 1e-4
@@ -212,22 +212,22 @@ def test_what_ants_returns_is_the_result(target, contest):
     assert not refine._better(compare, refined.pose, p.truth, after, before)
 
 
-def test_a_registration_that_fails_is_told_and_leaves_its_start(target, contest, capsys):
-    p = problem(target, 10)
+def test_a_registration_that_fails_is_reported_and_leaves_its_start(target, runner, capsys):
+    p = trial(target, 10)
     compare = Comparison.of(p.image, p.mask, target)
     beside = Rigid(np.eye(3), np.array([900.0, 0.0, 0.0])) @ p.truth
     with pytest.raises(TransformError, match=r"ANTs could not register this image \(it took no step"):
         vvr(p.image, p.mask, target, beside)
-    initial = contest.made(p, compare, beside, "test")
-    refined = contest.finish(p, compare, initial, "vvr")
+    initial = runner.from_pose(p, compare, beside, "test")
+    refined = runner.finish(p, compare, initial, "vvr")
     assert refined.pose.is_close(beside) and "vvr: " in capsys.readouterr().out
     assert any("vvr failed" in w for w in refined.warnings)
-    quality = contest.judge(p, initial, refined)
+    quality = runner.judge(p, initial, refined)
     assert quality.qc != "pass" and any("vvr failed" in reason for reason in quality.reasons)
 
 
 def test_an_error_of_ants_names_the_image(target, monkeypatch):
-    p = problem(target, 10)
+    p = trial(target, 10)
     monkeypatch.setattr(baselines, "SHRINK", "8x4")  # not as many as levels
     with pytest.raises(TransformError, match=f"{p.image.source}: ANTs could not register this image"):
         vvr(p.image, p.mask, target, p.truth)
@@ -243,7 +243,7 @@ import os
 import numpy as np
 from posepipe.bench.baselines import geometric_center, vvr
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
+from posepipe import phantom
 from posepipe.matching.target import Target
 
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "7"

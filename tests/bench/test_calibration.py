@@ -39,7 +39,7 @@ def test_no_feature_counts_the_wrong_way():
     assert all(coefficient * SIGNS[name] > 0 for name, (coefficient, *_) in terms.items())
 
 
-def test_limits_of_nested_cross_validation_have_not_seen_the_brain():
+def test_limits_of_nested_cross_validation_do_not_depend_on_the_brain():
     """What is known of a brain changes the limit of all others, and not its own."""
     made = rows()
     before = fit_confidence(made)
@@ -51,7 +51,7 @@ def test_limits_of_nested_cross_validation_have_not_seen_the_brain():
     assert len(set(before.limits[mine])) == 1 and np.isfinite(before.limits).all()
     np.testing.assert_array_equal(before.limits[mine], after.limits[mine])
     assert (before.limits[~mine] != after.limits[~mine]).any()
-    assert "limits that have not seen the brain" in before.report() and before.nested() in before.report()
+    assert "thresholds from nested cross-validation" in before.report() and before.nested() in before.report()
 
 
 def test_raw_scans_between_right_and_wrong_count_for_neither():
@@ -62,7 +62,7 @@ def test_raw_scans_between_right_and_wrong_count_for_neither():
     found = fit_confidence(made)
     left_out = sum(15 < float(r["degrees"]) <= 30 for r in made[:30])
     assert left_out > 5 and len(found.p) == len(made) - left_out
-    assert found.model.terms and (found.damages == SCAN).sum() == 30 - left_out
+    assert found.model.terms and (found.corruptions == SCAN).sum() == 30 - left_out
 
 
 def test_poses_made_wrong_on_purpose_count_a_tenth_of_the_others_together():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from posepipe.bench import brains, confidence, scans, sureness
+from posepipe.bench import brains, confidence, consensus, scans
 from posepipe.cli.tools import main as tools
 from posepipe.models.calibration import ConfidenceModel, load_calibration, read_calibration
 from posepipe.models.weights import SCAN_NETWORKS, hashes
@@ -22,7 +22,7 @@ def test_the_networks_of_each_fold_get_the_same_limits_under_their_own_hashes(tm
     monkeypatch.setattr(confidence, "measure_scans", lambda bench, *_: asked.append(bench))
     monkeypatch.setattr(confidence, "fit_confidence", lambda _: fitted)
     monkeypatch.setattr(confidence, "plot_reliability", lambda *_: None)
-    monkeypatch.setattr(sureness, "sureness", lambda _: (load_calibration().sureness, "sure"))
+    monkeypatch.setattr(consensus, "fit_consensus", lambda _: (load_calibration().consensus, "sure"))
     a, b = scan_weights(0.3), scan_weights(0.5)
     assert tools(["bench", "calibration", str(tmp_path), "-o", str(tmp_path / "out"), "--folds", f"a={a}", f"b={b}"]) == 0
     ours, of_a, of_b = (read_calibration(folder / "calibration.toml") for folder in (tmp_path / "out", a, b))

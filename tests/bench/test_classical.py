@@ -52,7 +52,7 @@ def test_bin_without_trials_is_a_dash():
     assert cells(tables([ROW]))[2:8] == ["2.0 / 2.0 / 2.0", "–", "–", "–", "–", "–"]
 
 
-def test_groups_and_damages_have_tables_of_their_own():
+def test_groups_and_corruptions_have_tables_of_their_own():
     rows = [ROW, replace(ROW, damage="cut", strength=0.5), replace(ROW, damage="cut"), replace(ROW, group="stacks")]
     titles = [line for line in tables(rows).splitlines() if line.startswith("**")]
     assert [t.split("**")[1] for t in titles] == [
@@ -107,7 +107,7 @@ def test_outliers_hardly_count(truth):
     assert np.median(residual) < 1
 
 
-def test_a_node_nobody_measured_is_told(truth):
+def test_a_node_nobody_measured_is_reported(truth):
     found, residual = average(13, graph(12, truth, np.random.default_rng(3), 0, 0), [0])
     assert np.isnan(residual[12])
     assert not np.isnan(residual[:12]).any()

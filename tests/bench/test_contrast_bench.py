@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posepipe.bench import contrast
-from posepipe.bench.contrast import compared, likeness_table, matched, scaled
+from posepipe.bench.contrast import compared, matched, scaled, similarity_table
 from posepipe.cli import bench_contrast
 
 
@@ -52,7 +52,7 @@ def test_the_table_says_what_the_rows_say() -> None:
         {"subject": s, "way": w, "mae": m, "psnr": "20", "ssim": q, "seconds": "1.5"}
         for s, w, m, q in (("A", "GAN", "0.1", "0.8"), ("B", "GAN", "0.2", "0.6"), ("A", "raw", "0.4", "0.1"))
     ]
-    text = likeness_table(rows)
+    text = similarity_table(rows)
     assert "2 newborns" in text and "| GAN | 0.150 | 20.0 | 0.700 | 0.600 | 1.5 |" in text and "| raw | 0.400 |" in text
 
 

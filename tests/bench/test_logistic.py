@@ -9,16 +9,16 @@ from posepipe.bench.logistic import auroc, brier, fit_logistic, out_of_fold, rel
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, outcomes and the probabilities they were drawn with."""
+def sampled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, outcomes, and the probabilities that the outcomes were sampled with."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20_000, 3)) * [1.0, 5.0, 0.1] + [0, 20, 1]
     p = 1 / (1 + np.exp(-(1.0 + 1.5 * x[:, 0] - 0.2 * (x[:, 1] - 20))))
     return x, (rng.random(len(p)) < p).astype(float), p
 
 
-def test_finds_the_coefficients_the_data_were_made_with(drawn):
-    x, y, p = drawn
+def test_finds_the_coefficients_the_data_were_made_with(sampled):
+    x, y, p = sampled
     model = fit_logistic(x, y)
     assert (np.abs(model.coefficients / model.scale - [1.5, -0.2, 0]) < [0.08, 0.02, 0.5]).all()
     assert np.abs(model.probability(x) - p).mean() < 0.01
@@ -35,8 +35,8 @@ def test_parted_classes_and_constant_features_give_a_finite_model():
     assert np.abs(model.coefficients[0]) > np.abs(fit_logistic(x, y, ridge=10).coefficients[0])
 
 
-def test_weights_are_repeated_rows(drawn):
-    x, y, _ = drawn
+def test_weights_are_repeated_rows(sampled):
+    x, y, _ = sampled
     x, y = x[:200], y[:200]
     twice = np.r_[np.arange(200), np.arange(50)]
     weights = np.r_[np.full(50, 2.0), np.ones(150)]
@@ -68,8 +68,8 @@ def test_auroc_and_brier_by_their_definitions():
     assert brier(p, y) == pytest.approx((0.01 + 0.16 + 0.36 + 0.04) / 4)
 
 
-def test_reliability_of_calibrated_probabilities(drawn):
-    _, y, p = drawn
+def test_reliability_of_calibrated_probabilities(sampled):
+    _, y, p = sampled
     rows = reliability(p, y)
     assert sum(r[3] for r in rows) == len(y)
     for mean, share, _, n in rows:

@@ -39,7 +39,7 @@ def test_seconds_are_medians() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n, piece in PIECES.items() if piece.plot])
-def test_figures_are_drawn(name: str, tmp_path: Path) -> None:
+def test_figures_are_plotted(name: str, tmp_path: Path) -> None:
     plot = PIECES[name].plot
     assert plot is not None
     path = plot_boxes(errors_of(ROWS), *plot, tmp_path / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Perturbations with known truth: the truth is true, and each damage is as large as it says."""
+"""Perturbations with known truth: the truth is true, and each corruption is as large as it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.optimize import linprog
 from scipy.spatial import ConvexHull
 
-from posepipe.bench.perturb import DAMAGES, STRENGTHS, damaged, turned
+from posepipe.bench.perturb import CORRUPTIONS, STRENGTHS, corrupted, turned
 from posepipe.geometry import random_rotations, so3
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
@@ -104,7 +104,7 @@ def test_the_plane_test_tells_parted_from_mixed():
 @pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
 def test_a_cut_takes_its_share_behind_one_plane(head, strength):
     image, mask = head
-    new, new_mask = damaged(image, mask, "cut", strength, np.random.default_rng(0))
+    new, new_mask = corrupted(image, mask, "cut", strength, np.random.default_rng(0))
     lost = mask.data & ~new_mask.data
     assert not (new_mask.data & ~mask.data).any()
     assert lost.sum() / mask.data.sum() == pytest.approx(strength * STRENGTHS["cut"], abs=0.005)
@@ -116,7 +116,7 @@ def test_a_cut_takes_its_share_behind_one_plane(head, strength):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_leak_sticks_a_blob_of_its_share_to_the_brain(head, seed):
     image, mask = head
-    new, new_mask = damaged(image, mask, "leak", 1.0, np.random.default_rng(seed))
+    new, new_mask = corrupted(image, mask, "leak", 1.0, np.random.default_rng(seed))
     added = new_mask.data & ~mask.data
     assert added.sum() / mask.data.sum() == pytest.approx(STRENGTHS["leak"], rel=0.35)
     assert ndimage.label(new_mask.data)[1] == 1
@@ -126,7 +126,7 @@ def test_a_leak_sticks_a_blob_of_its_share_to_the_brain(head, seed):
 
 def test_bias_is_a_smooth_gain_of_its_strength(head):
     image, mask = head
-    new, new_mask = damaged(image, mask, "bias", 1.0, np.random.default_rng(0))
+    new, new_mask = corrupted(image, mask, "bias", 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(new_mask.data, mask.data)
     gain = np.log(new.data[mask.data] / image.data[mask.data])
     assert gain.std() == pytest.approx(STRENGTHS["bias"], rel=0.01)
@@ -139,7 +139,7 @@ def test_bias_is_a_smooth_gain_of_its_strength(head):
 
 def test_noise_is_rician_of_its_strength(head):
     image, mask = head
-    new, new_mask = damaged(image, mask, "noise", 1.0, np.random.default_rng(0))
+    new, new_mask = corrupted(image, mask, "noise", 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(new_mask.data, mask.data)
     sigma = STRENGTHS["noise"] * image.data[mask.data].mean()
     clean, noisy = image.data[mask.data].astype(float), new.data[mask.data].astype(float)
@@ -147,11 +147,11 @@ def test_noise_is_rician_of_its_strength(head):
     assert (noisy - clean).std() == pytest.approx(sigma, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_keeps_the_grid_the_background_and_the_originals(head, kind):
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruption_keeps_the_grid_the_background_and_the_originals(head, kind):
     image, mask = head
     before = image.data.copy(), mask.data.copy()
-    new, new_mask = damaged(image, mask, kind, 1.0, np.random.default_rng(1))
+    new, new_mask = corrupted(image, mask, kind, 1.0, np.random.default_rng(1))
     assert new.same_grid(image)
     assert new_mask.same_grid(mask)
     assert not new.data[~new_mask.data].any()
@@ -162,9 +162,9 @@ def test_damage_keeps_the_grid_the_background_and_the_originals(head, kind):
     np.testing.assert_array_equal(mask.data, before[1])
 
 
-def test_all_is_every_damage_at_once(head):
+def test_all_is_every_corruption_at_once(head):
     image, mask = head
-    _, new_mask = damaged(image, mask, "all", 1.0, np.random.default_rng(2))
+    _, new_mask = corrupted(image, mask, "all", 1.0, np.random.default_rng(2))
     assert (new_mask.data & ~mask.data).any()
     assert (mask.data & ~new_mask.data).any()
 
@@ -172,25 +172,25 @@ def test_all_is_every_damage_at_once(head):
 def test_strength_nought_changes_next_to_nothing(head):
     image, mask = head
     for kind in ("cut", "bias", "noise"):
-        new, new_mask = damaged(image, mask, kind, 0.0, np.random.default_rng(0))
+        new, new_mask = corrupted(image, mask, kind, 0.0, np.random.default_rng(0))
         np.testing.assert_array_equal(new_mask.data, mask.data)
         np.testing.assert_allclose(new.data, image.data, rtol=1e-5)
 
 
-def test_an_unknown_damage_is_refused(head):
+def test_an_unknown_corruption_is_refused(head):
     with pytest.raises(ValueError, match="choose from cut, leak, bias, noise, slices, invert, all"):
-        damaged(*head, "fire", 1.0, np.random.default_rng(0))
+        corrupted(*head, "fire", 1.0, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0, 1.5])
 def test_slices_are_as_thick_as_they_say(head, strength):
     image, mask = head
-    new, new_mask = damaged(image, mask, "slices", strength, np.random.default_rng(0))
+    new, new_mask = corrupted(image, mask, "slices", strength, np.random.default_rng(0))
     thin = new.data[22:38, 22:36, 22:34]  # well inside, where the means of a slope are still that slope
     np.testing.assert_allclose(thin, image.data[22:38, 22:36, 22:34], rtol=0.01)
     noise = image.with_data(np.where(mask.data, np.random.default_rng(1).normal(100, 10, SHAPE), 0).astype(np.float32))
     axis = int(np.random.default_rng(0).integers(3))
-    rough = damaged(noise, mask, "slices", strength, np.random.default_rng(0))[0]
+    rough = corrupted(noise, mask, "slices", strength, np.random.default_rng(0))[0]
     steps = [np.abs(np.diff(rough.data[20:40, 20:38, 20:36], axis=a)).mean() for a in range(3)]
     assert min(range(3), key=lambda a: steps[a]) == axis
     ends = np.diff(new_mask.data.astype(int), axis=axis)
@@ -200,8 +200,8 @@ def test_slices_are_as_thick_as_they_say(head, strength):
 
 def test_inverted_contrast_turns_bright_to_dark(head):
     image, mask = head
-    new, new_mask = damaged(image, mask, "invert", 1.0, np.random.default_rng(0))
+    new, new_mask = corrupted(image, mask, "invert", 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(new_mask.data, mask.data)
     assert np.corrcoef(image.data[mask.data], new.data[mask.data])[0, 1] < -0.99
-    gamma = damaged(image, mask, "invert", 2.0, np.random.default_rng(0))[0]
+    gamma = corrupted(image, mask, "invert", 2.0, np.random.default_rng(0))[0]
     assert gamma.data[mask.data].mean() < new.data[mask.data].mean()

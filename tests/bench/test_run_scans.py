@@ -10,7 +10,7 @@ import pytest
 from miniature import Miniature
 
 from posepipe.bench import brains, confidence, finding, negative, precision, scans
-from posepipe.bench.methods import Contest
+from posepipe.bench.methods import BenchmarkRunner
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.cli.tools import main
 from posepipe.geometry import so3
@@ -34,10 +34,10 @@ def weights(scan_weights: Callable[[float], Path]) -> Path:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little of what is made up, and coarse."""
-    monkeypatch.setattr(brains, "DRESSED", ("sub-A12-T2w",))
+    monkeypatch.setattr(brains, "VALIDATION_NEWBORNS", ("sub-A12-T2w",))
     monkeypatch.setattr(brains, "TRIALS", 1)
     monkeypatch.setattr(brains, "NOISES", 2)
-    monkeypatch.setattr(scans, "DRESSED_MM", 4.0)
+    monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_brains_are_found_without_a_mask(
     few: Path, weights: Path, miniature: Miniature, tmp_path: Path, made_up: None, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(scans, "DRESSES", {"rim": scans.DRESSES["rim"]})
+    monkeypatch.setattr(scans, "BACKGROUNDS", {"rim": scans.BACKGROUNDS["rim"]})
     command = ["bench", "scans", str(few), "-o", str(tmp_path), "--trials", "1", "--threads", "1", "--weights", str(weights)]
     assert main([*command, "--names", "sub-E01", "sub-T", "sub-01", "sub-f234"]) == 0
     told = capsys.readouterr().out
@@ -64,8 +64,8 @@ def test_brains_are_found_without_a_mask(
     assert all(r["qc"] in {"refused", "failed", "fail", "review"} for r in of["cut"])
     (twins,) = of["twins"]
     assert twins["kind"] == "beside sub-E02" and float(twins["mm"]) < 3 and "another brain" in twins["reasons"]
-    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is told in 1, 0 pass" in told
-    assert {r["kind"] for r in of["heads"]} == set(scans.DRESSES) and all(r["fold"] == "test" for r in of["heads"])
+    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is reported in 1, 0 pass" in told
+    assert {r["kind"] for r in of["heads"]} == set(scans.BACKGROUNDS) and all(r["fold"] == "test" for r in of["heads"])
     poses = [so3.exp(np.array([float(x) for x in r["rotvec"].split()])) for r in of["stacks"]]
     truth = [miniature.truth.rotations[r["name"]] for r in of["stacks"]]
     assert np.degrees(so3.geodesic_distance(*poses)) == pytest.approx(np.degrees(so3.geodesic_distance(*truth)), abs=1.5)
@@ -77,23 +77,23 @@ def test_brains_are_found_without_a_mask(
 
 
 @pytest.mark.slow
-def test_scans_tell_how_sure_poses_are(few: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_give_rows_for_the_confidence(few: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those of which the pose is known, with the mask that is found."""
     monkeypatch.setattr(confidence, "SCANS", ("scans",))
-    contest, part = Contest(None), PartFile(tmp_path / "rows.csv")
+    runner, part = BenchmarkRunner(None), PartFile(tmp_path / "rows.csv")
     bench = scans.ScanBench(few, weights, threads=1)
-    confidence.measure_scans(bench, contest, part)
+    confidence.measure_scans(bench, runner, part)
     rows = {r["source"]: r for r in part.rows}
     assert {(r["name"], r["damage"]) for r in part.rows} == {("sub-T1", confidence.SCAN)}
     assert all(float(rows[source]["degrees"]) < 3 for source in confidence.NATURAL)
     assert float(rows["turned"]["degrees"]) > 20
     count = len(part.rows)
-    confidence.measure_scans(bench, contest, part)
+    confidence.measure_scans(bench, runner, part)
     assert len(part.rows) == count
-    # another place is no problem to solve
+    # another place is no trial to solve
     (case,) = scans.scan_cases(few, ("scans",))
     monkeypatch.setattr(scans, "MANY_MM", 0.0)
-    assert bench.problem(case) is None
+    assert bench.trial(case) is None
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
     brains.measure_brains(few, part, weights)
     names = {r["name"] for r in part.rows}
     assert {"sub-E01", "sub-E02", "sub-T1", "sub-01_run-1", "sub-01_run-2", "noise 0", "noise 1"} <= names
-    assert {f"sub-A12-T2w {kind} 0" for kind in scans.DRESSES} <= names and sum("axis" in name for name in names) == 2
+    assert {f"sub-A12-T2w {kind} 0" for kind in scans.BACKGROUNDS} <= names and sum("axis" in name for name in names) == 2
     for row in part.rows:
         if row["name"] in miniature.truth.masks:
             assert float(row["mm"]) < 2 and set(brains.SIGNS) <= row.keys()
@@ -115,8 +115,8 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
 
 @pytest.mark.slow
 def test_only_images_that_are_asked_for_are_made(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brains in made-up heads take seconds each; newborn A11, of which most are made, is not even here."""
-    monkeypatch.setattr(scans, "DRESSED_MM", 4.0)
+    """Brains with synthetic background take seconds each; newborn A11, of which most are made, is not even here."""
+    monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
     names = [one.name for one in brains.brain_images(few, ("sub-E01*", "sub-A12-T2w rim 1", "noise 3"))]
     assert names == ["sub-E01", next(n for n in names if "axis 0" in n), "sub-A12-T2w rim 1", "noise 3"]
 
@@ -166,7 +166,7 @@ def test_images_without_a_fetal_brain_are_listed(few: Path, made_up: None) -> No
 
 
 @pytest.mark.slow
-def test_every_precision_is_asked_in_a_process_of_its_own(
+def test_every_precision_runs_in_a_process_of_its_own(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     some = {name: precision.SETTINGS[name] for name in ("float32", "bfloat16")}
@@ -197,14 +197,14 @@ def test_answers_are_kept_by_the_image_s_name(few: Path, tmp_path: Path, made_up
 
 @pytest.mark.slow
 def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By drawn masks, and by landmarks with the mask of an atlas laid on them."""
+    """By delineated masks, and by landmarks with the mask of an atlas placed by them."""
     path, split = tmp_path / "scenes.npz", tmp_path / "split.toml"
     split.write_text('[validation]\nsubjects = []\n[test]\nsubjects = ["sub-E02"]\n')
     command = ["train", "scenes", str(few / "ds-epi"), str(few / "ds-stacks"), "-d", str(few / "ds-stacks/derivatives/manual_masks")]
     command += ["-o", str(path), "--atlas-dir", str(few / "atlases"), "--split", str(split)]
     assert main([*command, "--reference", "CRL"]) == 0
     told = capsys.readouterr().out
-    assert "sub-E02_acq-epi: left out, kept to test" in told and f"{path}: 3 scenes" in told
+    assert "sub-E02_acq-epi: left out, kept for test by the split" in told and f"{path}: 3 scenes" in told
     assert "terms of ds-epi: CC0" in told and "terms of ds-stacks: CC0" in told
     scenes = Scenes.load(path)
     assert scenes.terms == {"ds-epi": "CC0", "ds-stacks": "CC0"}
@@ -212,10 +212,10 @@ def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path:
     for scene, name in zip(scenes.scenes, ("sub-E01", "sub-01_run-1", "sub-01_run-2"), strict=True):
         millilitres = (scene.mask > 127).sum() * scene.spacing**3 / 1000
         assert millilitres == pytest.approx(moments(miniature.truth.masks[name]).millilitres, rel=0.15)
-        assert scene.rotation is not None and scene.drawn == (name != "sub-E01")
+        assert scene.rotation is not None and scene.delineated == (name != "sub-E01")
         # landmarks are written to a thousandth of a mm
         assert np.degrees(so3.geodesic_distance(scene.rotation, miniature.truth.rotations[name])) < 0.1
     # without an atlas landmarks do not do; what has a mask does
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert "no brain mask, and no landmarks with a --reference atlas to lay on them" in told and f"{path}: 2 scenes" in told
+    assert "no landmarks by which the mask of a --reference atlas could be placed" in told and f"{path}: 2 scenes" in told

@@ -70,13 +70,13 @@ def test_a_head_is_followed_by_slices_and_by_navigators(
 
 
 def test_brains_kept_for_testing_are_apart(miniature: Miniature) -> None:
-    (brain,) = tracker.kept_apart(miniature.folder, ["sub-A13-T2w"])
+    (brain,) = tracker.test_brains(miniature.folder, ["sub-A13-T2w"])
     assert brain.name == "sub-A13-T2w" and brain.own.degrees_from(Rigid.identity()) < 2
-    assert not list(tracker.kept_apart(miniature.folder, ["sub-A04-T2w"]))
+    assert not list(tracker.test_brains(miniature.folder, ["sub-A04-T2w"]))
 
 
 def test_a_simulated_network_is_lost_as_often_as_it_says(miniature: Miniature) -> None:
-    (brain,) = tracker.kept_apart(miniature.folder, ["f234"])
+    (brain,) = tracker.test_brains(miniature.folder, ["f234"])
     rng = np.random.default_rng(0)
     (piece,) = slice_register.random_slices(brain, 1, rng)
     target = SliceTracker(target=brain.target, register=False)._slice_target

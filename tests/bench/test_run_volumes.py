@@ -13,7 +13,7 @@ from miniature import Miniature, upright
 from posepipe.atlas import AtlasLibrary
 from posepipe.atlas.sidecars import file_sha256
 from posepipe.bench import canonical, classical, confidence, contrast, extracted, speed, volume
-from posepipe.bench.methods import Contest
+from posepipe.bench.methods import BenchmarkRunner
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.cli.tools import main
 from posepipe.errors import PosepipeError
@@ -64,7 +64,7 @@ def test_stacks_are_compared_pair_by_pair(
     assert len(read_rows([tmp_path / "out" / "classical.csv"])) == 2
 
 
-def test_what_has_no_canonical_rotation_is_told(miniature: Miniature, tmp_path: Path) -> None:
+def test_what_has_no_canonical_rotation_is_reported(miniature: Miniature, tmp_path: Path) -> None:
     data = miniature.part(tmp_path, atlases=("CRL/30", "CHN/30"))
     (data / "atlases/tpl-CHN/cohort-30/fetched.json").unlink()
     with pytest.raises(PosepipeError, match=r"CHN\+30: no canonical rotation; run python -m posepipe.bench.canonical"):
@@ -122,7 +122,7 @@ def test_times_are_of_stages_that_make_the_whole(
     assert 0 < alone < 10
 
 
-def test_ages_of_test_brains_are_told_and_measured_once(
+def test_ages_of_test_brains_are_reported_and_measured_once(
     miniature: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = miniature.part(tmp_path / "data", "ds-fetal", "ds-neonates/participants.tsv", atlases=(
@@ -205,9 +205,9 @@ def test_poses_are_made_right_and_wrong_on_purpose(miniature: Miniature, tmp_pat
     assert "sub-A04-T2w" in {c.name for c in confidence.confidence_cases(miniature.folder, ("train",))}
     case = cases["FidonSBA+28"]
     confidence.run_task((case, tmp_path, 1, 0, None))
-    path = confidence.part_path(tmp_path, case, Contest(None).networks.sha256)
+    path = confidence.part_path(tmp_path, case, BenchmarkRunner(None).networks.sha256)
     rows = {r["source"]: r for r in read_rows([path])}
-    assert list(rows) == [*confidence.NATURAL, *confidence.MADE]
+    assert list(rows) == [*confidence.NATURAL, *confidence.PERTURBED]
     right = {s for s, r in rows.items() if float(r["degrees"]) <= 15}
     assert right >= set(confidence.NATURAL) and not right & {"rival", "turned"}
     before = path.read_text()
@@ -223,7 +223,7 @@ def few(miniature: Miniature, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("test", [False, True])
-def test_extracted_brains_are_told_from_heads(few: Path, tmp_path: Path, test: bool) -> None:
+def test_extracted_brains_are_distinguished_from_heads(few: Path, tmp_path: Path, test: bool) -> None:
     part = PartFile(tmp_path / "rows.csv")
     extracted.measure(few, part, test=test)
     rows = part.rows

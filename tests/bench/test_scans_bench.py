@@ -1,4 +1,4 @@
-"""Brains in made-up heads keep their brain and its mask; the tables of the bench of scans say what the rows say."""
+"""Brains with synthetic background keep their brain and its mask; the tables of the bench of scans say what the rows say."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from scipy import ndimage
 
 from posepipe.bench.scans import (
+    BACKGROUND_SPACING_MM,
+    BACKGROUNDS,
     CLEAR_MM,
-    DRESSED_MM,
-    DRESSES,
     ScanBench,
     ScanCase,
-    brainless,
-    dressed,
+    negative_controls,
     overlap,
     report,
     scan_cases,
     side_by_side,
+    with_synthetic_background,
 )
 from posepipe.imaging.moments import moments
 from posepipe.imaging.volume import Volume
@@ -32,16 +32,16 @@ ROW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", DRESSES)
-def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
+@pytest.mark.parametrize("kind", BACKGROUNDS)
+def test_a_brain_with_synthetic_background_is_the_same_brain(kind: str) -> None:
     offset = np.moveaxis(np.indices((50, 44, 40)), 0, -1) * 2.0 - np.array([48, 44, 40])
     inside = (offset / np.array([30, 26, 22])) ** 2 @ np.ones(3) < 1
     affine = np.diag([2.0, 2, 2, 1])
     image = Volume(np.where(inside, 500 + 200 * (offset[..., 0] > 0), 0).astype(np.float32), affine)
     ratios: list[float] = []
     for seed in range(4):
-        whole, truth = dressed(image, image.with_data(inside), kind, seed=[2, seed])
-        assert whole.same_grid(truth) and whole.spacing == pytest.approx(DRESSED_MM)
+        whole, truth = with_synthetic_background(image, image.with_data(inside), kind, seed=[2, seed])
+        assert whole.same_grid(truth) and whole.spacing == pytest.approx(BACKGROUND_SPACING_MM)
         before, after = moments(image.with_data(inside)), moments(truth)
         assert after.center == pytest.approx(before.center, abs=0.7)
         assert after.millilitres == pytest.approx(before.millilitres, rel=0.03)
@@ -59,7 +59,7 @@ def test_a_dressed_brain_is_the_same_brain(kind: str) -> None:
     assert np.mean(ratios) > 1.2
 
 
-def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
+def test_negative_controls_are_the_larger_parts_at_their_place() -> None:
     """A scan of 240, 180 and 60 mm, turned in space, whose brain lies nearer to the beginning of the first axis."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) @ np.diag([3.0, 2, 5])
@@ -67,14 +67,14 @@ def test_pieces_without_the_brain_are_the_larger_ones_where_they_were() -> None:
     image = Volume(np.arange(80 * 90 * 12, dtype=np.float32).reshape(80, 90, 12), affine, "a_T2w.nii.gz")
     at = np.array([30, 40, 6])
     center = affine[:3, :3] @ at + affine[:3, 3]
-    ((name, piece),) = brainless(image, center)  # along the second axis there are 20 mm at most
+    ((name, piece),) = negative_controls(image, center)  # along the second axis there are 20 mm at most
     assert name == "axis 0 from 50" and piece.source == image.source
     np.testing.assert_array_equal(piece.data, image.data[50:])
     first = piece.affine[:3, 3]
     assert first == pytest.approx(affine[:3, :3] @ np.array([50, 0, 0]) + affine[:3, 3])
     assert np.linalg.norm(first - center) >= CLEAR_MM
     farther = affine[:3, :3] @ np.array([49.2, 40, 6]) + affine[:3, 3]
-    ((name, piece),) = brainless(image, farther)
+    ((name, piece),) = negative_controls(image, farther)
     assert name == "axis 0 from 0" and piece.affine == pytest.approx(affine)
     np.testing.assert_array_equal(piece.data, image.data[:29])
 
@@ -120,7 +120,7 @@ def test_what_becomes_of_images_without_a_brain() -> None:
     assert "| epi | folds | 1 | – |" in report([ROW, empty | {"qc": "fail"}])
 
 
-def test_a_real_scan_is_shown_to_the_network_that_did_not_see_its_fold(tmp_path: Path) -> None:
+def test_a_real_scan_is_processed_by_the_network_trained_without_its_fold(tmp_path: Path) -> None:
     bench = ScanBench(tmp_path, tmp_path / "all", {"b": tmp_path / "b"})
     cases = (ScanCase("epi", "sub-E11", fold, tmp_path) for fold in ("a", "b", "test"))
     assert [bench.weights_of(case).name for case in cases] == ["all", "b", "all"]

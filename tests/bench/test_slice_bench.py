@@ -1,4 +1,4 @@
-"""The comparison on slices: what is drawn, how poses are judged, and the chain from a phantom to tables."""
+"""The comparison on slices: the sampled slices, the errors of poses, and the chain from a phantom to tables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from posepipe.bench import slice_methods, slices
 from posepipe.bench.classical import Case
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.bench.slice_baselines import geometric_start
-from posepipe.bench.slice_methods import OWN, Family, Found, SliceContest, families, fused_slab, missing_networks, registered_slab
+from posepipe.bench.slice_methods import OWN, Family, Found, SliceBenchmarkRunner, families, fused_slab, missing_networks, registered_slab
 from posepipe.bench.slice_register import Brain, Cutter
 from posepipe.bench.slice_tables import SliceRow
-from posepipe.bench.slices import SAMPLINGS, THICKNESS, SliceProblem, draw, judged, measure, read_parts, slice_cases, trials
+from posepipe.bench.slices import SAMPLINGS, THICKNESS, SliceTrial, measure, read_parts, sample_trial, slice_cases, slice_errors, trials
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid, so3
@@ -56,12 +56,12 @@ def cutter(brain: Brain) -> Cutter:
     return Cutter(brain)
 
 
-def drawn(brain: Brain, cutter: Cutter, target: SliceTarget, sampling: str, n: int) -> list[SliceProblem]:
-    return [draw(brain, cutter, target.to_canonical, SAMPLINGS[sampling], trial) for trial in range(n)]
+def sampled(brain: Brain, cutter: Cutter, target: SliceTarget, sampling: str, n: int) -> list[SliceTrial]:
+    return [sample_trial(brain, cutter, target.to_canonical, SAMPLINGS[sampling], trial) for trial in range(n)]
 
 
 def test_the_papers_sampling_is_half_of_all_orientations_and_whole_numbers(brain, cutter, target):
-    paper, every = (drawn(brain, cutter, target, name, 24) for name in ("paper", "all"))
+    paper, every = (sampled(brain, cutter, target, name, 24) for name in ("paper", "all"))
     assert all(p.rotation[2, 2] >= 0 and p.number == round(p.number) for p in paper)
     assert 6 <= sum(p.rotation[2, 2] < 0 for p in every) <= 18
     assert not any(p.number == round(p.number) for p in every)
@@ -71,7 +71,7 @@ def test_the_papers_sampling_is_half_of_all_orientations_and_whole_numbers(brain
 
 
 def test_the_truth_is_the_rotation_of_the_slice_and_its_number(brain, cutter, target):
-    for p in drawn(brain, cutter, target, "paper", 6):
+    for p in sampled(brain, cutter, target, "paper", 6):
         np.testing.assert_allclose(p.truth.rotation @ target.to_canonical.T, p.rotation, atol=1e-9)
         np.testing.assert_allclose(p.middle.grid.to_world.matrix, np.eye(4), atol=1e-9)  # the header says nothing of the brain
         assert p.angle == pytest.approx(np.degrees(np.linalg.norm(so3.log(p.rotation))))
@@ -84,74 +84,74 @@ def test_the_truth_is_the_rotation_of_the_slice_and_its_number(brain, cutter, ta
 
 def test_the_slice_shows_the_template_where_the_truth_says(brain, cutter, target):
     """Also away from the middle: the template's mask at the pixels' places is the slice's, and is not at the twin's or the inverse's."""
-    problems = [p for p in drawn(brain, cutter, target, "all", 8) if abs(p.number - 14.5) > 6]
-    assert len(problems) >= 3
+    tilted = [p for p in sampled(brain, cutter, target, "all", 8) if abs(p.number - 14.5) > 6]
+    assert len(tilted) >= 3
     to_voxel = np.linalg.inv(brain.target.mask.affine)
 
-    def dice(p: SliceProblem, pose: Rigid) -> float:
+    def dice(p: SliceTrial, pose: Rigid) -> float:
         index = np.round((~pose).apply(p.middle.grid.points) @ to_voxel[:3, :3].T + to_voxel[:3, 3]).astype(int)
         inside = np.all((index >= 0) & (index < brain.target.mask.data.shape), -1)
         seen = np.zeros(p.middle.mask.shape, bool)
         seen[inside] = brain.target.mask.data[tuple(index[inside].T)] > 0
         return 2 * (seen & p.middle.mask).sum() / (seen.sum() + p.middle.mask.sum())
 
-    assert min(dice(p, p.truth) for p in problems) > 0.93
-    assert np.mean([dice(p, Rigid.about(p.truth.rotation.T, target.center, p.truth.apply(target.center))) for p in problems]) < 0.9
+    assert min(dice(p, p.truth) for p in tilted) > 0.93
+    assert np.mean([dice(p, Rigid.about(p.truth.rotation.T, target.center, p.truth.apply(target.center))) for p in tilted]) < 0.9
 
 
 def test_the_same_trial_is_the_same_slice(brain, cutter, target):
-    one, again, other = (draw(brain, cutter, target.to_canonical, SAMPLINGS["paper"], t) for t in (3, 3, 4))
+    one, again, other = (sample_trial(brain, cutter, target.to_canonical, SAMPLINGS["paper"], t) for t in (3, 3, 4))
     np.testing.assert_array_equal(one.middle.image, again.middle.image)
     assert one.angle != other.angle
-    assert one.angle != draw(brain, cutter, target.to_canonical, SAMPLINGS["paper"], 3, seed=1).angle
+    assert one.angle != sample_trial(brain, cutter, target.to_canonical, SAMPLINGS["paper"], 3, seed=1).angle
 
 
 def test_svr_gc_begins_off_by_the_rotation(brain, cutter, target):
     """The tilt of the template is between its start and the canonical rotation."""
-    for p in drawn(brain, cutter, target, "paper", 4):
+    for p in sampled(brain, cutter, target, "paper", 4):
         start = geometric_start(p.middle, target)
         assert start.degrees_from(p.truth) == pytest.approx(np.degrees(so3.geodesic_distance(p.rotation @ target.to_canonical, np.eye(3))))
 
 
 def test_slabs_are_parallel_slices_four_mm_apart(brain, cutter, target):
-    for p in drawn(brain, cutter, target, "slab-5", 3):
+    for p in sampled(brain, cutter, target, "slab-5", 3):
         assert [s.index for s in p.pieces] == [0, 1, 2, 3, 4] and p.middle is p.pieces[2]
         centers = np.array([s.grid.center for s in p.pieces])
         np.testing.assert_allclose(centers, np.outer([-8, -4, 0, 4, 8], [0, 0, 1]), atol=1e-9)
         assert len({s.grid.thickness for s in p.pieces}) == 1
-    assert [len(p.pieces) for p in drawn(brain, cutter, target, "slab-3", 2)] == [3, 3]
+    assert [len(p.pieces) for p in sampled(brain, cutter, target, "slab-3", 2)] == [3, 3]
 
 
 def test_poses_are_judged_against_the_truth_and_its_twin(brain, cutter, target):
-    p = next(p for p in drawn(brain, cutter, target, "all", 9) if 60 < twin_degrees(p.truth, p.middle.grid, target.plane) < 170)
+    p = next(p for p in sampled(brain, cutter, target, "all", 9) if 60 < twin_degrees(p.truth, p.middle.grid, target.plane) < 170)
     other = twin_pose(p.truth, p.middle.grid, target.plane)
     apart = p.truth.degrees_from(other)
-    right, wrong = judged(p.truth, p, target), judged(other, p, target)
+    right, wrong = slice_errors(p.truth, p, target), slice_errors(other, p, target)
     assert (right.degrees, right.mm) == pytest.approx((0, 0), abs=1e-4) and right.right_twin == 1
     assert (wrong.nearer_degrees, wrong.nearer_mm) == pytest.approx((0, 0), abs=1e-4) and wrong.right_twin == 0
     assert wrong.degrees == pytest.approx(apart) and wrong.mm > 10
-    lifted = judged(Rigid(np.eye(3), np.array([0, 0, 3.0])) @ p.truth, p, target)
+    lifted = slice_errors(Rigid(np.eye(3), np.array([0, 0, 3.0])) @ p.truth, p, target)
     assert lifted.mm == pytest.approx(3) and lifted.degrees == pytest.approx(0, abs=1e-4) and lifted.nearer_mm == pytest.approx(3)
-    turned = judged(Rigid.about(so3.exp([0, 0, np.radians(10)]), p.middle.mask_center, p.middle.mask_center) @ p.truth, p, target)
+    turned = slice_errors(Rigid.about(so3.exp([0, 0, np.radians(10)]), p.middle.mask_center, p.middle.mask_center) @ p.truth, p, target)
     assert turned.degrees == turned.nearer_degrees == pytest.approx(10)
 
 
-def told(p: SliceProblem, target: SliceTarget, flips: list[bool]) -> list[SlicePose]:
+def told(p: SliceTrial, target: SliceTarget, flips: list[bool]) -> list[SlicePose]:
     """What a perfect network that cannot tell twins would say of the slices of a slab."""
     both = [(p.truth, twin_pose(p.truth, s.grid, target.plane)) for s in p.pieces]
     return [SlicePose(*(pair[::-1] if flip else pair), 1.0, 1.0, 1.0, np.zeros(2)) for pair, flip in zip(both, flips, strict=True)]
 
 
 def test_a_slab_chooses_the_twins_that_agree(brain, cutter, target):
-    (p,) = drawn(brain, cutter, target, "slab-5", 1)
+    (p,) = sampled(brain, cutter, target, "slab-5", 1)
     found = told(p, target, [True, False, True, True, False])
     assert fused_slab(found, target).degrees_from(p.truth) < 0.01
     pose = registered_slab(p.pieces, target, found)
-    assert pose.degrees_from(p.truth) < 2 and judged(pose, p, target).mm < 1.5
+    assert pose.degrees_from(p.truth) < 2 and slice_errors(pose, p, target).mm < 1.5
 
 
 def test_the_twin_that_fits_better_is_kept(brain, cutter, target, monkeypatch: pytest.MonkeyPatch):
-    (p,) = drawn(brain, cutter, target, "all", 1)
+    (p,) = sampled(brain, cutter, target, "all", 1)
     (found,) = told(p, target, [False])
     asked = []
 
@@ -167,7 +167,7 @@ def test_the_twin_that_fits_better_is_kept(brain, cutter, target, monkeypatch: p
 
 def test_with_half_the_twin_whose_normal_points_up_is_taken(brain, cutter, target, monkeypatch: pytest.MonkeyPatch):
     """Whatever the NCC; where both or none point up it decides."""
-    p = drawn(brain, cutter, target, "paper", 4)[3]
+    p = sampled(brain, cutter, target, "paper", 4)[3]
     assert slice_methods.normal_in_brain(p.middle, p.truth, target) == pytest.approx(p.rotation[2], abs=1e-6)
     other = twin_pose(p.truth, p.middle.grid, target.plane)
     assert slice_methods.normal_in_brain(p.middle, other, target)[2] == pytest.approx(-p.rotation[2, 2], abs=1e-6)
@@ -212,7 +212,7 @@ def test_brains_that_nobody_trained_on(data_dir: Path):
     assert {c.name for c in slice_cases(data_dir, ("development",))} >= {"sub-A04", "CRL+27"}
 
 
-class Counted(SliceContest):
+class Counted(SliceBenchmarkRunner):
     """Methods that find the truth moved by a mm for each letter of their family, and count how often they are asked."""
 
     def __init__(self) -> None:
@@ -228,25 +228,25 @@ class Counted(SliceContest):
 
 
 def test_rows_hold_the_columns_and_are_made_once(brain, cutter, target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(slices, "_ready", lambda case: (brain, cutter, target))
+    monkeypatch.setattr(slices, "_loaded", lambda case: (brain, cutter, target))
     case = Case("head", "phantoms", Path(), None, SimpleNamespace(age=29.0), OWN_POSE)  # type: ignore[arg-type]
-    some, contest = families(["slice-pose"]), Counted()
+    some, runner = families(["slice-pose"]), Counted()
 
     def parts(of=some) -> dict[Family, PartFile]:
         return {f: PartFile(tmp_path / f"{f.name}.csv") for f in of}
 
-    measure(case, contest, parts(), {"paper": 2, "slab-3": 1})
-    assert contest.asked == ["svr-gc", "slice-pose", "ours"] * 2 + ["ours"]
-    assert contest.halves == [True] * 6 + [False]
+    measure(case, runner, parts(), {"paper": 2, "slab-3": 1})
+    assert runner.asked == ["svr-gc", "slice-pose", "ours"] * 2 + ["ours"]
+    assert runner.halves == [True] * 6 + [False]
     rows = read_rows(tmp_path / f"{f.name}.csv" for f in some)
     assert len(rows) == 2 * 5 + 2
     assert list(rows[0]) == [f.name for f in fields(SliceRow) if f.name != "bin"]
-    measure(case, contest, parts(), {"paper": 3, "slab-3": 1})
-    assert contest.asked[7:] == ["svr-gc", "slice-pose", "ours"]
+    measure(case, runner, parts(), {"paper": 3, "slab-3": 1})
+    assert runner.asked[7:] == ["svr-gc", "slice-pose", "ours"]
     # SVR-Deep from another network is another row
     other = families(["another"])
-    measure(case, contest, {**parts(), **parts((other[1],))}, {"paper": 3})
-    assert contest.asked[10:] == ["another"] * 3
+    measure(case, runner, {**parts(), **parts((other[1],))}, {"paper": 3})
+    assert runner.asked[10:] == ["another"] * 3
 
 
 @pytest.fixture(scope="module")

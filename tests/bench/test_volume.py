@@ -13,12 +13,12 @@ import torch
 from posepipe.bench import confidence as calibration
 from posepipe.bench.classical import Case
 from posepipe.bench.confidence import ABOUT, fit_confidence, plot_reliability, without_truth
-from posepipe.bench.methods import METHODS, Contest, missing_networks
-from posepipe.bench.problems import LAST_BINS, Problems, parse_damage
+from posepipe.bench.methods import METHODS, BenchmarkRunner, missing_networks
 from posepipe.bench.rows import PartFile, read_rows
-from posepipe.bench.volume import CLEAN_METHODS, DAMAGED_METHODS, DAMAGES, measure, volume_cases
+from posepipe.bench.trials import LAST_BINS, TrialGenerator, parse_corruption
+from posepipe.bench.volume import CLEAN_METHODS, CORRUPTED_METHODS, CORRUPTIONS, measure, volume_cases
 from posepipe.bench.volume_plots import plot_all
-from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_age, table_by_bin, table_by_damage, table_of_flags
+from posepipe.bench.volume_tables import Row, by_subject, note_on_vvr, table_by_age, table_by_bin, table_by_corruption, table_of_flags
 from posepipe.cli import bench_command
 from posepipe.errors import UsageError
 from posepipe.geometry import Rigid
@@ -34,19 +34,19 @@ def turn(degrees: float) -> Rigid:
     return Rigid.from_rotvec([0, np.radians(degrees), 0])
 
 
-def test_every_damage_of_the_tables_is_one():
-    for spec in (*DAMAGES, *calibration.DAMAGES):
-        damage = parse_damage(spec)
-        assert damage.spec == spec
-        assert bool(damage.parts) == (spec != "none")
-    assert parse_damage("age:0.34+cut").weeks_off == pytest.approx(1.02)
-    assert set(METHODS) >= {*CLEAN_METHODS, *DAMAGED_METHODS}
+def test_every_corruption_of_the_tables_is_one():
+    for spec in (*CORRUPTIONS, *calibration.CORRUPTIONS):
+        corruption = parse_corruption(spec)
+        assert corruption.spec == spec
+        assert bool(corruption.parts) == (spec != "none")
+    assert parse_corruption("age:0.34+cut").weeks_off == pytest.approx(1.02)
+    assert set(METHODS) >= {*CLEAN_METHODS, *CORRUPTED_METHODS}
 
 
 @pytest.mark.parametrize("spec", ["fire", "cut:much", "cut+", "cut:-1", ""])
-def test_an_unknown_damage_is_refused(spec):
+def test_an_unknown_corruption_is_refused(spec):
     with pytest.raises(UsageError, match="join several with"):
-        parse_damage(spec)
+        parse_corruption(spec)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path):
@@ -71,7 +71,7 @@ def cells(table: str, method: str) -> list[str]:
     return [c.strip() for c in line.strip("|").split("|")]
 
 
-def test_table_by_bin_counts_the_extra_draws_of_the_last_bin_once():
+def test_table_by_bin_counts_the_extra_trials_of_the_last_bin_once():
     rows = [replace(ROW, trial=i, bin=i % 7, degrees=float(i % 7)) for i in range(14)]
     rows += [replace(r, name="f2", degrees=r.degrees + 20) for r in rows]
     table = table_by_bin(rows, {"posenet": "pose-net"})
@@ -90,17 +90,17 @@ def test_the_table_says_by_what_the_papers_registrations_were_made():
     assert note_on_vvr([ROW]) == ""
 
 
-def test_the_bootstrap_draws_subjects():
+def test_the_bootstrap_resamples_subjects():
     rows = [replace(ROW, name=f"s{s}", trial=t, degrees=float(s)) for s in range(8) for t in range(50)]
     low, high = by_subject(rows)
     assert low < 2.5 < 3.5 < 4.5 < high  # eight values, not four hundred
     assert np.isnan(by_subject(rows[:50])).all()
 
 
-def test_tables_of_damage_flags_and_age():
+def test_tables_of_corruption_flags_and_age():
     lost = replace(ROW, degrees=90.0, qc="fail", damage="cut")
     rows = [ROW, lost, replace(lost, trial=1, qc="pass", confidence=None), replace(ROW, trial=2, damage="cut", qc="review", weeks=30.0)]
-    table = table_by_damage(rows)
+    table = table_by_corruption(rows)
     assert cells(table, "cut") == ["cut", "3", "33.3 % (90.0)"]
     assert cells(table, "all together") == ["all together", "4", "50.0 % (46.0)"]
     flags = [line for line in table_of_flags(rows).splitlines() if line.startswith("| deep")]
@@ -118,13 +118,13 @@ def test_rows_come_back_from_text():
     assert Row.of(text | {"confidence": ""}).confidence is None
 
 
-def test_plots_are_drawn(tmp_path: Path):
+def test_plots_are_written(tmp_path: Path):
     rows = [replace(ROW, trial=i, bin=i % 7, method=m, degrees=1.0 + i) for i in range(7) for m in ("deep", "search")]
     for path in plot_all(rows, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_methods_without_their_network_are_told():
+def test_methods_without_their_network_are_reported():
     missing = missing_networks(("deep", "posenet", "correction-t2"))
     assert set(missing.values()) <= {"pose-net", "pose-net-t2"}
     assert "deep" not in missing
@@ -154,13 +154,13 @@ def pretended(n: int = 400) -> list[dict[str, str]]:
     return rows
 
 
-def test_calibration_finds_the_feature_that_tells(tmp_path: Path):
+def test_calibration_finds_the_informative_feature(tmp_path: Path):
     found = fit_confidence(pretended())
     terms = found.model.terms
     assert terms["apart"][0] < -1 and set(terms) <= {"apart", "NMI"}
     assert found.model.probability({"apart": 1.2, "NMI": 0.0}) > 0.95
     assert found.model.probability({"apart": 4.5, "NMI": 0.0}) < 0.1
-    assert found.weights[~found.natural].sum() == pytest.approx(calibration.MADE_SHARE * found.natural.sum())
+    assert found.weights[~found.natural].sum() == pytest.approx(calibration.PERTURBED_WEIGHT * found.natural.sum())
     wrong, right = found.p[found.right == 0], found.p[found.natural & (found.right == 1)]
     assert (wrong < found.model.review).mean() >= 0.9
     assert (right < found.model.review).mean() <= 0.05
@@ -178,9 +178,9 @@ def test_too_few_poses_are_refused():
 
 
 @pytest.fixture(scope="module")
-def contest() -> Contest:
+def runner() -> BenchmarkRunner:
     torch.set_num_threads(1)
-    return Contest()
+    return BenchmarkRunner()
 
 
 @pytest.fixture(scope="module")
@@ -195,21 +195,21 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.mark.slow
-def test_from_a_turned_phantom_to_rows(case: Case, contest: Contest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_from_a_turned_phantom_to_rows(case: Case, runner: BenchmarkRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    problems = Problems(case)
-    for trial in (0, 6):
-        problem, which = problems.problem(trial, parse_damage("cut"), 0)
+    generator = TrialGenerator(case)
+    for number in (0, 6):
+        trial, which = generator.trial(number, parse_corruption("cut"), 0)
         low, high = LAST_BINS[which]
-        assert low <= problem.truth.angle_degrees <= high
+        assert low <= trial.truth.angle_degrees <= high
     part = PartFile(tmp_path / "rows.csv")
     monkeypatch.setattr("posepipe.bench.volume.LAST_BINS", LAST_BINS[:1])
-    measure(case, parse_damage("none"), contest, part, methods=("search+torch", "vvr-paa"), trials=1)
+    measure(case, parse_corruption("none"), runner, part, methods=("search+torch", "vvr-paa"), trials=1)
     (searched, paa) = (Row.of(r) for r in part.rows)
     assert searched.degrees < 3 and searched.bin == 0 and searched.weeks == 30
     assert paa.method == "vvr-paa" and paa.seconds > 0
     before = list(part.rows)
-    measure(case, parse_damage("none"), contest, part, methods=("search+torch",), trials=1)
+    measure(case, parse_corruption("none"), runner, part, methods=("search+torch",), trials=1)
     assert part.rows == before
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from posepipe.bench.brains import smooth_noise
-from posepipe.bench.scans import brainless
+from posepipe.bench.scans import negative_controls
 from posepipe.bids import read_json, write_json
 from posepipe.cli.tools import main as tools
 from posepipe.imaging.volume import load_volume, save_volume
@@ -119,7 +119,7 @@ def test_a_scan_without_its_brain_is_called_fail_and_the_others_pass(
     the networks."""
     marks = read_landmarks(data_dir / "ds-epi")
     scans = {s: load_volume(data_dir / f"ds-epi/{s}/anat/{s}_acq-epi_T2w.nii.gz") for s in ("sub-E01", "sub-E02")}
-    _, scans["sub-E01"] = next(brainless(scans["sub-E01"], marks["sub-E01"].brain))
+    _, scans["sub-E01"] = next(negative_controls(scans["sub-E01"], marks["sub-E01"].brain))
     bids = tmp_path / "bids"
     for subject, scan in scans.items():
         folder = bids / subject / "anat"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posepipe.bench.perturb import damaged
+from posepipe.bench.perturb import corrupted
 from posepipe.geometry import Rigid, random_rotations, so3
 from posepipe.matching.brain import Brain
 from posepipe.matching.channels import MARGIN_MM, channel, outline, texture
@@ -179,7 +179,7 @@ def test_scale_is_bounded(head, target):
 
 def test_a_strict_fit_keeps_size_and_pose_where_the_mask_is_wrong(make_head, target):
     h = make_head(1)
-    compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    compare = Comparison.of(*corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     start = compare.poses(h.pose @ Rigid(so3.exp([0.08, -0.06, 0.08]), np.zeros(3)))
     plain, strict = (fit(compare.outline_terms, start, 10, strict=s).poses for s in (False, True))
     assert abs(float(strict.log_scale)) < 0.08

@@ -12,7 +12,7 @@ from posepipe.bench.moving_stacks import FEATURES
 from posepipe.errors import WeightsError
 from posepipe.models.calibration import (
     PACKAGED,
-    Sureness,
+    NetworkConsensus,
     load_calibration,
     read_calibration,
     uncalibrated,
@@ -42,11 +42,11 @@ def test_a_file_that_is_none_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("part", ["brain", "confidence"])
-def test_features_of_another_version_are_told(tmp_path, part):
+def test_features_of_another_version_are_reported(tmp_path, part):
     path = write_calibration(load_calibration(), tmp_path / "calibration.toml")
     text = path.read_text().replace(f"[{part}.features]\n", f"[{part}.features]\nlikeness = {{ coefficient = 1, mean = 0, scale = 1 }}\n")
     path.write_text(text)
-    with pytest.raises(WeightsError, match=r"not a calibration of this version .*likeness.* take this file away"):
+    with pytest.raises(WeightsError, match=r"not a calibration of this version .*likeness.* remove this file"):
         read_calibration(path)
 
 
@@ -76,12 +76,12 @@ def test_slices_have_a_confidence_only_by_the_weights_it_was_fitted_with(tmp_pat
 
 def test_a_folder_s_own_comes_first(tmp_path):
     assert load_calibration(tmp_path) == load_calibration()
-    own = replace(load_calibration(), sureness=Sureness(0.5, 0.1))
+    own = replace(load_calibration(), consensus=NetworkConsensus(0.5, 0.1))
     write_calibration(own, tmp_path / PACKAGED.name)
     assert load_calibration(tmp_path) == own
 
 
-def test_other_weights_are_told_by_name():
+def test_other_weights_are_reported_by_name():
     calibration = load_calibration()
     assert calibration.others(hashes(POSE_NETWORKS)) == ()
     assert calibration.others({"pose-fine": "ab", "pose-coarse": calibration.weights["pose-coarse"]}) == ("pose-fine",)
@@ -91,10 +91,10 @@ def test_other_weights_are_told_by_name():
 
 @pytest.mark.parametrize(("votes", "error", "sure"), [(0.75, 0.02, True), (0.74, 0.02, False), (0.75, 0.0201, False)])
 def test_sureness_needs_votes_and_a_small_error(votes, error, sure):
-    assert Sureness(0.75, 0.02).of({"votes": votes, "expected_error": error}) is sure
+    assert NetworkConsensus(0.75, 0.02).of({"votes": votes, "expected_error": error}) is sure
 
 
-def test_networks_of_other_weights_are_never_sure(tmp_path):
+def test_networks_of_other_weights_never_meet_the_consensus(tmp_path):
     certain = {"votes": 1.0, "expected_error": 0.0}
     assert PoseNetworks().reliable(certain)
     loaded = load_network("pose-coarse")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posepipe.geometry import so3
-from posepipe.models.contrast import critic_loss, fooling_loss, masked_l1
+from posepipe.models.contrast import discriminator_loss, generator_adversarial_loss, masked_l1
 from posepipe.models.coordinates import CoordinateField, CoordinateNet, cube_points
 from posepipe.models.correction import CorrectionNet
 from posepipe.models.inputs import standardised
@@ -87,13 +87,13 @@ def test_a_fresh_network_of_differences_says_that_each_voxel_lies_where_it_is() 
 
 
 def test_adversarial_losses_have_the_values_of_their_definitions() -> None:
-    """Where the critic cannot tell at all, both its terms are log 2, and it minimises half their sum."""
+    """Where the discriminator returns a probability of one half, both of its terms are log 2, and it minimises half their sum."""
     unsure = torch.zeros(2, 1, 3, 3)
-    assert float(critic_loss(unsure, unsure)) == pytest.approx(math.log(2))
-    assert float(fooling_loss(unsure)) == pytest.approx(math.log(2))
+    assert float(discriminator_loss(unsure, unsure)) == pytest.approx(math.log(2))
+    assert float(generator_adversarial_loss(unsure)) == pytest.approx(math.log(2))
     logit = torch.full((2, 1, 3, 3), math.log(3.0))  # three to one that it is real
-    assert float(critic_loss(logit, logit)) == pytest.approx(0.5 * (math.log(4 / 3) + math.log(4)))
-    assert float(fooling_loss(logit)) == pytest.approx(math.log(4 / 3))
+    assert float(discriminator_loss(logit, logit)) == pytest.approx(0.5 * (math.log(4 / 3) + math.log(4)))
+    assert float(generator_adversarial_loss(logit)) == pytest.approx(math.log(4 / 3))
 
 
 def test_l1_is_a_mean_over_the_mask_alone() -> None:

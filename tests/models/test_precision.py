@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from posepipe.errors import UsageError
-from posepipe.models.layers import ready
-from posepipe.models.precision import VARIABLE, answering, autocast, fast_bfloat16, forced_precision
+from posepipe.models.layers import for_inference
+from posepipe.models.precision import VARIABLE, autocast, fast_bfloat16, forced_precision, inference_context
 from posepipe.models.scans import ScanNet
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def test_networks_learn_in_bfloat16_only_where_the_cpu_is_fast_at_it(native: boo
 @pytest.mark.parametrize("native", [True, False])
 def test_networks_answer_in_single_precision_on_every_processor(native: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
-    with answering(CPU):
+    with inference_context(CPU):
         assert linear() == torch.float32 and torch.is_inference_mode_enabled()
 
 
@@ -43,7 +43,7 @@ def test_networks_answer_in_single_precision_on_every_processor(native: bool, mo
 def test_the_environment_forces_either(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, name)
     assert forced_precision() == dtype
-    for context in (answering, autocast):
+    for context in (inference_context, autocast):
         with context(CPU):
             assert linear() == dtype
 
@@ -58,7 +58,7 @@ def test_what_is_not_a_precision_is_refused(name: str, forced: type | None, monk
         forced_precision()
 
 
-def test_a_torch_that_cannot_tell_gets_float32(monkeypatch: pytest.MonkeyPatch):
+def test_a_torch_without_the_query_gets_float32(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert not fast_bfloat16(CPU)
     assert fast_bfloat16(torch.device("cuda")) and not fast_bfloat16(torch.device("mps"))
@@ -72,8 +72,8 @@ def test_a_network_made_ready_answers_in_either_precision(precision: str, monkey
         net, x = ScanNet(16, (4, 4, 8, 8)).eval(), torch.rand(1, 2, 16, 16, 16)
     with torch.inference_mode():
         exact = net(x).position
-    with answering(CPU):
-        found = ready(net)(x).position
+    with inference_context(CPU):
+        found = for_inference(net)(x).position
     assert found.dtype == torch.float32
     error = float((found - exact).abs().max() / exact.abs().max())
     assert error < (1e-5 if precision == "float32" else 0.05)

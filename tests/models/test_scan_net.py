@@ -30,7 +30,7 @@ def test_any_grid_of_whole_cells_is_taken():
 def test_at_first_it_is_the_network_of_masked_brains_that_it_began_from():
     torch.manual_seed(0)
     masked, network = CoordinateNet(32, (2, 3, 4, 5), residual=True).eval(), ScanNet(32, (2, 3, 4, 5)).eval()
-    network.begin_from(masked)
+    network.initialise_from(masked)
     image, before = torch.rand(1, 1, 32, 32, 32), (torch.rand(1, 1, 32, 32, 32) > 0.5).float()
     with torch.no_grad():
         theirs, own = masked(standardised(image, before)), network(torch.cat([image, before], 1))
@@ -40,7 +40,7 @@ def test_at_first_it_is_the_network_of_masked_brains_that_it_began_from():
     assert torch.allclose(cells[:, :, 1, :, 0, :, 1], theirs.foreground[:, 0], atol=1e-5)
 
 
-def test_the_locator_answers_on_the_grid_that_it_is_shown_and_at_first_points_nowhere():
+def test_the_locator_keeps_the_grid_and_initially_predicts_no_offset():
     network = LocatorNet(32, (2, 2, 2, 2)).eval()
     with torch.no_grad():
         network.head.weight.zero_()
@@ -50,7 +50,7 @@ def test_the_locator_answers_on_the_grid_that_it_is_shown_and_at_first_points_no
     assert float(found.offset.abs().max()) == 0 and torch.allclose(found.log_radius.exp(), torch.tensor(6.0))
 
 
-def test_the_network_of_outlines_answers_on_the_grid_that_it_is_shown_and_at_first_sees_hardly_any_brain():
+def test_the_outline_network_keeps_the_grid_and_initially_segments_hardly_any_brain():
     found = OutlineNet(32, (2, 2, 2, 2)).eval()(torch.rand(1, 1, 48, 32, 16))
     assert found.shape == (1, 1, 48, 32, 16) and float(torch.sigmoid(found).mean()) < 0.3
 

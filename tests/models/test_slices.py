@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from posepipe.geometry import random_rotations
 from posepipe.geometry.so3_torch import geodesic_distance
 from posepipe.models.coordinates import HALF_SIDE, cube_points
-from posepipe.models.layers import ready
+from posepipe.models.layers import for_inference
 from posepipe.models.procrustes import procrustes
 from posepipe.models.slices import (
     MIDDLE,
@@ -156,9 +156,9 @@ def test_a_copy_that_only_answers_answers_the_same(batch: int) -> None:
     net.eval()
     x = torch.randn(batch, 2, 16, 16)
     with torch.inference_mode():
-        for answer, expected in zip(ready(net)(x), net(x), strict=True):
+        for answer, expected in zip(for_inference(net)(x), net(x), strict=True):
             torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in ready(net).modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in for_inference(net).modules())
 
 
 def test_the_layers_of_resnet_18() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posepipe.atlas import AtlasLibrary
-from posepipe.bench.perturb import damaged, turned
+from posepipe.bench.perturb import corrupted, turned
 from posepipe.errors import MaskError, WeightsError
 from posepipe.geometry import Rigid, rotations_in_bin
 from posepipe.imaging.mask import given_mask
@@ -118,7 +118,7 @@ def test_multistart_is_used_for_a_corrupted_brain_only(head, make_head, target, 
     initial_pose(head.image, head.mask, target, method="auto", networks=networks)
     assert asked == []
     h = make_head(1)
-    image, mask = damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1))
+    image, mask = corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1))
     found = initial_pose(image, mask, target, method="auto", networks=networks)
     assert len(asked) == 1
     assert found.pose.degrees_from(h.pose) < 8

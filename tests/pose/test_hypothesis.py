@@ -68,10 +68,10 @@ def networks_pose(found):
 
 
 def test_the_closer_look_ranks_by_coarse_texture_and_keeps_the_criterion_apart(make_head, target):
-    from posepipe.bench.perturb import damaged
+    from posepipe.bench.perturb import corrupted
 
     h = make_head(1)
-    compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    compare = Comparison.of(*corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     found = search(compare)
     assert found.by == "coarse"
     for one in found.hypotheses:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from posepipe.bench.perturb import damaged
+from posepipe.bench.perturb import corrupted
 from posepipe.geometry import Rigid, so3, so3_torch
 from posepipe.matching.comparison import Comparison
 from posepipe.matching.gauss_newton import SCALE_LIMIT, Poses
@@ -20,7 +20,7 @@ from posepipe.pose.multistart import ACCEPTED_RATIO, ATTEMPTS, MIN_OVERLAP, ROUN
 def spoilt(make_head, target):
     """A head with all four damages, and its pose."""
     head = make_head(1)
-    return Comparison.of(*damaged(head.image, head.mask, "all", 1.0, np.random.default_rng(1)), target), head.pose
+    return Comparison.of(*corrupted(head.image, head.mask, "all", 1.0, np.random.default_rng(1)), target), head.pose
 
 
 def _off(compare: Comparison, pose: Rigid, degrees: float) -> Poses:

@@ -14,7 +14,7 @@ from posepipe.geometry import Rigid, so3
 from posepipe.matching.comparison import Comparison
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.models.correction import CorrectionNet
-from posepipe.models.inputs import PEDESTAL
+from posepipe.models.inputs import FOREGROUND_OFFSET
 from posepipe.models.posenet import PoseNet
 from posepipe.models.weights import save_network
 from posepipe.pose.coordinate_networks import PoseNetworks
@@ -57,21 +57,21 @@ def test_pose_net_turns_about_the_centres(folder, compare):
     np.testing.assert_allclose(pose.apply(compare.target.brain.center), compare.brain.center, atol=1e-6)
 
 
-@pytest.mark.parametrize("pedestal", [None, 0.0])
-def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, pedestal):
-    options = OPTIONS if pedestal is None else {**OPTIONS, "pedestal": pedestal}
+@pytest.mark.parametrize("foreground_offset", [None, 0.0])
+def test_pose_net_sees_the_outline_or_not(compare, tmp_path, monkeypatch, foreground_offset):
+    options = OPTIONS if foreground_offset is None else {**OPTIONS, "foreground_offset": foreground_offset}
     save_network(PoseNet(**options), "pose-net", tmp_path, architecture="PoseNet", options=options, card="For a test.", terms="none")
     seen = []
     forward = PoseNet.forward
     monkeypatch.setattr(PoseNet, "forward", lambda self, cube: seen.append(cube) or forward(self, cube))
     PoseNetwork("pose-net", tmp_path).pose(compare, TO_CANONICAL)
     inside = float(seen[0].sum() / (seen[0] != 0).sum())
-    assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
+    assert abs(inside) < 0.3 if foreground_offset == 0.0 else inside > 0.6 * FOREGROUND_OFFSET
 
 
-@pytest.mark.parametrize("pedestal", [None, 0.0])
-def test_correction_net_sees_the_outlines_or_not(compare, tmp_path, monkeypatch, pedestal):
-    options = OPTIONS if pedestal is None else {**OPTIONS, "pedestal": pedestal}
+@pytest.mark.parametrize("foreground_offset", [None, 0.0])
+def test_correction_net_sees_the_outlines_or_not(compare, tmp_path, monkeypatch, foreground_offset):
+    options = OPTIONS if foreground_offset is None else {**OPTIONS, "foreground_offset": foreground_offset}
     network = CorrectionNet(**options)
     save_network(network, "correction-net", tmp_path, architecture="CorrectionNet", options=options, card="For a test.", terms="none")
     seen = []
@@ -81,7 +81,7 @@ def test_correction_net_sees_the_outlines_or_not(compare, tmp_path, monkeypatch,
     CorrectionNetwork("correction-net", tmp_path).corrected(compare, start, TO_CANONICAL)
     for cube in seen:
         inside = float(cube.sum() / (cube != 0).sum())
-        assert abs(inside) < 0.3 if pedestal == 0.0 else inside > 0.6 * PEDESTAL
+        assert abs(inside) < 0.3 if foreground_offset == 0.0 else inside > 0.6 * FOREGROUND_OFFSET
 
 
 def test_correction_net_adds_what_is_left(folder, compare):

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from posepipe.bench.perturb import damaged
+from posepipe.bench.perturb import corrupted
 from posepipe.geometry import Rigid, so3
 from posepipe.imaging.volume import Volume
 from posepipe.matching.comparison import Comparison
@@ -79,14 +79,14 @@ def test_a_brain_that_looks_the_same_after_half_a_turn_has_no_lead(average, targ
 @pytest.mark.parametrize("seed", [0, 1])
 def test_finds_the_pose_of_a_damaged_brain(heads, target, kind, seed):
     h = heads[5 + 4 * seed]
-    image, mask = damaged(h.image, h.mask, kind, 1.0, np.random.default_rng(seed))
+    image, mask = corrupted(h.image, h.mask, kind, 1.0, np.random.default_rng(seed))
     found = search(Comparison.of(image, mask, target)).best
     assert found.pose.degrees_from(h.pose) < 6
 
 
 def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeypatch):
     h = make_head(1)
-    compare = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    compare = Comparison.of(*corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     twice = search(compare)
     assert twice.best.pose.degrees_from(h.pose) < 8
     assert twice.by == "coarse"
@@ -127,7 +127,7 @@ def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
     search(sound, more=more(sound, head.pose))
     assert asked == []
     h = make_head(1)
-    spoilt = Comparison.of(*damaged(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
+    spoilt = Comparison.of(*corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     found = search(spoilt, more=more(spoilt, h.pose))
     assert asked == [spoilt]
     assert found.best.pose.degrees_from(h.pose) < 8
@@ -139,7 +139,7 @@ def test_sound_brains_are_not_in_doubt(found):
 
 def test_a_cut_loses_the_seventh_part_and_the_scale_is_kept(heads, target):
     h = heads[7]
-    image, mask = damaged(h.image, h.mask, "cut", 1.0, np.random.default_rng(3))
+    image, mask = corrupted(h.image, h.mask, "cut", 1.0, np.random.default_rng(3))
     assert mask.data.sum() == pytest.approx(0.85 * h.mask.data.sum(), rel=0.01)
     whole, cut = (search(Comparison.of(i, m, target)).best for i, m in ((h.image, h.mask), (image, mask)))
     assert cut.log_scale == pytest.approx(whole.log_scale, abs=0.05)

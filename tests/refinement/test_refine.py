@@ -83,7 +83,7 @@ SAME_BITS = """
 import os, random
 import numpy as np
 from posepipe.geometry import Rigid
-from posepipe.imaging import phantom
+from posepipe import phantom
 from posepipe.refinement.ants import ants_rigid
 from posepipe.matching.brain import Brain
 from posepipe.matching.brain import Brain

@@ -13,7 +13,7 @@ import torch
 from posepipe.cli.tools import main
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.phantom.demo_data import DemoDataset, write_demo
-from posepipe.training.sources import SIDE, Picture, Sources
+from posepipe.training.sources import SIDE, Sources, SourceVolume
 
 SPLIT = """[validation]
 templates = ["Phantom+30"]
@@ -78,13 +78,13 @@ class Blob:
         x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
         square = sum((a - c) ** 2 for a, c in zip((x, y, z), self.center, strict=True))
         mask = (255 * np.exp(-square / (2 * 0.25**2))).round().astype(np.uint8)
-        pictures, voxels = [], []
+        volumes, voxels = [], []
         for part in ("train", "validation"):
             for age in self.ages:
                 for kind, value in (("T2w", 200), ("labels", 3)):
-                    pictures.append(Picture(f"{part}{age:g}", "blobs", part, age, kind, 0, 30.0))
+                    volumes.append(SourceVolume(f"{part}{age:g}", "blobs", part, age, kind, 0, 30.0))
                     voxels.append(np.where(mask > 0, value, 0).astype(np.uint8))
-        object.__setattr__(self, "sources", Sources(tuple(pictures), np.stack(voxels), mask[None], {"blobs": "CC0"}))
+        object.__setattr__(self, "sources", Sources(tuple(volumes), np.stack(voxels), mask[None], {"blobs": "CC0"}))
 
 
 @pytest.fixture(scope="session")

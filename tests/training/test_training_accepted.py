@@ -78,7 +78,7 @@ def answered(made: Made, tmp_path: Path) -> Callable[..., Path]:
 
 
 def gather(made: Made, table: Path) -> tuple[list[str], Collector]:
-    """What is told when the newborn's pictures are gathered, and the collector."""
+    """What is told when the newborn's volumes are gathered, and the collector."""
     told: list[str] = []
     collector = Collector(NOBODY, told.append)
     add_imaged_subjects(collector, made.bids, made.reference, accepted=References.load(table))
@@ -97,7 +97,7 @@ def test_what_reference_writes(made: Made) -> None:
 
 
 def test_accepted_poses_are_used_as_they_stand(made: Made, answered: Callable[..., Path]) -> None:
-    """Not found anew: another rotation in the table gives another picture."""
+    """Not found anew: another rotation in the table gives another source."""
     told, collector = gather(made, made.table)
     assert told == [line for line in told if "left out" not in line] and "sub-03: T2w T1w" in told[0]
     turned = answered(T2w={"rotation_x": "1.0", "rotation_y": "0", "rotation_z": "0", "accepted": "yes", "agree": "no"})
@@ -120,17 +120,17 @@ def test_accepted_poses_are_used_as_they_stand(made: Made, answered: Callable[..
 def test_what_is_not_accepted_is_left_out(made: Made, answered: Callable[..., Path], cells: dict[str, str], words: str) -> None:
     told, collector = gather(made, answered(T2w=cells, T1w=cells | {"image": cells.get("image", T1W).replace("T2w", "T1w")}))
     assert len(told) == 1 and told[0].startswith("sub-03: left out") and words in told[0]
-    with pytest.raises(UsageError, match="nothing to train with"):
+    with pytest.raises(UsageError, match="no source volumes"):
         collector.sources()
 
 
 def test_one_refused_image_does_not_take_the_other_with_it(made: Made, answered: Callable[..., Path]) -> None:
     told, collector = gather(made, answered(T1w={"accepted": "no"}))
     assert "sub-03_T1w.nii.gz: left out, its reference pose is not accepted" in told
-    assert {p.kind for p in collector.sources().pictures} == {"T2w"}
+    assert {p.kind for p in collector.sources().volumes} == {"T2w"}
     told, collector = gather(made, answered(T2w={"accepted": "no"}, T1w={"accepted": "yes"}))
     assert "sub-03_T2w.nii.gz: left out, its reference pose is not accepted" in told
-    assert {p.kind for p in collector.sources().pictures} == {"T1w"}
+    assert {p.kind for p in collector.sources().volumes} == {"T1w"}
 
 
 def test_answers_are_kept_for_the_same_file_and_pose(made: Made, answered: Callable[..., Path]) -> None:
@@ -167,7 +167,7 @@ def test_gathering_without_answers_checks_both_ways(made: Made, tmp_path: Path) 
     save_volume(image.with_data(np.where(mask.data > 0, image.data.clip(1), 0).astype(np.int16)), bids / T2W)
     told: list[str] = []
     add_imaged_subjects(Collector(NOBODY, told.append), bids, made.reference)
-    assert len(told) == 1 and "sub-03: left out" in told[0] and "the two ways to find its pose are" in told[0], told
+    assert len(told) == 1 and "sub-03: left out" in told[0] and "the two methods for its reference pose differ" in told[0], told
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_table_that_is_none_is_not_written_over(made: Made, tmp_path: Path, ca
     assert "none.tsv: no such file; posepipe-tools reference writes it" in capsys.readouterr().err
 
 
-def test_a_dataset_without_the_contrast_is_told(made: Made, tmp_path: Path, capsys: Any) -> None:
+def test_a_dataset_without_the_contrast_is_reported(made: Made, tmp_path: Path, capsys: Any) -> None:
     bids = tmp_path / "newborns"
     shutil.copytree(made.bids, bids)
     (bids / T1W).unlink()

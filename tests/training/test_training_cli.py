@@ -80,13 +80,13 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
     [
         (["--size", "20"], 1, "multiple of 16"),
         (["--network", "refiner", "--curriculum", "5"], 2, "refiner sees small ones only"),
-        (["--network", "refiner", "--pedestal", "0"], 2, "--pedestal is for the paper's networks"),
+        (["--network", "refiner", "--foreground-offset", "0"], 2, "--foreground-offset is for the paper's networks"),
         (["--leave-out", "Phantm"], 2, "the sources hold Phantom, bids"),
         (["--batch", "1"], 2, "two images a batch"),
         (["--sources", "/nowhere.npz"], 2, "/nowhere.npz: not a file of training sources"),
     ],
 )
-def test_what_cannot_be_is_told(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
+def test_what_cannot_be_is_reported(gathered: Any, tmp_path: Path, capsys: Any, options: list[str], code: int, words: str) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == code
     assert words in capsys.readouterr().err
 
@@ -96,7 +96,7 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
     assert main(["train", kind, "--sources", str(gathered.path), "-o", str(tmp_path), "--contrast", "T2w", "--plain", *TINY]) == 0
     recipe = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["recipe"]
     assert (recipe["contrast"], recipe["labels"], recipe["deform"], recipe["stretch"]) == ("T2w", 0.0, 0.0, 0.0)
-    assert not any(recipe["damage"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
+    assert not any(recipe["corruption"][name] for name in ("cut", "leak", "rim", "texture", "bias", "noise", "thick"))
     assert recipe["shift"] > 0 and recipe["log_scale"] > 0
 
 
@@ -117,7 +117,7 @@ def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
     assert torch.allclose(one, other, atol=1e-3) and not torch.allclose(one, fresh, atol=1e-3)
     about = json.loads((tmp_path / "further" / "job.json").read_text(encoding="utf-8"))
     assert about["start"] == {"first": of["first"].sha256}
-    assert f"going on from {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
+    assert f"initial weights {of['first'].sha256[:12]}" in (tmp_path / "further/weights/further.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_scan_network_begins_from_one_of_masked_brains(gathered: Any, tmp_path
     assert torch.allclose(masked.state_dict()["head.weight"][:4], scan.state_dict()["head.weight"][:4], atol=1e-3)
 
 
-def test_a_fold_that_is_none_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_fold_that_is_none_is_reported(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     options = ["--scenes", str(gathered.path), "--leave-fold", "z"]
     assert main(["train", "scan", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY, *options]) == 2
     assert "--leave-fold z: there are folds a, b, c" in capsys.readouterr().err
@@ -185,7 +185,7 @@ def test_presets_are_networks_that_can_be_made() -> None:
         assert isinstance(preset.schedule, Schedule)
 
 
-def test_a_log_without_lines_cannot_be_drawn(tmp_path: Path) -> None:
+def test_a_log_without_lines_cannot_be_plotted(tmp_path: Path) -> None:
     from posepipe.errors import UsageError
 
     (tmp_path / "log.csv").write_text("step,stage,loss\n")
@@ -208,7 +208,7 @@ def test_the_paper_s_recipes_train_as_in_the_paper() -> None:
     for job in jobs:
         recipe = job.recipe
         assert isinstance(recipe, Recipe) and (recipe.contrast, recipe.labels, recipe.sizes) == ("T2w", 0.0, "age")
-        assert recipe == recipe.clean() and job.options["pedestal"] == 0 and job.options["sizes"] == "age"
+        assert recipe == recipe.clean() and job.options["foreground_offset"] == 0 and job.options["sizes"] == "age"
         assert (job.schedule.optimizer, job.schedule.rate, job.schedule.batch) == ("sgd", 1e-3, 32) and min(job.schedule.steps) > 0
     assert jobs[0].recipe.max_angle == 180 and (jobs[1].recipe.xyz, jobs[1].recipe.shift_mm) == (25, 10)
 
@@ -234,7 +234,7 @@ def test_stages_of_a_recipe_go_on_from_one_another(gathered: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_who_stops_a_job_is_told_how_it_goes_on(
+def test_after_an_interrupt_the_message_says_how_to_resume(
     gathered: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(text: str) -> None:
@@ -271,7 +271,7 @@ def test_commands_that_cannot_be(gathered: Any, tmp_path: Path, capsys: Any, com
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_here_is_told(gathered: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_device_that_is_not_here_is_reported(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY[:-4], "--device", "cuda"]) == 2
     assert "torch finds no CUDA device here; use --device cpu" in capsys.readouterr().err
 
@@ -285,8 +285,8 @@ def test_label_maps_are_registered_to_the_reference(miniature: Any, tmp_path: Pa
     assert "of 3 brains to train" in capsys.readouterr().out
     sources = Sources.load(tmp_path / "pack.npz")
     assert sources.terms["ds-labels"] == "mine"
-    found = {(p.name, p.group, p.kind) for p in sources.pictures}
+    found = {(p.name, p.group, p.kind) for p in sources.volumes}
     assert found == {("sub-B01", "ds-labels", "labels"), *(("CRL+" + w, "CRL", k) for w in ("35", "36") for k in ("T2w", "labels"))}
     # as large as the template of its age, of which it was made
-    radius = {p.name: p.radius_mm for p in sources.pictures}
+    radius = {p.name: p.radius_mm for p in sources.volumes}
     assert radius["sub-B01"] == pytest.approx(radius["CRL+36"], rel=0.03)

@@ -16,16 +16,16 @@ from posepipe.models.contrast import ContrastNet
 from posepipe.models.coordinates import CoordinateField
 from posepipe.training.conversion import CyclePair, PairedTask, UnpairedTask
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
-from posepipe.training.damage import Damage, damage
-from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
+from posepipe.training.corruption import Corruption, corrupt
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, ReferenceImages
 from posepipe.training.slabs import SlabRecipe, Slabs
-from posepipe.training.sources import Picture, Sources
+from posepipe.training.sources import Sources, SourceVolume
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
 from posepipe.training.task import in_degrees
 
 from .conftest import Blob
 
-NONE = Damage().none()
+NONE = Corruption().none()
 
 
 class Same(Synthesis):
@@ -59,8 +59,8 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
     """Shifts are measured in millimetres on the images themselves: divided by half the cube's side they have hardly any loss, and
     divided by the brain's radius they have a large one."""
     blob = Blob(center=(0.0, -0.2, 0.3))  # in the plane of symmetry: mirrored images show it at the same place
-    assert {p.radius_mm for p in blob.sources.pictures} == {RADIUS_MM}
-    recipe = replace(CORRECTION, damage=NONE, deform=0, stretch=0, log_scale=0)
+    assert {p.radius_mm for p in blob.sources.volumes} == {RADIUS_MM}
+    recipe = replace(CORRECTION, corruption=NONE, deform=0, stretch=0, log_scale=0)
     supply = Same(blob.sources, recipe, seed=3)
     truth = supply.batch(16)
 
@@ -70,7 +70,7 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
         return so3_torch.log(truth.rotation), shift_mm / unit
 
     task = CorrectionTask(
-        Answering(answer), supply, [], references=References(blob.sources, supply), translation_weight=1000.0, bf16=False
+        Answering(answer), supply, [], references=ReferenceImages(blob.sources, supply), translation_weight=1000.0, bf16=False
     )
     loss = float(task.loss(16, "mse")[0])
     assert loss < 0.1 if right else loss > 1.0
@@ -78,7 +78,7 @@ def test_correction_net_is_taught_shifts_in_halves_of_the_cube_s_side(
 
 def test_figures_of_a_step_are_median_and_mean_in_degrees(sources: Sources) -> None:
     """Of an answer that is always the identity: the angles of the truth themselves, of which few are small."""
-    supply = Same(sources, Recipe(size=16, damage=NONE, deform=0, stretch=0), seed=1)
+    supply = Same(sources, Recipe(size=16, corruption=NONE, deform=0, stretch=0), seed=1)
     angles = np.degrees(so3_torch.log(supply.batch(15).rotation).norm(dim=1).numpy())
 
     class Identity(nn.Module):
@@ -101,14 +101,14 @@ CALM = SlabRecipe(size=64, spacing=(1.0, 1.0), gamma=0.0, gain=0.0, bias=0.0, no
 
 @pytest.fixture(scope="module")
 def pairs() -> Sources:
-    """Balls with a slope of brightness, and the same turned over in the other contrast."""
+    """Balls with a slope of brightness, and the inverted one in the other contrast."""
     axis = (np.arange(SIDE) + 0.5) / SIDE * 3.2 - 1.6
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     inside = x**2 + y**2 + z**2 < 1.2
     first = (128 + 100 * x).clip(1, 255)
-    pictures = [Picture("ball", "balls", "train", 40.0, kind, 0, 30.0) for kind in ("T1w", "T2w")]
+    volumes = [SourceVolume("ball", "balls", "train", 40.0, kind, 0, 30.0) for kind in ("T1w", "T2w")]
     voxels = [np.where(inside, values, 0).astype(np.uint8) for values in (first, 256 - first)]
-    return Sources(tuple(pictures), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
+    return Sources(tuple(volumes), np.stack(voxels), (255 * inside[None]).astype(np.uint8), {"balls": "CC0"})
 
 
 def test_the_l1_term_counts_a_hundred_times_the_adversarial_one(pairs: Sources) -> None:
@@ -116,13 +116,13 @@ def test_the_l1_term_counts_a_hundred_times_the_adversarial_one(pairs: Sources) 
     torch.manual_seed(0)
     task = PairedTask(ContrastNet(64, NARROW, 0.0), Slabs(pairs, CALM, seed=1), [], rate=2e-4, bf16=False)
     loss, figures = task.loss(4, "mse")
-    assert figures["fooled"] > 0.1 and figures["l1"] > 0.05
-    assert 100 * float(loss.detach()) == pytest.approx(figures["fooled"] + 100 * figures["l1"], rel=1e-5)
+    assert figures["adversarial"] > 0.1 and figures["l1"] > 0.05
+    assert 100 * float(loss.detach()) == pytest.approx(figures["adversarial"] + 100 * figures["l1"], rel=1e-5)
 
 
 def test_the_l1_term_is_the_mean_difference_inside_the_brain(pairs: Sources) -> None:
     class Grey(nn.Module):
-        """Draws every pixel at 0.5."""
+        """Returns 0.5 at every pixel."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -133,34 +133,34 @@ def test_the_l1_term_is_the_mean_difference_inside_the_brain(pairs: Sources) -> 
 
     slab = Slabs(pairs, CALM, seed=1).slab(4)
     inside = slab.middle > 0
-    expected = float((slab.second[inside] - 0.5).abs().mean())
+    expected = float((slab.t2w[inside] - 0.5).abs().mean())
     figures = PairedTask(Grey(), Slabs(pairs, CALM, seed=1), [], rate=2e-4, bf16=False).loss(4, "mse")[1]
     assert figures["l1"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_critic_sees_the_slice_that_was_drawn_from(pairs: Sources) -> None:
-    """Of three neighbouring slices the middle one is drawn, so the middle one lies beside the drawing."""
+def test_the_discriminator_sees_the_slice_that_was_converted(pairs: Sources) -> None:
+    """Of three neighbouring slices the generator converts the middle one, which is the first channel of the input of the discriminator."""
     torch.manual_seed(0)
     slabs = Slabs(pairs, CALM, seed=1)
     task = PairedTask(ContrastNet(64, NARROW, 0.0), slabs, [], rate=2e-4, bf16=False)
     seen: list[Tensor] = []
-    critic = task._critics.networks[0]
-    critic.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
+    discriminator = task._discriminators.networks[0]
+    discriminator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
     slab = Slabs(pairs, CALM, seed=1).slab(4)
     task.loss(4, "mse")
-    judged, again = seen
-    for part in (judged[:4], judged[4:], again):
-        assert torch.allclose(part[:, :1], slab.start[:, 1:2])
-    assert torch.allclose(judged[:4, 1:], slab.second) and torch.equal(judged[4:, 1:], again[:, 1:])
+    both, again = seen
+    for part in (both[:4], both[4:], again):
+        assert torch.allclose(part[:, :1], slab.network_input[:, 1:2])
+    assert torch.allclose(both[:4, 1:], slab.t2w) and torch.equal(both[4:, 1:], again[:, 1:])
 
 
 def test_without_pairs_the_terms_have_their_weights(pairs: Sources) -> None:
-    """The way back counts 1, brightness 3 and the adversarial losses a third (docs/experiments-contrast.md, 7 and 8)."""
+    """Weights: cycle consistency 1, brightness 3, adversarial losses a third (docs/decisions/020-contrast-without-pairs.md)."""
     torch.manual_seed(0)
     task = UnpairedTask(CyclePair(size=64, width=NARROW, dropout=0.0), Slabs(pairs, CALM, seed=1), [], rate=2e-4, bf16=False)
     loss, figures = task.loss(3, "mse")
-    assert figures["fooled"] > 0.3
-    assert float(loss.detach()) == pytest.approx(figures["cycle"] + 3 * figures["bright"] + figures["fooled"] / 3, rel=1e-5)
+    assert figures["adversarial"] > 0.3
+    assert float(loss.detach()) == pytest.approx(figures["cycle"] + 3 * figures["bright"] + figures["adversarial"] / 3, rel=1e-5)
 
 
 class Turned(nn.Module):
@@ -183,7 +183,7 @@ def test_the_angle_counts_in_the_second_stage_alone_and_large_ones_hardly_more(
     sources: Sources, degrees: float, added: float
 ) -> None:
     """Angles count 1.2 times up to 1 rad, and 0.2 times what is beyond it."""
-    supply = Same(sources, Recipe(size=16, damage=NONE, deform=0, stretch=0), seed=1)
+    supply = Same(sources, Recipe(size=16, corruption=NONE, deform=0, stretch=0), seed=1)
     batch = supply.batch(2)
     network = Turned(batch, degrees)
     task = CoordinateTask(network, supply, [], bf16=False)
@@ -207,17 +207,17 @@ def test_references_are_at_most_two_weeks_older_or_younger() -> None:
     """Brains of 1.9 weeks more are compared with, brains of 2.1 weeks more are not while there are nearer ones."""
     voxels = np.zeros((4, 16, 16, 16), np.uint8)
     ages = {"mine": 30.0, "near": 30.1, "inside": 31.9, "outside": 32.1}
-    pictures = tuple(Picture(name, "made", "train", age, "T2w", 0, 30.0) for name, age in ages.items())
-    made = Sources(pictures, voxels, voxels[:1], {"made": "CC0"})
-    chosen = References(made, Synthesis(made, Recipe(size=16, labels=0.0), seed=0))
-    drawn = {pictures[chosen._one(0)].name for _ in range(60)}
+    volumes = tuple(SourceVolume(name, "made", "train", age, "T2w", 0, 30.0) for name, age in ages.items())
+    made = Sources(volumes, voxels, voxels[:1], {"made": "CC0"})
+    chosen = ReferenceImages(made, Synthesis(made, Recipe(size=16, labels=0.0), seed=0))
+    drawn = {volumes[chosen._one(0)].name for _ in range(60)}
     assert drawn == {"near", "inside"}
 
 
 def test_a_thick_slice_is_the_mean_of_a_voxel_and_both_neighbours() -> None:
     image = torch.zeros(1, 1, 9, 9, 9)
     image[..., 4, 4, 4] = 3.0
-    seen = damage(image, torch.ones_like(image), replace(NONE, thick=1.0), torch.Generator().manual_seed(0))[0]
+    seen = corrupt(image, torch.ones_like(image), replace(NONE, thick=1.0), torch.Generator().manual_seed(0))[0]
     where = seen.nonzero()[:, 2:]
     assert len(where) == 3 and torch.allclose(seen[seen > 0], torch.ones(3))
     (axis,) = (where != 4).any(0).nonzero()[:, 0].tolist()
@@ -227,7 +227,7 @@ def test_a_thick_slice_is_the_mean_of_a_voxel_and_both_neighbours() -> None:
 @pytest.mark.parametrize("radius", [15.0, 25.0])
 def test_slices_are_cut_in_millimetres(pairs: Sources, radius: float) -> None:
     """The balls reach √1.2 brain radii from their centre; a pixel is 1 mm, and the largest of many slices goes through the middle."""
-    made = Sources(tuple(replace(p, radius_mm=radius) for p in pairs.pictures), pairs.voxels, pairs.masks, pairs.terms)
+    made = Sources(tuple(replace(p, radius_mm=radius) for p in pairs.volumes), pairs.voxels, pairs.masks, pairs.terms)
     slab = Slabs(made, replace(CALM, shift=0.0), seed=3).slab(24)
     largest = float(slab.middle.sum((1, 2, 3)).max())
     assert largest == pytest.approx(math.pi * 1.2 * radius**2, rel=0.06)

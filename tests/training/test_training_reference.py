@@ -68,7 +68,7 @@ def test_a_tilted_head_in_any_grid(target: Target, number: int, directions: Arra
     found = reference_pose(image, mask, target)
     assert found.pose.degrees_from(truth) < 4
     assert found.candidate == number and found.agree and found.margin is not None and found.margin > 0.1
-    assert found.told("here") is found
+    assert found.checked("here") is found
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_what_is_no_brain_is_in_doubt(target: Target) -> None:
     found = reference_pose(ball, ball.with_data((away < 32).astype(np.uint8)), target)
     assert not found.agree and "fits the template poorly" in found.doubt
     with pytest.raises(ImageError, match=r"ball\.nii\.gz: .*fits the template poorly.*posepipe-tools reference"):
-        found.told(ball.source)
+        found.checked(ball.source)
 
 
 @pytest.mark.slow
@@ -100,10 +100,10 @@ def test_a_head_far_from_all_candidates_is_in_doubt(target: Target) -> None:
     far = Rigid.from_rotvec(np.radians(60) * np.ones(3) / np.sqrt(3)).rotation
     image, mask, truth = scanned(target, np.eye(3), far, 3)
     found = reference_pose(image, mask, target)
-    assert found.search_degrees > 15 and not found.agree and "two ways to find its pose are" in found.doubt
+    assert found.search_degrees > 15 and not found.agree and "two methods for its reference pose differ" in found.doubt
     assert found.candidate is None and found.pose.degrees_from(truth) < 4
-    with pytest.raises(ImageError, match=r"here: the two ways .* apart; look at it with posepipe-tools reference"):
-        found.told("here")
+    with pytest.raises(ImageError, match=r"here: the two methods .* differ .*; check it with posepipe-tools reference"):
+        found.checked("here")
 
 
 @pytest.mark.slow
@@ -120,6 +120,6 @@ def test_two_ways_apart_are_in_doubt() -> None:
     good = ReferencePose(Rigid.identity(), 0, criterion=0.6, coarse=0.5, margin=0.3, search_degrees=14.9)
     assert good.agree and good.doubt == ""
     apart = replace(good, search_degrees=178.0)
-    assert not apart.agree and apart.doubt == "the two ways to find its pose are 178° apart"
-    # coarse texture alone may vouch for a damaged brain, as everywhere
+    assert not apart.agree and apart.doubt == "the two methods for its reference pose differ by 178°"
+    # coarse texture alone may vouch for a corrupted brain, as everywhere
     assert replace(good, criterion=0.2).agree and not replace(good, criterion=0.2, coarse=0.05).agree

@@ -1,4 +1,4 @@
-"""Crops of made-up heads and of real scans: the brain is where the truth says, and so is each of its parts."""
+"""Crops of synthetic heads and of real scans: the brain and each of its parts are at their true positions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from posepipe.geometry import random_rotations
 from posepipe.geometry.so3_torch import geodesic_distance
 from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.scans import Located, LocatorNet, OutlineNet, ScanField, ScanNet
-from posepipe.training.made_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
-from posepipe.training.scan_damage import ScanDamage, epi_like
-from posepipe.training.scan_task import ScanTask, center_errors, coordinate_surprise, dice
-from posepipe.training.scans import LOCATING, LOCATOR, POSING, Kind, ScanBatch, ScanRecipe, ScanSynthesis, grown
+from posepipe.training.scan_corruption import ScanCorruption, epi_like
+from posepipe.training.scan_task import ScanTask, center_errors, coordinate_nll, dice
+from posepipe.training.scans import LOCATING, LOCATOR, POSING, CropKind, ScanBatch, ScanRecipe, ScanSynthesis, dilated
 from posepipe.training.scenes import Scenes
 from posepipe.training.sources import LEFT, SIDE, Sources
-from posepipe.training.surroundings import Surroundings, scanned
+from posepipe.training.surroundings import Surroundings, simulate_acquisition
+from posepipe.training.synthetic_heads import SUBJECTS, HeadSynthesis, PlacedHead, _distance
 
 CALM = Surroundings(alone=0, decoys=0, faded=0, thick=0, moved=0, slab=0, bias=0, noise=0)
-PLAIN = ScanRecipe(size=32, head=32, pool=4, scenes=0.0, deform=0, stretch=0, surroundings=CALM, damage=ScanDamage().none())
+PLAIN = ScanRecipe(size=32, head=32, pool=4, scenes=0.0, deform=0, stretch=0, surroundings=CALM, corruption=ScanCorruption().none())
 
 
 def supply(sources: Sources, real: Scenes | None = None, **options: object) -> ScanSynthesis:
@@ -32,7 +32,7 @@ def supply(sources: Sources, real: Scenes | None = None, **options: object) -> S
 KINDS = dict(zip(("near", "far", "beside", "wide", "edge", "another"), (*LOCATING, *POSING), strict=True))
 
 
-def only(kind: str) -> tuple[Kind, ...]:
+def only(kind: str) -> tuple[CropKind, ...]:
     return (replace(KINDS[kind], share=1.0),)
 
 
@@ -67,7 +67,7 @@ def test_the_truth_is_where_each_part_of_the_brain_lies(sources: Sources, real: 
         assert bool((ahead.sum(2)[long_and_low] > 0).all())  # bright ahead of the middle, mirrored or not, on a left-handed grid too
 
 
-def test_what_lies_beyond_a_made_up_head_is_like_it_and_beyond_a_scan_nothing(sources: Sources) -> None:
+def test_synthetic_heads_are_padded_by_reflection_and_scans_by_zero(sources: Sources) -> None:
     volume = torch.full((2, 8, 8, 8), 170, dtype=torch.uint8)
     made = supply(sources)
     u = torch.tensor([[1.5, 0.0, 0.0]]).expand(32**3, 3)
@@ -80,33 +80,33 @@ def test_coarse_crops_are_of_means(sources: Sources) -> None:
     chequered = (np.indices((64, 64, 64)).sum(0) % 2 * 170).astype(np.uint8)
     head = PlacedHead(torch.as_tensor(np.stack([chequered, chequered])), 20.0 * np.eye(3), np.full(3, 31.5))
     made = supply(sources)
-    u = made._bent(cube_points(32).expand(1, -1, -1))[0]
+    u = made._distorted_points(cube_points(32).expand(1, -1, -1))[0]
     crop = made._crop(head, u, np.eye(3), np.zeros(3), 1.05)[0]
     assert float(crop[8:24, 8:24, 8:24].std()) < 0.1 and float(crop[8:24, 8:24, 8:24].mean()) == pytest.approx(0.5, abs=0.05)
 
 
-def test_real_heads_of_all_sets_are_drawn_small_sets_more_often_than_their_share(sources: Sources) -> None:
+def test_scans_of_all_datasets_are_sampled_small_datasets_more_often_than_their_share(sources: Sources) -> None:
     scenes = Scenes((*(scene(group="many", n=k) for k in range(9)), scene(np.eye(3), group="one")))
     made = supply(sources, scenes)
-    drawn = [made._one_of(made._real).posed for _ in range(400)]
+    drawn = [made._sample_scan(made._real).posed for _ in range(400)]
     assert np.mean(drawn) == pytest.approx(0.25, abs=0.07)  # 1 : √9
 
 
 def test_fluid_about_a_brain_is_that_of_its_contrast_and_a_fetus_s(sources: Sources) -> None:
     made = heads(sources)
     of = dict.fromkeys(("labels", "T2w", "T1w"), 0)
-    for picture, voxels, byte in zip(sources.pictures, sources.voxels, made._fluid, strict=True):
-        if picture.age >= 37:
+    for source, voxels, byte in zip(sources.volumes, sources.voxels, made._fluid, strict=True):
+        if source.age >= 37:
             assert byte == -1
             continue
-        of[picture.kind] += 1
+        of[source.kind] += 1
         brain = voxels[voxels > 0]
-        if picture.kind == "labels":  # what lies outermost
+        if source.kind == "labels":  # what lies outermost
             inside = np.argwhere(voxels > 0)
             first = inside[np.abs(inside - inside.mean(0)).max(1).argmax()]
             assert voxels[tuple(first)] % LEFT == byte
         else:
-            assert byte >= np.quantile(brain, 0.9) if picture.kind == "T2w" else byte <= np.quantile(brain, 0.1)
+            assert byte >= np.quantile(brain, 0.9) if source.kind == "T2w" else byte <= np.quantile(brain, 0.1)
     assert of["labels"] and of["T2w"]
 
 
@@ -119,20 +119,20 @@ def test_masks_with_fluid_and_without_have_equal_chances(sources: Sources) -> No
     fluid = np.flatnonzero(made._fluid >= 0)
     bare = np.flatnonzero(made._fluid < 0)[:1]
     assert len(fluid) > 2 and len(bare)
-    drawn = made._drawn(np.concatenate([fluid, bare]), 600)
+    drawn = made._balanced_rows(np.concatenate([fluid, bare]), 600)
     assert abs(float(np.isin(drawn, bare).mean()) - 0.5) < 0.1
     assert set(drawn) == set(fluid) | set(bare)
-    assert set(made._drawn(fluid, 100)) <= set(fluid)
+    assert set(made._balanced_rows(fluid, 100)) <= set(fluid)
 
 
 def test_of_newborns_single_subjects_come_before_templates(sources: Sources) -> None:
     made = heads(sources)
     bare = np.flatnonzero(made._fluid < 0)[:2]
     made._sources = replace(
-        sources, pictures=tuple(replace(p, name="sub-1" if i == bare[0] else "Atlas+40") for i, p in enumerate(sources.pictures))
+        sources, volumes=tuple(replace(p, name="sub-1" if i == bare[0] else "Atlas+40") for i, p in enumerate(sources.volumes))
     )
-    assert abs(float((made._drawn(bare, 600) == bare[0]).mean()) - SUBJECTS) < 0.1
-    assert set(made._drawn(bare[1:], 9)) == {bare[1]} and set(made._drawn(bare[:1], 9)) == {bare[0]}
+    assert abs(float((made._balanced_rows(bare, 600) == bare[0]).mean()) - SUBJECTS) < 0.1
+    assert set(made._balanced_rows(bare[1:], 9)) == {bare[1]} and set(made._balanced_rows(bare[:1], 9)) == {bare[0]}
 
 
 def test_some_heads_hold_no_brain(sources: Sources) -> None:
@@ -142,7 +142,7 @@ def test_some_heads_hold_no_brain(sources: Sources) -> None:
 
 def test_what_lies_outside_the_field_of_view_is_in_neither() -> None:
     ones = torch.ones(8, 1, 24, 24, 24)
-    image, mask = scanned(ones.clone(), ones.clone(), replace(CALM, slab=1.0), torch.Generator().manual_seed(0))
+    image, mask = simulate_acquisition(ones.clone(), ones.clone(), replace(CALM, slab=1.0), torch.Generator().manual_seed(0))
     assert torch.equal(image > 0, mask > 0)
     assert all(0 < float(m.mean()) < 1 for m in mask)
 
@@ -153,7 +153,7 @@ def test_echo_planar_images_lose_what_they_lose(kind: str) -> None:
     brain = torch.zeros(6, 1, 24, 24, 24)
     brain[:, :, 6:18, 6:18, 6:18] = 1
     image = brain * (0.5 + 0.3 * (torch.rand(brain.shape, generator=generator) - 0.5)) + 0.1
-    seen = epi_like(image.clone(), brain, replace(ScanDamage().none(), **{kind: 1.0}), generator)
+    seen = epi_like(image.clone(), brain, replace(ScanCorruption().none(), **{kind: 1.0}), generator)
     inside = brain > 0
     if kind == "flat":
         assert all(float(s[i].std()) < 0.85 * float(b[i].std()) for s, b, i in zip(seen, image, inside, strict=True))
@@ -164,15 +164,15 @@ def test_echo_planar_images_lose_what_they_lose(kind: str) -> None:
         assert bool((seen >= image - 1e-6).all()) and float(seen.sum()) > 1.02 * float(image.sum())
     else:
         assert float(seen[inside].std()) < float(image[inside].std())
-    assert torch.equal(epi_like(image.clone(), brain, ScanDamage().none(), generator), image)
+    assert torch.equal(epi_like(image.clone(), brain, ScanCorruption().none(), generator), image)
 
 
 def test_distortion_is_along_one_axis() -> None:
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    moved = replace(ScanDamage().none(), distorted=1.0, distance=0.06).displacement(5, 12, rng, generator)
+    moved = replace(ScanCorruption().none(), distorted=1.0, distance=0.06).displacement(5, 12, rng, generator)
     assert moved.shape == (5, 12**3, 3)
     assert all(int((one.abs().amax(0) > 0).sum()) == 1 for one in moved) and 0 < float(moved.abs().max()) < 0.3
-    assert float(ScanDamage().none().displacement(5, 12, rng, generator).abs().max()) == 0
+    assert float(ScanCorruption().none().displacement(5, 12, rng, generator).abs().max()) == 0
 
 
 def test_a_seed_gives_the_same_crops(sources: Sources) -> None:
@@ -195,26 +195,26 @@ def test_the_truth_solves_to_the_pose_and_only_known_poses_count(sources: Source
     batch = supply(sources, kinds=only("near")).batch(6)
     found = answer(batch)
     assert float(geodesic_distance(found.coordinates.solve().rotation, batch.rotation).max()) < 0.02
-    best = float(coordinate_surprise(found, batch))
+    best = float(coordinate_nll(found, batch))
     worse = found._replace(position=found.position + 0.2)
-    assert float(coordinate_surprise(worse, batch)) > best
+    assert float(coordinate_nll(worse, batch)) > best
     posed = torch.tensor([True, False] * 3)
     half = replace(batch, posed=posed)
     mixed = found._replace(position=found.position + torch.where(posed, 0.0, 0.5)[:, None, None, None, None])
-    assert float(coordinate_surprise(mixed, half)) == pytest.approx(float(coordinate_surprise(found, half)), abs=1e-5)
+    assert float(coordinate_nll(mixed, half)) == pytest.approx(float(coordinate_nll(found, half)), abs=1e-5)
 
 
 def test_what_is_thought_to_be_brain_before_is_like_the_brain_and_not_the_brain(sources: Sources) -> None:
     batch = supply(sources, kinds=only("wide")).batch(24)
-    overlap = dice(batch.guess, batch.brain)
-    assert 0.6 < float(overlap.mean()) < 0.95 and float(overlap.std()) > 0.03 and float(batch.guess.max()) <= 1
-    assert float(supply(sources, guess=None).batch(4).guess.abs().max()) == 0
+    overlap = dice(batch.previous_mask, batch.brain)
+    assert 0.6 < float(overlap.mean()) < 0.95 and float(overlap.std()) > 0.03 and float(batch.previous_mask.max()) <= 1
+    assert float(supply(sources, previous_mask=None).batch(4).previous_mask.abs().max()) == 0
 
 
 def test_beside_a_brain_what_was_thought_to_be_brain_is_none(sources: Sources) -> None:
     batch = supply(sources, kinds=only("another")).batch(24)
-    overlap = dice(batch.guess, batch.brain)
-    assert float(overlap.mean()) < 0.4 and float((batch.guess.flatten(1).sum(1) > 20).float().mean()) > 0.5
+    overlap = dice(batch.previous_mask, batch.brain)
+    assert float(overlap.mean()) < 0.4 and float((batch.previous_mask.flatten(1).sum(1) > 20).float().mean()) > 0.5
 
 
 def test_the_locator_learns_where_the_middle_of_each_brain_is_and_how_large_it_is(sources: Sources) -> None:
@@ -274,23 +274,23 @@ def test_a_batch_of_which_no_pose_counts_teaches_where_the_brain_is(sources: Sou
     assert all(bool(p.grad.isfinite().all()) for p in task.network.parameters() if p.grad is not None)
 
 
-def test_outlines_are_learnt_from_drawn_masks_alone(sources: Sources) -> None:
-    scenes = Scenes((replace(scene(group="laid"), drawn=False), scene(group="drawn")))
-    assert [s.name for s in scenes.drawn().scenes] == ["drawn-1"]
-    made = ScanSynthesis(sources, replace(PLAIN, scenes=1.0, drawn=True, guess=None), seed=1, scenes=scenes)
-    assert set(made._real) == {"drawn"} and set(supply(sources, scenes)._real) == {"drawn", "laid"}
-    around = ScanSynthesis(sources, replace(PLAIN, drawn=True, pasted=0.5), seed=1, scenes=scenes)
-    assert set(around._around) == {"drawn", "laid"} and not made._around  # what lies around a made-up head needs no drawn mask
+def test_the_outline_network_is_trained_on_delineated_masks_alone(sources: Sources) -> None:
+    scenes = Scenes((replace(scene(group="laid"), delineated=False), scene(group="delineated")))
+    assert [s.name for s in scenes.delineated().scenes] == ["delineated-1"]
+    made = ScanSynthesis(sources, replace(PLAIN, scenes=1.0, delineated=True, previous_mask=None), seed=1, scenes=scenes)
+    assert set(made._real) == {"delineated"} and set(supply(sources, scenes)._real) == {"delineated", "laid"}
+    around = ScanSynthesis(sources, replace(PLAIN, delineated=True, pasted=0.5), seed=1, scenes=scenes)
+    assert set(around._around) == {"delineated", "laid"} and not made._around  # what lies around a made-up head needs no delineated mask
 
 
 @pytest.mark.parametrize("width", [1, 3, 9])
 def test_a_rim_is_the_greatest_within_a_cube(width: int) -> None:
     share = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(grown(share, width), torch.nn.functional.max_pool3d(share, width, 1, width // 2))
+    assert torch.equal(dilated(share, width), torch.nn.functional.max_pool3d(share, width, 1, width // 2))
 
 
 def test_the_network_of_outlines_learns_and_is_validated_without_a_pose(sources: Sources) -> None:
-    made = supply(sources, kinds=only("wide"), guess=None)
+    made = supply(sources, kinds=only("wide"), previous_mask=None)
     task = ScanTask(OutlineNet(32, (2, 2, 2, 2)), made, [made.batch(8)], bf16=False)
     loss, figures = task.loss(8, "mse")
     loss.backward()

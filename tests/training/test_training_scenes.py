@@ -14,7 +14,7 @@ from made_scenes import scene
 from posepipe.errors import UsageError
 from posepipe.geometry import random_rotations, so3
 from posepipe.imaging.volume import Volume
-from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, laid_on, read_landmarks
+from posepipe.training.scene_files import EYES_TILT_DEGREES, Landmarks, place_mask, read_landmarks
 from posepipe.training.scenes import Scenes
 from posepipe.training.split import load_folds, load_scan_poses
 
@@ -49,7 +49,7 @@ def test_a_subject_s_scenes_are_left_out_together() -> None:
     assert len(Scenes((*runs, scene())).without({"sub-01"}).scenes) == 1
 
 
-def test_what_is_no_file_of_scenes_is_told(tmp_path: Path) -> None:
+def test_what_is_no_file_of_scenes_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="not a file of training scenes"):
         Scenes.load(tmp_path / "a.npz")
@@ -84,7 +84,7 @@ def test_landmarks_give_the_pose_that_put_them_there(tmp_path: Path) -> None:
     box = np.zeros((20, 20, 20), np.float32)
     box[5:15, 5:15, 5:15] = 1
     template = Volume(box, np.diag([2.0, 2, 2, 1]))
-    laid = laid_on(template, Volume(np.zeros((40, 40, 40), np.float32), pose.matrix @ np.diag([1.0, 1, 1, 1])), pose)
+    laid = place_mask(template, Volume(np.zeros((40, 40, 40), np.float32), pose.matrix @ np.diag([1.0, 1, 1, 1])), pose)
     assert laid.data.sum() == pytest.approx(box.sum() * 8, rel=0.15)
     (tmp_path / "landmarks.tsv").write_text("participant_id\tbrain_x\nsub-1\t3\n")
     with pytest.raises(UsageError, match="not a table of landmarks"):

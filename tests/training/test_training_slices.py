@@ -21,7 +21,7 @@ from posepipe.models import load_network
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.models.slices import NUMBERS, SliceCoordinateNet, SliceField, SlicePoseNet, slice_offset, slice_points
 from posepipe.models.twin import twin, twin_distance
-from posepipe.training.slice_damage import SliceDamage, slice_damage
+from posepipe.training.slice_corruption import SliceCorruption, corrupt_slice
 from posepipe.training.slices import (
     SLICE_POSENET,
     SliceBatch,
@@ -33,8 +33,8 @@ from posepipe.training.slices import (
 )
 from posepipe.training.sources import Sources
 
-NONE = SliceDamage().none()
-CLEAN = SliceRecipe(size=32, damage=NONE, deform=0, stretch=0, labels=0)
+NONE = SliceCorruption().none()
+CLEAN = SliceRecipe(size=32, corruption=NONE, deform=0, stretch=0, labels=0)
 TINY = ["--size", "32", "--steps", "2", "2", "--batch", "4"]
 TINY += ["--log-every", "2", "--validate-every", "4", "--device", "cpu", "--threads", "1"]
 
@@ -65,7 +65,7 @@ def centres(mask: Tensor) -> Tensor:
     return weight @ slice_points(mask.shape[-1])[:, :2] / weight.sum(1, keepdim=True)
 
 
-def test_a_blob_is_seen_where_the_pose_says(blob: Any) -> None:
+def test_a_blob_is_at_the_position_of_its_pose(blob: Any) -> None:
     """Through the plane w = 0 of ``u = s R x + t``; mirrored in half of the slices, which the truth does not follow."""
     recipe = replace(CLEAN, size=64, middle=0.2, thickness=(2.0, 2.0))
     batch = SliceSynthesis(blob.sources, recipe, seed=4).batch(64)
@@ -130,22 +130,22 @@ def test_a_seed_gives_the_same_slices_and_they_go_on(sources: Sources) -> None:
     assert torch.equal(one.batch(4).input, other.batch(4).input)
 
 
-def test_undamaged_slices_are_as_they_were() -> None:
+def test_uncorrupted_slices_are_as_they_were() -> None:
     generator = torch.Generator().manual_seed(0)
     image, mask = torch.rand(8, 1, 32, 32, generator=generator), torch.ones(8, 1, 32, 32)
-    seen, observed, brain = slice_damage(image, mask, NONE, generator)
+    seen, observed, brain = corrupt_slice(image, mask, NONE, generator)
     for a, b in ((seen, image), (observed, mask), (brain, mask)):
         torch.testing.assert_close(a, b)
     assert not any(vars(NONE).values())
 
 
 @pytest.mark.parametrize("kind", ["bands", "voids", "moved", "soft", "noise", "bias", "absent", "rim", "cut"])
-def test_each_kind_of_damage_does_something(kind: str) -> None:
+def test_each_kind_of_corruption_does_something(kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
     u = slice_points(32)
     mask = (u.norm(dim=1) < 1.0).float().reshape(1, 1, 32, 32).repeat(16, 1, 1, 1)
     image = mask * torch.rand(16, 1, 32, 32, generator=generator)
-    seen, observed, brain = slice_damage(image, mask, replace(NONE, **{kind: 1.0, "rim_radii": 0.1}), generator)
+    seen, observed, brain = corrupt_slice(image, mask, replace(NONE, **{kind: 1.0, "rim_radii": 0.1}), generator)
     inside = mask > 0
     changed = not torch.allclose(seen[inside], image[inside], atol=1e-4)
     assert changed == (kind in {"bands", "voids", "moved", "soft", "noise", "bias"})
@@ -158,7 +158,7 @@ def test_each_kind_of_damage_does_something(kind: str) -> None:
 
 
 def test_where_no_mask_is_known_its_channel_is_1(sources: Sources) -> None:
-    recipe = replace(CLEAN, damage=replace(NONE, absent=1.0))
+    recipe = replace(CLEAN, corruption=replace(NONE, absent=1.0))
     batch = SliceSynthesis(sources, recipe, seed=1).batch(8)
     assert bool((batch.input[:, 1] == 1).all()) and float(batch.brain.mean()) < 0.6
     torch.testing.assert_close(batch.input[:, 0].mean((1, 2)), torch.zeros(8), atol=0.1, rtol=0)
@@ -180,7 +180,7 @@ def test_the_loss_is_least_at_the_truth_and_at_its_twin(sources: Sources) -> Non
     assert float(slice_loss(truth._replace(position=torn), batch)) > least + 0.5
 
 
-def test_validation_tells_the_nearer_twin_and_the_truth_apart(sources: Sources) -> None:
+def test_validation_reports_errors_to_the_nearer_twin_and_to_the_truth(sources: Sources) -> None:
     batch = SliceSynthesis(sources, CLEAN, seed=1).batch(8)
 
     class Twins(torch.nn.Module):
@@ -237,10 +237,10 @@ def test_from_sources_to_weights(gathered: Any, tmp_path: Path, monkeypatch: Any
     loaded = load_network("mine", weights_dir=tmp_path / "weights")
     assert loaded.options["size"] == 32 and type(loaded.module) is (SliceCoordinateNet if kind == "slice" else SlicePoseNet)
     card = (tmp_path / "weights" / "mine.md").read_text(encoding="utf-8")
-    for text in (words, "a slice of 32² pixels", "Left out on purpose: bids", "twins told apart", "thickness 2.0 + 6.0"):
+    for text in (words, "a slice of 32² pixels", "Left out on purpose: bids", "the true pose", "thickness 2.0 + 6.0"):
         assert text in card
     recipe = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["recipe"]
-    assert recipe["half"] == (kind == "slice-pose") and recipe["damage"]["bands"] > 0
+    assert recipe["half"] == (kind == "slice-pose") and recipe["corruption"]["bands"] > 0
     assert main(command) == 0  # nothing is left to do
 
 

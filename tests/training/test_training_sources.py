@@ -27,19 +27,19 @@ def silent(_: str) -> None:
 
 
 def test_what_was_gathered(gathered: Any) -> None:
-    names = {p.name: p.part for p in gathered.sources.pictures}
+    names = {p.name: p.part for p in gathered.sources.volumes}
     assert names == {
         "Phantom+24": "train", "Phantom+30": "validation", "Phantom+38": "train", "sub-03": "train",
     }  # fmt: skip
     for name in ("Phantom+36", "sub-01", "sub-02_ses-1", "sub-02_ses-2"):
         assert f"{name}: left out, kept for testing" in gathered.told
     assert gathered.sources.terms == {"Phantom": "CC0", "bids": "non-commercial research"}
-    kinds = {(p.name, p.kind) for p in gathered.sources.pictures}
+    kinds = {(p.name, p.kind) for p in gathered.sources.volumes}
     assert {("sub-03", "T1w"), ("sub-03", "T2w"), ("Phantom+24", "labels")} <= kinds
     assert gathered.sources.voxels.shape == (11, SIDE, SIDE, SIDE) and gathered.sources.masks.shape == (4, SIDE, SIDE, SIDE)
 
 
-def test_a_turned_phantom_gives_the_same_picture() -> None:
+def test_a_rotated_phantom_gives_the_same_source_volume() -> None:
     labels = phantom.brain_labels(29, 2.0)
     image, mask = phantom.render(labels, 29), phantom.brain_mask(labels)
     pose = Rigid(random_rotations(1, np.random.default_rng(4))[0], np.array([12.0, -30, 7]))
@@ -49,7 +49,7 @@ def test_a_turned_phantom_gives_the_same_picture() -> None:
     made.add("turned", "a", 29, mask.moved(pose), pose.rotation.T, turned, {"tissues": labels.moved(pose)})
     made.add("wrong", "a", 29, mask.moved(pose), np.eye(3), turned, {})
     found = made.sources()
-    still, upright, wrong = (next(i for i, p in enumerate(found.pictures) if p.name == n) for n in ("still", "turned", "wrong"))
+    still, upright, wrong = (next(i for i, p in enumerate(found.volumes) if p.name == n) for n in ("still", "turned", "wrong"))
     assert np.abs(found.voxels[still].astype(int) - found.voxels[upright]).max() <= 1
     assert np.abs(found.masks[0].astype(int) - found.masks[1]).max() <= 1
     assert (found.voxels[still + 1] == found.voxels[upright + 1]).mean() > 0.999  # labels
@@ -57,9 +57,9 @@ def test_a_turned_phantom_gives_the_same_picture() -> None:
 
 
 def test_left_of_the_head_has_labels_of_its_own(sources: Sources) -> None:
-    row = next(i for i, p in enumerate(sources.pictures) if p.kind == "labels")
-    picture = sources.voxels[row]
-    left, right = picture[: SIDE // 2], picture[SIDE // 2 :]
+    row = next(i for i, p in enumerate(sources.volumes) if p.kind == "labels")
+    source = sources.voxels[row]
+    left, right = source[: SIDE // 2], source[SIDE // 2 :]
     assert (left[left > 0] >= LEFT).all() and (right < LEFT).all()
     # the phantom is nearly alike on both sides
     assert set(np.unique(left[left > 0]) - LEFT) == set(np.unique(right[right > 0]))
@@ -91,13 +91,13 @@ def test_label_maps_get_their_pose_from_a_stand_in(demo: Any, tmp_path: Path) ->
     add_templates(made, reference.library, ["Phantom"], reference)
     found = made.sources()
     assert found.terms["maps"] == "PDDL"
-    mine, theirs = (next(i for i, p in enumerate(found.pictures) if p.name == n and p.kind == "labels") for n in ("sub-9", "Phantom+38"))
+    mine, theirs = (next(i for i, p in enumerate(found.volumes) if p.name == n and p.kind == "labels") for n in ("sub-9", "Phantom+38"))
     assert (found.voxels[mine] == found.voxels[theirs])[found.voxels[theirs] > 0].mean() > 0.8
     with pytest.raises(UsageError, match="no label maps"):
         add_label_maps(made, demo.bids_dir, reference)
 
 
-def test_label_maps_that_are_not_finite_are_told(demo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_maps_that_are_not_finite_are_reported(demo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from posepipe.imaging.volume import save_volume
 
     anat = tmp_path / "maps" / "sub-9" / "anat"
@@ -117,23 +117,23 @@ def test_an_atlas_of_unknown_pose_needs_a_reference(demo: Any) -> None:
     made = Collector(NOBODY, told.append)
     add_templates(made, AtlasLibrary([demo.atlas_dir]), ["Phantom"])
     assert len(told) == 4 and all("--reference" in line for line in told)
-    with pytest.raises(UsageError, match="nothing to train with"):
+    with pytest.raises(UsageError, match="no source volumes"):
         made.sources()
 
 
-def test_too_many_labels_are_told() -> None:
+def test_too_many_labels_are_reported() -> None:
     labels = phantom.brain_labels(29, 3.0)
     many = labels.with_data(np.arange(labels.data.size).reshape(labels.shape).astype(np.float32))
     told: list[str] = []
     made = Collector(NOBODY, told.append)
     made.add("a", "a", 29, phantom.brain_mask(labels), np.eye(3), {}, {"rich": many, "plain": labels})
-    assert "rich: left out" in told[0] and len(made.sources().pictures) == 1
+    assert "rich: left out" in told[0] and len(made.sources().volumes) == 1
 
 
 def test_picking(sources: Sources) -> None:
-    assert {sources.pictures[r].group for r in sources.pick(leave_out=("bids",))} == {"Phantom"}
-    assert {sources.pictures[r].part for r in sources.pick(part="validation")} == {"validation"}
-    assert {sources.pictures[r].kind for r in sources.pick(kinds=("T1w",))} == {"T1w"}
+    assert {sources.volumes[r].group for r in sources.pick(leave_out=("bids",))} == {"Phantom"}
+    assert {sources.volumes[r].part for r in sources.pick(part="validation")} == {"validation"}
+    assert {sources.volumes[r].kind for r in sources.pick(kinds=("T1w",))} == {"T1w"}
     with pytest.raises(UsageError, match="the sources hold Phantom, bids"):
         sources.pick(leave_out=("Phantm",))
     with pytest.raises(UsageError, match="have no labels to train"):

@@ -6,7 +6,7 @@ import torch
 
 from posepipe.models.coordinates import HALF_SIDE
 from posepipe.training.ellipsoids import Ellipsoids
-from posepipe.training.surroundings import Surroundings, _decoys, _moved, _with_fluid, surrounded
+from posepipe.training.surroundings import Surroundings, _decoys, _moved, _with_fluid, add_surroundings
 
 SIDE = 32
 VOXEL = torch.full((3, 1, 1, 1, 1), 2 * HALF_SIDE / SIDE)
@@ -42,15 +42,15 @@ def test_without_fluid_nothing_changes() -> None:
         _, same, beyond = _with_fluid(image, mask, far, fluid, VOXEL, still, still, share, torch.Generator().manual_seed(1))
         assert torch.equal(same, mask) and torch.equal(beyond, far)
     how = Surroundings(alone=0, fluid=1)
-    assert torch.equal(surrounded(image, mask, far, where, how, torch.Generator().manual_seed(2))[1], mask)
-    grown = surrounded(image, mask, far, where, how, torch.Generator().manual_seed(2), level)[1]
+    assert torch.equal(add_surroundings(image, mask, far, where, how, torch.Generator().manual_seed(2))[1], mask)
+    grown = add_surroundings(image, mask, far, where, how, torch.Generator().manual_seed(2), level)[1]
     assert float(grown.sum()) > 1.02 * float(mask.sum())
 
 
 def test_what_is_put_about_a_brain_leaves_it_as_it_is() -> None:
     image, mask, far, where = ball()
     how = Surroundings(alone=0, fluid=0)
-    whole, left = surrounded(image, mask, far, where, how, torch.Generator().manual_seed(2))
+    whole, left = add_surroundings(image, mask, far, where, how, torch.Generator().manual_seed(2))
     assert torch.equal(left, mask)
     assert torch.allclose(whole[mask == 1], image[mask == 1]) and float(whole[far > 0.3].std()) > 0.05
 
@@ -72,7 +72,7 @@ def test_grain_makes_finer_shapes() -> None:
     rough = []
     for grain in (1.0, 2.0):
         how = Surroundings(alone=0, fluid=0, stripped=0, air=0, decoys=0, grain=grain)
-        bodies = torch.cat([surrounded(image, mask, far, where, how, torch.Generator().manual_seed(i))[0] for i in range(8)])
+        bodies = torch.cat([add_surroundings(image, mask, far, where, how, torch.Generator().manual_seed(i))[0] for i in range(8)])
         rough.append(float(bodies.diff(dim=2).abs().mean()))
     assert rough[1] > 1.1 * rough[0]
 

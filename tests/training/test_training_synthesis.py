@@ -1,4 +1,4 @@
-"""Synthesised images: the truth they come with is true, damage stays in its range, a seed gives the same images."""
+"""Synthesised images: the truth they come with is true, corruption stays in its range, a seed gives the same images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 from posepipe.errors import UsageError
 from posepipe.models.coordinates import HALF_SIDE, cube_points
 from posepipe.models.procrustes import procrustes
-from posepipe.training.contrast import TIED, random_contrast
-from posepipe.training.damage import Damage, damage
+from posepipe.training.contrast import SYMMETRIC_SHARE, random_contrast
+from posepipe.training.corruption import Corruption, corrupt
 from posepipe.training.sources import LEFT, Sources
 from posepipe.training.synthesis import MAX_SHIFT, Recipe, Synthesis
 
-NONE = Damage().none()
-CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
+NONE = Corruption().none()
+CLEAN = Recipe(size=16, corruption=NONE, deform=0, stretch=0)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def test_the_true_field_gives_the_true_pose(sources: Sources, recipe: Recipe, se
 
 
 @pytest.mark.parametrize("size", [32, 48])
-def test_what_is_seen_lies_where_the_truth_says(blob: Any, centroids: Any, size: int) -> None:
+def test_the_image_agrees_with_the_true_pose(blob: Any, centroids: Any, size: int) -> None:
     """Of half resolution too; and mirrored images are mirrored before they are turned."""
-    recipe = Recipe(size=size, shift=0.1, log_scale=0.1, damage=NONE, stretch=0, deform=0)
+    recipe = Recipe(size=size, shift=0.1, log_scale=0.1, corruption=NONE, stretch=0, deform=0)
     batch = Synthesis(blob.sources, recipe, seed=2).batch(24)
     seen = centroids(batch.input[:, 1:])
     errors = []
@@ -111,17 +111,17 @@ def test_a_seed_gives_the_same_images(sources: Sources) -> None:
 
 def test_only_what_may_train_trains(sources: Sources) -> None:
     def names(**options: Any) -> set[str]:
-        return {sources.pictures[r].name for r in Synthesis(sources, Recipe(size=16), seed=0, **options).batch(60).rows}
+        return {sources.volumes[r].name for r in Synthesis(sources, Recipe(size=16), seed=0, **options).batch(60).rows}
 
     assert names() == {"Phantom+24", "Phantom+38", "sub-03"}
     assert names(leave_out=("bids",)) == {"Phantom+24", "Phantom+38"}
     assert names(part="validation") == {"Phantom+30"}
 
 
-def test_kinds_are_drawn_by_the_share_of_labels(sources: Sources) -> None:
+def test_kinds_are_sampled_by_the_share_of_labels(sources: Sources) -> None:
     def kinds(labels: float, **options: Any) -> list[str]:
         supply = Synthesis(sources, Recipe(size=16, labels=labels), seed=0, **options)
-        return [sources.pictures[r].kind for r in supply.batch(60).rows]
+        return [sources.volumes[r].kind for r in supply.batch(60).rows]
 
     assert set(kinds(1.0)) == {"labels"} and "labels" not in kinds(0.0)
     assert 15 < kinds(0.5).count("labels") < 45
@@ -140,20 +140,20 @@ def test_contrast_tables() -> None:
         assert table.min() >= 0 and table.max() <= 1
     assert all(t[LEFT] == 0 for t in labels)
     tied = np.mean([np.array_equal(t[:LEFT], t[LEFT:]) for t in labels])
-    assert abs(tied - TIED) < 0.06
+    assert abs(tied - SYMMETRIC_SHARE) < 0.06
     rising, falling = (np.mean([(s * np.diff(t[1:]) >= 0).all() for t in images]) for s in (1, -1))
     assert 0.5 < rising < 0.75 and 0.1 < falling < 0.25
 
 
-def test_no_damage_leaves_everything(ball: torch.Tensor) -> None:
+def test_no_corruption_leaves_everything(ball: torch.Tensor) -> None:
     image = torch.rand(ball.shape, generator=torch.Generator().manual_seed(1))
-    seen, observed, brain = damage(image, ball, NONE, torch.Generator().manual_seed(0))
+    seen, observed, brain = corrupt(image, ball, NONE, torch.Generator().manual_seed(0))
     assert torch.equal(observed, ball) and torch.equal(brain, ball)
     assert torch.equal(seen[ball > 0], image[ball > 0])
 
 
 def test_a_cut_loses_up_to_a_third(ball: torch.Tensor) -> None:
-    _, observed, brain = damage(torch.rand_like(ball), ball, replace(NONE, cut=1.0), torch.Generator().manual_seed(0))
+    _, observed, brain = corrupt(torch.rand_like(ball), ball, replace(NONE, cut=1.0), torch.Generator().manual_seed(0))
     lost = 1 - observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4))
     assert float(lost.min()) >= 0 and 0.1 < float(lost.max()) < 0.38
     assert torch.equal(observed, brain)
@@ -161,14 +161,14 @@ def test_a_cut_loses_up_to_a_third(ball: torch.Tensor) -> None:
 
 def test_a_leak_adds_outside_and_is_no_brain(ball: torch.Tensor) -> None:
     image = torch.rand_like(ball)
-    seen, observed, brain = damage(image, ball, replace(NONE, leak=1.0), torch.Generator().manual_seed(0))
+    seen, observed, brain = corrupt(image, ball, replace(NONE, leak=1.0), torch.Generator().manual_seed(0))
     added = observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4)) - 1
     assert bool((observed[ball > 0] == 1).all()) and torch.equal(brain, ball) and torch.equal(seen[ball > 0], image[ball > 0])
     assert 0.01 < float(added.max()) < 0.5 and float(added.min()) >= 0
 
 
 def test_a_rough_rim_stays_near_the_rim(ball: torch.Tensor) -> None:
-    _, observed, _ = damage(torch.rand_like(ball), ball, replace(NONE, rim=1.0, rim_radii=0.12), torch.Generator().manual_seed(0))
+    _, observed, _ = corrupt(torch.rand_like(ball), ball, replace(NONE, rim=1.0, rim_radii=0.12), torch.Generator().manual_seed(0))
     radius = cube_points(32).norm(dim=1).reshape(ball.shape[2:])
     assert bool((observed[:, 0][:, radius < 0.9] == 1).all()) and float(observed[:, 0][:, radius > 1.7].max()) == 0
     share = observed.sum((1, 2, 3, 4)) / ball.sum((1, 2, 3, 4))
@@ -178,14 +178,14 @@ def test_a_rough_rim_stays_near_the_rim(ball: torch.Tensor) -> None:
 def test_bias_noise_and_slices_touch_the_image_alone(ball: torch.Tensor) -> None:
     image = 0.5 + 0.2 * torch.rand(ball.shape, generator=torch.Generator().manual_seed(1))
     for how in (replace(NONE, bias=0.4), replace(NONE, noise=0.25), replace(NONE, thick=1.0), replace(NONE, texture=0.15)):
-        seen, observed, _ = damage(image.clone(), ball, how, torch.Generator().manual_seed(0))
+        seen, observed, _ = corrupt(image.clone(), ball, how, torch.Generator().manual_seed(0))
         change = (seen - image)[ball > 0].abs()
         assert torch.equal(observed, ball) and bool(seen.isfinite().all())
         assert 1e-3 < float(change.mean()) < 0.3, how
 
 
 def test_everything_at_once_is_finite(sources: Sources) -> None:
-    worst = Recipe(damage=Damage(*[1.0] * 3, 0.3, 0.5, 1.0, 1.0, 1.0), shift=0.3, log_scale=0.3, stretch=0.2, deform=0.2)
+    worst = Recipe(corruption=Corruption(*[1.0] * 3, 0.3, 0.5, 1.0, 1.0, 1.0), shift=0.3, log_scale=0.3, stretch=0.2, deform=0.2)
     batch = Synthesis(sources, worst, seed=1).batch(16)
     assert bool(batch.input.isfinite().all()) and float(batch.brain.max()) <= 1
     assert float(cube_points(4).abs().max()) < HALF_SIDE
@@ -195,7 +195,7 @@ def test_offsets_about_the_axes_and_in_mm(sources: Sources) -> None:
     """Each angle and each shift is uniform up to its limit, of any size of brain; the limits are met."""
     made = Synthesis(sources, replace(CLEAN, xyz=25.0, shift_mm=10.0), seed=2).batch(64)
     angles = Rotation.from_matrix(made.rotation.numpy()).as_euler("xyz", degrees=True)
-    radius = torch.tensor([sources.pictures[row].radius_mm for row in made.rows])
+    radius = torch.tensor([sources.volumes[row].radius_mm for row in made.rows])
     shifts = (made.translation * radius[:, None]).numpy()
     for drawn, limit in ((angles, 25), (shifts, 10)):
         assert np.abs(drawn).max() <= limit + 1e-3
@@ -206,14 +206,14 @@ def test_offsets_about_the_axes_and_in_mm(sources: Sources) -> None:
 def test_sizes_by_age_are_those_of_the_atlas(sources: Sources) -> None:
     """A brain that is larger than the atlas of its age fills more of the cube, by as much; one by its mask fills it always alike."""
     expected = sources.atlas_radii()
-    for p, radius in zip(sources.pictures, expected, strict=True):
+    for p, radius in zip(sources.volumes, expected, strict=True):
         if p.template and p.part == "train":
             assert radius == pytest.approx(p.radius_mm)
-    pictures = [p if p.template else replace(p, radius_mm=1.2 * r) for p, r in zip(sources.pictures, expected, strict=True)]
-    grown = replace(sources, pictures=tuple(pictures))
+    volumes = [p if p.template else replace(p, radius_mm=1.2 * r) for p, r in zip(sources.volumes, expected, strict=True)]
+    grown = replace(sources, volumes=tuple(volumes))
     for sizes, larger in (("mask", 1.0), ("age", 1.2)):
         batch = Synthesis(grown, replace(CLEAN, sizes=sizes, log_scale=0.0), seed=1).batch(32)
-        templates = np.array([grown.pictures[row].template and grown.pictures[row].part == "train" for row in batch.rows])
+        templates = np.array([grown.volumes[row].template and grown.volumes[row].part == "train" for row in batch.rows])
         assert 0 < templates.sum() < 32
         assert torch.allclose(batch.scale[templates], torch.ones(()), atol=1e-5)
         assert torch.allclose(batch.scale[~templates], torch.tensor(larger), atol=1e-5)

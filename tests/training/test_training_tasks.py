@@ -14,17 +14,17 @@ from posepipe.errors import UsageError
 from posepipe.geometry import so3_torch
 from posepipe.models.coordinates import HALF_SIDE, CoordinateField, CoordinateNet
 from posepipe.models.correction import CorrectionNet
-from posepipe.models.inputs import PEDESTAL, outlined
+from posepipe.models.inputs import FOREGROUND_OFFSET, with_foreground_offset
 from posepipe.models.posenet import PoseNet
 from posepipe.training.coordinates import CoordinateTask, coordinate_loss
-from posepipe.training.damage import Damage
-from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, References
+from posepipe.training.corruption import Corruption
+from posepipe.training.paper import CORRECTION, CorrectionTask, PoseTask, ReferenceImages
 from posepipe.training.sources import Sources
 from posepipe.training.synthesis import Batch, Recipe, Synthesis
 from posepipe.training.task import Curriculum
 
-NONE = Damage().none()
-CLEAN = Recipe(size=16, damage=NONE, deform=0, stretch=0)
+NONE = Corruption().none()
+CLEAN = Recipe(size=16, corruption=NONE, deform=0, stretch=0)
 
 
 class Same(Synthesis):
@@ -86,15 +86,15 @@ def test_the_expected_error_is_learnt_as_it_is(sources: Sources) -> None:
 
 def test_the_outline_shows(sources: Sources) -> None:
     batch = Synthesis(sources, CLEAN, seed=1).batch(4)
-    seen = outlined(batch.input)
+    seen = with_foreground_offset(batch.input)
     mask = batch.input[:, 1:]
     assert seen.shape == (4, 1, 16, 16, 16) and bool((seen[mask == 0] == 0).all())
     inside = (seen * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))
-    assert bool((inside > 0.6 * PEDESTAL).all())
+    assert bool((inside > 0.6 * FOREGROUND_OFFSET).all())
 
 
-@pytest.mark.parametrize("pedestal", [0.0, PEDESTAL])
-def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources, pedestal: float) -> None:
+@pytest.mark.parametrize("foreground_offset", [0.0, FOREGROUND_OFFSET])
+def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources, foreground_offset: float) -> None:
     seen: list[Tensor] = []
 
     class Watching(Still):
@@ -103,12 +103,13 @@ def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources
             return super().forward(*cubes)
 
     supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
-    PoseTask(Watching(), supply, [], bf16=False, pedestal=pedestal).loss(4, "mse")
-    CorrectionTask(Watching(), supply, [], references=References(sources, supply), bf16=False, pedestal=pedestal).loss(4, "mse")
+    PoseTask(Watching(), supply, [], bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
+    references = ReferenceImages(sources, supply)
+    CorrectionTask(Watching(), supply, [], references=references, bf16=False, foreground_offset=foreground_offset).loss(4, "mse")
     assert len(seen) == 3
     for cubes in seen:
         inside = float(cubes.sum() / (cubes != 0).sum())
-        assert inside > 0.6 * PEDESTAL if pedestal else abs(inside) < 0.3
+        assert inside > 0.6 * FOREGROUND_OFFSET if foreground_offset else abs(inside) < 0.3
 
 
 @pytest.mark.slow
@@ -123,9 +124,9 @@ def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None
     supply = Same(sources, CLEAN, seed=1)
     rotation = PoseTask(seeded(lambda: PoseNet(16, 0.25)), supply, [], bf16=False)
     assert learn(rotation, 80, rate=2e-3) < 15
-    near = Same(sources, replace(CORRECTION, size=16, damage=NONE), seed=1)
+    near = Same(sources, replace(CORRECTION, size=16, corruption=NONE), seed=1)
     pair = CorrectionTask(
-        seeded(lambda: CorrectionNet(16, 0.25)), near, [], references=References(sources, near), bf16=False
+        seeded(lambda: CorrectionNet(16, 0.25)), near, [], references=ReferenceImages(sources, near), bf16=False
     )
     assert learn(pair, 140, rate=2e-3) < 10
 
@@ -169,12 +170,12 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
             seen["reference"], seen["moving"] = (centroids(c) / HALF_SIDE for c in cubes)
             return super().forward(*cubes)
 
-    recipe = replace(CORRECTION, damage=NONE, deform=0, stretch=0, log_scale=0)
+    recipe = replace(CORRECTION, corruption=NONE, deform=0, stretch=0, log_scale=0)
     supply = Same(blob.sources, recipe, seed=3)
-    task = CorrectionTask(Watching(), supply, [], references=References(blob.sources, supply), bf16=False)
+    task = CorrectionTask(Watching(), supply, [], references=ReferenceImages(blob.sources, supply), bf16=False)
     task.loss(16, "geodesic")
     batch = supply.batch(16)
-    # intensities weigh the blob unevenly: equal pictures do so equally, up to the mirror
+    # intensities weigh the blob unevenly: equal volumes do so equally, up to the mirror
     errors = []
     for mirror in (1.0, -1.0):
         point = (seen["reference"] * torch.tensor([mirror, 1, 1]))[..., None]
@@ -184,7 +185,7 @@ def test_the_target_of_correction_maps_the_reference_to_the_image(blob: Any, cen
 
 def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) -> None:
     supply = Synthesis(sources, replace(CORRECTION, size=16), seed=3)
-    references = References(sources, supply)
+    references = ReferenceImages(sources, supply)
     validation = [supply.batch(8)]
     task = CorrectionTask(Still(), supply, validation, references=references, translation_weight=0.0)
     heavy = CorrectionTask(Still(), supply, validation, references=references, translation_weight=50.0)
@@ -201,34 +202,34 @@ def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) 
 def test_references_are_of_the_contrast_asked_for(sources: Sources) -> None:
     kinds = {}
     for contrast in ("T2w", "T1w", None):
-        chosen = References(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
-        kinds[contrast] = {sources.pictures[row].kind for row in chosen._rows}
+        chosen = ReferenceImages(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))
+        kinds[contrast] = {sources.volumes[row].kind for row in chosen._rows}
     assert kinds == {"T2w": {"T2w"}, "T1w": {"T1w"}, None: {"T2w", "T1w"}}
 
 
 def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sources) -> None:
     supply = Synthesis(blob.sources, CLEAN, seed=0)
-    chosen = References(blob.sources, supply)
-    pictures = blob.sources.pictures
-    young, old = (next(i for i, p in enumerate(pictures) if p.part == "validation" and p.age == age) for age in (25.0, 35.0))
-    assert pictures[chosen._one(young)].name == "train25" and pictures[chosen._one(old)].name == "train35"
+    chosen = ReferenceImages(blob.sources, supply)
+    volumes = blob.sources.volumes
+    young, old = (next(i for i, p in enumerate(volumes) if p.part == "validation" and p.age == age) for age in (25.0, 35.0))
+    assert volumes[chosen._one(young)].name == "train25" and volumes[chosen._one(old)].name == "train35"
     # of itself only where there is nothing else: here the other brain is ten weeks older, but another
-    mine = next(i for i, p in enumerate(pictures) if p.name == "train25")
-    assert pictures[chosen._one(mine)].name == "train35"
-    phantoms = References(sources, Synthesis(sources, CLEAN, seed=0), leave_out=("bids",))
+    mine = next(i for i, p in enumerate(volumes) if p.name == "train25")
+    assert volumes[chosen._one(mine)].name == "train35"
+    phantoms = ReferenceImages(sources, Synthesis(sources, CLEAN, seed=0), leave_out=("bids",))
     state = phantoms.state()
-    rows = np.arange(len(sources.pictures))
+    rows = np.arange(len(sources.volumes))
     drawn = phantoms.of(rows)
     phantoms.restore(state)
     assert torch.equal(phantoms.of(rows), drawn) and drawn.shape == (len(rows), 2, 16, 16, 16)
 
 
 def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sources: Sources) -> None:
-    chosen = References(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
-    pictures = sources.pictures
-    for row, picture in enumerate(pictures):
-        reference = pictures[chosen._one(row)]
-        gaps = {abs(p.age - picture.age) for p in pictures if p.template and p.part == "train" and p.name != picture.name}
-        assert reference.template and reference.name != picture.name and abs(reference.age - picture.age) == min(gaps)
-    with pytest.raises(UsageError, match="the age's own atlas"):
-        References(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)
+    chosen = ReferenceImages(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
+    volumes = sources.volumes
+    for row, source in enumerate(volumes):
+        reference = volumes[chosen._one(row)]
+        gaps = {abs(p.age - source.age) for p in volumes if p.template and p.part == "train" and p.name != source.name}
+        assert reference.template and reference.name != source.name and abs(reference.age - source.age) == min(gaps)
+    with pytest.raises(UsageError, match="needs templates of an atlas"):
+        ReferenceImages(blob.sources, Synthesis(blob.sources, CLEAN, seed=0), atlas=True)

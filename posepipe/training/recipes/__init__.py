@@ -27,8 +27,8 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def recipe_stages(name: str) -> list[list[str]]:
-    """The commands and their options that, one after another, make the packaged network ``name``: each goes on from the weights of the one
-    before. Raises :class:`~posepipe.errors.UsageError` for another name.
+    """The training commands with their options that make the packaged network ``name``, in order; each starts from the weights of the
+    previous one. Raises :class:`~posepipe.errors.UsageError` for an unknown name.
 
     >>> [stage[:3] for stage in recipe_stages("pose-net")]
     [['pose', '--name', 'pose-net']]

@@ -1,4 +1,4 @@
-"""What echo-planar and diffusion images suffer besides what all scans do: distortion, ghosts, signal loss, little contrast."""
+"""Random corruption of scans as of echo-planar and diffusion imaging: distortion, ghosts, signal loss and low contrast."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class ScanDamage:
-    """Shares of crops. ``distorted`` along one axis by up to ``distance`` (of the cube's half side); ``ghosts``: a faint copy shifted along
-    an axis; ``losses``: dark blobs; ``flat``: little contrast inside the brain; ``coarse``: a grid up to twice as coarse."""
+class ScanCorruption:
+    """Probabilities. ``distorted``: smooth displacement along one axis, of a standard deviation up to ``distance`` (in units of half the
+    cube's side); ``ghosts``: a faint copy, shifted along an axis; ``losses``: local signal loss; ``flat``: low contrast inside the brain;
+    ``coarse``: blur, as of a grid up to twice as coarse."""
 
     distorted: float = 0.3
     distance: float = 0.06
@@ -23,12 +24,13 @@ class ScanDamage:
     flat: float = 0.5
     coarse: float = 0.3
 
-    def none(self) -> ScanDamage:
-        """No damage at all."""
-        return ScanDamage(0, 0, 0, 0, 0, 0)
+    def none(self) -> ScanCorruption:
+        """The same with all probabilities 0."""
+        return ScanCorruption(0, 0, 0, 0, 0, 0)
 
     def displacement(self, n: int, side: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        """Displacements (n, side³, 3) or zeros (n, 1, 3) that broadcast, in units of the cube's half side."""
+        """Random displacements (n, side³, 3) in units of half the cube's side; zeros (n, 1, 3), which broadcast, if no crop is
+        distorted."""
         some = rng.random(n) < self.distorted
         out = torch.zeros(n, side**3 if some.any() else 1, 3)
         for i in np.flatnonzero(some):
@@ -37,8 +39,8 @@ class ScanDamage:
         return out
 
 
-def epi_like(image: Tensor, brain: Tensor, how: ScanDamage, generator: torch.Generator) -> Tensor:
-    """``image`` (B, 1, S, S, S) ≥ 0, with the share of ``brain`` (alike), as echo-planar sequences show it."""
+def epi_like(image: Tensor, brain: Tensor, how: ScanCorruption, generator: torch.Generator) -> Tensor:
+    """``image`` (B, 1, S, S, S) ≥ 0 with the intensity corruption of ``how``; ``brain`` (alike): share of each voxel that is brain."""
     n, side = len(image), image.shape[-1]
     some = brain.flatten(1).sum(1).clamp_min(1)
     mean = ((image * brain).flatten(1).sum(1) / some)[:, None, None, None, None]

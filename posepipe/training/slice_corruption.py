@@ -1,6 +1,6 @@
-"""What happens to single slices: spin-history bands, signal voids, motion within the slice, and no mask at all.
+"""Random corruption of single slices: spin-history bands, signal voids, motion within the slice, and a missing mask.
 
-Images and masks are (B, 1, S, S), the side ``2 HALF_SIDE`` brain radii; brain is about 0 to 1.
+Images and masks are (B, 1, S, S); the side is ``2 HALF_SIDE`` brain radii; brain intensities are about 0 to 1.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from ..models.coordinates import HALF_SIDE, grid_points
-from .damage import Damage, damage
+from .corruption import Corruption, corrupt
 from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class SliceDamage(Damage):
-    """As for volumes, in the plane, and probabilities of more.
+class SliceCorruption(Corruption):
+    """The kinds of corruption of volumes, in the plane of the slice, and these with their probabilities:
 
-    ``bands``: one or two dark stripes, as where tissue is excited again too soon after another slice; ``voids``: signal lost about a
-    place, in part or altogether; ``moved``: a ghost, shifted by a few pixels; ``soft``: blur of up to two pixels; ``absent``: no mask is
-    known, and surroundings are seen (in a third of them: nothing).
+    ``bands``: one or two dark stripes (spin history: tissue that another slice has just excited); ``voids``: partial or complete signal
+    loss about a point; ``moved``: a ghost shifted by a few pixels; ``soft``: blur of up to two pixels; ``absent``: no mask is given, and
+    the image shows surroundings of the brain (in a third of these cases background 0).
     """
 
     cut: float = 0.1
@@ -37,34 +37,35 @@ class SliceDamage(Damage):
     soft: float = 0.3
     absent: float = 0.2
 
-    def none(self) -> SliceDamage:
-        """No damage at all."""
-        return SliceDamage(*[0.0] * 13)
+    def none(self) -> SliceCorruption:
+        """The same with all probabilities and strengths 0."""
+        return SliceCorruption(*[0.0] * 13)
 
 
-def slice_damage(image: Tensor, mask: Tensor, how: SliceDamage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """``image`` and ``mask`` → image and mask as observed (1 everywhere where none is known), and where there is brain to see in them."""
+def corrupt_slice(image: Tensor, mask: Tensor, how: SliceCorruption, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``image`` and ``mask`` → corrupted image; observed mask, 1 everywhere where none is given; and the true brain inside the observed
+    mask."""
     n = len(image)
-    seen, observed, brain = damage(image, mask, how, generator)
+    out, observed, brain = corrupt(image, mask, how, generator)
     absent = chance(n, how.absent, generator, axes=2) > 0
-    seen = torch.where(absent & (mask <= 0.05), _surroundings(mask, generator), seen)
+    out = torch.where(absent & (mask <= 0.05), _surroundings(mask, generator), out)
     if how.soft:
         soft = chance(n, how.soft, generator, axes=2)
-        seen = soft * blurred(seen, 2 * float(torch.rand(1, generator=generator, device=image.device))) + (1 - soft) * seen
+        out = soft * blurred(out, 2 * float(torch.rand(1, generator=generator, device=image.device))) + (1 - soft) * out
     if how.moved:
-        seen = _ghosts(seen, how.moved, generator)
-    seen = seen * _bands(seen, how.bands, generator) * _voids(seen, how.voids, generator)
-    return seen, torch.where(absent, torch.ones_like(observed), observed), torch.where(absent, mask, brain)
+        out = _ghosts(out, how.moved, generator)
+    out = out * _bands(out, how.bands, generator) * _voids(out, how.voids, generator)
+    return out, torch.where(absent, torch.ones_like(observed), observed), torch.where(absent, mask, brain)
 
 
 def _surroundings(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Made-up fluid, bone and skin about ``mask``, and other tissue in two shades; in a third nothing (0)."""
+    """Synthetic fluid, bone and skin about ``mask``, and beyond them tissue of two intensities; 0 in a third of the batch."""
     n, side = len(mask), mask.shape[-1]
     voxel = 2 * HALF_SIDE / side
     far = blurred(mask, 0.14 / voxel)
     wave = smooth_field(n, 2, side, 9, generator, axes=2)
     out = torch.where(wave[:, :1] > 0, uniform(n, 0, 1, generator, axes=2), uniform(n, 0, 1, generator, axes=2))
-    # the blurred mask falls from a half at the rim to nearly nothing 0.3 radii away
+    # the blurred mask falls from a half at the border to nearly 0 at 0.3 radii outside
     for level in (0.01, 0.05, 0.2):
         out = torch.where(far > level * uniform(n, 0.5, 1.5, generator, axes=2), uniform(n, 0, 1, generator, axes=2), out)
     out = (out + 0.1 * wave[:, 1:]).clamp_min(0)
@@ -81,7 +82,7 @@ def _ghosts(image: Tensor, probability: float, generator: torch.Generator) -> Te
 
 
 def _bands(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Factors (B, 1, S, S), 1 where no stripe is."""
+    """Factors (B, 1, S, S) of the signal: below 1 in a stripe, else 1."""
     n, side = len(image), image.shape[-1]
     points = grid_points(side, 2, device=image.device)
     angle = uniform(n, 0, torch.pi, generator, axes=2).flatten()
@@ -95,7 +96,7 @@ def _bands(image: Tensor, probability: float, generator: torch.Generator) -> Ten
 
 
 def _voids(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Factors (B, 1, S, S), 1 far from a void."""
+    """Factors (B, 1, S, S) of the signal: below 1 near the centre of a void, 1 far from it."""
     n, side = len(image), image.shape[-1]
     points = grid_points(side, 2, device=image.device)
     center = 1.6 * (torch.rand(n, 2, generator=generator, device=image.device) - 0.5)

@@ -7,8 +7,8 @@ import pytest
 
 from posepipe.bench import brains, negative, precision
 from posepipe.bench.brains import SIGNS, fit_brain, smooth_noise
+from posepipe.bench.consensus import fit_consensus
 from posepipe.bench.precision import Answer
-from posepipe.bench.sureness import sureness
 from posepipe.errors import UsageError
 
 
@@ -23,11 +23,11 @@ def test_the_largest_error_up_to_which_hardly_a_pose_is_wrong():
     errors = np.linspace(0.001, 0.04, 400)
     rows = poses(errors, np.where(errors > 0.025, 90.0, 3.0))
     others = poses(errors, np.full(400, 90.0), votes=0.5) + poses(errors, np.full(400, 90.0), source="search")
-    found, made = sureness(rows + others)
+    found, made = fit_consensus(rows + others)
     assert found.votes == 0.75 and found.error == pytest.approx(0.025, abs=0.0011)
     assert made.startswith("400 poses of 3 brains in which 0.75 of the votes agree: ")
     with pytest.raises(UsageError, match="train them further"):
-        sureness(poses(errors, np.full(400, 16.0)))
+        fit_consensus(poses(errors, np.full(400, 16.0)))
 
 
 def places(kind: float, mm: str, n: int, rng: np.random.Generator) -> list[dict[str, str]]:
@@ -39,7 +39,7 @@ def places(kind: float, mm: str, n: int, rng: np.random.Generator) -> list[dict[
     ]
 
 
-def test_what_tells_brains_from_other_places_only_counts_the_way_it_must():
+def test_features_of_the_brain_score_keep_their_signs():
     rng = np.random.default_rng(0)
     rows = [*places(2.0, "5.0", 80, rng), *places(-2.0, "", 60, rng), *places(-2.0, "70.0", 40, rng)]
     rows += [*places(9.0, "30.0", 20, rng), {"name": "none", "mm": "", **dict.fromkeys(SIGNS, "")}]  # parts, and nothing seen
@@ -54,7 +54,7 @@ def test_what_tells_brains_from_other_places_only_counts_the_way_it_must():
         fit_brain(rows[:80])
 
 
-def test_limits_are_below_what_brains_have_by_models_that_did_not_see_them(monkeypatch):
+def test_limits_are_below_the_cross_validated_scores_of_brains(monkeypatch):
     """Of 40 brains one has 0.1 and one 0.4, the others 0.8."""
     rows = [*places(2.0, "5.0", 40, np.random.default_rng(0)), *places(-2.0, "", 40, np.random.default_rng(1))]
     held = np.array([0.1, 0.4, *38 * [0.8], *40 * [0.05]])
@@ -84,7 +84,7 @@ def test_precisions_are_compared_image_by_image():
     assert told == "- bfloat16, b: refused → review"
 
 
-def test_negatives_whose_outcome_depends_on_the_initial_pose_are_told():
+def test_negatives_whose_outcome_depends_on_the_initial_pose_are_reported():
     rows = [
         {"kind": "noise", "name": name, "init": init, "outcome": outcome}
         for name, init, outcome in (("a", "auto", "refused"), ("a", "deep", "pass"), ("b", "auto", "refused"), ("b", "deep", "refused"))

@@ -1,4 +1,4 @@
-"""What real masks and images suffer: cut caps, leaks, rough rims, bias, noise, blur and thick slices."""
+"""Random corruption of training images and masks: cut masks, leaks, uneven mask borders, bias field, noise and thick slices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .fields import blurred, chance, smooth_field, uniform
 
 
 @dataclass(frozen=True)
-class Damage:
-    """Probabilities of each kind of damage, and its greatest strength.
+class Corruption:
+    """Probabilities and largest strengths of the kinds of corruption.
 
-    ``cut``: a half-space is lost, from a sliver to about 30 % of the brain; ``leak``: one or two balls of other tissue stick to the mask;
-    ``rim``: the mask is grown or shrunk unevenly by up to ``rim_radii``; ``texture``, ``bias`` and
-    ``noise`` are standard deviations as shares of the contrast; ``thick``: slices along an axis are averaged.
+    Probabilities: ``cut``, a half-space of the mask is removed, 0 to about 30 % of the brain; ``leak``, one or two balls of other
+    tissue are added to the mask; ``rim``, the mask is dilated or eroded unevenly, by up to ``rim_radii`` brain radii; ``thick``, three
+    neighbouring slices along an axis are averaged. Largest standard deviations: ``texture``, of a smooth additive field (intensities
+    are 0–1); ``bias``, of the logarithm of the bias field; ``noise``, as a share of the standard deviation of the image.
     """
 
     cut: float = 0.35
@@ -29,15 +30,15 @@ class Damage:
     noise: float = 0.25
     thick: float = 0.25
 
-    def none(self) -> Damage:
-        """No damage at all."""
-        return Damage(0, 0, 0, 0, 0, 0, 0, 0)
+    def none(self) -> Corruption:
+        """The same with all probabilities and strengths 0."""
+        return Corruption(0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """``image`` and ``mask`` (B, 1, S, S, S) → image and mask as observed, and where there is brain to see in them.
+def corrupt(image: Tensor, mask: Tensor, how: Corruption, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``image`` and ``mask`` (B, 1, S, S, S) → corrupted image, observed mask, and the true brain inside the observed mask (alike).
 
-    Of slices (B, 1, S, S) alike: half-planes and discs for half-spaces and balls; there are no neighbours to average.
+    Also for slices (B, 1, S, S), with half-planes and discs in place of half-spaces and balls, and without ``thick``.
     """
     n, side, axes = len(image), image.shape[-1], image.ndim - 2
     texture = smooth_field(n, 2, side, max(side // 3, 4), generator, axes=axes)
@@ -62,8 +63,9 @@ def damage(image: Tensor, mask: Tensor, how: Damage, generator: torch.Generator)
     return image, observed, mask * (observed > 0.5)
 
 
-def guessed(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
-    """What may be thought to be brain where ``mask`` (B, 1, S, S, S) is: with uneven rims, leaks and cuts, and more or less sharp."""
+def perturbed_mask(mask: Tensor, how: Corruption, generator: torch.Generator) -> Tensor:
+    """An imperfect estimate of ``mask`` (B, 1, S, S, S), as of an earlier network prediction: uneven border, leaks and cuts by ``how``; in
+    half of the cases blurred."""
     n, axes = len(mask), mask.ndim - 2
     out = _rim(mask, how, generator)
     points = grid_points(mask.shape[-1], axes, device=mask.device)
@@ -73,14 +75,14 @@ def guessed(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
     return torch.where(soft > 0, blurred(out, 1.0), out).clamp(0, 1)
 
 
-def _rim(mask: Tensor, how: Damage, generator: torch.Generator) -> Tensor:
-    """The mask grown or shrunk, by a smooth random amount."""
+def _rim(mask: Tensor, how: Corruption, generator: torch.Generator) -> Tensor:
+    """The mask, with probability ``how.rim`` dilated or eroded by a smooth random amount."""
     if not how.rim:
         return mask
     n, side, axes = len(mask), mask.shape[-1], mask.ndim - 2
     voxel = 2 * HALF_SIDE / side
     soft = blurred(mask, 1.2)
-    # the blurred edge is steepest at its middle: about a third of its height a voxel
+    # at its middle the blurred edge falls by about a third a voxel
     far = 0.33 * how.rim_radii / voxel
     level = 0.5 + far * (uniform(n, -1, 1, generator, axes=axes) + 0.5 * smooth_field(n, 1, side, 5, generator, axes=axes))
     rough = ((soft - level.clamp(0.08, 0.92)) * 7 + 0.5).clamp(0, 1)
@@ -101,7 +103,8 @@ def _ball(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def _beyond_plane(points: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """1 beyond a plane 0.25 to 1.1 radii from the centre; one plane in three lies along the axes, as the edge of a field of view does."""
+    """1 beyond a random plane 0.25 to 1.1 radii from the centre, else 0. One plane in three is perpendicular to an axis, like the edge of
+    a field of view."""
     axes = points.shape[1]
     normal = torch.randn(n, axes, *[1] * axes, generator=generator, device=points.device)
     normal = normal / normal.norm(dim=1, keepdim=True)
@@ -119,7 +122,7 @@ def _grid(values: Tensor, axes: int) -> Tensor:
 
 
 def _thick(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Averages three neighbouring slices along one axis."""
+    """``image`` with every three neighbouring slices along a random axis averaged, in a share ``probability`` of the batch."""
     n = len(image)
     use = chance(n, probability, generator) > 0
     axis = torch.randint(3, (n, 1, 1, 1, 1), generator=generator, device=image.device)

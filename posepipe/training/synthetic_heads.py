@@ -1,4 +1,7 @@
-"""Whole heads made up about real brains, kept in pools: to make one costs much more than to crop it, so each serves many crops."""
+"""Synthetic heads: source volumes with synthetic surroundings, as large volumes that many crops are sampled from.
+
+Synthesising a head takes much longer than sampling a crop from it, so heads are kept in pools (:class:`~.scans.ScanSynthesis`).
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,26 @@ from torch import Tensor
 from ..geometry import random_rotations
 from ..geometry.so3 import Array
 from ..models.coordinates import HALF_SIDE
-from .sources import LEFT, SIDE, Picture, Sources
-from .surroundings import Surroundings, surrounded
-from .synthesis import Recipe, Synthesis, read_pictures
+from .sources import LEFT, SIDE, Sources, SourceVolume
+from .surroundings import Surroundings, add_surroundings
+from .synthesis import Recipe, Synthesis, sample_volumes
 
 FLUID_WEEKS = 37.0
-"""Masks of younger brains, as a fetus has them, take in all fluid about the brain; those of newborns at term end at the cortex."""
+"""Postmenstrual age in weeks. Brain masks of younger brains (fetuses) include the extra-axial CSF; those from this age on (newborns at
+term) end at the cortex."""
 SUBJECTS = 0.8
-"""Share of single subjects among the brains of newborns, the others being templates: blurred by averaging, with masks of many kinds."""
+"""Share of subjects among the sampled brains of newborns. The others are templates, which are blurred by averaging and whose masks follow
+various definitions."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlacedHead:
-    """``volume`` (2, X, Y, Z) uint8, intensities (170 where bright) and share of brain (255 where full). A point x of the canonical frame,
-    in brain radii, lies at voxel ``matrix`` (3, 3) · x + ``origin`` (3,). ``posed``: its rotation is known; ``endless``: what lies beyond
-    the volume is like what lies within, not empty. Means over blocks of the volume are kept where ``kept``."""
+    """A synthetic head or a scene that crops are sampled from.
+
+    ``volume`` (2, X, Y, Z) uint8: intensities (170 is bright) and share of brain (255 is all). A point x of the canonical frame, in brain
+    radii, is at voxel ``matrix`` (3, 3) · x + ``origin`` (3,). ``posed``: the rotation is known. ``endless``: crops are padded by
+    reflection, else by 0. ``kept``: averages over blocks of voxels are kept for later crops.
+    """
 
     volume: Tensor
     matrix: Array
@@ -39,7 +47,7 @@ class PlacedHead:
     _means: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def means(self, block: tuple[int, ...]) -> Tensor:
-        """Means (1, 2, X', Y', Z') over blocks of so many voxels along each axis."""
+        """The volume averaged over blocks of ``block`` voxels (1, 2, X', Y', Z')."""
         if block not in self._means:
             data = self.volume[None].float()
             data = F.avg_pool3d(data, block) if max(block) > 1 else data
@@ -50,7 +58,7 @@ class PlacedHead:
 
 
 class HeadSynthesis(Synthesis):
-    """Makes up heads, bodies and uteri about the brains of its sources; see :mod:`~posepipe.training.surroundings`."""
+    """Seeded supply of synthetic heads: brains of the sources with surroundings by :mod:`~posepipe.training.surroundings`."""
 
     def __init__(self, sources: Sources, recipe: Recipe, how: Surroundings, **options: Any) -> None:
         super().__init__(sources, recipe, **options)
@@ -58,23 +66,23 @@ class HeadSynthesis(Synthesis):
         self.step = 1
         far = np.stack([_distance(m) for m in sources.masks])
         self._far = self._tensor(far)
-        self._fluid = np.array([_fluid(p, v, far[p.mask]) for p, v in zip(sources.pictures, sources.voxels, strict=True)])
+        self._fluid = np.array([_fluid(p, v, far[p.mask]) for p, v in zip(sources.volumes, sources.voxels, strict=True)])
 
     def heads(self, n: int, reach: float) -> list[PlacedHead]:
-        """``n`` new heads, turned anyhow, in cubes that reach ``reach`` brain radii either way."""
+        """``n`` new heads with random rotations, in cubes that reach ``reach`` brain radii to either side of the centre."""
         labelled = self._rng.random(n) < self.recipe.labels
-        rows = np.where(labelled, self._drawn(self._labels, n), self._drawn(self._images, n))
+        rows = np.where(labelled, self._balanced_rows(self._labels, n), self._balanced_rows(self._images, n))
         rotation = random_rotations(n, self._rng)
         shift = 0.1 * HALF_SIDE * self._rng.uniform(-1, 1, (n, 3))
         size = HALF_SIDE / reach * np.exp(self._rng.normal(0, self.recipe.log_scale, n))
         points = self._source_points(self._tensor(rotation), self._tensor(shift), self._tensor(size))
         far = self._distances(rows, points)
         where = points.flip(-1).movedim(-1, 1) * HALF_SIDE
-        pictures, between, tables = self._pictures(rows)
-        image, mask = read_pictures(pictures, points.sub_(between))
+        volumes, between, tables = self._with_random_contrast(rows)
+        image, mask = sample_volumes(volumes, points.sub_(between))
         code = torch.as_tensor(self._fluid[rows], device=self._device)
         fluid = torch.where(code < 0, -1.0, tables.gather(1, code.clamp_min(0)[:, None])[:, 0])
-        image, mask = surrounded(image, mask, far, where, self._how, self._generator, fluid[:, None, None, None, None])
+        image, mask = add_surroundings(image, mask, far, where, self._how, self._generator, fluid[:, None, None, None, None])
         both = (torch.cat([image * 170, mask * 255], 1).clamp(0, 255) + 0.5).byte()
         side = self.recipe.size
         step = 2 * HALF_SIDE / side
@@ -82,11 +90,11 @@ class HeadSynthesis(Synthesis):
             PlacedHead(both[i], size[i] / step * rotation[i], shift[i] / step + (side - 1) / 2, endless=True) for i in range(n)
         ]
 
-    def _drawn(self, rows: Array, n: int) -> Array:
-        """``n`` of ``rows``; masks that take in all fluid and those that end at the cortex have equal chances, and of the latter a share
-        of :data:`SUBJECTS` are single subjects'."""
+    def _balanced_rows(self, rows: Array, n: int) -> Array:
+        """``n`` random elements of ``rows``. Half of them have masks that include the extra-axial CSF; of the others the share
+        :data:`SUBJECTS` are subjects, the rest templates."""
         fluid = self._fluid[rows] >= 0
-        one = np.array([self._sources.pictures[row].name.startswith("sub-") for row in rows])
+        one = np.array([self._sources.volumes[row].name.startswith("sub-") for row in rows])
         chances = [_chance(kind, share) for kind, share in ((fluid, 0.5), (one[~fluid], SUBJECTS))]
         which = np.where(self._rng.random(n) < chances[0], 0, np.where(self._rng.random(n) < chances[1], 1, 2))
         out = np.empty(n, dtype=int)
@@ -96,8 +104,8 @@ class HeadSynthesis(Synthesis):
         return out
 
     def _distances(self, rows: Array, points: Tensor) -> Tensor:
-        """How far ``points`` are from the surface of the brain, in brain radii; below 0 inside."""
-        of = self._sources.pictures
+        """Signed distance (B, 1, S, S, S) of ``points`` (B, S, S, S, 3) from the surface of the brain, in brain radii; negative inside."""
+        of = self._sources.volumes
         field = torch.stack([self._far[of[row].mask] for row in rows])[:, None]
         inside = F.grid_sample(field, points, mode="bilinear", padding_mode="border", align_corners=False)
         beyond = (points.abs() - 1).clamp_min(0).norm(dim=-1)[:, None] * HALF_SIDE
@@ -105,27 +113,30 @@ class HeadSynthesis(Synthesis):
 
 
 def _chance(some: Array, share: float) -> float:
-    """``share``, unless all or none are of the kind of ``some``."""
+    """``share`` if both kinds occur in ``some``; else 1 or 0, for the kind that occurs."""
     return share if some.any() and not some.all() else float(some.any())
 
 
 def _distance(mask: np.ndarray) -> Array:
-    """Signed distance (D/2, D/2, D/2) from the surface of ``mask`` (D, D, D) uint8, in brain radii, means of blocks of eight voxels."""
+    """Signed distance (D/2, D/2, D/2) from the surface of ``mask`` (D, D, D) uint8, in brain radii, averaged over blocks of 2³ voxels."""
     inside = mask > 127
-    # the surface lies half a voxel before the first voxel outside
+    # the surface is half a voxel from the centre of the first voxel outside
     far = np.where(inside, 0.5 - ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside) - 0.5)
     half = len(mask) // 2
     means: Array = far.reshape(half, 2, half, 2, half, 2).mean((1, 3, 5)) * (2 * HALF_SIDE / SIDE)
     return means.astype(np.float32)
 
 
-def _fluid(picture: Picture, voxels: np.ndarray, far: Array) -> int:
-    """The byte of ``voxels`` (D, D, D) that is fluid about the brain, ``far`` (D/2, D/2, D/2) from its surface; −1 where the mask ends
-    at the brain itself (:data:`FLUID_WEEKS`). In T2w it is bright, in T1w dark; of labels it is the one that lies outermost."""
-    if picture.age >= FLUID_WEEKS:
+def _fluid(source: SourceVolume, voxels: np.ndarray, far: Array) -> int:
+    """Byte of ``voxels`` (D, D, D) that stands for extra-axial CSF; −1 if the mask does not include it (:data:`FLUID_WEEKS`).
+
+    ``far`` (D/2, D/2, D/2): signed distance from the surface of the mask. T2w: the 97th percentile inside the mask; T1w: the 3rd; label
+    maps: the label whose share is largest near the surface relative to the interior.
+    """
+    if source.age >= FLUID_WEEKS:
         return -1
     half = voxels[::2, ::2, ::2]
-    if picture.kind == "labels":
+    if source.kind == "labels":
         shares = [np.bincount(half[here] % LEFT, minlength=LEFT)[1:] / here.sum() for here in ((far < 0) & (far > -0.12), far < -0.3)]
         return int((shares[0] - shares[1]).argmax()) + 1
-    return int(np.quantile(half[(far < 0) & (half > 0)], 0.97 if picture.kind == "T2w" else 0.03))
+    return int(np.quantile(half[(far < 0) & (half > 0)], 0.97 if source.kind == "T2w" else 0.03))
