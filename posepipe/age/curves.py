@@ -3,7 +3,7 @@
 It uses two curves over the cohorts' ages (weeks): the criterion of :mod:`~posepipe.matching.comparison` after a fit, and the fitted size of
 the brain relative to the cohort's. The estimated age maximises ``similarity · 100 · criterion − ½ (log size / spread)²``, with the
 criterion smoothed by a parabola. The constants are in ``age.toml`` beside this file, written by ``posepipe-tools bench age`` from brains of
-known age (docs/bench.md, docs/measured-age.md).
+known age (docs/results/bench.md, docs/results/measured-age.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The paper's Table 1 for single slices, and the same for slabs of neighbouring slices: comparison of methods (docs/bench.md).
+"""The paper's Table 1 for single slices, and the same for slabs of neighbouring slices: comparison of methods (docs/results/bench.md).
 
 Slices are sampled from brains kept for testing, whose pose by registration of the whole volume is the truth. All methods get the same
 slices, one trial at a time, with their masks. The rotation of a slice is R of ``u = s R x + t``, canonical brain → slice frame (DESIGN

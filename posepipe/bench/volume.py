@@ -1,7 +1,7 @@
 """The paper's comparison on volumes: errors of all methods for brains with random motion, with and without corruption.
 
-Test brains are rotated so that their pose is in each of six 30° bins, and once more at 175–180° (docs/bench.md). All methods get the same
-images.
+Test brains are rotated so that their pose is in each of six 30° bins, and once more at 175–180° (docs/results/bench.md). All methods get
+the same images.
 """
 
 from __future__ import annotations

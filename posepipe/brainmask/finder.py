@@ -89,7 +89,7 @@ class BrainFinder:
     @torch.inference_mode()
     def near(self, image: Volume, center: Array, radius: float) -> Volume | None:
         """Mask of the brain in ``image`` near ``center`` (3,), RAS mm, of about this ``radius``, mm, on the image's grid, from two crops.
-        None if there is none. Fast (docs/tracker.md); the probability that it is a brain is not checked."""
+        None if there is none. Fast (docs/how-to/tracker.md); the probability that it is a brain is not checked."""
         scan = Scan.of(image, self._device)
         at = (np.linalg.inv(image.affine) @ np.append(center, 1.0))[:3] * image.spacing
         outline = self._outlined(scan, at, radius, rounds=2)

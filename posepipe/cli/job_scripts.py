@@ -17,7 +17,7 @@ from ..errors import UsageError
 
 MEMORY_GB = 5.0
 """Memory per core of a task, GB: the maximum of the measured sessions, 3.6 GB for images of 320³ voxels, plus a quarter, in whole GB
-(docs/hpc.md)."""
+(docs/tutorials/hpc.md)."""
 TIME = "01:00:00"
 """Time that a task may take: over ten times what the slowest measured session took on a busy core, 310 s (docs/tutorials/hpc.md)."""
 SCHEDULERS = ("slurm", "sge", "pbs")

@@ -13,7 +13,7 @@ from ..matching.target import Target
 RIM_MM = 3.5
 """Erosion of the image's mask, mm, as masks differ in how much extra-axial CSF they include."""
 MARGIN = 0.15
-"""Absolute correlation below which the contrast is not determined (docs/measured-contrast.md)."""
+"""Absolute correlation below which the contrast is not determined (docs/results/measured-contrast.md)."""
 POINTS, FEWEST = 20_000, 300
 OTHER = {"T1w": "T2w", "T2w": "T1w"}
 

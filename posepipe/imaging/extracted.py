@@ -14,7 +14,7 @@ from .volume import Volume
 
 LEAST_ML, MOST_ML = 25.0, 700.0
 """Limits of the volume, ml. Brains have 52 ml (21 weeks, spina bifida) to 631 ml (44 weeks); half of the smallest has 26 ml, the largest
-dilated by 2.5 mm 655 ml. All limits: docs/experiments-zero-background.md."""
+dilated by 2.5 mm 655 ml. All limits: docs/decisions/038."""
 LEAST_FULL = 0.9
 """Least ``fullness``. Whole brains have 0.94 and more, without cerebellum 0.91; 216 of 231 brains with 30 % cut off are above the limit.
 Zeroed scans have 0.91 at most, heads with a neck 0.85 to 0.98."""

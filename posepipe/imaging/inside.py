@@ -16,7 +16,7 @@ the voxels above 0 has it. In 35 label maps of the data (tissues, regions, struc
 MANY_GRADES, DENSE_GRADES = 60, 0.3
 """Integer data are also grades if they have more than this number of values, which fill at least this fraction of their range: a smoothed
 mask in per cent or with the maximum 255. Of 138 label maps none has more than 53 values. The two rules identify all of 80 masks in per
-cent, smoothed by 0.5 to 3 voxels or shifted by fractions of one (docs/experiments-zero-background.md)."""
+cent, smoothed by 0.5 to 3 voxels or shifted by fractions of one (docs/decisions/039)."""
 
 logger = logging.getLogger(__name__)
 

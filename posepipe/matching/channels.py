@@ -29,7 +29,7 @@ BRIGHTEST = 0.998
 """Quantile of the values above 0 at which the last histogram bin begins."""
 FINE_EROSION_MM = 2.0
 """Erosion for the last steps: the pose error is then a few degrees, and the cortex near the mask's boundary improves the accuracy
-(docs/experiments.md, 9 and 11)."""
+(docs/decisions/008)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,17 +15,17 @@ from .mutual_information import MutualTerm
 from .target import SPACING, Target
 
 OUTLINE_SHARE = 0.3
-"""Weight of the outline relative to the texture in the criterion (docs/experiments.md, 3)."""
+"""Weight of the outline relative to the texture in the criterion (docs/decisions/003)."""
 TEXTURE_SHARE = 0.5
 """Weight of the coarse texture relative to the outline in the first steps."""
 
 
 LAST_POINTS, LAST_STEPS = 16_000, 8
-"""Points and steps of the fine stage of a refinement (docs/experiments.md, 9, 11 and 12)."""
+"""Points and steps of the fine stage of a refinement (docs/decisions/008 and 009)."""
 JUDGED_POINTS = 12_000
 """Points at which the mutual information of a refined pose is measured."""
 MUTUAL_POINTS, MUTUAL_STEPS = 40_000, 3
-"""Points and steps of the last stage of a refinement, on mutual information (docs/experiments.md, 12 and 14)."""
+"""Points and steps of the last stage of a refinement, on mutual information (docs/decisions/009)."""
 
 
 class Comparison:

@@ -25,10 +25,10 @@ from .channels import Level, Points
 CLASSES = 16
 OUTLIER = 3.0
 """A residual of this many robust standard deviations has weight 1/2. Dimensionless: |residual| / (1.48 · median |residual|). It is the
-baseline in experiment 10 of docs/experiments.md (templates of other atlases and newborns); how it was first chosen is not recorded."""
+baseline in docs/decisions/007 (templates of other atlases and newborns); how it was first chosen is not recorded."""
 STRICT_OUTLIER = 2.0
 """In a strict fit a residual of this many robust standard deviations has weight 1/4, and larger ones far less. Same quantity as
-:data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, corrupted, 8° off (docs/experiments.md, 10)."""
+:data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, corrupted, 8° off (docs/decisions/007)."""
 SCALE_LIMIT = 0.25
 STEP_LIMIT = 0.2
 

@@ -37,7 +37,6 @@ class CorrectionNet(nn.Module):
         inputs hold intensities alone.
     sizes
         What sets the side of the cubes: "mask", the radius of each brain mask; "age", that of the atlas template of the same age.
-
     """
 
     def __init__(self, size: int = 48, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET, sizes: str = "mask") -> None:

@@ -35,7 +35,6 @@ class PoseNet(nn.Module):
     sizes
         What sets the side of the cube: "mask", the radius of the brain mask; "age", that of the atlas template of the same age (the
         paper's GA scale parameter).
-
     """
 
     def __init__(self, size: int = 48, width: float = 1.0, foreground_offset: float = FOREGROUND_OFFSET, sizes: str = "mask") -> None:

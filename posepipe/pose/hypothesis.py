@@ -24,10 +24,10 @@ Score: TypeAlias = Literal["criterion", "coarse", "votes"]
 
 LOW_CRITERION = 0.32
 """Criterion below which a multi-start search follows. Uncorrupted brains have 0.26 (a spina bifida template on a normal one) to 1.1;
-corrupted brains with a wrong pose have at most 0.24 (17 brains, 357 corrupted poses; docs/experiments.md, 10)."""
+corrupted brains with a wrong pose have at most 0.24 (17 brains, 357 corrupted poses; docs/decisions/007 and 011)."""
 LOW_COARSE_RATIO = 0.10
 """Coarse texture score below which a pose with a low criterion is likely wrong: of 116 corrupted brains the ten with a wrong pose had at
-most 0.091, those with a correct pose at least 0.110 (docs/experiments-deep.md, 5)."""
+most 0.091, those with a correct pose at least 0.110 (docs/decisions/010)."""
 RIVAL_DEGREES = 30.0
 """Hypotheses farther than this from the best one, degrees, are its rivals."""
 

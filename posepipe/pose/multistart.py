@@ -1,9 +1,9 @@
 """Multi-start search for a brain whose criterion is low at all hypotheses: many starts, strict fits, and random perturbations of the best.
 
 In a heavily corrupted image the correct pose is rarely among the first hypotheses, but a pose within 15–25° of it is. The coarse texture
-score is several times higher at the correct pose than at any other (docs/experiments-deep.md, 5). The best poses are therefore perturbed
+score is several times higher at the correct pose than at any other (docs/decisions/010). The best poses are therefore perturbed
 and fitted again, with decreasing perturbations; if the score stays low, the search is repeated from wider perturbations and from uniformly
-random rotations (docs/experiments-deep.md, 6).
+random rotations (docs/decisions/011).
 """
 
 from __future__ import annotations

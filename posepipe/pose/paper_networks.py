@@ -56,7 +56,7 @@ class CorrectionNetwork:
 
         With ``both_ways`` a second forward pass has the image as the reference, and the mean of the first prediction and the inverse of the
         second is taken; a constant bias of the network cancels. Only valid for a ``start`` within a few degrees, as the reference was
-        upright in training (docs/experiments-deep.md, 7).
+        upright in training (docs/decisions/017).
         """
         brain, target = compare.brain, compare.target.brain
         upright = start.rotation @ to_canonical.T

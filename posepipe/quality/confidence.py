@@ -1,6 +1,6 @@
 """The probability that a pose is correct: a logistic model of features of the networks, the similarity and the rival hypotheses.
 
-The coefficients are in the calibration file (:mod:`posepipe.models.calibration`), fitted to poses with known truth (docs/bench.md).
+The coefficients are in the calibration file (:mod:`posepipe.models.calibration`), fitted to poses with known truth (docs/results/bench.md).
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def ants_rigid(image: Brain, template: Brain, start: Rigid, *, seed: int = 0, so
 
     The inputs are the prepared brains, 0 outside their masks, instead of images and masks. The brain's edge then contributes to the metric,
     and the images that antspyx always warps afterwards are small. Grid, levels and sampling were chosen by measurement
-    (docs/experiments.md, 4 and 8). The same ``seed`` gives the same bits. For that, ITK runs with one thread: with two, repeated calls
-    differed by up to 0.7°, as the order of summation depends on the threads (docs/experiments-precision.md, 6). Raises
+    (docs/decisions/004). The same ``seed`` gives the same bits. For that, ITK runs with one thread: with two, repeated calls
+    differed by up to 0.7°, as the order of summation depends on the threads (docs/decisions/006). Raises
     :class:`~posepipe.errors.TransformError`, which names ``source``, if ANTs fails.
     """
     import ants

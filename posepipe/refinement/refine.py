@@ -21,10 +21,10 @@ REFINE_METHODS = ("ants", "torch", "none")
 CSF_CRITERION = 0.35
 """Criterion below which the template without extra-axial CSF is tried as well: the brain may have hardly any such CSF, and the outline of
 the template's would then bias the pose. Dimensionless, at most 1.3; compared with the higher of the values before and after refinement.
-Spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1, newborns 0.38–0.54 (docs/experiments.md, 15)."""
+Spina bifida has 0.24–0.34, normal fetuses on another atlas 0.4–1.1, newborns 0.38–0.54 (docs/decisions/014)."""
 CSF_RATIO = 1.2
 """Ratio of the criteria without and with extra-axial CSF from which the template without it is used. Set on FidonSBA (spina bifida) and
-checked on CHN, Serag and newborns (docs/experiments.md, 15)."""
+checked on CHN, Serag and newborns (docs/decisions/014)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,7 @@ class Rating:
 
 
 def read_ratings(path: str | Path) -> list[Rating]:
-    """The ratings in a JSON file exported by a page, in the order of the file; for the format see docs/qc.md.
+    """The ratings in a JSON file exported by a page, in the order of the file; for the format see docs/tutorials/qc.md.
 
     Raises :class:`~posepipe.errors.RatingError` for a file that cannot be read, has another format or version, contains
     an invalid value, or rates an image twice.

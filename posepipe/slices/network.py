@@ -53,7 +53,7 @@ class SlicePose:
     @property
     def weights(self) -> tuple[float, float]:
         """Probabilities of ``pose`` and ``twin``: 0.5 each. Of 480 single slices registered to the template from both, the one with the
-        higher NCC was correct in 48 % (docs/experiments-slices.md, 6)."""
+        higher NCC was correct in 48 % (docs/decisions/037)."""
         return 0.5, 0.5
 
 

@@ -31,7 +31,7 @@ LEVELS = ((4.0, 4.0), (2.0, 3.0), (0.8, 2.4))
 FOREGROUND_OFFSET = 1.0
 """Offset of the brain above the background in the brightness channel for the registration of single slices, in units of the brain's 99th
 percentile. Chosen from 0, 0.5, 1 and 2 by registration from starts 10° off on the brains of :mod:`posepipe.bench.slice_register`
-(docs/experiments-slices.md, 4). Without it dark tissue is confused with background."""
+(docs/decisions/033). Without it dark tissue is confused with background."""
 MARGIN_MM = 8.0
 """Pixels up to about this distance outside a slice's mask have weight, mm: the template should be dark there. As for volumes, of the order
 of the blur of the first level and less than the brain's radius (30–60 mm)."""

@@ -26,7 +26,7 @@ from .smoothness import Smoothness, coupled_step
 SHARES = ((1.0, 0.5), (1.0, 0.5), (0.5, 1.0))
 """Weights of brightness and texture in the criterion of each level. Of five settings on the brains of :mod:`posepipe.bench.slice_register`
 none was better from starts 10° off by more than its standard error. Weights of 0.5 and 1 at all levels are 0.2° more accurate when started
-at the truth, but have a smaller capture range (docs/experiments-slices.md, 4)."""
+at the truth, but have a smaller capture range (docs/decisions/033)."""
 STEPS = (12, 10, 8)
 """Gauss–Newton steps at each level, coarse to fine."""
 OUTLIER = 3.0
@@ -38,7 +38,7 @@ SHIFT_LIMIT = 6.0
 SHAPE_DEVIATION = 0.06
 """Prior for single slices: standard deviation of the log ratios of a brain's length, width and height to its template's, in addition to the
 common scale. Newborns A01–A12 against Serag's templates have 0.063 by affine registration. Not used for stacks, whose slices are all
-parallel: it increased the errors of five newborns (docs/experiments-slices.md, 4)."""
+parallel: it increased the errors of five newborns (docs/decisions/033)."""
 SCALE_LIMIT = 0.25
 """Maximum absolute log ratio of a brain's length, width or height to its template's: by affine registration at most 0.17 in newborns
 A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
@@ -48,7 +48,7 @@ RESIZED = 4
 EVIDENCE_MM2 = 500.0
 """Area of a slice that counts as one independent observation, mm². It sets the weight of the data relative to the smoothness of motion and
 the prior of the scales: anatomical differences are correlated over centimetres. On the brains of :mod:`posepipe.bench.slice_register` 250
-and 1,000 mm² are as good (docs/experiments-slices.md, 4)."""
+and 1,000 mm² are as good (docs/decisions/033)."""
 SLICE_OUTLIER = 3.0
 """A slice with an NCC this many robust standard deviations below the median of its stack has weight 1/2."""
 LEAST_SPREAD = 0.03

@@ -23,7 +23,7 @@ SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIA
 """Options for the registration of single slices."""
 HEAD = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, foreground_offset=0.0)
 """How the slices of one head are registered together: one size, the background not lifted, as three sizes and the foreground_offset made
-newborns' stacks worse (docs/experiments-slices.md, 4 and 5)."""
+newborns' stacks worse (docs/decisions/034)."""
 LAST_STEPS = 6
 """Steps at the finest level after the best start of each slice was chosen."""
 

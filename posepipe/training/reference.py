@@ -74,9 +74,9 @@ class ReferencePose:
 def reference_pose(image: Volume, mask: Volume, target: Target) -> ReferencePose:
     """The reference pose of ``image`` with brain ``mask`` on the same grid.
 
-    The 24 rotations find the pose of heads up to 30° from their grid's axes (docs/training.md). If the search gives a pose more than 15°
-    away with a higher criterion, that pose is returned; it is then in doubt. Raises :class:`~posepipe.errors.MaskError` for an empty
-    mask.
+    The 24 rotations find the pose of heads up to 30° from their grid's axes (docs/tutorials/training.md). If the search gives a pose more
+    than 15° away with a higher criterion, that pose is returned; it is then in doubt. Raises :class:`~posepipe.errors.MaskError` for an
+    empty mask.
     """
     compare = Comparison.of(image, mask, target)
     pose, candidate, margin = _best_candidate(compare, candidates(image.affine, target.to_canonical))

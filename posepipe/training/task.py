@@ -21,7 +21,7 @@ class Curriculum:
     """Curriculum of rotation angles: the largest angle is ``start`` degrees for ``hold`` steps, then grows linearly to the recipe's largest
     angle at step ``steps``.
 
-    With rotations from all of SO(3) from the first step on, a network learns nothing for a long time (docs/training.md).
+    With rotations from all of SO(3) from the first step on, a network learns nothing for a long time (docs/tutorials/training.md).
     """
 
     start: float = 30.0

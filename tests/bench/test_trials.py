@@ -103,7 +103,7 @@ def test_canonical_rotations_carry_directions_from_template_to_subject(generator
 
 
 def test_corruption_of_strength_1_is_as_large_as_the_documentation_says() -> None:
-    """docs/bench.md: shares of the volume, of the contrast and of the mean, millimetres, and weeks."""
+    """docs/results/bench.md: shares of the volume, of the contrast and of the mean, millimetres, and weeks."""
     assert STRENGTHS == {"cut": 0.15, "leak": 0.15, "bias": 0.3, "noise": 0.15, "slices": 4.0, "invert": 1.0}
     assert COMBINED == ("bias", "leak", "cut", "noise")
     assert parse_corruption("age").weeks_off == 3.0

@@ -13,8 +13,8 @@ from posepipe.slices.stack import SINGLE, register_stack
 
 
 def test_a_stack_is_registered_with_one_size_and_no_lift(average, slice_target, monkeypatch):
-    """Three sizes and the foreground_offset, which help single slices, made newborns' stacks worse (docs/experiments-slices.md, 4 and
-    5)."""
+    """Three sizes and the foreground_offset, which help single slices, made newborns' stacks worse
+    (docs/decisions/034)."""
     asked, plain = [], stack_module.register_slices
 
     def noted(*args, options, **others):

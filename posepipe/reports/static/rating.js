@@ -1,5 +1,5 @@
 "use strict";
-/* Ratings of a subject page: kept in the browser, exported and imported as JSON (format: docs/qc.md). */
+/* Ratings of a subject page: kept in the browser, exported and imported as JSON (format: docs/tutorials/qc.md). */
 (() => {
   const PREFIX = "posepipe-rating:", RATER = "posepipe-rater", VERSION = 1;
   const DECISIONS = ["accept", "adjust", "reject"];
