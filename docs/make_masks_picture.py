@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from posepipe import phantom
-from posepipe.bench.scans import DRESSES, dressed, overlap
+from posepipe.bench.scans import BACKGROUNDS, overlap, with_synthetic_background
 from posepipe.brainmask.finder import BrainFinder
 from posepipe.errors import MaskError
 from posepipe.geometry import Rigid
@@ -27,11 +27,11 @@ def main(target: Path) -> None:
     import matplotlib.pyplot as plt
 
     finder = BrainFinder()
-    fig, axes = plt.subplots(len(DRESSES), 2 * len(AGES), figsize=(12.0, 6.4), facecolor="black")
+    fig, axes = plt.subplots(len(BACKGROUNDS), 2 * len(AGES), figsize=(12.0, 6.4), facecolor="black")
     for column, age in enumerate(AGES):
         image, brain, _ = phantom.subject(age, rng=np.random.default_rng(column), pose=Rigid.identity())
-        for row, kind in enumerate(DRESSES):
-            whole, truth = dressed(image, brain.with_data(brain.data > 0), kind, seed=[column, row])
+        for row, kind in enumerate(BACKGROUNDS):
+            whole, truth = with_synthetic_background(image, brain.with_data(brain.data > 0), kind, seed=[column, row])
             try:
                 found = finder.find(whole).volume.data
             except MaskError:
