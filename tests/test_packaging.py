@@ -17,7 +17,7 @@ import posepipe
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = {"posepipe": "posepipe", "workflows": "posepipe.workflows", "atlases": "posepipe.atlases"}
 """Folder → package, as ``package_dir`` of setup.cfg has it."""
-IMPORT_NAMES = {"antspyx": "ants", "pillow": "PIL", "pybids": "bids"}
+IMPORT_NAMES = {"antspyx": "ants", "pillow": "PIL", "pybids": "bids", "scikit-learn": "sklearn"}
 """Distributions whose import name differs by more than a dash."""
 
 @pytest.fixture(scope="module")

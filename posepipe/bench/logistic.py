@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from ..geometry.so3 import Array
 
-STEPS = 100
+STEPS, TOLERANCE = 100, 1e-8
+"""Limits of the fit: iterations, and the gradient at which it ends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +28,13 @@ class Logistic:
 
     def probability(self, x: Array) -> Array:
         """Probabilities (N,) for features ``x`` (N, F)."""
-        return _sigmoid(self.intercept + ((x - self.mean) / self.scale) @ self.coefficients)
+        return expit(self.intercept + ((x - self.mean) / self.scale) @ self.coefficients)
 
 
 def fit_logistic(
     x: Array, y: Array, *, weights: Array | None = None, ridge: float = 1.0, signs: Array | None = None
 ) -> Logistic:
-    """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by Newton's method (iteratively reweighted least squares) with step halving.
+    """Fit features ``x`` (N, F) to ``y`` (N,) in {0, 1} by scikit-learn.
 
     ``weights`` (N,) of the rows. ``ridge``: factor of the penalty ½ ‖coefficients‖², on coefficients of standardised features (not on the
     intercept); it keeps the model finite for separable classes. ``signs`` (F,) of 1 and −1: sign that each coefficient may have; features
@@ -43,34 +47,21 @@ def fit_logistic(
     mean = np.average(x, axis=0, weights=weights)
     spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
     scale = np.where(spread > 1e-9, spread, 1.0)
-    z = np.c_[np.ones(len(x)), (x - mean) / scale]
-    penalty = np.r_[0.0, np.full(x.shape[1], ridge)]
-    beta = _solved(z, y, weights, penalty)
+    z = (x - mean) / scale
+    beta = _solved(z, y, weights, ridge)
     if signs is not None:
         free = np.ones(x.shape[1], dtype=bool)
         while (wrong := np.where(free, beta[1:] * signs, 0.0)).min() < 0:
             free[wrong.argmin()] = False
-            beta = np.zeros(z.shape[1])
-            mine = np.r_[True, free]
-            beta[mine] = _solved(z[:, mine], y, weights, penalty[mine])
+            beta = np.zeros(len(free) + 1)
+            beta[np.r_[True, free]] = _solved(z[:, free], y, weights, ridge)
     return Logistic(beta[1:], float(beta[0]), mean, scale)
 
 
-def _solved(z: Array, y: Array, weights: Array, penalty: Array) -> Array:
-    """Intercept and coefficients (F + 1,) that minimise the penalised loss for the columns of ``z``."""
-    beta = np.zeros(z.shape[1])
-    loss = _loss(z @ beta, y, weights, beta, penalty)
-    for _ in range(STEPS):
-        p = _sigmoid(z @ beta)
-        gradient = z.T @ (weights * (y - p)) - penalty * beta
-        curvature = (z * (weights * p * (1 - p))[:, None]).T @ z + np.diag(penalty + 1e-9)
-        step = np.linalg.solve(curvature, gradient)
-        while (after := _loss(z @ (beta + step), y, weights, beta + step, penalty)) > loss and np.abs(step).max() > 1e-12:
-            step = step / 2
-        beta, gain, loss = beta + step, loss - after, after
-        if gain < 1e-10:
-            break
-    return beta
+def _solved(z: Array, y: Array, weights: Array, ridge: float) -> Array:
+    """Intercept and coefficients (F + 1,) that minimise the penalised loss for the standardised features ``z`` (N, F)."""
+    model = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=TOLERANCE, max_iter=STEPS).fit(z, y, sample_weight=weights)
+    return np.r_[model.intercept_, model.coef_[0]]
 
 
 def held_out(groups: Array, folds: int) -> Iterator[npt.NDArray[np.bool_]]:
@@ -99,17 +90,12 @@ def out_of_fold(x: Array, y: Array, groups: Array, *, weights: Array | None = No
 
 def auroc(p: Array, y: Array) -> float:
     """Area under the ROC curve; ties count half; NaN if ``y`` has one class only."""
-    right, wrong = p[y == 1], p[y == 0]
-    if not len(right) or not len(wrong):
-        return float("nan")
-    order = np.sort(wrong)
-    below, upto = np.searchsorted(order, right, "left"), np.searchsorted(order, right, "right")
-    return float((below + upto).sum() / 2 / (len(right) * len(wrong)))
+    return float(roc_auc_score(y, p)) if len(np.unique(y)) == 2 else float("nan")
 
 
 def brier(p: Array, y: Array, weights: Array | None = None) -> float:
     """Brier score: mean squared difference between probability ``p`` and outcome ``y``."""
-    return float(np.average((p - y) ** 2, weights=weights))
+    return float(brier_score_loss(y, p, sample_weight=weights, pos_label=1))
 
 
 def reliability(p: Array, y: Array, weights: Array | None = None, edges: tuple[float, ...] = ()) -> list[tuple[float, float, float, int]]:
@@ -136,11 +122,3 @@ def threshold(p: Array, y: Array, *, flagged: float, alarms: float) -> float:
     wanted = np.nextafter(wrong[int(np.ceil(flagged * len(wrong))) - 1], 1.0)
     limit = right[min(int(np.floor(alarms * len(right))), len(right) - 1)]
     return float(min(wanted, limit))
-
-
-def _sigmoid(t: Array) -> Array:
-    return 0.5 * (1 + np.tanh(t / 2))
-
-
-def _loss(t: Array, y: Array, weights: Array, beta: Array, penalty: Array) -> float:
-    return float((weights * (np.logaddexp(0, t) - y * t)).sum() + 0.5 * (penalty * beta**2).sum())
