@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _MARK = ".tmp"
+_EXTENSION = re.compile(r"(\.(nii|img|hdr|mgh|mgz|niftyreg))?\.[^.]+$", re.IGNORECASE)
 
 
 @contextmanager
@@ -33,6 +35,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+def name_stem(path: str | Path) -> str:
+    """The name of ``path`` without its extension; other dots belong to the name.
+
+    >>> name_stem("a/my.brain.nii.gz"), name_stem("b_xfm.niftyreg.txt"), name_stem("sub-01_T2w.json")
+    ('my.brain', 'b_xfm', 'sub-01_T2w')
+    """
+    return _EXTENSION.sub("", Path(path).name)
 
 
 def temporary_name(name: str) -> str:

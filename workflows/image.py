@@ -9,6 +9,7 @@ from typing import Any
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from posepipe.files import name_stem
 from posepipe.interfaces.apply import ApplyPose
 from posepipe.interfaces.base import DigestInputSpec
 from posepipe.interfaces.contrast import ContrastConvert
@@ -146,7 +147,7 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
 
 def image_wf_name(plan: ImagePlan) -> str:
     """Name of the workflow of an image: its file name with the characters that Nipype allows."""
-    stem = plan.image.path.name.partition(".")[0]
+    stem = name_stem(plan.image.path)
     return re.sub(r"\W", "_", stem) + "_wf"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AtlasError
+from ..files import name_stem
 from .library import Template
 from .manifest import load_manifests
 
@@ -42,7 +43,7 @@ def label_maps(template: Template) -> tuple[LabelMap, ...]:
 
 
 def _names_beside(path: Path) -> dict[int, str]:
-    table = path.with_name(path.name.partition(".")[0] + ".tsv")
+    table = path.with_name(name_stem(path) + ".tsv")
     if not table.is_file():
         return {}
     try:

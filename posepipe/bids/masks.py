@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError, UsageError
+from ..files import name_stem
 from ..paths import split_derivative
 from .entities import split_name
 from .image import InputImage
@@ -233,7 +234,7 @@ def _parse(path: Path) -> _Mask | None:
 
 def _one_source(path: Path) -> str | None:
     """File name of the one image that the mask's sidecar names; None without a sidecar, or if it names several."""
-    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    sidecar = path.with_name(name_stem(path) + ".json")
     if problem := not_fetched(sidecar):
         raise BidsError(problem)
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
-from ..files import temporary_name
+from ..files import name_stem, temporary_name
 from ..settings import LABEL_MAPS, XFM_FORMATS
 from .entities import join_name
 from .image import InputImage
@@ -107,7 +107,7 @@ class OutputNames:
     def label_table(self, kind: str) -> Path:
         """Names of the labels in that map."""
         path = self.labels(kind)
-        return path.with_name(path.name.partition(".")[0] + ".tsv")
+        return path.with_name(name_stem(path) + ".tsv")
 
     @property
     def subject_page(self) -> Path:
@@ -125,7 +125,7 @@ class OutputNames:
         >>> OutputNames.sidecar(Path("sub-01_T2w.nii.gz")).name
         'sub-01_T2w.json'
         """
-        return path.with_name(path.name.partition(".")[0] + ".json")
+        return path.with_name(name_stem(path) + ".json")
 
     def files(
         self,
@@ -214,7 +214,7 @@ def duplicates(images: Iterable[InputImage]) -> dict[Path, BidsError]:
     """Images that exist both as ``.nii`` and as ``.nii.gz``: the path of each such file → the error that names both."""
     files: dict[Path, list[Path]] = {}
     for image in images:
-        files.setdefault(image.path.with_name(image.path.name.partition(".")[0]), []).append(image.path)
+        files.setdefault(image.path.with_name(name_stem(image.path)), []).append(image.path)
     return {
         path: BidsError(f"{' and '.join(map(str, paths))} are one image by their name, and either may be the right one; remove one of them")
         for paths in files.values()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
+from ..files import name_stem
 from .entities import join_name, split_name
 from .image import InputImage
 from .names import OutputNames, requested
@@ -28,7 +29,7 @@ class Result:
     @property
     def stem(self) -> str:
         """Name of the image without its extension."""
-        return self.names.image.path.name.partition(".")[0]
+        return name_stem(self.names.image.path)
 
     @property
     def atlas(self) -> str:
@@ -93,7 +94,7 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
     kept = set(files)
     with contextlib.suppress(BidsError):  # what was asked for once and is of the pose of now is left
         kept |= set(names.files(**requested(read_json(names.sidecar(names.forward)))))
-    gone, own = [], names.image.path.name.partition(".")[0]
+    gone, own = [], name_stem(names.image.path)
     # only T1w images have a synthetic T2w output; for a T2w image the file belongs to another image
     possible = set(names.every_file) - (set() if names.image.suffix == "T1w" else {names.synth, names.sidecar(names.synth)})
     for result in results_in(names.out_dir, names.folder):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import name_stem
 from ..paths import absolute_path
 from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
@@ -16,8 +17,6 @@ from .threads import library_threads
 
 if TYPE_CHECKING:
     from ..alignment import Alignment
-
-_EXTENSIONS = (".nii.gz", ".nii", ".mgz", ".mgh", ".img", ".hdr")
 
 
 def add_arguments(subparsers: Any) -> None:
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from ..interfaces.on_request import no_labels
 
     image, folder = Path(args.image), Path(args.out_dir)
-    stem = stem_of(image)
+    stem = name_stem(image)
     with library_threads(given.get("omp_nthreads", 1)):
         alignment = _align(given, image)
     sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))], given)
@@ -140,18 +139,6 @@ def _save_labels(alignment: Alignment, sidecar: dict[str, Any], known: dict[str,
     return written
 
 
-def stem_of(image: Path) -> str:
-    """A file's name without the extension of an image.
-
-    >>> stem_of(Path("a/my.brain.nii.gz"))
-    'my.brain'
-    """
-    for extension in _EXTENSIONS:
-        if image.name.lower().endswith(extension):
-            return image.name[: -len(extension)]
-    return image.stem
-
-
 def _align(given: dict[str, Any], image: Path) -> Alignment:
     from ..aligner import Aligner
 
@@ -170,7 +157,7 @@ def _timing(image: Path) -> dict[str, Any]:
     """The slice timing fields of the JSON sidecar beside the image, if there is one."""
     from ..bids import read_json
 
-    sidecar = image.with_name(f"{stem_of(image)}.json")
+    sidecar = image.with_name(f"{name_stem(image)}.json")
     known = read_json(sidecar) if sidecar.is_file() else {}
     return {key: known[key] for key in SLICE_KEYS if key in known}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..bids import InputImage
+from ..files import name_stem
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Claims:
 
     def take(self, image: InputImage) -> bool:
         """Lock ``image``; False if another run holds the lock."""
-        name = image.path.name.partition(".")[0]
+        name = name_stem(image.path)
         place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)

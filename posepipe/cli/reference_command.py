@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..files import name_stem
 from ..paths import absolute_derivative, absolute_path
 from .threads import library_threads
 
@@ -128,7 +129,7 @@ def _reference(image: InputImage, age: float, reference: Reference) -> tuple[Ref
 
 def _title(row: ReferenceRow) -> str:
     margin = "one pose" if row.margin is None else f"margin {row.margin:.2f}"
-    name = row.image.rpartition("/")[2].partition(".")[0]
+    name = name_stem(row.image)
     verdict = "agree" if row.agree else "IN DOUBT"
     whose = "" if row.candidate is not None else ", the search's pose"
     scores = f"criterion {row.criterion:.2f}, {margin}, search {row.search_degrees:.0f}° off"

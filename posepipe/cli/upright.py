@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import name_stem
+
 if TYPE_CHECKING:
     from ..geometry import Rigid
     from ..imaging.volume import Volume
@@ -21,7 +23,7 @@ def forward_pose(path: Path, moving: Path) -> Rigid:
     from ..imaging.grid import Grid
     from ..imaging.transform_files import read_transform
 
-    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    sidecar = path.with_name(name_stem(path) + ".json")
     inverse_of = str(read_json(sidecar).get("InverseOf", "")) if path.is_file() and sidecar.is_file() else ""
     if inverse_of:
         msg = f"{path}: is the transform from the atlas to the image; give the one from the image to the atlas, {Path(inverse_of).name}"

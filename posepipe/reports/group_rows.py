@@ -16,6 +16,7 @@ from ..bids import Failures, InputImage, OutputNames, current, read_json, result
 from ..bids.entities import split_name
 from ..bids.results import Result
 from ..errors import BidsError, TransformError
+from ..files import name_stem
 from .facts import pose_of
 from .verdict import FAILED, Verdict, verdict_of
 
@@ -57,7 +58,7 @@ class GroupRow:
     @property
     def name(self) -> str:
         """The input's file name without its extension, as ratings name it."""
-        return PurePosixPath(self.image).name.partition(".")[0]
+        return name_stem(self.image)
 
     @property
     def label(self) -> str:
@@ -178,7 +179,7 @@ def collect(
 def _stem(image: str) -> str:
     """Path without the extension, which cannot be derived from the name of a transform."""
     path = PurePosixPath(image)
-    return (path.parent / path.name.partition(".")[0]).as_posix()
+    return (path.parent / name_stem(path.name)).as_posix()
 
 
 def _failed(row: Mapping[str, str]) -> GroupRow:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import name_stem
 from . import facts
 from .drawing import axis_phrases, head_turn
 from .embed import embedded
@@ -44,7 +45,7 @@ class PageImage:
     @property
     def stem(self) -> str:
         """The input file's name without its extension, the image's name in ratings."""
-        return self.name.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
+        return name_stem(self.name.rstrip("/"))
 
 
 @dataclass(frozen=True)

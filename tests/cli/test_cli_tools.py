@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posepipe.cli.align_command import stem_of
 from posepipe.cli.demo_command import LOST_DEGREES, PoseError, pose_errors, table
 from posepipe.cli.tools import COMMANDS, build_parser, main
+from posepipe.files import name_stem
 from posepipe.geometry import Rigid, read_itk
 
 
@@ -62,7 +63,18 @@ def test_align_says_what_is_wrong(
 
 
 def test_stems() -> None:
-    assert [stem_of(Path(n)) for n in ("a.nii", "b.nii.gz", "c.MGZ", "d.x.nii.gz")] == ["a", "b", "c", "d.x"]
+    names = ("a.nii", "b.nii.gz", "c.MGZ", "d.x.nii.gz", "e/f.g_xfm.niftyreg.txt", "h.json", "i")
+    assert [name_stem(Path(n)) for n in names] == ["a", "b", "c", "d.x", "f.g_xfm", "h", "i"]
+
+
+def test_each_output_of_an_image_with_dots_in_its_name_has_a_sidecar_of_its_own(raw_study: Any, tmp_path: Path) -> None:
+    image = tmp_path / "my.brain.nii.gz"
+    shutil.copy(raw_study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", image)
+    command = ["align", str(image), "--age", "24", "-o", str(tmp_path / "out"), "--atlas-dir", str(raw_study.demo.atlas_dir)]
+    assert main([*command, "--init", "center", "--refine", "none"]) == 0
+    files = {p.name for p in (tmp_path / "out").iterdir()}
+    outputs = {name for name in files if name.endswith((".txt", ".nii.gz"))}
+    assert len(outputs) == 5 and {f"{name_stem(name)}.json" for name in outputs} == {name for name in files if name.endswith(".json")}
 
 
 @pytest.mark.slow
