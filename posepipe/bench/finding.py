@@ -10,50 +10,51 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..brainmask import detection, finder
+from ..brainmask import finder
 from ..errors import MaskError
 from ..geometry import so3
 from ..imaging.mask import given_mask
 from ..imaging.moments import moments
 from ..imaging.volume import load_volume
+from .constants import constants_set
 from .rows import PartFile
 from .scans import RIGHT_DEGREES, ScanCase, overlap, scan_cases
 
 NEAR_MM = 10.0
 SETTINGS: Mapping[str, Mapping[str, float]] = {
     "as it is": {},
-    "overview every 3 mm": {"OVERVIEW_MM": 3.0}, "overview every 5 mm": {"OVERVIEW_MM": 5.0},
-    "one candidate": {"CANDIDATES": 1}, "two candidates": {"CANDIDATES": 2}, "six candidates": {"CANDIDATES": 6},
-    "fullness 0.05": {"LEAST_SHARE": 0.05}, "fullness 0.2": {"LEAST_SHARE": 0.2},
-    "crops of 1.45 radii": {"WIDE": 1.45}, "crops of 1.75 radii": {"WIDE": 1.75},
-    "outlines of 1.1 radii": {"OUTLINED": 1.1}, "outlines of 1.3 radii": {"OUTLINED": 1.3}, "outlines of 1.4 radii": {"OUTLINED": 1.4},
-    "one round": {"ROUNDS": 1}, "two rounds": {"ROUNDS": 2}, "three rounds": {"ROUNDS": 3}, "five rounds": {"ROUNDS": 5},
-    "one copy": {"COPIES": 1}, "four copies": {"COPIES": 4}, "sixteen copies": {"COPIES": 16},
-    "cells from 0.2": {"LEAST_P": 0.2}, "cells from 0.5": {"LEAST_P": 0.5},
-    "peaks of 3 cells": {"PEAK": 3}, "peaks of 7 cells": {"PEAK": 7},
-    "same within 0.4 radii": {"SAME": 0.4}, "same within 0.8 radii": {"SAME": 0.8},
-}  # fmt: skip
-
-
-@contextmanager
-def set_to(values: Mapping[str, float]) -> Iterator[None]:
-    """Context in which the finder's constants have these ``values``. Raises :class:`AttributeError` for an unknown constant."""
-    homes = {name: finder if name in vars(finder) else detection for name in values}
-    before = {name: getattr(home, name) for name, home in homes.items()}
-    try:
-        for name, value in values.items():
-            setattr(homes[name], name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(homes[name], name, value)
+    "overview every 3 mm": {"brainmask.finder.OVERVIEW_MM": 3.0},
+    "overview every 5 mm": {"brainmask.finder.OVERVIEW_MM": 5.0},
+    "one candidate": {"brainmask.finder.CANDIDATES": 1},
+    "two candidates": {"brainmask.finder.CANDIDATES": 2},
+    "six candidates": {"brainmask.finder.CANDIDATES": 6},
+    "fullness 0.05": {"brainmask.finder.LEAST_SHARE": 0.05},
+    "fullness 0.2": {"brainmask.finder.LEAST_SHARE": 0.2},
+    "crops of 1.45 radii": {"brainmask.finder.WIDE": 1.45},
+    "crops of 1.75 radii": {"brainmask.finder.WIDE": 1.75},
+    "outlines of 1.1 radii": {"brainmask.finder.OUTLINED": 1.1},
+    "outlines of 1.3 radii": {"brainmask.finder.OUTLINED": 1.3},
+    "outlines of 1.4 radii": {"brainmask.finder.OUTLINED": 1.4},
+    "one round": {"brainmask.finder.ROUNDS": 1},
+    "two rounds": {"brainmask.finder.ROUNDS": 2},
+    "three rounds": {"brainmask.finder.ROUNDS": 3},
+    "five rounds": {"brainmask.finder.ROUNDS": 5},
+    "one copy": {"brainmask.finder.COPIES": 1},
+    "four copies": {"brainmask.finder.COPIES": 4},
+    "sixteen copies": {"brainmask.finder.COPIES": 16},
+    "cells from 0.2": {"brainmask.detection.LEAST_P": 0.2},
+    "cells from 0.5": {"brainmask.detection.LEAST_P": 0.5},
+    "peaks of 3 cells": {"brainmask.detection.PEAK": 3},
+    "peaks of 7 cells": {"brainmask.detection.PEAK": 7},
+    "same within 0.4 radii": {"brainmask.detection.SAME": 0.4},
+    "same within 0.8 radii": {"brainmask.detection.SAME": 0.8},
+}
 
 
 def measured(case: ScanCase, of: finder.BrainFinder) -> dict[str, object]:
@@ -97,7 +98,7 @@ def main(data: Path, output: Path, folds: Mapping[str, Path]) -> None:
     done = {(r["setting"], r["name"]) for r in part.rows}
     print("| set otherwise | scans | within 10 mm | refused | Dice mean | Dice min | within 30° | median | s |\n" + "|---" * 9 + "|")
     for title, values in SETTINGS.items():
-        with set_to(values):
+        with constants_set(values):
             for case in cases:
                 if (title, case.name) not in done:
                     part.add({"setting": title, "name": case.name} | measured(case, finders[case.fold]))

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from importlib import import_module
 
-from posepipe.bench.finding import SETTINGS, line, set_to
-from posepipe.brainmask import detection, finder
-
-
-def test_constants_are_set_for_a_while_wherever_they_are() -> None:
-    before = finder.OUTLINED, detection.PEAK
-    with pytest.raises(ValueError, match="stopped"), set_to({"OUTLINED": 1.4, "PEAK": 7}):
-        assert (finder.OUTLINED, detection.PEAK) == (1.4, 7)
-        raise ValueError("stopped")
-    assert before == (finder.OUTLINED, detection.PEAK)
-    with pytest.raises(AttributeError, match="NOSE"), set_to({"NOSE": 1}):
-        pass
+from posepipe.bench.finding import SETTINGS, line
 
 
 def test_every_setting_is_another_than_that_in_use() -> None:
     assert SETTINGS["as it is"] == {}
     for title, values in list(SETTINGS.items())[1:]:
-        for name, value in values.items():
-            assert vars(finder).get(name, vars(detection).get(name)) not in {None, value}, title
+        for path, value in values.items():
+            home, _, name = path.rpartition(".")
+            assert getattr(import_module(f"posepipe.{home}"), name) != value, title
 
 
 def test_a_line_counts_what_its_rows_say() -> None:
