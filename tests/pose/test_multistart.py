@@ -12,7 +12,7 @@ from posepipe.bench.perturb import corrupted
 from posepipe.geometry import Rigid, so3, so3_torch
 from posepipe.matching.comparison import Comparison
 from posepipe.matching.gauss_newton import SCALE_LIMIT, Poses
-from posepipe.pose import multistart as multistart
+from posepipe.pose import multistart
 from posepipe.pose.multistart import ACCEPTED_RATIO, ATTEMPTS, MIN_OVERLAP, ROUNDS, STOP_RATIO, UNIFORM_ROUND, Round, multistart_search
 
 
