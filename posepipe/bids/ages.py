@@ -112,9 +112,9 @@ class AgeReader:
         bids_dir: the dataset.
         age: weeks for all images, as given with ``--age``.
         column: the one column to read, as given with ``--age-column``; default: the first of :data:`COLUMNS` with a
-        value.
+            value.
         estimate: function that estimates the age of an image without an age in the tables (``--age estimate``); None: such an image is
-        an error.
+            an error.
 
     Raises :class:`~posepipe.errors.AgeError` for an implausible ``age``.
     """

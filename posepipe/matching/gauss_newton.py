@@ -24,7 +24,7 @@ from .channels import Level, Points
 
 CLASSES = 16
 OUTLIER = 3.0
-"""A residual of this many robust standard deviations has weight 1/2. Dimensionless: |residual| / (1.48 · median |residual|). It is the
+"""A residual of this many robust standard deviations has weight 1/2. Dimensionless: ``|r| / (1.48 · median |r|)`` of residuals r. It is the
 baseline in docs/decisions/007 (templates of other atlases and newborns); how it was first chosen is not recorded."""
 STRICT_OUTLIER = 2.0
 """In a strict fit a residual of this many robust standard deviations has weight 1/4, and larger ones far less. Same quantity as

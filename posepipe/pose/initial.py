@@ -89,10 +89,9 @@ def initial_pose(
     - ``posenet``: the paper's Pose-Net, then Correction-Net.
     - ``search``: search over all rotations.
     - ``auto``: refine the networks' hypotheses. If their votes disagree, refinement moves the pose, or the criterion is low, search over
-    all
-      rotations with the networks' hypotheses as additional starts. The best-ranked hypothesis is used; ``method`` of the result
-      is ``deep`` or ``search``, its origin. If its scores stay below the thresholds, the networks' first hypothesis is used; the threshold
-      is higher for a reliable prediction.
+      all rotations with the networks' hypotheses as additional starts. The best-ranked hypothesis is used; ``method`` of the
+      result is ``deep`` or ``search``, its origin. If its scores stay below the thresholds, the networks' first hypothesis is used;
+      the threshold is higher for a reliable prediction.
     - ``axes``: align the principal axes of the masks, with the best of the four proper sign choices.
     - ``center``: keep the header's orientation and align the centres of the masks.
 

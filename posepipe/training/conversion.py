@@ -249,6 +249,6 @@ class UnpairedTask(_ContrastTask):
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Mean absolute error and PSNR (dB) of :attr:`CyclePair.t1w_to_t2w`, as of :class:`PairedTask`."""
+        """Mean absolute error and PSNR (dB) of ``t1w_to_t2w`` of the pair, as of :class:`PairedTask`."""
         assert isinstance(network, CyclePair)
         return self._figures(network.t1w_to_t2w)

@@ -16,7 +16,7 @@ class Ellipsoids:
 
     def depth(self, center: Tensor, axes: Tensor, *, paired: bool = False) -> Tensor:
         """Σ (x − p)²/a² (B, K, S, S, S) of K ellipsoids with ``center`` p (B, K, 3) and half ``axes`` a (alike); below 1 inside.
-        ``paired``: also of the ellipsoid mirrored at the midplane, by using |x| for x."""
+        ``paired``: also of the ellipsoid mirrored at the midplane, by using ``|x|`` for x."""
         inverse = axes**-2
         linear = -2 * center * inverse
         side, both = linear[..., :1], torch.zeros_like(linear[..., :1])
