@@ -246,10 +246,12 @@ def align(
     *,
     mask: str | Path | Volume | None = None,
     contrast: str | None = None,
+    timing: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Alignment:
-    """Align one image: ``posepipe.align("brain.nii.gz", age=29, mask="mask.nii.gz")``; ``settings`` are those of :class:`Aligner`."""
-    return Aligner(**settings).align(image, age, mask=mask, contrast=contrast)
+    """Align one image: ``posepipe.align("brain.nii.gz", age=29, mask="mask.nii.gz")``. ``settings`` are those of :class:`Aligner`, the
+    other arguments those of :meth:`Aligner.align`."""
+    return Aligner(**settings).align(image, age, mask=mask, contrast=contrast, timing=timing)
 
 
 def _contrast_of(source: str) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Alignment:
     """One image aligned to one template.
 
-    ``pose`` maps atlas points to image points, RAS mm (DESIGN §2). ``choice_reason`` says why this template was chosen; ``seconds`` maps
+    ``pose`` maps atlas points to image points, RAS mm. ``choice_reason`` says why this template was chosen; ``seconds`` maps
     each stage to its duration. ``age_estimate`` is set if the ``age`` was estimated from the image. ``conversion`` is the T2-like image
     that replaced a T1w image in the alignment, None if there was none. ``slices`` are the poses of the slices of a stack, None for a
     volume.
@@ -83,7 +83,7 @@ class Alignment:
         return {m.kind: labels_on_image(load_volume(m.path, None), self.image, self.pose) for m in label_maps(self.template)}
 
     def sidecar(self) -> dict[str, Any]:
-        """Contents of the forward transform's JSON sidecar, with the keys of DESIGN §1."""
+        """Contents of the forward transform's JSON sidecar, with the keys of docs/reference/outputs.md."""
         return {
             "Age": self.age,
             **({} if self.age_error is None else {"AgeStandardError": self.age_error}),

@@ -16,7 +16,7 @@ from posepipe.imaging.volume import save_volume
 pytestmark = pytest.mark.usefixtures("one_thread_no_cache")
 
 AGREE_DEGREES = 0.05
-"""What DESIGN promises, degrees."""
+"""Largest difference between numbers of threads, degrees."""
 AGREE_MM = 0.1
 """How far a point beyond the brain, 80 mm from the atlas's origin, may lie from where it was, mm."""
 

@@ -39,13 +39,13 @@ from .classical import Case, canonical_pose, cases
 
 STARTS = (5.0, 10.0, 15.0, 20.0, 30.0)
 MM_PER_DEGREE = 0.4
-"""Translation error of a start, mm for each degree: METHODS §4's first network had 10° and 3.5 mm."""
+"""Translation error of a start, mm for each degree: a first slice network had 10° and 3.5 mm."""
 NEWBORNS = tuple(f"sub-A{i:02d}" for i in range(1, 13))
 """Newborns that may be used for development; A13–A16 and f234 are kept for testing."""
 PAIRS = tuple(("Serag", w, "CRL", w) for w in range(28, 39, 2)) + tuple(("CRL", w, "CRL", w + 1) for w in range(23, 38, 2))
 """Templates as subjects: their atlas and week, and atlas and week of the template that they are aligned to."""
 PIXEL = 1.1
-"""Pixel spacing, mm: the middle of METHODS §4's 1.0–1.2 mm."""
+"""Pixel spacing, mm: the middle of the 1.0–1.2 mm of clinical stacks."""
 ROOM_MM = 10.0
 """Margin between the brain and the border of a slice, mm: more than the registration uses beyond a mask
 (:data:`posepipe.slices.points.MARGIN_MM`)."""

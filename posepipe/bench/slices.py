@@ -1,8 +1,8 @@
 """The paper's Table 1 for single slices, and the same for slabs of neighbouring slices: comparison of methods (docs/results/bench.md).
 
 Slices are sampled from brains kept for testing, whose pose by registration of the whole volume is the truth. All methods get the same
-slices, one trial at a time, with their masks. The rotation of a slice is R of ``u = s R x + t``, canonical brain → slice frame (DESIGN
-§2, :mod:`posepipe.slices.frames`); its third row is the slice's normal in the brain. The world of a slice is its own slice frame, so its
+slices, one trial at a time, with their masks. The rotation of a slice is R of ``u = s R x + t``, canonical brain → slice frame
+(:mod:`posepipe.slices.frames`); its third row is the slice's normal in the brain. The world of a slice is its own slice frame, so its
 header carries no information about the brain: a method that starts from the header's orientation starts off by the whole rotation.
 """
 
@@ -31,7 +31,7 @@ from .slice_register import Brain, Cutter, development_cases, load_brain, slice_
 from .volume import volume_cases
 
 STEP_MM = 4.0
-"""Distance between the slices of a slab, mm: METHODS §4's first trial of neighbouring slices."""
+"""Distance between the slices of a slab, mm: as in a first trial of neighbouring slices."""
 THICKNESS = SliceRecipe.thickness
 """Range of the full width at half maximum of slices, mm, sampled uniformly: that of the networks' training."""
 TRIES = 100

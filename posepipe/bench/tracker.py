@@ -37,14 +37,14 @@ from .slices import slice_cases
 AFTER = (1, 2, 4, 8, 16)
 """Numbers of slices after which errors are reported."""
 NAVIGATOR, NAVIGATOR_MM, NAVIGATORS = (54, 54, 20), 6.0, 12
-"""Shape of a navigator in voxels, their spacing in mm (METHODS §4), and number of navigators in a series."""
+"""Shape of a navigator in voxels, their spacing in mm, and number of navigators in a series."""
 SECONDS = 1.5
 RIGHT = 15.0
-"""A pose within this angle, degrees, counts as right (DESIGN §1: the meaning of confidence)."""
+"""A pose within this angle, degrees, counts as right (the meaning of confidence)."""
 LOST = 0.1
 """Share of the simulated network's poses that are off by 40–150°."""
 DEVIATION = 12.0
-"""Standard deviation of the errors of the others, degrees: a median of 8°, as of METHODS §4's first network."""
+"""Standard deviation of the errors of the others, degrees: a median of 8°, as of a first slice network."""
 Row = tuple[float, ...]
 
 

@@ -1,7 +1,7 @@
 """Rigid maps of world space as a value object.
 
 **Frame: world coordinates are RAS millimetres, points are column vectors, ``y = R x + t``.** The pose of an image
-against an atlas is the map from atlas points to image points (DESIGN §2).
+against an atlas is the map from atlas points to image points (docs/reference/outputs.md).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ..geometry.so3 import Array, project
 TILT_DEGREES = 0.5
 SHIFT_MM = 0.5
 """Limits of the difference between qform and sform, and of the shear of the axes, above which an image is for ``review``: the rule of the
-project for headers (DESIGN, 2). Rounding a header to three decimals, or to a float32 quaternion, gives at most 0.1° and 0.1 mm at a head;
+project for headers. Rounding a header to three decimals, or to a float32 quaternion, gives at most 0.1° and 0.1 mm at a head;
 0.5° and 0.5 mm are well below the accuracy of rigid registration of real brains."""
 FLOAT32_ROUNDING = 1e-6
 """Largest cosine between the columns of an affine with orthogonal axes, due to the rounding to float32 in NIfTI."""

@@ -1,7 +1,7 @@
 """Rigid transforms in the formats of other tools: FSL, FreeSurfer (LTA), X5, NiftyReg, MIRTK, beside ITK.
 
 **Every file says the same as the ITK file: how to resample the moving image onto the grid of the reference image.** In memory that is the
-pose of DESIGN §2, the map from points of the reference to points of the moving image, RAS mm; what a file holds is, in its tool's terms:
+pose: the map from points of the reference to points of the moving image, RAS mm. What a file holds is, in its tool's terms:
 
 ========  =============================================================  =====================
 format    numbers in the file                                            needs the images

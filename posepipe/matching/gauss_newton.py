@@ -62,7 +62,7 @@ class Poses:
         return turned * self.log_scale.exp()[:, None, None] + self.shift[:, None]
 
     def rigid(self, i: int, image_center: Array, template_center: Array) -> Rigid:
-        """Pose ``i`` as the rigid map template → image (DESIGN §2) that agrees with it at the template's centre."""
+        """Pose ``i`` as the rigid map template → image, RAS mm, that agrees with it at the template's centre."""
         rotation = so3.project(self.rotation[i].double().cpu().numpy())
         shift = self.shift[i].double().cpu().numpy() / float(self.log_scale[i].exp())
         # template centre ↔ image point p with R p e^σ + shift = 0

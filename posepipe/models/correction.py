@@ -15,7 +15,7 @@ class CorrectionNet(nn.Module):
     The layers are those of :class:`~posepipe.models.posenet.PoseNet`, with two channels; a second head gives a translation. The
     reference may be any image, a template or another subject: it is an input, not part of the weights.
 
-    The answer is the pose of the moving image against the reference (DESIGN §2), both sampled on the same cube, about the
+    The answer is the pose of the moving image against the reference, both sampled on the same cube, about the
     cube's centre: ``x_moving = exp([x]×) x_reference + t``, in RAS axes; ``t`` is in halves of the cube's side, so
     that 1 is from its centre to a face and no spacing need be known.
 

@@ -14,7 +14,7 @@ class PoseNet(nn.Module):
     The layers, and how they depart from the paper (a cube of ``size`` voxels a side instead of 120; one more pooling before
     the dense layers): :class:`~posepipe.models.trunk.Trunk`. 2.7 million weights at any size.
 
-    The answer is the rotation of the pose (DESIGN §2): ``exp([x]×)`` takes atlas directions to image directions, in the RAS
+    The answer is the rotation of the pose: ``exp([x]×)`` takes atlas directions to image directions, in the RAS
     axes of the cube. The head, ``π tanh``, covers each rotation once inside the ball of radius π, and jumps at its border.
 
     Raises :class:`ValueError` for options that cannot be, and in ``forward`` for another input shape.

@@ -15,7 +15,7 @@ from ..geometry import Rigid, so3
 from ..geometry.so3 import Array
 
 SECONDS_PER_SLICE = 1.5
-"""Assumed time between slices, seconds, if not known: the middle of the 1–2 s of single-shot T2 stacks (METHODS §4). Twin choice and
+"""Assumed time between slices, seconds, if not known: the middle of the 1–2 s of single-shot T2 stacks. Twin choice and
 smoothing use only the order; the seconds are for display."""
 
 
@@ -90,7 +90,7 @@ def guessed(n: int, why: str, step: int = 2) -> Acquisition:
 
 
 def candidate_orders(n: int) -> list[int]:
-    """Numbers of interleaves that a stack of ``n`` slices may have: 1 to √n (METHODS §4)."""
+    """Numbers of interleaves that a stack of ``n`` slices may have: 1 to √n."""
     return list(range(1, max(2, math.isqrt(n)) + 1))
 
 

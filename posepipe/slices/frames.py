@@ -1,9 +1,9 @@
 """Slices of a stack, their frames, and the twin pose: the mirror-ambiguous second pose with the same slice.
 
-**Frames.** World points are RAS mm (DESIGN §2), and the pose of a slice is the rigid map ``x_image = R x_atlas + t`` from atlas to
-image, as for a volume. The *slice frame* has its origin in the middle of the slice's pixel grid and the axes û, v̂ (along the pixel
-axes) and n̂ = û × v̂, all in mm; it is right-handed even where the voxel axes of the stack are not, and then n̂ points to lower slice
-numbers. A slice's pose in its frame is the map atlas → (u, v, w).
+**Frames.** World points are RAS mm (docs/reference/outputs.md), and the pose of a slice is the rigid map ``x_image = R x_atlas + t`` from
+atlas to image, as for a volume. The *slice frame* has its origin in the middle of the slice's pixel grid and the axes û, v̂ (along the
+pixel axes) and n̂ = û × v̂, all in mm; it is right-handed even where the voxel axes of the stack are not, and then n̂ points to lower
+slice numbers. A slice's pose in its frame is the map atlas → (u, v, w).
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def twin_pose(pose: Rigid, grid: SliceGrid, plane: MidsagittalPlane) -> Rigid:
     """The other pose (atlas → image) that gives the same slice if the brain is symmetric about ``plane``.
 
     It is the reflection in ``plane``, then ``pose``, then the reflection in the slice's plane, which leaves the slice's pixels unchanged.
-    Two reflections make a proper rotation (METHODS §4). The twin of the twin is ``pose``.
+    Two reflections make a proper rotation. The twin of the twin is ``pose``.
     """
     normal, inside = grid.normal, _householder(plane.normal)
     rotation = _householder(normal) @ pose.rotation @ inside

@@ -20,7 +20,7 @@ from ..geometry.so3 import Array
 
 DEGREES, MM = 10.0, 5.0
 """Units of rotation (degrees) and of displacement of the brain's centre (mm) with equal weight in :func:`distance`. The network's error of
-a single slice is about 10° and 3.5 mm; head motion at METHODS §4's middle level is 8° and 4 mm."""
+a single slice is about 10° and 3.5 mm; head motion at the middle level of simulated stacks is 8° and 4 mm."""
 FARTHEST = 3.0
 """Upper limit of the cost of a distance in the choice of twins, in units of :data:`DEGREES` and :data:`MM` (30° or 15 mm, three standard
 deviations). A distance of this size costs half the limit. The cost is strictly increasing, so that the nearer of two far hypotheses

@@ -1,4 +1,4 @@
-"""Simulation of moving stacks from a still volume, with the true pose of each slice: the protocol of METHODS §4, after SVoRT's
+"""Simulation of moving stacks from a still volume, with the true pose of each slice: after SVoRT's
 generator."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .fuse import mean_pose
 from .scanner import SliceScanner
 
 LEVELS = {"small": 2.0, "middle": 8.0, "large": 20.0}
-"""Root mean square rotation of the head about its mean pose, degrees; the translation in mm is half the number (METHODS §4)."""
+"""Root mean square rotation of the head about its mean pose, degrees; the translation in mm is half the number."""
 LEAST_AREA = 0.1
 """Slices at either end of a stack with less than this fraction of the largest brain area are dropped."""
 
@@ -40,8 +40,8 @@ class StackProtocol:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, brain_mm: float) -> StackProtocol:
-        """Random parameters within METHODS §4's ranges; ``brain_mm``, the brain's length along the stack, limits the interleaves (2 to
-        √n)."""
+        """Random parameters within the ranges of the protocol; ``brain_mm``, the brain's length along the stack, limits the interleaves (2
+        to √n)."""
         thickness, gap = rng.uniform(2.5, 3.5), rng.uniform(0, 1)
         most = max(2, math.isqrt(int(brain_mm / (thickness + gap))))
         return cls(

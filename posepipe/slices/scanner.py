@@ -13,7 +13,7 @@ from .frames import Slice, SliceGrid
 from .points import FWHM
 
 IN_PLANE = 1.2
-"""Full width at half maximum of a pixel's response in the plane, in pixels (METHODS §4, after SVoRT)."""
+"""Full width at half maximum of a pixel's response in the plane, in pixels (after SVoRT)."""
 PLANES = 9
 """Planes that a slice's profile is summed over, within ±2.2 standard deviations (97 % of it)."""
 

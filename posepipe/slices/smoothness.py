@@ -21,8 +21,8 @@ class Smoothness:
     """``pairs`` (m, 2): rows of slices that follow each other in time; ``degrees`` and ``mm``: standard deviations of the motion between
     them. The penalty is a Cauchy loss, logarithmic for large motion.
 
-    Defaults: METHODS §4's middle level of motion, 8° RMS over a stack of about 30 slices with one or two periods, is 1–2° per slice, and
-    half as many mm.
+    Defaults: the middle level of motion of simulated stacks (:mod:`posepipe.slices.motion`), 8° RMS over a stack of about 30 slices with
+    one or two periods, is 1–2° per slice, and half as many mm.
     """
 
     pairs: Tensor

@@ -55,7 +55,7 @@ def test_a_twin_shows_the_mirror_image_in_every_pixel_and_is_its_twins_twin(grid
 
 @given(grids(), rigids())
 def test_in_the_slice_frame_of_an_upright_atlas_the_twin_is_mrf(grid, pose):
-    """METHODS §4: slice → atlas (R, t) has the twin (M R F, M t)."""
+    """Slice → atlas (R, t) has the twin (M R F, M t)."""
     back, other = ~grid.pose_in_frame(pose), ~grid.pose_in_frame(twin_pose(pose, grid, MidsagittalPlane.of(np.eye(3), np.zeros(3))))
     np.testing.assert_allclose(other.rotation, MIRROR @ back.rotation @ np.diag([1, 1, -1]), atol=1e-9)
     np.testing.assert_allclose(other.translation, MIRROR @ back.translation, atol=1e-7)

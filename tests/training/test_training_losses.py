@@ -49,7 +49,7 @@ class Answering(nn.Module):
 
 
 RADIUS_MM, HALF_SIDES = 30.0, 1.6
-"""Radius of the blob's brain, and half the side of the cube in such radii, as DESIGN and the networks' documentation have it."""
+"""Radius of the blob's brain, and half the side of the cube in such radii, as the networks' documentation has it."""
 
 
 @pytest.mark.parametrize(("unit", "right"), [(RADIUS_MM * HALF_SIDES, True), (RADIUS_MM, False)])
