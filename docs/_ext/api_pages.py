@@ -20,6 +20,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring, NumpyDocstring
 
 import posepipe
 from posepipe import workflows
+from posepipe.bench.constants import numeric_constants
 
 LEFT_OUT = {"_version", "workflows", "atlases"}
 """Modules of the package without a page of their own: the version; Nipype's workflows come as a folder of their own; atlases hold data."""
@@ -73,9 +74,21 @@ def write_pages(folder: Path, texts: dict[str, str]) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def constants_page() -> str:
+    """A table of the numbers that stages hold: module, name, value, and what the docstring says of it."""
+    text = underlined("Constants", "=")
+    text += "Numbers in the modules of the stages: what they are, their units, and on which data they were set where that is known.\n\n"
+    text += ".. list-table::\n   :header-rows: 1\n   :widths: 20 20 10 50\n\n   * - module\n     - constant\n     - value\n     - meaning\n"
+    for one in numeric_constants():
+        meaning = "\n       ".join(one.doc.splitlines())
+        text += f"   * - :mod:`posepipe.{one.module}`\n     - ``{one.name}``\n     - ``{one.value}``\n     - {meaning}\n"
+    return text
+
+
 def write(app: Any) -> None:
     """Write the pages."""
-    write_pages(Path(app.srcdir) / "reference" / "api", {f"{name}.rst": text for name, text in pages().items()})
+    texts = {f"{name}.rst": text for name, text in pages().items()}
+    write_pages(Path(app.srcdir) / "reference" / "api", {**texts, "constants.rst": constants_page()})
 
 
 def modules() -> Iterator[ModuleType]:

@@ -31,6 +31,7 @@ SPREAD = 0.05
 SCORE_WEEKS, SIZE_WEEKS = 3.0, 4.0
 """Standard deviations (weeks) of the Gaussian weights with which parabolas are fitted to both curves."""
 STEP_WEEKS = 0.05
+"""Step of the ages at which the likelihood is evaluated, weeks: a twentieth of the distance of cohorts and far below the standard error."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,13 @@ from .manifest import Manifest, is_age
 FETAL_ORDER = ("CRL", "CHN", "FidonSBA")
 NEONATAL_ORDER = ("Serag", "dhcpVol", "BCP")
 BIRTH_WEEKS = 38.0
+"""Age, weeks, above which an image without other signs counts as a newborn's: fetal atlases end there. A convention."""
 PRETERM_WEEKS = (28.0, 44.0)
+"""Ages, weeks, at which a T1w image counts as a newborn's: fetuses are hardly ever scanned so. A convention."""
 SLACK_WEEKS = 0.5
+"""An age up to this far outside an atlas, weeks, still gets its first or last cohort: half the distance of cohorts."""
 FAR_WEEKS = 2.0
+"""A cohort farther from the age than this, weeks, gives a warning. A convention."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..errors import AtlasError
 
 _CHUNK = 1 << 13  # an interrupted chunk is lost, so chunks are small
 _TIMEOUT = 30.0
+"""Seconds without an answer after which a download fails."""
 
 
 def download(

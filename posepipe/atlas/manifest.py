@@ -23,7 +23,9 @@ else:
     import tomli as tomllib
 
 WEEKS_AT_BIRTH = 40.0
+"""Postmenstrual age at term, weeks, from which atlases in months after birth count."""
 WEEKS_PER_MONTH = 4.345
+"""365.25 / 12 / 7."""
 
 
 def weeks_from_months(months: float) -> float:

@@ -1,4 +1,4 @@
-"""Module constants at other values for a while: what ablations are made of."""
+"""Module constants: a list of those that stages hold, and constants at other values for a while, which ablations are made of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,51 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+STAGES = (
+    "age", "atlas", "bids", "brainmask", "contrast", "imaging", "matching", "models", "pose", "quality", "refinement", "slices",
+)  # fmt: skip
+"""Folders of the package whose constants can change a result."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One statement ``NAME = number``, or several names and numbers: the ``module``, what is assigned, and its docstring."""
+
+    module: str
+    name: str
+    value: str
+    doc: str
+
+
+def numeric_constants() -> list[Constant]:
+    """All module-level numbers of :data:`STAGES`, in the order of folders, modules and lines."""
+    root = Path(__file__).parents[1]
+    found = []
+    for folder in STAGES:
+        for path in sorted((root / folder).glob("*.py")):
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            for node, after in pairwise(body):
+                if isinstance(node, ast.Assign) and _is_number(node.value):
+                    doc = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+                    name, value = (ast.unparse(part).strip("()") for part in (node.targets[0], node.value))
+                    found.append(Constant(f"{folder}.{path.stem}", name, value, inspect.cleandoc(str(doc))))
+    return found
+
+
+def _is_number(value: ast.expr) -> bool:
+    try:
+        known = ast.literal_eval(value)
+    except ValueError:
+        return False
+    values = known if isinstance(known, tuple) else (known,)
+    return bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 @contextmanager

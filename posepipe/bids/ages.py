@@ -43,6 +43,7 @@ BIRTH_COLUMNS = (
     "birth_ga",
 )
 PLAUSIBLE_WEEKS = (10.0, 120.0)
+"""Ages, weeks, that can be meant: outside of them a number is an error in a table (days, months, a date)."""
 
 _NO_VALUE = {"", "n/a", "na", "nan", "none"}
 _FROM_CONCEPTION = set(COLUMNS) - {"age"} | set(BIRTH_COLUMNS)

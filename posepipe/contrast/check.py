@@ -15,6 +15,7 @@ RIM_MM = 3.5
 MARGIN = 0.15
 """Absolute correlation below which the contrast is not determined (docs/results/measured-contrast.md)."""
 POINTS, FEWEST = 20_000, 300
+"""Points that are compared, and the least number of them inside both masks; fewer say nothing. Numerical: not tuned."""
 OTHER = {"T1w": "T2w", "T2w": "T1w"}
 
 

@@ -23,6 +23,7 @@ FINEST_MM, COARSEST_MM, STEP_MM = 0.75, 1.3, 1.0
 DARK, LIGHT = 0.005, 0.995
 """Quantiles inside the mask that are scaled to 0 and 1."""
 BATCH = 32
+"""Slices per forward pass: memory only."""
 
 
 @dataclass(frozen=True, eq=False)

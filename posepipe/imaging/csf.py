@@ -16,6 +16,7 @@ REGROWN = 1.3
 """Dilation after the erosion, in units of :data:`DEPTH_MM`, within the remaining voxels; more than the erosion, so that corners are
 restored."""
 BINS = 128
+"""Bins of the histogram that is divided into classes. Numerical: not tuned."""
 
 
 def without_extra_axial_csf(image: Volume, mask: Volume) -> Volume:

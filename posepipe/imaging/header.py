@@ -16,8 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 from ..errors import ImageError
 from ..geometry.so3 import Array, project
 
-TILT_DEGREES = 0.5
-SHIFT_MM = 0.5
+TILT_DEGREES, SHIFT_MM = 0.5, 0.5
 """Limits of the difference between qform and sform, and of the shear of the axes, above which an image is for ``review``: the rule of the
 project for headers. Rounding a header to three decimals, or to a float32 quaternion, gives at most 0.1° and 0.1 mm at a head;
 0.5° and 0.5 mm are well below the accuracy of rigid registration of real brains."""

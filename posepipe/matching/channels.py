@@ -22,9 +22,13 @@ from .brain import Brain
 FOREGROUND_OFFSET = 2.5
 """Added to the standardised intensity in the outline channel: the background lies this many standard deviations below the brain's mean."""
 MARGIN_MM = 14.0
+"""Empty border about the brain's box, mm, so that blurred channels end at 0."""
 OUTLINE_BLUR_MM = 2.0
+"""Blur of the outline at coarse steps, standard deviation in mm."""
 TEXTURE_WINDOW_MM = 8.0
+"""Window in which texture is standardised, standard deviation in mm (docs/decisions/002)."""
 TEXTURE_EROSION_MM = 2.5
+"""Erosion of the mask for the texture, mm (docs/decisions/002)."""
 BRIGHTEST = 0.998
 """Quantile of the values above 0 at which the last histogram bin begins."""
 FINE_EROSION_MM = 2.0

@@ -23,6 +23,7 @@ from ..imaging.sampling import sample
 from .channels import Level, Points
 
 CLASSES = 16
+"""Intensity classes of the correlation ratio, of equal size. How it was chosen is not recorded."""
 OUTLIER = 3.0
 """A residual of this many robust standard deviations has weight 1/2. Dimensionless: ``|r| / (1.48 · median |r|)`` of residuals r. It is the
 baseline in docs/decisions/007 (templates of other atlases and newborns); how it was first chosen is not recorded."""
@@ -30,7 +31,9 @@ STRICT_OUTLIER = 2.0
 """In a strict fit a residual of this many robust standard deviations has weight 1/4, and larger ones far less. Same quantity as
 :data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, corrupted, 8° off (docs/decisions/007)."""
 SCALE_LIMIT = 0.25
+"""Largest logarithm of the scale between brain and template, either way: a fit stays within."""
 STEP_LIMIT = 0.2
+"""Largest step, radians of rotation and fractions of the level's radius of shift."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,12 @@ from .brain import Brain
 LOGGER = logging.getLogger(__name__)
 
 ROTATIONS = 4608
-STEP = 0.185
-REACH = 1.45
+"""Rotations of the bank, on a super-Fibonacci grid: the next one lies within about 9°
+(:func:`~posepipe.geometry.sampling.grid_radius`)."""
+STEP, REACH = 0.185, 1.45
 """The sampling points fill a ball of radius ``REACH`` at a spacing of ``STEP``, both in template radii."""
 CLASSES = 6
+"""Intensity classes of the correlation ratio of the bank, of equal size. How it was chosen is not recorded."""
 
 
 @dataclass(frozen=True, eq=False)

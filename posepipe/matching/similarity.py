@@ -11,6 +11,7 @@ from ..imaging.sampling import sample, tensor
 from .brain import Brain
 
 BINS = 32
+"""Bins of the joint histogram of NMI in each direction."""
 
 
 def similarity(image: Brain, template: Brain, pose: Rigid) -> dict[str, float]:

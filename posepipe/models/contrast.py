@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HALVINGS = 5
+"""Levels of the U-Net, each of half the resolution."""
 SLICES = 3
 """Neighbouring slices in the generator's input; it synthesises the middle one."""
 

@@ -27,7 +27,9 @@ the cells that are more than half brain. The grid reaches :data:`~posepipe.model
 brain's centre. Networks were trained with this grid (:mod:`posepipe.training.slices`); another one would move the outermost slices by
 0.05 radii."""
 RESNET = (64, 128, 256, 512)
+"""Channels of ResNet-18 (He et al. 2016)."""
 _HALVINGS = 32
+"""Factor between the resolution of the input and of the last level."""
 
 
 class SliceField(CoordinateField):

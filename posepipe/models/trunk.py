@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 CONVOLUTIONS = (8, 32, 32, 64, 64)
+"""Channels of the convolutions (Salehi et al. 2018, §2.3)."""
 DENSE = (512, 512, 256)
+"""Units of the dense layers (ibid.)."""
 CELLS = 4
 """Cells along each axis in the input of the dense layers."""
 STEP = 4 * CELLS

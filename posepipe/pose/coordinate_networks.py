@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DOWNSAMPLED_MM = 2.0
+"""Voxels are averaged to about this edge, mm, before sampling for the networks, whose cubes have 3 mm and more."""
 COPIES = 4
 """Rotated copies of the brain for test-time augmentation of the coarse network; each gives one vote."""
 SAME_DEGREES = 25.0

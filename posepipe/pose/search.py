@@ -21,9 +21,11 @@ from .hypothesis import LOW_CRITERION, Hypothesis, Ranked
 from .multistart import ATTEMPTS, multistart_search
 
 DISTINCT_DEGREES = 20.0
+"""Minimum distance of the rotations that are taken from the bank, degrees. How it was chosen is not recorded."""
 BY_CONTRAST, BY_RATIO = 12, 8
 """Number of hypotheses from the bank: by overlap plus NCC, and by Dice plus correlation ratio (valid for any contrast)."""
 FINALISTS = 6
+"""Hypotheses that are fitted to the end. How it was chosen is not recorded."""
 CENTER_SHIFT = 0.15
 """Shift of the trial centres from the mask's centre, in radii, for masks that are cut or leak."""
 

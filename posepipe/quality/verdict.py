@@ -17,9 +17,11 @@ from ..refinement.refine import Refined
 from .confidence import confidence
 
 LOW_DICE, BAD_DICE = 0.85, 0.70
+"""Overlap of the masks after alignment (Dice) below which it is named as a sign of a wrong pose, and below which the pose fails."""
 LOW_LEAD = 0.02
 """Lead in criterion over the best rival below which the pose is ambiguous."""
 MOVED_DEGREES = 15.0
+"""Angle by which the refinement turned the pose, degrees, above which that is named as a sign of a wrong pose."""
 
 
 @dataclass(frozen=True)

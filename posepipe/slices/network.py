@@ -31,6 +31,7 @@ from .points import SliceBatch, SliceTarget
 COPIES = 4
 """Default number of rotated copies for test-time augmentation: all four right angles."""
 _BATCH = 64
+"""Slices per forward pass: memory only."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pytest
 
 from posepipe.bench import ablation
 from posepipe.bench.ablation import PACKAGED, SETTINGS, line
-from posepipe.bench.constants import constants_set
+from posepipe.bench.constants import constants_set, numeric_constants
 from posepipe.brainmask import detection, finder
 from posepipe.pose import coordinate_networks, hypothesis, initial, multistart, search
 from posepipe.slices import network
@@ -36,6 +36,17 @@ def test_a_constant_of_the_same_name_elsewhere_is_another() -> None:
         assert coordinate_networks.COPIES == 1 and network.COPIES == 4
     with constants_set({"pose.multistart.ATTEMPTS": 2}):
         assert multistart.ATTEMPTS == initial.ATTEMPTS == 2
+
+
+def test_constants_of_stages_say_what_they_are() -> None:
+    """What a number is and where it comes from stands under it; the list, which a page shows, has each once."""
+    found = numeric_constants()
+    assert not [one for one in found if len(one.doc) < 15]
+    assert len({(one.module, one.name) for one in found}) == len(found) > 100
+    known = {(one.module, one.name): (one.value, one.doc) for one in found}
+    value, doc = known["pose.hypothesis", "LOW_CRITERION"]
+    assert float(value) == hypothesis.LOW_CRITERION and "docs/decisions/" in doc
+    assert known["brainmask.finder", "OUTLINED, ROUNDS"][0] == f"{finder.OUTLINED}, {finder.ROUNDS}"
 
 
 def test_every_setting_is_another_than_that_in_use() -> None:
