@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -80,7 +81,8 @@ def constants_page() -> str:
     text += "Numbers in the modules of the stages: what they are, their units, and on which data they were set where that is known.\n\n"
     text += ".. list-table::\n   :header-rows: 1\n   :widths: 20 20 10 50\n\n   * - module\n     - constant\n     - value\n     - meaning\n"
     for one in numeric_constants():
-        meaning = "\n       ".join(one.doc.splitlines())
+        # names of the module itself cannot be resolved from another page
+        meaning = re.sub(r":\w+:`(?!~?posepipe\.)([^`]+)`", r"``\1``", "\n       ".join(one.doc.splitlines()))
         text += f"   * - :mod:`posepipe.{one.module}`\n     - ``{one.name}``\n     - ``{one.value}``\n     - {meaning}\n"
     return text
 
