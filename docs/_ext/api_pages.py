@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,11 +80,14 @@ def constants_page() -> str:
     """A table of the numbers that stages hold: module, name, value, and what the docstring says of it."""
     text = underlined("Constants", "=")
     text += "Numbers in the modules of the stages: what they are, their units, and on which data they were set where that is known.\n\n"
-    text += ".. list-table::\n   :header-rows: 1\n   :widths: 20 20 10 50\n\n   * - module\n     - constant\n     - value\n     - meaning\n"
-    for one in numeric_constants():
-        # names of the module itself cannot be resolved from another page
-        meaning = re.sub(r":\w+:`(?!~?posepipe\.)([^`]+)`", r"``\1``", "\n       ".join(one.doc.splitlines()))
-        text += f"   * - :mod:`posepipe.{one.module}`\n     - ``{one.name}``\n     - ``{one.value}``\n     - {meaning}\n"
+    for name, of_module in groupby(numeric_constants(), lambda one: one.module):
+        text += underlined(f"posepipe.{name}", "-")
+        text += ".. list-table::\n   :header-rows: 1\n   :widths: 26 16 58\n\n   * - constant\n     - value\n     - meaning\n"
+        for one in of_module:
+            # names of the module itself cannot be resolved from another page
+            meaning = re.sub(r":\w+:`(?!~?posepipe\.)([^`]+)`", r"``\1``", "\n       ".join(one.doc.splitlines()))
+            text += f"   * - ``{one.name}``\n     - ``{one.value}``\n     - {meaning}\n"
+        text += "\n"
     return text
 
 
