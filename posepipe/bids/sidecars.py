@@ -138,7 +138,7 @@ class Metadata:
                 msg = f"{folder}: its sidecars cannot be read ({error.strerror}); make the folder readable"
                 raise BidsError(msg) from error
             for name in names:
-                # sidecars further up have no participant entity; a dummy one is added for parsing
+                # sidecars further up have no participant entity; one is added for parsing
                 split = split_name(name) or split_name(f"sub-x_{name}")
                 if split is not None and not split.unparsed:
                     entities = {k: v for k, v in split.entities.items() if k != "sub" or name.startswith("sub-")}
