@@ -225,6 +225,14 @@ def test_references_are_near_in_age_and_of_another_brain(blob: Any, sources: Sou
 
 
 def test_the_atlas_alone_is_the_reference_of_the_paper_s_offsets(blob: Any, sources: Sources) -> None:
+    """The template nearest in age, of another brain; without ``atlas`` any brain within two weeks, templates or not."""
+    known = {"train25": ("blobs+29", 29.0), "train35": ("blobs+30", 30.0), "validation25": ("one", 29.2), "validation35": ("another", 31.0)}
+    near = [replace(v, name=known[v.name][0], age=known[v.name][1], part="train") for v in blob.sources.volumes]
+    close = replace(blob.sources, volumes=tuple(near))
+    row = next(i for i, v in enumerate(near) if v.name == "another")
+    for atlas, expected in ((True, {"blobs+30"}), (False, {"blobs+29", "blobs+30", "one"})):
+        chosen = ReferenceImages(close, Synthesis(close, CLEAN, seed=0), atlas=atlas)
+        assert {near[chosen._one(row)].name for _ in range(40)} == expected
     chosen = ReferenceImages(sources, Synthesis(sources, CLEAN, seed=0), atlas=True)
     volumes = sources.volumes
     for row, source in enumerate(volumes):
