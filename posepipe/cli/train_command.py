@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..paths import absolute_derivative, absolute_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..atlas import AtlasLibrary
+    from ..training.engine import Schedule
     from ..training.job import Job
 
 
@@ -225,7 +227,6 @@ def _scenes(args: argparse.Namespace) -> int:
 
 def _sources(args: argparse.Namespace) -> int:
     from ..atlas import AtlasLibrary
-    from ..errors import UsageError
     from ..training.reference_table import References
     from ..training.sources import SIDE, Collector
     from ..training.split import load_split
@@ -269,8 +270,6 @@ def _on_this_machine(library: AtlasLibrary) -> list[str]:
 
 
 def _terms(given: list[str]) -> dict[str, str]:
-    from ..errors import UsageError
-
     pairs = [text.partition("=") for text in given]
     if not all(group and terms.strip() for group, _, terms in pairs):
         msg = "--terms takes GROUP=TEXT, such as ds-neonates='non-commercial research'"
@@ -296,10 +295,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _job(args: argparse.Namespace, best_device: str) -> Job:
-    """The job that the command line asks for."""
+    """The job of the parsed command line. Raises :class:`~posepipe.errors.UsageError` for options that do not go together."""
     from dataclasses import replace
 
-    from ..errors import UsageError
     from ..training.job import PRESETS, Job
 
     network = {
@@ -311,30 +309,20 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
     preset = PRESETS[network]
     given = {"batch": args.batch, "rate": args.rate, "every": args.log_every, "optimizer": args.optimizer}
     given["steps"] = tuple(args.steps) if args.steps else None
-    curriculum = getattr(args, "curriculum", None)
     schedule = replace(preset.schedule, **{k: v for k, v in given.items() if v is not None})
+    curriculum = getattr(args, "curriculum", None)
+    wrong = _contradiction(args, network, best_device) or _too_short(args, schedule)
+    if curriculum is not None and preset.start is None:
+        wrong = f"--curriculum is for networks that see all angles; {network} sees small ones only"
+    if wrong:
+        raise UsageError(wrong)
     if curriculum is None:
         curriculum = schedule.steps[0] // 2 if preset.start else 0
-    elif preset.start is None:
-        msg = f"--curriculum is for networks that see all angles; {network} sees small ones only"
-        raise UsageError(msg)
-    if getattr(args, "foreground_offset", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
-        msg = f"--foreground-offset is for the paper's networks (pose --network posenet, correction, slice-pose); {network} does not use it"
-        raise UsageError(msg)
-    if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
-        msg = f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"
-        raise UsageError(msg)
     if args.loss_stages == "mse":
         schedule = replace(schedule, steps=(schedule.total, 0))
-    if args.start and network == "contrast-unpaired":
-        msg = "--start is for one network, and learning without pairs trains two; leave it out"
-        raise UsageError(msg)
-    if args.device == "cuda" and best_device != "cuda":
-        msg = "--device cuda: torch finds no CUDA device here; use --device cpu"
-        raise UsageError(msg)
-    if min(schedule.total, schedule.every, args.validate_every) < 1 or schedule.batch < 2 or not schedule.rate > 0:
-        msg = "training needs at least one step, two images a batch, a rate above 0, and a log and validation now and then"
-        raise UsageError(msg)
+    only_some = (
+        "translation_weight", "scenes", "scene_share", "leave_fold", "contrast", "plain", "foreground_offset", "sizes", "offsets",
+    )  # fmt: skip
     return Job(
         network=network,
         sources=args.sources,
@@ -346,20 +334,32 @@ def _job(args: argparse.Namespace, best_device: str) -> Job:
         seed=args.seed,
         device=best_device if args.device == "auto" else args.device,
         curriculum=curriculum,
-        translation_weight=getattr(args, "translation_weight", Job.translation_weight),
         validate_every=args.validate_every,
         name=args.name or network,
-        scenes=getattr(args, "scenes", None),
-        scene_share=getattr(args, "scene_share", None),
-        leave_fold=getattr(args, "leave_fold", None),
         start=args.start,
         start_name=args.start_name,
-        contrast=getattr(args, "contrast", None),
-        plain=getattr(args, "plain", False),
-        foreground_offset=getattr(args, "foreground_offset", None),
-        sizes=getattr(args, "sizes", Job.sizes),
-        offsets=getattr(args, "offsets", Job.offsets),
+        **{name: getattr(args, name) for name in only_some if hasattr(args, name)},
     )
+
+
+def _contradiction(args: argparse.Namespace, network: str, best_device: str) -> str:
+    """Options that are not for ``network`` or this machine, in words; empty if there are none."""
+    if getattr(args, "foreground_offset", None) is not None and network not in {"posenet", "correction", "slice-pose"}:
+        return f"--foreground-offset is for the paper's networks (pose --network posenet, correction, slice-pose), not for {network}"
+    if getattr(args, "sizes", "mask") == "age" and network not in {"posenet", "correction"}:
+        return f"--sizes age is for the paper's networks (pose --network posenet, correction); {network} goes by the mask"
+    if args.start and network == "contrast-unpaired":
+        return "--start is for one network, and learning without pairs trains two; leave it out"
+    if args.device == "cuda" and best_device != "cuda":
+        return "--device cuda: torch finds no CUDA device here; use --device cpu"
+    return ""
+
+
+def _too_short(args: argparse.Namespace, schedule: Schedule) -> str:
+    """What makes a training impossible, in words; empty if nothing does."""
+    if min(schedule.total, schedule.every, args.validate_every) < 1 or schedule.batch < 2 or not schedule.rate > 0:
+        return "training needs at least one step, two images a batch, a rate above 0, and a log and validation now and then"
+    return ""
 
 
 def _count(text: str) -> int:
