@@ -1,9 +1,10 @@
 """What each rule of the initial pose, the refinement and the verdict does: corrupted brains with one constant set otherwise at a time.
 
-``python -m posepipe.bench.ablation DATA OUT.csv [--trials N] [--only WORD …]``, the latter for settings whose title contains a word. Brains
-that validate (:func:`~posepipe.bench.confidence.confidence_cases`), one trial of each kind of corruption by default, ``auto`` with torch.
-Prints for each setting how many poses are right (within 15°), how many became right or wrong against the packaged setting, the mean error
-of the right ones, how many wrong and right ones are for ``review`` or ``fail``, and seconds.
+``python -m posepipe.bench.ablation DATA OUT.csv [--trials N] [--only WORD …] [--weights DIR]``. ``--only``: settings whose title contains a
+word. ``--weights``: one more setting, the packaged constants with the networks of this folder. The brains are those kept for validation
+(:func:`~posepipe.bench.confidence.confidence_cases`), with one trial of each kind of corruption by default, ``auto`` with torch. Prints for
+each setting how many poses are right (within 15°), how many became right or wrong against the packaged setting, the mean error of the right
+ones, how many wrong and right ones are for ``review`` or ``fail``, and seconds.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--trials", type=int, default=len(CORRUPTIONS))
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD")
+    parser.add_argument("--weights", type=Path, metavar="DIR")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     part = PartFile(args.output)
@@ -71,6 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
             with constants_set(values):
                 measure(title, trials, runner, part)
             print(line(title, part.rows), flush=True)
+    if args.weights:
+        title = f"networks of {args.weights.name}"
+        measure(title, trials, BenchmarkRunner(args.weights), part)
+        print(line(title, part.rows), flush=True)
 
 
 def trials_of(data: Path, count: int) -> dict[tuple[str, str], Trial]:

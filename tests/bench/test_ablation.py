@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import posepipe
 from posepipe.bench import ablation
 from posepipe.bench.ablation import PACKAGED, SETTINGS, line
 from posepipe.bench.constants import constants_set, numeric_constants
@@ -80,3 +82,17 @@ def test_an_ablation_runs_and_goes_on(miniature: Any, tmp_path: Path, monkeypatc
     monkeypatch.setattr(ablation.BenchmarkRunner, "run", lambda *_: pytest.fail("made again"))
     ablation.main(command)
     assert (tmp_path / "rows.csv").read_bytes() == before and capsys.readouterr().out == told
+
+
+@pytest.mark.slow
+def test_other_networks_are_one_more_setting(miniature: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    whole = ablation.confidence_cases(miniature.folder, ("validation",))
+    monkeypatch.setattr(ablation, "confidence_cases", lambda data, groups: whole[:1])
+    used: list[Any] = []
+    made = ablation.BenchmarkRunner
+    monkeypatch.setattr(ablation, "BenchmarkRunner", lambda *weights: used.append(weights) or made(*weights))
+    others = tmp_path / "others"
+    shutil.copytree(Path(posepipe.__file__).parent / "models" / "data", others)
+    ablation.main([str(miniature.folder), str(tmp_path / "rows.csv"), "--trials", "1", "--only", "nothing", "--weights", str(others)])
+    table = capsys.readouterr().out
+    assert f"| {PACKAGED} | 1 |" in table and "| networks of others | 1 |" in table and used == [(), (others,)]
