@@ -12,9 +12,8 @@ from torch import Tensor
 
 from .channels import Level, Points, top
 from .gauss_newton import Poses, Term, residual_weights
+from .similarity import BINS
 
-BINS = 32
-"""Bins of the joint histogram in each direction, as is usual for Mattes' measure."""
 SMOOTH_BINS = 1.0
 """Standard deviation (bins) of the blur of the joint histogram, which makes its slope smooth for few points."""
 

@@ -11,7 +11,7 @@ from ..imaging.sampling import sample, tensor
 from .brain import Brain
 
 BINS = 32
-"""Bins of the joint histogram of NMI in each direction."""
+"""Bins of joint histograms in each direction, of NMI and of Mattes' mutual information, as is usual for the latter."""
 
 
 def similarity(image: Brain, template: Brain, pose: Rigid) -> dict[str, float]:

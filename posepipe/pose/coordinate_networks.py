@@ -46,7 +46,7 @@ DOWNSAMPLED_MM = 2.0
 COPIES = 4
 """Rotated copies of the brain for test-time augmentation of the coarse network; each gives one vote."""
 SAME_DEGREES = 25.0
-"""Votes within this angle, degrees, form one hypothesis."""
+"""Votes within this angle, degrees, form one hypothesis; poses from rotated crops of a raw scan within it of their medoid agree with it."""
 MULTISTART, MULTISTART_KEPT, MULTISTART_APART = 64, 16, 15.0
 """Number of start rotations of :meth:`PoseNetworks.place_multistart`, number of results kept, and their minimum distance, degrees."""
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import MaskError
 from ..geometry.so3 import Array
 from ..imaging.sampling import sample, smooth, tensor
-from ..matching.target import Target
+from ..matching.channels import TEXTURE_EROSION_MM, TEXTURE_WINDOW_MM
+from ..matching.target import SPACING, Target
 from ..models.coordinates import cube_points, grid_points
 from ..models.slices import EXTENT_CELLS
 from .frames import MidsagittalPlane, Slice
@@ -37,12 +38,6 @@ MARGIN_MM = 8.0
 of the blur of the first level and less than the brain's radius (30–60 mm)."""
 FWHM = 2.3548
 """Full width at half maximum of a Gaussian over its standard deviation."""
-WINDOW_MM = 8.0
-"""Standard deviation (mm) of the window for the local normalisation: as :data:`posepipe.matching.channels.TEXTURE_WINDOW_MM`."""
-EROSION_MM = 2.5
-"""Erosion of the mask for texture, mm: as :data:`posepipe.matching.channels.TEXTURE_EROSION_MM`."""
-FINE_MM = 1.6
-"""Grid spacing for the computation of texture, mm: that of templates (:data:`posepipe.matching.target.SPACING`)."""
 LEAST_INSIDE_MM2 = 200.0
 """If the eroded mask is smaller than this, mm² (a disc 16 mm wide), the mask is not eroded."""
 THIN = 0.4
@@ -106,7 +101,7 @@ class SliceTarget:
         inside = image[mask > 0.5]
         low, high = torch.quantile(inside[:: max(1, len(inside) // 50_000)], torch.tensor([0.01, 0.99], device=image.device)).tolist()
         raw = (foreground_offset + ((image - low) / max(high - low, 1e-6)).clamp(0, 1.2)) * mask
-        window = (WINDOW_MM / brain.spacing,) * 3
+        window = (TEXTURE_WINDOW_MM / brain.spacing,) * 3
         total, first, second = smooth(torch.stack([mask, image * mask, image * image * mask]), window)
         both = torch.stack([raw, _texture(image, mask, total, first, second)])
         to_voxel = np.diag([1 / brain.spacing] * 3 + [1.0])
@@ -207,19 +202,19 @@ class SliceBatch:
 
     @cached_property
     def _fine(self) -> tuple[list[Tensor], Tensor]:
-        """A grid of :data:`FINE_MM`, and texture on it with its weight (2, B, m, m)."""
+        """A grid of :data:`~posepipe.matching.target.SPACING`, and texture on it with its weight (2, B, m, m)."""
         places, edges = self._pixels
-        grid = self._grid(FINE_MM)
-        raw, mask = _carried(self._both, places, edges, grid, 0.5 * FINE_MM)
+        grid = self._grid(SPACING)
+        raw, mask = _carried(self._both, places, edges, grid, 0.5 * SPACING)
         value = raw / mask.clamp_min(1e-2)
         mean, deviation = _moments(value, mask)
         value = (value - mean) / deviation
-        edge = [torch.full_like(edges[0], FINE_MM)] * 2
-        total, first, second = _carried(torch.stack([mask, value * mask, value**2 * mask]), grid, edge, grid, WINDOW_MM)
-        eroded = _carried(mask[None], grid, edge, grid, EROSION_MM)[0]
+        edge = [torch.full_like(edges[0], SPACING)] * 2
+        total, first, second = _carried(torch.stack([mask, value * mask, value**2 * mask]), grid, edge, grid, TEXTURE_WINDOW_MM)
+        eroded = _carried(mask[None], grid, edge, grid, TEXTURE_EROSION_MM)[0]
         inner = ((eroded - 0.80) / 0.08).clamp(0, 1) * mask
         # the eroded mask of a small section may be empty
-        inner = torch.where(inner.sum((1, 2), keepdim=True) * FINE_MM**2 < LEAST_INSIDE_MM2, mask, inner)
+        inner = torch.where(inner.sum((1, 2), keepdim=True) * SPACING**2 < LEAST_INSIDE_MM2, mask, inner)
         return grid, torch.stack([_texture(value, mask, total, first, second), inner])
 
     def _level(self, blur: float, step: float, foreground_offset: float) -> SlicePoints:
@@ -231,7 +226,7 @@ class SliceBatch:
         # outside a straight edge a blurred mask falls to 0.055 at 1.6 standard deviations
         near = ((reach - 0.055) / 0.10).clamp(0, 1)
         fine, texture = self._fine
-        edge = [torch.full_like(edges[0], FINE_MM)] * 2
+        edge = [torch.full_like(edges[0], SPACING)] * 2
         value = torch.stack([outline, _carried(texture[:1], fine, edge, grid, blur)[0]], 1).flatten(2)
         weight = torch.stack([near, _carried(texture[1:], fine, edge, grid, 0.5 * step)[0]], 1).flatten(2)
         where = torch.stack(torch.broadcast_tensors(grid[0][:, :, None], grid[1][:, None, :]), -1).flatten(1, 2)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..geometry import Rigid, so3, so3_torch
 from ..imaging.sampling import sample, tensor
+from ..matching.gauss_newton import OUTLIER, SCALE_LIMIT
 from .frames import Slice
 from .points import FOREGROUND_OFFSET, SliceBatch, SlicePoints, SliceTarget, TemplateLevel, profile
 from .smoothness import Smoothness, coupled_step
@@ -29,8 +30,6 @@ none was better from starts 10° off by more than its standard error. Weights of
 at the truth, but have a smaller capture range (docs/decisions/033)."""
 STEPS = (12, 10, 8)
 """Gauss–Newton steps at each level, coarse to fine."""
-OUTLIER = 3.0
-"""A pixel with a residual of this many robust standard deviations has weight 1/2: as :data:`posepipe.matching.gauss_newton.OUTLIER`."""
 TURN_LIMIT = 0.15
 """Maximum rotation per step, radians (8.6°): the linearisation is not valid beyond the blur of a level divided by the brain's radius."""
 SHIFT_LIMIT = 6.0
@@ -39,9 +38,6 @@ SHAPE_DEVIATION = 0.06
 """Prior for single slices: standard deviation of the log ratios of a brain's length, width and height to its template's, in addition to the
 common scale. Newborns A01–A12 against Serag's templates have 0.063 by affine registration. Not used for stacks, whose slices are all
 parallel: it increased the errors of five newborns (docs/decisions/033)."""
-SCALE_LIMIT = 0.25
-"""Maximum absolute log ratio of a brain's length, width or height to its template's: by affine registration at most 0.17 in newborns
-A01–A12 on Serag's templates, 0.22 in the width of Serag's on CRL's."""
 RESIZED = 4
 """Number of estimates per level of the scales that the slices of a stack share: for a brain a tenth smaller than the phantom the error is
 2.4° with three, 0.7° with four, 0.6° with six."""
