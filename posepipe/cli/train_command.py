@@ -28,59 +28,83 @@ def add_arguments(subparsers: Any) -> None:
     )
     _add_sources(actions)
     _add_scenes(actions)
-    pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
-    pose.add_argument(
+    _add_pose(actions)
+    _add_correction(actions)
+    _add_slices(actions)
+    _add_scan(actions)
+    _add_contrast(actions)
+    _add_recipe(actions)
+
+
+def _add_pose(actions: Any) -> None:
+    parser = actions.add_parser("pose", help="train a network that finds the pose of one image")
+    parser.add_argument(
         "--network", choices=("coordinates", "refiner", "posenet"), default="coordinates",
         help="coordinates: the default network; refiner: the same for nearly upright brains; posenet: the paper's",
     )  # fmt: skip
-    pose.add_argument(
+    parser.add_argument(
         "--curriculum", type=_count, metavar="STEPS",
         help="steps until all angles are sampled, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
-    _add_image_options(pose)
-    _add_sizes(pose)
-    _add_training(pose)
-    correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
-    correction.add_argument(
+    _add_image_options(parser)
+    _add_sizes(parser)
+    _add_training(parser)
+
+
+def _add_correction(actions: Any) -> None:
+    parser = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
+    parser.add_argument(
         "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
     )
-    correction.add_argument(
+    parser.add_argument(
         "--offsets", choices=("ours", "paper"), default="ours",
         help="paper: uniform angles about x, y and z and uniform shifts in mm, from the atlas's template of the age alone",
     )  # fmt: skip
-    _add_image_options(correction)
-    _add_sizes(correction)
-    _add_training(correction)
-    slices = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
-    _add_image_options(slices)
-    _add_training(slices)
-    slice_pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
-    slice_pose.add_argument(
+    _add_image_options(parser)
+    _add_sizes(parser)
+    _add_training(parser)
+
+
+def _add_slices(actions: Any) -> None:
+    coordinates = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
+    _add_image_options(coordinates)
+    _add_training(coordinates)
+    pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
+    pose.add_argument(
         "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are sampled, small ones first (default: A/2)"
     )
-    _add_image_options(slice_pose)
-    _add_training(slice_pose)
-    scan = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
-    scan.add_argument(
+    _add_image_options(pose)
+    _add_training(pose)
+
+
+def _add_scan(actions: Any) -> None:
+    parser = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
+    parser.add_argument(
         "--network", choices=("locator", "scan", "outline"), default="scan",
         help="locator: where in a whole scan; scan: mask and pose in a crop; outline: a finer mask of what is found",
-    )
-    scan.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
-    scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")
-    scan.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
-    _add_training(scan)
-    contrast = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
-    contrast.add_argument(
+    )  # fmt: skip
+    parser.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
+    parser.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")
+    parser.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
+    _add_training(parser)
+
+
+def _add_contrast(actions: Any) -> None:
+    parser = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
+    parser.add_argument(
         "--unpaired", action="store_true",
         help="learn without pairs (cycleGAN): slices of one contrast from some brains, of the other from others",
     )  # fmt: skip
-    _add_training(contrast)
-    recipe = actions.add_parser("recipe", help="train a packaged network again, as its recipe in posepipe/training/recipes says")
-    recipe.add_argument("name", metavar="NAME", help="the network")
-    recipe.add_argument(
+    _add_training(parser)
+
+
+def _add_recipe(actions: Any) -> None:
+    parser = actions.add_parser("recipe", help="train a packaged network again, as its recipe in posepipe/training/recipes says")
+    parser.add_argument("name", metavar="NAME", help="the network")
+    parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="...", help="--sources, --scenes, -o and what is to be otherwise than in the recipe"
     )
-    recipe.set_defaults(commands=actions.choices)
+    parser.set_defaults(commands=actions.choices)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
