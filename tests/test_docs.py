@@ -45,7 +45,7 @@ def test_there_are_commands_to_check() -> None:
         ("posepipe DATA OUT participant --refien torch", "--refien"),
         ("posepipe DATA OUT participant --refine elastix", "invalid choice: 'elastix'"),
         ("posepipe DATA OUT participants", "participants"),
-        ("posepipe DATA OUT participant --mem-gb much", "no amount of memory"),
+        ("posepipe DATA OUT participant --mem-gb much", "not an amount of memory"),
         ("posepipe DATA participant", "required"),
         ("ls x && posepipe DATA OUT participant --bad", "--bad"),
         ("posepipe DATA OUT participant \\\n    --bad", "--bad"),

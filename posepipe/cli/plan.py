@@ -197,7 +197,7 @@ class _Planner:
         )  # fmt: skip
         if not beside_t1w:
             return choice
-        because = "its session has a T1w image too, which is taken for a preterm newborn's"
+        because = "its session has a T1w image too, which is taken as a preterm newborn's"
         return replace(choice, reason=f"{choice.reason} ({because})")
 
     def _volumes(self, template: Template, contrast: str) -> VolumeRange:

@@ -128,7 +128,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(server, tmp_path):
     digest = hashlib.sha256(content).hexdigest()
     target, part = tmp_path / "big", tmp_path / "big.part"
     server.cut_after = 40_000
-    with pytest.raises(AtlasError, match="goes on where this one stopped"):
+    with pytest.raises(AtlasError, match="continues where this one stopped"):
         download(f"{server.url}/big", target, digest, retries=0)
     assert not target.exists()
     have = part.stat().st_size

@@ -72,7 +72,7 @@ def test_each_task_is_one_participant_and_nothing_is_lost_on_the_way(
     monkeypatch.setenv("POSEPIPE_ATLAS_PATH", "/some where/else")
     assert array("--cpus", "2", scheduler=scheduler, rest=("--atlas-dir", "atlases", "--age-column", "it's \"weeks\"\n$(touch no)")) == 0
     told = capsys.readouterr().out
-    assert "3 tasks (participants), each 2 cores" in told and "no T1w or T2w image that was asked for: sub-11" in told
+    assert "3 tasks (participants), each 2 cores" in told and "no selected T1w or T2w image: sub-11" in told
     folder = here / "posepipe_jobs" if scheduler == "slurm" else jobs_dir()
     for task, label in enumerate(("01", "02", "10"), 1):
         where, atlases, arguments = started(folder / "array.sh", **{INDEX[scheduler]: str(task)})

@@ -172,7 +172,7 @@ def test_asked_for_and_not_there_is_told(asked: tuple[str, ...], tmp_path: Path,
     root = make_dataset(tmp_path / "ds")
     image(root, "sub-04/Anat/sub-04_T2w.nii")
     told = dry_run(root, small_atlas, "--participant-label", *asked)
-    assert told.code == (1 if len(asked) == 2 else 2) and "sub-04/Anat/sub-04_T2w.nii: it does not lie in a folder anat" in told.text
+    assert told.code == (1 if len(asked) == 2 else 2) and "sub-04/Anat/sub-04_T2w.nii: it is not in a folder anat" in told.text
     assert (told.ages == {"sub-01/anat/sub-01_T2w.nii": 29.0}) is (len(asked) == 2)
 
 

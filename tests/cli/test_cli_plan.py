@@ -82,7 +82,7 @@ def test_dry_run_prints_and_writes_nothing(raw_study: Any, tmp_path: Path) -> No
     code, told = study.main("--dry-run")
     assert code == 1 and not study.out.exists() and not study.work.exists()
     assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in told
-    assert "Phantom+24: asked for by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
+    assert "Phantom+24: given by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
     assert f"given: {study.demo.masks_dir}/sub-04" in told and "nonzero voxels" in told
     assert "mask      the image's nonzero voxels if it is brain-extracted, else network" in told
     assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in told
@@ -242,9 +242,9 @@ def test_who_was_asked_for_and_has_no_usable_image_is_told_and_never_a_success(f
     shutil.copy(study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", lost)
     listed = "  sub-08/anat/sub-08_T2w.NII.GZ: its extension is .NII.GZ"
     code, told = study.main("--dry-run", "--participant-label", "01", "08")
-    assert code == 1 and listed in told and "LACKING: sub-08 was asked for" in told
+    assert code == 1 and listed in told and "LACKING: sub-08 was selected" in told
     code, told = study.main("--participant-label", "01", "08")  # 01 is done already
-    assert code == 1 and "LACKING: sub-08 was asked for" in told
+    assert code == 1 and "LACKING: sub-08 was selected" in told
     code, told = study.main("--dry-run", "--participant-label", "01")
     assert code == 0 and "LACKING" not in told
 

@@ -247,7 +247,7 @@ def test_after_an_interrupt_the_message_says_how_to_resume(
         patch.setattr("posepipe.cli.train_command._say", stop)
         assert main(command) == 130
     told = capsys.readouterr()
-    assert "the last checkpoint is whole; the same command goes on from it" in told.out and "stopped by" in told.err
+    assert "the last checkpoint is complete; the same command continues from it" in told.out and "stopped by" in told.err
     assert main(command) == 0
     told = capsys.readouterr()
     assert "going on from step" in told.out and "step 6 of 6" in told.out and "step 2 of 6" not in told.out
