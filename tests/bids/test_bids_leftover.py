@@ -1,4 +1,4 @@
-"""What the walk leaves out, and what it cannot reach: told, never dropped."""
+"""Files that the walk leaves out or cannot reach are reported, never dropped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_links_that_lead_round_in_a_circle_are_not_followed(make_dataset):
     assert len(found.images) == 1
 
 
-def test_participants_and_sessions_asked_for_by_name_that_have_no_image_are_lacking(make_dataset):
+def test_participants_and_sessions_requested_by_name_that_have_no_image_are_lacking(make_dataset):
     root = make_dataset("sub-01/anat/sub-01_T2w.NII.GZ", "sub-02_T2w.nii.gz", "sub-03/func/sub-03_task-rest_bold.nii.gz")
     assert survey_images(root).lacking == ()
     first, third = survey_images(root, participants=["01", "02", "sub-03"]).lacking
@@ -82,7 +82,7 @@ def test_participants_and_sessions_asked_for_by_name_that_have_no_image_are_lack
         survey_images(root, participants=["01"])
 
 
-def test_of_participants_and_sessions_each_pair_is_asked_for(make_dataset):
+def test_of_participants_and_sessions_each_pair_is_requested(make_dataset):
     root = make_dataset("sub-01_ses-1_T2w.nii.gz", "sub-01_ses-2_T2w.nii.gz", "sub-02_ses-1_T2w.nii.gz", "sub-02/ses-3/func/x.json")
     assert survey_images(root, sessions=["1", "2"]).lacking == ()  # 02 has none of 2, and was not asked for it by name
     (line,) = survey_images(root, participants=["01", "02"], sessions=["1", "2"]).lacking
@@ -91,13 +91,13 @@ def test_of_participants_and_sessions_each_pair_is_asked_for(make_dataset):
     assert line.startswith("ses-3 was selected, but no participant")
 
 
-def test_a_filter_that_leaves_nothing_of_somebody_asked_for_is_told(make_dataset):
+def test_a_filter_that_leaves_no_image_of_a_selected_participant_is_reported(make_dataset):
     root = make_dataset("sub-01_rec-svr_T2w.nii.gz", "sub-02_T2w.nii.gz")
     (line,) = survey_images(root, participants=["01", "02"], filters={"t2w": {"rec": "svr"}}).lacking
     assert line.startswith("sub-02 was selected") and "the filter does not let it through" in line
 
 
-def test_folders_that_are_links_to_nothing_are_lacking_whether_asked_for_by_name_or_not(make_dataset):
+def test_folders_that_are_links_to_nothing_are_lacking_whether_requested_by_name_or_not(make_dataset):
     root = make_dataset("sub-01_T2w.nii.gz", "sub-03/x.json")
     (root / "sub-02").symlink_to("../elsewhere/sub-02")
     (root / "sub-03" / "anat").symlink_to("../../elsewhere/anat")

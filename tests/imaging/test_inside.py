@@ -1,4 +1,4 @@
-"""What of a mask file counts as inside."""
+"""Which voxels of a mask file count as inside."""
 
 from __future__ import annotations
 
