@@ -58,9 +58,9 @@ def advised(text: str) -> str:
     """``text`` of an error, with advice added if the disk is full.
 
     >>> advised("OSError: [Errno 28] No space left on device")
-    'OSError: [Errno 28] No space left on device; make room in OUT_DIR or the working folder (-w), then the same command goes on from here'
+    'OSError: [Errno 28] No space left on device; make room in OUT_DIR or the working folder (-w); the same command then continues'
     """
     first, *rest = text.splitlines() or [""]
     if any(sign in text for sign in _FULL):
-        first += "; make room in OUT_DIR or the working folder (-w), then the same command goes on from here"
+        first += "; make room in OUT_DIR or the working folder (-w); the same command then continues"
     return "\n".join([first, *rest])

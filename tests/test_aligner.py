@@ -1,4 +1,4 @@
-"""The whole job in one call, from files to files."""
+"""All stages in one call, from files to files."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_header_that_cannot_be_believed_is_for_review(warm, done, files, tmp_p
 
 
 @pytest.mark.slow
-def test_voxels_that_are_not_finite_are_told_of(warm, files):
+def test_voxels_that_are_not_finite_are_reported(warm, files):
     volume = load_volume(files.image)
     data = volume.data.copy()
     data[:2, :3, :4] = np.nan
@@ -225,7 +225,7 @@ def test_so_are_those_of_a_mask_and_of_a_template(warm, files, tmp_path):
 
 def test_one_call(files, done):
     out = align(files.image, 29.2, mask=files.mask, atlas="Phantom", atlas_dirs=[files.atlases], refine="torch", cache_dir=files.cache)
-    assert out.initial.method == "deep"  # "auto"; the aligner was told to search
+    assert out.initial.method == "deep"  # "auto", although the aligner's setting is search
     assert out.pose.is_close(done.pose, degrees=0.1, mm=0.1)
     assert posepipe.align is align
     # what the method takes, the function takes too
@@ -234,13 +234,13 @@ def test_one_call(files, done):
 
 
 @pytest.mark.slow
-def test_contrast_is_read_from_the_name_told_of_and_overruled(files, warm, head):
+def test_contrast_is_read_from_the_name_reported_and_can_be_overridden(files, warm, head):
     t1w = save_volume(head.image, files.image.with_name("sub-01_T1w.nii.gz"))
     out = files.aligner(convert="never", slices="on").align(t1w, 29, mask=files.mask)
     assert out.slices is None  # slices are compared with a template of their own contrast alone
     assert out.converted is None and out.quality.qc == "review"
     assert any("named T1w, but its contrast is that of T2w" in reason for reason in out.quality.reasons)
-    # the atlas has no T1w, so its T2w is used, and that is told
+    # the atlas has no T1w, so its T2w is used, and that is reported
     assert out.template.contrast == "T2w"
     assert any("T1w" in w for w in out.warnings)
     overruled = warm.align(t1w, 29, mask=files.mask, contrast="T2w")
@@ -301,15 +301,15 @@ def test_saved_files_read_back(done, tmp_path, head):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"init": "deep9"}, "unknown init 'deep9': choose from auto, deep, posenet, search, axes, center"),
         ({"mask": "drawn"}, "unknown mask 'drawn': choose from auto, given, nonzero, network"),
         ({"refine": "flirt"}, "unknown refine 'flirt': choose from ants, torch, none"),
     ],
 )
-def test_bad_option(files, settings, told):
-    with pytest.raises(UsageError, match=told):
+def test_bad_option(files, settings, message):
+    with pytest.raises(UsageError, match=message):
         files.aligner(**settings)
 
 

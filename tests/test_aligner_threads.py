@@ -1,4 +1,4 @@
-"""Transforms agree across numbers of threads. In processes of their own: ITK takes its number at the first registration."""
+"""Transforms agree for different numbers of threads. Separate processes are used, as ITK fixes its number at the first registration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation shows is so: commands parse, Python compiles, links lead somewhere, and the tutorials run as they stand."""
+"""The documentation: commands parse, Python compiles, links have targets, and the tutorials run as written."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_there_are_commands_to_check() -> None:
         ("posepipe DATA OUT participant --refien torch", "--refien"),
         ("posepipe DATA OUT participant --refine elastix", "invalid choice: 'elastix'"),
         ("posepipe DATA OUT participants", "participants"),
-        ("posepipe DATA OUT participant --mem-gb much", "no amount of memory"),
+        ("posepipe DATA OUT participant --mem-gb much", "not an amount of memory"),
         ("posepipe DATA participant", "required"),
         ("ls x && posepipe DATA OUT participant --bad", "--bad"),
         ("posepipe DATA OUT participant \\\n    --bad", "--bad"),
@@ -61,7 +61,7 @@ def test_there_are_commands_to_check() -> None:
         ("pytest tests/no_such_folder", "no_such_folder"),
     ],
 )
-def test_a_wrong_command_is_told_with_page_and_line(tmp_path: Path, command: str, says: str) -> None:
+def test_a_wrong_command_is_reported_with_page_and_line(tmp_path: Path, command: str, says: str) -> None:
     (wrong,) = check_page(_write(tmp_path, f"ls\n{command}"))
     assert wrong.startswith(f"{tmp_path}/page.md:5: ")
     assert says in wrong
@@ -90,14 +90,14 @@ def test_a_right_command_is_none(tmp_path: Path, command: str) -> None:
         ("x = (", "never closed"),
     ],
 )
-def test_wrong_python_is_told(tmp_path: Path, text: str, says: str) -> None:
+def test_wrong_python_is_reported(tmp_path: Path, text: str, says: str) -> None:
     (wrong,) = check_page(_write(tmp_path, text, "python"))
     assert f"{tmp_path}/page.md:4: " in wrong
     assert says in wrong
     check_python("import posepipe\nposepipe.align('a.nii', age=29, atlas='CRL', mask='m.nii')")
 
 
-def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+def test_a_link_to_nothing_is_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     (tmp_path / "there.md").touch()
     page.write_text("[a](there.md#b) [c](not-there.md) ![d](e.png) `[f](g)` [h](https://example.org)\n```\n[i](j)\n```\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that there is one way of writing them."""
+"""Files are written atomically, and always by the same functions."""
 
 from __future__ import annotations
 

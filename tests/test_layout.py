@@ -1,4 +1,4 @@
-"""The folders of the package and what each may import: arrows point one way (docs/architecture.md)."""
+"""The folders of the package and what each may import (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ BELOW: dict[str, str] = {
     "bench": "aligner training",
     "cli": "workflows bench phantom",
 }
-"""Folder or module → what it stands on directly; it may import that, what that stands on, and itself."""
+"""Folder or module → what it depends on directly; it may import these, their own dependencies, and itself."""
 
 
-def stands_on(name: str) -> set[str]:
+def dependencies(name: str) -> set[str]:
     """All that ``name`` may import."""
     direct = set(BELOW[name].split())
-    return direct | {low for one in direct for low in stands_on(one)}
+    return direct | {low for one in direct for low in dependencies(one)}
 
 
 def imports() -> list[tuple[str, str, str]]:
@@ -79,8 +79,8 @@ def test_every_folder_has_its_place():
 
 
 @pytest.mark.parametrize("name", BELOW)
-def test_arrows_point_one_way(name):
-    allowed = {name, "_version", *stands_on(name)}
+def test_a_folder_imports_only_its_dependencies(name):
+    allowed = {name, "_version", *dependencies(name)}
     wrong = sorted({(Path(file).name, other) for file, mine, other in IMPORTS if mine == name and other not in allowed})
     assert not wrong
 

@@ -1,4 +1,4 @@
-"""requirements.lock: all that posepipe asks for, each of one version and with its hashes, and what the Dockerfile and CI use of it."""
+"""requirements.lock: all dependencies, each with one version and its hashes, and their use in the Dockerfile and CI."""
 
 from __future__ import annotations
 

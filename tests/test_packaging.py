@@ -1,4 +1,4 @@
-"""What is installed is what is in the checkout, and the project's files agree with one another."""
+"""The installed package has the files of the checkout, and the project's files agree with one another."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _CONVERSION = (
 )
 _MASKS = {
     "given": "Brain masks that came with the images were used.",
-    "nonzero": "The images were brain-extracted; their nonzero voxels were taken for the brain mask.",
+    "nonzero": "The images were brain-extracted; their nonzero voxels were used as the brain mask.",
     "network": "The brain was masked by three convolutional networks: the first localises it in the whole image, the second estimates its "
     "pose from crops, and the third segments it. They were trained on synthetic images of random contrast and surroundings (the idea of "
     "SynthStrip, Hoopes et al. 2022).",

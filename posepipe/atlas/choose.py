@@ -106,7 +106,7 @@ def _named(library: AtlasLibrary, atlas: str, age: float, contrast: str, age_pol
     fit = _fit(library, atlas, age, contrast)
     if not fit.covers and age_policy == "error":
         raise AgeError(_outside(library, atlas, age, fit, contrast))
-    return _choice(library, fit, age, contrast, "asked for by name", [])
+    return _choice(library, fit, age, contrast, "given by name", [])
 
 
 def _auto(library: AtlasLibrary, age: float, contrast: str, age_policy: str, first: str, why: str) -> Choice:
@@ -144,10 +144,10 @@ def _guess_stage(age: float, contrast: str, stage: str | None) -> tuple[str, str
     if stage:
         return stage, f"the image is {stage}"
     if age > BIRTH_WEEKS:
-        return "neonatal", f"above {BIRTH_WEEKS:g} weeks the image is taken for a newborn's"
+        return "neonatal", f"above {BIRTH_WEEKS:g} weeks the image is taken as a newborn's"
     if contrast == "T1w" and PRETERM_WEEKS[0] <= age <= PRETERM_WEEKS[1]:
-        return "neonatal", "T1w at this age is taken for a preterm newborn's"
-    return "fetal", f"up to {BIRTH_WEEKS:g} weeks the image is taken for a fetus's"
+        return "neonatal", "T1w at this age is taken as a preterm newborn's"
+    return "fetal", f"up to {BIRTH_WEEKS:g} weeks the image is taken as a fetus's"
 
 
 def _auto_choice(

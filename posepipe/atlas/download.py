@@ -43,7 +43,7 @@ def download(
         with _quiet(pooch.get_logger()):
             store.fetch(target.name, downloader=_Resume(target.with_name(target.name + ".part"), advance))
     except (requests.exceptions.RequestException, OSError) as error:
-        msg = f"{url}: download failed ({error}); run the same command again, it goes on where this one stopped"
+        msg = f"{url}: download failed ({error}); run the same command again, it continues where this one stopped"
         raise AtlasError(msg) from error
     except ValueError as error:  # pooch: the checksum is another
         msg = (

@@ -166,7 +166,7 @@ def _on_grid(labels: Volume, grid: Volume) -> Volume:
     step = np.linalg.inv(labels.affine) @ grid.affine
     data = ndimage.affine_transform(labels.data, step[:3, :3], step[:3, 3], output_shape=grid.shape, order=0)
     if not data.any():
-        msg = f"{labels.source}: these labels lie outside their image {grid.source}; the download is not of one atlas"
+        msg = f"{labels.source}: these labels are outside their image {grid.source}; the files are not of the same atlas"
         raise AtlasError(msg)
     return grid.with_data(data)
 

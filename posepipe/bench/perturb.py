@@ -68,23 +68,9 @@ def corrupted(
     strength = strength * STRENGTHS[kind]
     data, inside = image.data.astype(np.float32), mask.data.astype(bool)
     if kind == "cut":
-        direction = rng.normal(size=3)
-        world = image.affine[:3, :3].T @ (direction / np.linalg.norm(direction))
-        x, y, z = (w * np.arange(n) for w, n in zip(world, data.shape, strict=True))
-        height = x[:, None, None] + y[:, None] + z
-        inside = inside & (height <= np.quantile(height[inside], 1 - strength))
+        inside = _cut(image, inside, strength, rng)
     elif kind == "leak":
-        edge = np.argwhere(inside & ~ndimage.binary_erosion(inside))
-        at = edge[rng.integers(len(edge))]
-        # half of the ball is outside
-        radius = (3 * strength * inside.sum() * image.voxel_volume / (2 * np.pi)) ** (1 / 3)
-        offset = np.stack(np.meshgrid(*[np.arange(n) for n in data.shape], indexing="ij"), -1) - at
-        blob = np.linalg.norm(offset @ image.affine[:3, :3].T, axis=-1) < radius
-        texture = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 3.0 / image.spacing)
-        texture = texture / texture.std()
-        level = float(np.quantile(data[inside], rng.uniform(0.3, 1.0)))
-        data = np.where(blob & ~inside, level * (1 + 0.2 * texture), data)
-        inside = inside | blob
+        data, inside = _leaked(image, data, inside, strength, rng)
     elif kind == "bias":
         field = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 25.0 / image.spacing)
         data = data * np.exp(strength * (field - field[inside].mean()) / field[inside].std())
@@ -98,6 +84,32 @@ def corrupted(
         sigma = strength * float(data[inside].mean())
         data = np.hypot(data + sigma * rng.normal(size=data.shape), sigma * rng.normal(size=data.shape))
     return image.with_data(np.where(inside, np.maximum(data, 0), 0).astype(np.float32)), mask.with_data(inside)
+
+
+def _cut(image: Volume, inside: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """The mask ``inside`` without the ``share`` of its voxels that lies beyond a plane of random direction."""
+    direction = rng.normal(size=3)
+    world = image.affine[:3, :3].T @ (direction / np.linalg.norm(direction))
+    x, y, z = (w * np.arange(n) for w, n in zip(world, inside.shape, strict=True))
+    height = x[:, None, None] + y[:, None] + z
+    return inside & (height <= np.quantile(height[inside], 1 - share))
+
+
+def _leaked(
+    image: Volume, data: np.ndarray, inside: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``data`` and the mask ``inside``, to which a ball at its edge is added, as if the mask had leaked into textured tissue. The part of
+    the ball outside the brain has ``share`` of the brain's volume."""
+    edge = np.argwhere(inside & ~ndimage.binary_erosion(inside))
+    at = edge[rng.integers(len(edge))]
+    # half of the ball is outside
+    radius = (3 * share * inside.sum() * image.voxel_volume / (2 * np.pi)) ** (1 / 3)
+    offset = np.stack(np.meshgrid(*[np.arange(n) for n in data.shape], indexing="ij"), -1) - at
+    blob = np.linalg.norm(offset @ image.affine[:3, :3].T, axis=-1) < radius
+    texture = ndimage.gaussian_filter(rng.normal(size=data.shape).astype(np.float32), 3.0 / image.spacing)
+    texture = texture / texture.std()
+    level = float(np.quantile(data[inside], rng.uniform(0.3, 1.0)))
+    return np.where(blob & ~inside, level * (1 + 0.2 * texture), data), inside | blob
 
 
 def _sliced(

@@ -33,7 +33,7 @@ def read_filter_file(path: str | Path) -> dict[str, Any]:
         msg = f"{error} (--bids-filter-file)"
         raise UsageError(msg) from error
     if text is None:
-        msg = f"{path}: the BIDS filter file cannot be read (no such file); give one that is there"
+        msg = f"{path}: the BIDS filter file cannot be read (no such file); give an existing file"
         raise UsageError(msg)
     try:
         filters = parse_json(text)

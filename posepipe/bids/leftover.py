@@ -47,13 +47,13 @@ def misplaced_files(root: Path, folders: Folders, *, everywhere: bool = False) -
     for entry in folders.entries(root):
         path = root / entry.name
         if not entry.is_folder and IMAGE_FILE.fullmatch(entry.name):
-            yield path, "it does not lie in a folder sub-LABEL/[ses-LABEL/]anat", _is_meant(path)
+            yield path, "it is not in a folder sub-LABEL/[ses-LABEL/]anat", _is_meant(path)
         elif entry.is_folder and not entry.name.startswith("sub-") and _MEANT_FOLDER.fullmatch(entry.name):
             inside = [inner for inner, problem in _walk(path, lambda *_: True, folders) if problem is None]
             if inside:
                 yield path, "a folder of images that is no participant's: those are named sub-LABEL (rename it)", True
             if everywhere:
-                yield from ((inner, "it does not lie in a folder sub-LABEL/[ses-LABEL/]anat", False) for inner in inside)
+                yield from ((inner, "it is not in a folder sub-LABEL/[ses-LABEL/]anat", False) for inner in inside)
 
 
 def _files(folder: Path, sessions: Sequence[str], folders: Folders, *, everywhere: bool) -> Iterator[tuple[Path, str | None]]:
@@ -116,7 +116,7 @@ def _why(path: Path, folder: Path) -> str:
         return f"its suffix is {split.suffix}; only T1w and T2w are aligned"
     parts = path.parent.relative_to(folder).parts
     if parts[-1:] != ("anat",):
-        return "it does not lie in a folder anat"
+        return "it is not in a folder anat"
     return "its name does not agree with its folders"
 
 

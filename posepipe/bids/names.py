@@ -143,7 +143,7 @@ class OutputNames:
         made = [self.forward, self.resampled, self.reoriented, self.mask]
         made += [*([self.synth] if synth else []), *([self.slices] if slices else []), self.backward]
         others = [in_format(path, form) for path in (self.forward, self.backward) for form in formats if form != "itk"]
-        others += [self.label_table(kind) for kind, told in (labels or {}).items() if NAMES_KEY in told]
+        others += [self.label_table(kind) for kind, request in (labels or {}).items() if NAMES_KEY in request]
         made += [self.labels(kind) for kind in labels or {}]
         return (*made, *others, *(self.sidecar(path) for path in made))
 

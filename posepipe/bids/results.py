@@ -92,7 +92,7 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
     forward transform's sidecar (empty if unreadable). Raises OSError for a file that cannot be removed.
     """
     kept = set(files)
-    with contextlib.suppress(BidsError):  # what was asked for once and is of the pose of now is left
+    with contextlib.suppress(BidsError):  # outputs requested earlier are kept if they are of the current pose
         kept |= set(names.files(**requested(read_json(names.sidecar(names.forward)))))
     gone, own = [], name_stem(names.image.path)
     # only T1w images have a synthetic T2w output; for a T2w image the file belongs to another image

@@ -92,8 +92,8 @@ def is_done(
     the forward transform's sidecar holds under ``ParametersHash`` is equal.
 
     ``synth``: the converted contrast is among the outputs; ``slices``: the poses of its slices are; ``formats`` and
-    ``labels`` are what was asked for besides (:meth:`OutputNames.files`). An input that was replaced since is not done. Neither is what was
-    asked for besides if the sidecar does not tell of it: it may be of another pose. What is there and was not asked for matters not.
+    ``labels`` are outputs on request (:meth:`OutputNames.files`). The image is not done if an input was replaced since, or if the sidecar
+    does not list a requested output, which may then be of another pose. Other existing files are ignored.
     """
     formats, labels = [form for form in formats if form != "itk"], labels or {}
     if not all(path.is_file() for path in names.files(synth=synth, slices=slices, formats=formats, labels=labels)):
@@ -104,13 +104,13 @@ def is_done(
         logger.warning("%s; the image is processed again", error)
         return False
     written, there = sidecar.get(HASH_KEY), requested(sidecar)
-    if not set(formats) <= set(there["formats"]) or any(there["labels"].get(kind) != told for kind, told in labels.items()):
+    if not set(formats) <= set(there["formats"]) or any(there["labels"].get(kind) != request for kind, request in labels.items()):
         return False
     return written is not None and written == parameters_hash(parameters, names.image)
 
 
 class Metadata:
-    """JSON metadata of images by the inheritance principle, read when asked for; each folder is listed once."""
+    """JSON metadata of images by the inheritance principle, read on demand; each folder is listed once."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[tuple[dict[str, str], Path]]]] = {}

@@ -193,11 +193,11 @@ class _Walk:
                 folder = f"sub-{subject}/" + (f"ses-{session}/" if session else "")
                 found = [line for line in (*absent, *left_out) if f"{line.partition(':')[0]}/".startswith(folder)]
                 why = f": left out {'; '.join(found[:3])}{' …' * (len(found) > 3)}" if found else ""
-                yield f"{name} was asked for, but has no T1w or T2w image that can be used{why}"
+                yield f"{name} was selected, but has no usable T1w or T2w image{why}"
         if not asked:
             yield from absent
             nobody = [s for s in self._sessions if s not in {image.session for image in images}]
-            yield from (f"ses-{s} was asked for, but nobody has a T1w or T2w image of it that can be used" for s in nobody)
+            yield from (f"ses-{s} was selected, but no participant has a usable T1w or T2w image of it" for s in nobody)
 
 
 def list_subjects(bids_dir: str | Path) -> list[str]:

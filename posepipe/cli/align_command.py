@@ -111,9 +111,9 @@ def _save_formats(alignment: Alignment, sidecars: dict[str, dict[str, Any]], fil
     image, template = Grid.of(alignment.image), Grid.load(alignment.template.image)
     written = []
     for name, pose, moving, reference in (("forward", alignment.pose, image, template), ("backward", ~alignment.pose, template, image)):
-        told = write_formats(pose, files[name], formats, moving, reference)
-        sidecars[name] |= {FORMATS_KEY: told} if told else {}
-        written += [files[name].with_name(one["File"]) for one in told.values()]
+        entries = write_formats(pose, files[name], formats, moving, reference)
+        sidecars[name] |= {FORMATS_KEY: entries} if entries else {}
+        written += [files[name].with_name(one["File"]) for one in entries.values()]
     return written
 
 

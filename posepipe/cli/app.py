@@ -12,7 +12,7 @@ from contextlib import suppress
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App with the arguments ``argv`` (default: the command line); the exit code.
 
-    0 if every image that was asked for was processed (group level: every file was read), 1 if any failed, 2 for a
+    0 if every selected image was processed (group level: every file was read), 1 if any failed, 2 for a
     usage error, 128 + its number for a signal that ended the run.
     """
     from ..errors import NO_ROOM, AtlasError, BidsError, PosepipeError, UsageError, advised
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         stop = Stopped.of(interrupt)
         with suppress(OSError):  # the terminal may have been closed
-            print(f"posepipe: stopped by {stop}; finished images are kept, the same command goes on from there", file=sys.stderr)
+            print(f"posepipe: stopped by {stop}; finished images are kept, the same command continues from there", file=sys.stderr)
         return stop.code
 
 

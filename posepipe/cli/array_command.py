@@ -33,42 +33,42 @@ def add_arguments(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "array",
         help="write job-array scripts for Slurm, SGE or PBS",
-        description="Write the scripts of a job array, one task a participant, of the group level after it, and one that submits both. "
-        "Everything after -- is handed to posepipe.",
+        description="Write the scripts of a job array with one task per participant, and of the group level after it, and a script that "
+        "submits both. Options after -- are passed to posepipe.",
         usage="%(prog)s BIDS_DIR OUT_DIR --scheduler {slurm,sge,pbs} [options] [-- options of posepipe]",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("bids_dir", type=absolute_path, metavar="BIDS_DIR", help="the dataset, as for posepipe")
     parser.add_argument("out_dir", type=absolute_path, metavar="OUT_DIR", help="the output folder, as for posepipe")
-    parser.add_argument("--scheduler", choices=SCHEDULERS, required=True, help="for which scheduler")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, required=True, help="scheduler that the scripts are for")
     parser.add_argument(
         "-o", "--jobs-dir", type=absolute_path, metavar="DIR", default=absolute_path("posepipe_jobs"),
-        help="where the scripts, and what the jobs print, go (default: ./posepipe_jobs)",
+        help="folder for the scripts and for the output of the jobs (default: ./posepipe_jobs)",
     )  # fmt: skip
     which = parser.add_argument_group("which tasks")
     which.add_argument("--participant-label", nargs="+", metavar="LABEL", default=[], help="only these (with or without sub-)")
-    which.add_argument("--session-label", nargs="+", metavar="LABEL", default=[], help="only these, one task each")
-    which.add_argument("--by-session", action="store_true", default=False, help="one task a session, not a participant")
+    which.add_argument("--session-label", nargs="+", metavar="LABEL", default=[], help="only these, one task per session")
+    which.add_argument("--by-session", action="store_true", default=False, help="one task per session instead of per participant")
     which.add_argument(
         "--only-failed", action="store_true", default=False,
-        help="only those whose last run failed or was ended, and those without outputs",
+        help="only those whose last run failed or was stopped, and those without outputs",
     )  # fmt: skip
-    which.add_argument("--max-running", type=whole_number, metavar="N", help="at most so many tasks at a time")
-    asks = parser.add_argument_group("what a task asks for")
+    which.add_argument("--max-running", type=whole_number, metavar="N", help="maximum number of tasks that run at the same time")
+    asks = parser.add_argument_group("resources of a task")
     asks.add_argument("--cpus", type=whole_number, metavar="N", default=1, help="cores (default: 1)")
     asks.add_argument("--mem-gb", type=gigabytes, metavar="GB", help=f"memory (default: {MEMORY_GB:g} for each core)")
     asks.add_argument("--time", type=_duration, metavar="HH:MM:SS", default=TIME, help=f"time (default: {TIME})")
     asks.add_argument(
         "--scheduler-option", action="append", metavar="TEXT", default=[],
-        help="a line more for the scheduler, as it stands (repeatable): --scheduler-option=--partition=short",
+        help="an additional option for the scheduler (repeatable): --scheduler-option=--partition=short",
     )  # fmt: skip
     how = parser.add_argument_group("which posepipe")
     one = how.add_mutually_exclusive_group()
     one.add_argument("--container", type=absolute_path, metavar="FILE.sif", help="Apptainer (Singularity) image")
-    one.add_argument("--venv", type=absolute_path, metavar="DIR", help="virtual environment (default: the posepipe that writes this)")
+    one.add_argument("--venv", type=absolute_path, metavar="DIR", help="virtual environment (default: the one of this command)")
     how.add_argument(
         "--setup", action="append", metavar="LINE", default=[],
-        help="a line of shell that comes first (repeatable): --setup 'module load apptainer'",
+        help="a shell command to run before posepipe (repeatable): --setup 'module load apptainer'",
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _tasks(args: argparse.Namespace, settings: Settings) -> tuple[Task, ...]:
     if not args.participant_label:
         without = sorted(set(list_subjects(args.bids_dir)) - {subject for subject, _ in units})
         if without:
-            print(f"no task, as they have no T1w or T2w image that was asked for: {', '.join(f'sub-{label}' for label in without)}")
+            print(f"no task, because they have no selected T1w or T2w image: {', '.join(f'sub-{label}' for label in without)}")
     if args.only_failed:
         left = unfinished(args.out_dir, survey.images)
         units = [unit for unit in units if unit in left]

@@ -19,13 +19,13 @@ def add_arguments(subparsers: Any) -> None:
     tables = bench.add_subparsers(dest="table", metavar="TABLE", required=True)
     _add_classical(tables.add_parser("classical", help="initial poses without networks, and their refinements"))
     bench_deep.add_volume(tables.add_parser("volume", help="the paper's comparison, with clean or corrupted images"))
-    bench_deep.add_calibration(tables.add_parser("calibration", help="set what depends on the weights, by brains nobody trained on"))
+    bench_deep.add_calibration(tables.add_parser("calibration", help="calibrate the thresholds and the confidence"))
     bench_age.add_arguments(tables.add_parser("age", help="ages estimated from images"))
-    bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and as they are"))
-    bench_decisions.add_precision(tables.add_parser("precision", help="the same decisions in every precision and on every processor"))
-    bench_decisions.add_negative(tables.add_parser("negative", help="images without a fetal or newborn brain, by every initial pose"))
+    bench_contrast.add_arguments(tables.add_parser("contrast", help="T1-weighted newborns, converted to T2-like contrast and unconverted"))
+    bench_decisions.add_precision(tables.add_parser("precision", help="masks, poses and verdicts in different precisions"))
+    bench_decisions.add_negative(tables.add_parser("negative", help="images that show no fetal or newborn brain"))
     bench_slice.add_arguments(tables.add_parser("slice", help="single slices, as in the paper, and slabs of neighbouring slices"))
-    bench_slice.add_stacks(tables.add_parser("stacks", help="moving stacks slice by slice and as volumes, and the six raw stacks"))
+    bench_slice.add_stacks(tables.add_parser("stacks", help="moving stacks, slice by slice and as volumes, and six raw stacks"))
     bench_scans.add_arguments(tables.add_parser("scans", help="brains and poses found without a mask"))
 
 
@@ -37,14 +37,14 @@ def _add_classical(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", nargs="+", default=["center", "axes", "search"], choices=["center", "axes", "search"])
     parser.add_argument("--refine", nargs="+", default=["none", "torch", "ants"], choices=["none", "torch", "ants"])
     parser.add_argument("--damage", nargs="+", default=["none"], help="none, cut, leak, bias, noise, all; NAME:STRENGTH scales it")
-    parser.add_argument("--trials", type=whole_number, default=24, help="turns of each image, spread over six 30-degree bins")
+    parser.add_argument("--trials", type=whole_number, default=24, help="rotations of each image, spread over six 30-degree bins")
     parser.add_argument("--jobs", type=whole_number, default=2, help="processes, one thread each; with 1, one process and --threads")
     parser.add_argument("--threads", type=whole_number, default=2, help="threads of torch and ITK when --jobs is 1")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the table asked for."""
+    """Make the table that ``args`` names."""
     made_by = {
         "classical": _classical,
         "volume": bench_deep.volume,

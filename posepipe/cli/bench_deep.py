@@ -162,7 +162,7 @@ def named(cases: list[Any], names: list[str] | None) -> list[Any]:
 
     chosen = [c for c in cases if not names or c.name.startswith(tuple(names))]
     if not chosen:
-        msg = f"no brain to measure: the groups asked for hold {', '.join(c.name for c in cases) or 'none'}"
+        msg = f"no brain to measure: the selected groups have {', '.join(c.name for c in cases) or 'none'}"
         raise UsageError(msg)
     return chosen
 

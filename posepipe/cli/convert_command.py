@@ -14,15 +14,15 @@ def add_arguments(subparsers: Any) -> None:
     """Add the ``convert`` command to the subparsers of ``posepipe-tools``."""
     parser = subparsers.add_parser(
         "convert",
-        help="a transform in the format of another tool",
-        description="Write a rigid transform in the format of another tool. It resamples the moving image onto the reference's grid, "
-        "before and after: to turn it round, give its inverse, which posepipe writes beside it.",
+        help="convert a transform to the format of another tool",
+        description="Write a rigid transform in the format of another tool. Both files resample the moving image onto the reference's "
+        "grid; for the opposite direction, convert the inverse transform, which posepipe also writes.",
     )
     parser.add_argument("pose", type=absolute_path, metavar="POSE", help="transform file")
     parser.add_argument("--to", required=True, choices=XFM_FORMATS, help="format to write")
-    parser.add_argument("--from", dest="source", choices=XFM_FORMATS, help="format of POSE (default: as the file tells)")
+    parser.add_argument("--from", dest="source", choices=XFM_FORMATS, help="format of POSE (default: detected from the file)")
     parser.add_argument("--moving", type=absolute_path, metavar="IMAGE", help="image that the transform resamples; fsl and lta need it")
-    parser.add_argument("--reference", type=absolute_path, metavar="IMAGE", help="image onto whose grid; fsl, lta and x5 need it")
+    parser.add_argument("--reference", type=absolute_path, metavar="IMAGE", help="image with the target grid; fsl, lta and x5 need it")
     parser.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE", help="file to write")
 
 

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=absolute_path, help="output folder, such as BIDS_DIR/derivatives/posepipe")
     parser.add_argument(
         "analysis_level", choices=LEVELS,
-        help="participant: align the images; group: tables and a page of all that is in OUT_DIR",
+        help="participant: align the images; group: tables and a page of all results in OUT_DIR",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     _add_selection(parser)
@@ -62,10 +62,10 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which images")
     group.add_argument("--participant-label", nargs="+", metavar="LABEL", help="only these (with or without sub-)")
     group.add_argument("--session-label", nargs="+", metavar="LABEL", help="only these (with or without ses-)")
-    group.add_argument("--bids-filter-file", type=absolute_path, metavar="FILE", help="choice by entities, as for fMRIPrep")
+    group.add_argument("--bids-filter-file", type=absolute_path, metavar="FILE", help="selection by entities, as for fMRIPrep (JSON)")
     group.add_argument(
         "-d", "--derivatives", type=absolute_derivative, nargs="+", action="extend", metavar="[NAME=]PATH",
-        help="derivative datasets that hold brain masks (desc-brain_mask)",
+        help="derivative datasets with brain masks (desc-brain_mask)",
     )  # fmt: skip
     group.add_argument("--skip-bids-validation", action="store_true", help="do not check file names against BIDS")
 
@@ -76,50 +76,51 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
     group.add_argument(
         "--atlas-dir", type=absolute_path, action="append", metavar="DIR",
-        help="folder of tpl-NAME folders, looked in first (repeatable); then POSEPIPE_ATLAS_PATH, TemplateFlow's home "
-        "and what `posepipe-tools atlas fetch` got",
+        help="folder of tpl-NAME folders (repeatable), searched before POSEPIPE_ATLAS_PATH, TemplateFlow's home "
+        "and the folder of `posepipe-tools atlas fetch`",
     )  # fmt: skip
-    group.add_argument("--age-policy", choices=AGE_POLICIES, help=_with_default("age_policy", "for an age outside the atlas's range"))
-    group.add_argument("--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "of the images; auto: from the name"))
+    group.add_argument("--age-policy", choices=AGE_POLICIES, help=_with_default("age_policy", "if the age is outside the atlas's range"))
+    group.add_argument("--contrast", choices=CONTRAST_CHOICES, help=_with_default("contrast", "contrast of the images; auto: by file name"))
     group.add_argument(
         "--convert", choices=CONVERT_CHOICES,
         help=_with_default(
-            "convert", "T1w images to T2-like contrast by a network, for the alignment; auto: where the template is T2w only; always: and "
-            "align to the T2w template; never: align them as they are"
+            "convert", "convert T1w images to T2-like contrast by a network, for the alignment only; auto: if the template is T2w only; "
+            "always: and align to the T2w template; never: align them unconverted"
         ),
     )  # fmt: skip
     group.add_argument(
         "--mask", choices=MASK_CHOICES,
         help=_with_default(
-            "mask", "brain mask: given, nonzero voxels (brain-extracted images), found by network; auto: the first of these that can be had"
+            "mask", "brain mask: given, nonzero voxels (brain-extracted images), or found by networks; auto: the first of these that is "
+            "available"
         ),
     )  # fmt: skip
-    group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "how the pose is found"))
-    group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "how it is refined"))
+    group.add_argument("--init", choices=INIT_CHOICES, help=_with_default("init", "method for the initial pose"))
+    group.add_argument("--refine", choices=REFINE_CHOICES, help=_with_default("refine", "method of the refinement"))
     group.add_argument(
         "--slices", choices=SLICES_CHOICES,
         help=_with_default(
-            "slices", "pose of each slice, for heads that moved; auto: of images whose slices are at least twice as far apart as their "
-            "pixels are wide"
+            "slices", "estimate a pose for each slice, for heads that moved; auto: for images whose slice distance is at least twice the "
+            "pixel size"
         ),
     )  # fmt: skip
     group.add_argument(
-        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that replace those of the package"
     )
-    group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "what torch computes on"))
+    group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "device for torch"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what is written, which ``posepipe-tools align`` has too."""
+    """Add the options of the outputs, shared with ``posepipe-tools align``."""
     group = parser.add_argument_group("outputs")
     group.add_argument(
         "--xfm-formats", nargs="+", choices=XFM_FORMATS, metavar="FORMAT",
-        help=f"transforms in the formats of other tools too: {', '.join(XFM_FORMATS)} (default: itk, which is always written)",
+        help=f"also write transforms in the formats of other tools: {', '.join(XFM_FORMATS)} (default: itk, which is always written)",
     )  # fmt: skip
     group.add_argument(
         "--labels", action="store_true",
-        help="the atlas's label maps (tissues, regions) turned and shifted onto the image: where things are about, not a segmentation",
+        help="write the atlas's label maps (tissues, regions) on the image's grid, by the rigid pose: approximate, not a segmentation",
     )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def _add_age(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("age")
     group.add_argument(
         "--age", type=age_option, metavar="WEEKS",
-        help="gestational (postmenstrual) weeks, for all images; estimate: of images whose age no table has, from the image",
+        help="gestational (postmenstrual) weeks, for all images; estimate: estimate ages that are in no table from the image",
     )  # fmt: skip
     group.add_argument("--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read")
 
@@ -137,31 +138,31 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ratings", type=absolute_path, metavar="DIR", help="folder of ratings exported from the pages (*.json)")
     group.add_argument(
         "--blind", nargs="+", type=_rater, metavar="RATER",
-        help="write for each of these raters an order of their own in which to read the pages, verdicts hidden",
+        help="write a random reading order of the pages for each of these raters, with hidden verdicts",
     )  # fmt: skip
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--nprocs", type=whole_number, metavar="N", help="cores to use (default: all)")
-    group.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads for each image (default: 1); ANTs has one")
+    group.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads for each image (default: 1); ANTs always uses one")
     group.add_argument("--mem-gb", type=gigabytes, metavar="GB", help="memory to use; 6, 7.5, 7.5GB or 800MB")
     group.add_argument("-w", "--work-dir", type=absolute_path, metavar="DIR", help="intermediate files (default: ./work)")
     group.add_argument("--nipype-plugin", metavar="NAME", help="Nipype plugin, such as Linear, MultiProc or SLURM")
     group.add_argument("--plugin-args", type=absolute_path, metavar="FILE", help="TOML or JSON file with the plugin's arguments")
     group.add_argument(
         "--config-file", type=absolute_path, metavar="FILE",
-        help="TOML file of options, paths as from the current folder; the command line wins",
+        help="TOML file of options, with paths relative to the current folder; options of the command line take precedence",
     )  # fmt: skip
     group.add_argument("--stop-on-first-crash", action="store_true", help="stop as soon as one image fails")
     group.add_argument("--write-graph", action="store_true", help="draw the workflow in the work folder (Graphviz)")
-    group.add_argument("-v", "--verbose", action="count", help="say more; -vv says everything")
+    group.add_argument("-v", "--verbose", action="count", help="more messages; -vv: all messages")
 
 
 def _add_instead(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
-    group.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
-    group.add_argument("--reports-only", action="store_true", help="write the pages again from the outputs")
+    group.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    group.add_argument("--reports-only", action="store_true", help="write the pages again, from the outputs")
     group.add_argument("--boilerplate-only", action="store_true", help="write logs/CITATION.md and print it")
 
 
@@ -215,7 +216,7 @@ def age_option(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        msg = f"{text!r} is no number of weeks; give weeks such as 29.5, or {ESTIMATE}"
+        msg = f"{text!r} is not a number of weeks; give weeks such as 29.5, or {ESTIMATE}"
         raise argparse.ArgumentTypeError(msg) from None
 
 
@@ -228,7 +229,7 @@ def gigabytes(text: str) -> float:
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(GB?|MB?)?\s*", text, re.IGNORECASE)
     size = float(found[1]) / (1000 if (found[2] or "G").upper().startswith("M") else 1) if found else 0.0
     if size <= 0:
-        msg = f"{text!r} is no amount of memory; give GB, such as 7.5, 7.5GB or 800MB"
+        msg = f"{text!r} is not an amount of memory; give GB, such as 7.5, 7.5GB or 800MB"
         raise argparse.ArgumentTypeError(msg)
     return size
 
@@ -248,7 +249,7 @@ def whole_number(text: str) -> int:
 
 def _rater(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
-        msg = f"{text!r} cannot be a rater's name here, as files are named by it; use letters, digits, - and _"
+        msg = f"{text!r} cannot be a rater's name, because it becomes part of a file name; use letters, digits, - and _"
         raise argparse.ArgumentTypeError(msg)
     return text
 

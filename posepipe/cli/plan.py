@@ -26,8 +26,8 @@ from ..settings import ESTIMATE, Settings
 from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
-    from ..atlas import AtlasLibrary, Template
-    from ..bids import InputImage, Survey
+    from ..atlas import AtlasLibrary, Choice, Template, VolumeRange
+    from ..bids import Age, InputImage, Survey
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -125,7 +125,7 @@ class _Planner:
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            planned = self._plan(image, age, timing)
+            planned = self._image_plan(image, age, timing)
             return replace(planned, doubts=(*header.doubts, *age.doubts), voxels=math.prod(header.shape))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
@@ -149,53 +149,26 @@ class _Planner:
         known = self._metadata.of(image)
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
-    def _plan(self, image: InputImage, age: Any, timing: dict[str, Any] | None) -> ImagePlan:
-        from ..atlas import VolumeRange, choose_template, end_templates, label_maps
+    def _image_plan(self, image: InputImage, age: Age, timing: dict[str, Any] | None) -> ImagePlan:
+        from ..atlas import label_maps
         from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
         from ..interfaces.on_request import label_request, no_labels
-        from ..models.weights import CONTRAST_NETWORK, PAPER_NETWORKS, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK
 
         s = self._settings
         contrast = image.suffix if s.contrast == "auto" else s.contrast
-        beside_t1w = s.atlas == "auto" and self._is_beside_t1w(image, age.weeks)
-        choice = choose_template(
-            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy,
-            stage="neonatal" if beside_t1w else None, onto=template_contrast(contrast, s.convert),
-        )  # fmt: skip
-        if beside_t1w:
-            because = "its session has a T1w image too, which is taken for a preterm newborn's"
-            choice = replace(choice, reason=f"{choice.reason} ({because})")
+        choice = self._template(image, age, contrast)
         template = choice.template
         converted = converts(contrast, template.contrast, s.convert)
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
-        if contrast not in self._ends:
-            self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=s.atlas)
-        volumes = VolumeRange.of(template, self._ends[contrast])
+        volumes = self._volumes(template, contrast)
         names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         names.check_length()
-        networks = (
-            *POSE_NETWORKS,
-            *(SCAN_NETWORKS if uses_mask_network(image, s.mask) else ()),
-            *(PAPER_NETWORKS if s.init == "posenet" else ()),
-            *((CONTRAST_NETWORK,) if converted else ()),
-            *(() if timing is None else (SLICE_NETWORK,)),
-        )
-        chosen = {
-            "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
-            "age": age.weeks,
-            # a known age gives another hash than an estimated one of the same weeks
-            **({} if age.error is None else {"age_error": age.error}),
-            **({"age_doubts": age.doubts} if age.doubts else {}),
-            "contrast": contrast,
-            **({"converted": True} if converted else {}),
-            **({} if timing is None else {"slices": timing}),
-            **{name: getattr(s, name) for name in ("mask", "init", "refine", "random_seed")},
-        }
         try:
             parameters = parameters_of(
-                networks=networks, weights_dir=s.weights, templates=[template], settings=chosen, files=self._files
-            )
+                networks=self._networks(image, converted, timing), weights_dir=s.weights, templates=[template],
+                settings=self._hashed_settings(age, contrast, volumes, converted, timing), files=self._files,
+            )  # fmt: skip
             template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
             labels = label_maps(template) if s.labels else ()
             request = label_request(labels, self._files.of)
@@ -206,12 +179,62 @@ class _Planner:
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
-        sources = self._sources(image)
         return ImagePlan(
-            image, names, age, choice, contrast, sources, parameters, digest, done, template_files, converted, timing, volumes,
-            formats=s.xfm_formats, labels=labels, label_request=request,
+            image, names, age, choice, contrast, self._sources(image), parameters, digest, done, template_files, converted, timing,
+            volumes, formats=s.xfm_formats, labels=labels, label_request=request,
             notes=(no_labels(template.space),) if s.labels and not labels else (),
         )  # fmt: skip
+
+    def _template(self, image: InputImage, age: Age, contrast: str) -> Choice:
+        """The template for the image, and why it is this one."""
+        from ..atlas import choose_template
+
+        s = self._settings
+        beside_t1w = s.atlas == "auto" and self._is_beside_t1w(image, age.weeks)
+        choice = choose_template(
+            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy,
+            stage="neonatal" if beside_t1w else None, onto=template_contrast(contrast, s.convert),
+        )  # fmt: skip
+        if not beside_t1w:
+            return choice
+        because = "its session has a T1w image too, which is taken as a preterm newborn's"
+        return replace(choice, reason=f"{choice.reason} ({because})")
+
+    def _volumes(self, template: Template, contrast: str) -> VolumeRange:
+        """The volumes that a brain on ``template`` can have."""
+        from ..atlas import VolumeRange, end_templates
+
+        if contrast not in self._ends:
+            self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=self._settings.atlas)
+        return VolumeRange.of(template, self._ends[contrast])
+
+    def _networks(self, image: InputImage, converted: bool, timing: dict[str, Any] | None) -> tuple[str, ...]:
+        """Names of the networks that the image is processed with."""
+        from ..models.weights import CONTRAST_NETWORK, PAPER_NETWORKS, POSE_NETWORKS, SCAN_NETWORKS, SLICE_NETWORK
+
+        return (
+            *POSE_NETWORKS,
+            *(SCAN_NETWORKS if uses_mask_network(image, self._settings.mask) else ()),
+            *(PAPER_NETWORKS if self._settings.init == "posenet" else ()),
+            *((CONTRAST_NETWORK,) if converted else ()),
+            *(() if timing is None else (SLICE_NETWORK,)),
+        )
+
+    def _hashed_settings(
+        self, age: Age, contrast: str, volumes: VolumeRange, converted: bool, timing: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Settings of the image that its outputs depend on: where one changes, the image is processed again."""
+        return {
+            "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
+            "age": age.weeks,
+            # a known age gives another hash than an estimated one of the same weeks
+            **({} if age.error is None else {"age_error": age.error}),
+            **({"age_doubts": age.doubts} if age.doubts else {}),
+            "contrast": contrast,
+            **({"converted": True} if converted else {}),
+            **({} if timing is None else {"slices": timing}),
+            **{name: getattr(self._settings, name) for name in ("mask", "init", "refine", "random_seed")},
+        }
 
     def _is_beside_t1w(self, image: InputImage, weeks: float) -> bool:
         """Whether a T2w image at the age of fetuses or preterm newborns has a T1w image in its folder; both are then aligned to the same

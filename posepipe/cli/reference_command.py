@@ -23,9 +23,10 @@ def add_arguments(subparsers: Any) -> None:
     """Add the ``reference`` command to the subparsers of ``posepipe-tools``."""
     parser = subparsers.add_parser(
         "reference",
-        help="reference poses of brains to train on, with a contact sheet to accept them by",
-        description="Find the pose of every T2w and T1w image from the 24 ways to lay its grid on the head, compare it with that of the "
-        "search, and write a contact sheet and a table in which you accept or refuse each. See docs/tutorials/training.md.",
+        help="estimate reference poses of training brains, with contact sheets to check them",
+        description="Estimate the pose of every T2w and T1w image from the 24 ways to match the axes of its grid to those of the head, "
+        "compare it with the result of the search, and write contact sheets and a table in which you accept or reject each pose. See "
+        "docs/tutorials/training.md.",
     )
     parser.add_argument("bids_dir", type=absolute_path, metavar="BIDS", help="a dataset of skull-stripped images, or with masks (-d)")
     parser.add_argument(
@@ -35,13 +36,13 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these (with or without sub-)")
     parser.add_argument("--contrast", choices=("T1w", "T2w"), help="only images of this contrast")
     parser.add_argument("--age-column", metavar="NAME", help="column of scans.tsv, sessions.tsv or participants.tsv to read")
-    parser.add_argument("--atlas", required=True, metavar="NAME", help="the atlas that poses are against")
+    parser.add_argument("--atlas", required=True, metavar="NAME", help="the atlas to register to")
     parser.add_argument(
         "--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="look for atlases here first (repeatable)"
     )
     parser.add_argument(
         "-o", "--output", type=absolute_path, required=True, metavar="DIR",
-        help=f"where {TABLE} and the contact sheets go; answers in a table that is there are kept",
+        help=f"folder for {TABLE} and the contact sheets; answers in an existing table are kept",
     )  # fmt: skip
 
 

@@ -29,32 +29,32 @@ class Piece:
 PIECES = {
     "table1": Piece("slice", "slice.csv", "errors of slices by bin"),
     "table2": Piece("volume", "volume.csv", "errors of volumes by bin"),
-    "table3": Piece("volume", "volume.csv", "seconds a volume"),
+    "table3": Piece("volume", "volume.csv", "seconds per volume"),
     "figure2": Piece("slice", "slice.csv", "angles of the slices (figure2.png)"),
     "figure3": Piece("slice", "slice.csv", "errors of slices by bin (figure3.png)"),
     "figure4": Piece("volume", "volume.csv", "errors of volumes by bin", ("bin", "degrees")),
     "figure5": Piece("volume", "volume.csv", "displacements of volumes by bin", ("bin", "mm")),
     "figure7": Piece("volume", "volume.csv", "errors of volumes by age", ("weeks", "degrees")),
-    "figure8": Piece("contrast", "poses.csv", "errors of T1w newborns, as they are and converted, and of their T2w", ("way", "degrees")),
+    "figure8": Piece("contrast", "poses.csv", "errors of T1w newborns, unconverted and converted, and of T2w", ("way", "degrees")),
 }
 
 
 def add_arguments(subparsers: Any) -> None:
     """Register ``reproduce`` with the parser of ``posepipe-tools``."""
     parser = subparsers.add_parser(
-        "reproduce", help="a table or figure of the paper (Salehi et al. 2018) by one command, ours beside the paper's",
-        description="Runs the measurement that the table or figure is made of (rows that are in OUT already are not made again), and "
-        "writes NAME.md and, of a figure, NAME.png. " + "; ".join(f"{name}: {piece.what}" for name, piece in PIECES.items()) + ".",
+        "reproduce", help="reproduce a table or figure of the paper (Salehi et al. 2018), our results beside the paper's",
+        description="Run the measurement for the table or figure (rows that are already in the output folder are not measured again), and "
+        "write NAME.md and, for a figure, NAME.png. " + "; ".join(f"{name}: {piece.what}" for name, piece in PIECES.items()) + ".",
     )  # fmt: skip
     parser.add_argument("piece", choices=PIECES, metavar="NAME", help=f"one of {', '.join(PIECES)}")
     parser.add_argument("data", type=absolute_path, help="folder with atlases/, ds-fetal and ds-neonates")
     parser.add_argument("-o", "--output", type=absolute_path, required=True, help="folder for rows, table and plot")
-    parser.add_argument("--trials", type=whole_number, default=1, help="volumes: draws of each brain in each bin (default: 1)")
-    parser.add_argument("--slices", type=int, default=480, help="slices: at least so many (default: 480, as many as measured)")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="volumes: these alone (default: the paper's and posepipe's own)")
+    parser.add_argument("--trials", type=whole_number, default=1, help="volumes: poses drawn for each brain in each bin (default: 1)")
+    parser.add_argument("--slices", type=int, default=480, help="slices: minimum number (default: 480, as in the results)")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="volumes: only these (default: the paper's and posepipe's own)")
     parser.add_argument("--names", nargs="+", help="only images whose name starts with one of these")
     parser.add_argument(
-        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
+        "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that replace those of the package"
     )
 
 

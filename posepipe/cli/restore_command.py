@@ -12,16 +12,16 @@ def add_arguments(subparsers: Any) -> None:
     """Add the ``restore`` command to the subparsers of ``posepipe-tools``."""
     parser = subparsers.add_parser(
         "restore",
-        help="labels or images of the upright image back onto its own grid",
-        description="Bring labels or an image that were made of the reoriented image, or of the image on the atlas's grid, back onto the "
-        "grid of the image as it was scanned. What is on the reoriented image's grid only gets the old header, voxel for voxel.",
+        help="map labels or images in the atlas's frame back to the original image",
+        description="Map labels or an image, made from the reoriented image or from the image on the atlas's grid, back to the grid of the "
+        "original image. Data on the reoriented image's grid get the original header, without interpolation.",
     )
-    parser.add_argument("volume", type=absolute_path, metavar="LABELS_OR_IMAGE", help="what is to be brought back")
+    parser.add_argument("volume", type=absolute_path, metavar="LABELS_OR_IMAGE", help="labels or image in the atlas's frame")
     parser.add_argument("pose", type=absolute_path, metavar="POSE", help="transform from the image to the atlas, as posepipe writes it")
-    parser.add_argument("--like", type=absolute_path, required=True, metavar="ORIGINAL", help="the image as it was scanned")
+    parser.add_argument("--like", type=absolute_path, required=True, metavar="ORIGINAL", help="the original image")
     parser.add_argument(
         "--order", type=int, choices=(0, 1, 3),
-        help="interpolation: 0 nearest, 1 linear, 3 cubic (default: 0 for whole numbers, which are taken for labels, else 3)",
+        help="interpolation: 0 nearest, 1 linear, 3 cubic (default: 0 for integers, which are assumed to be labels, else 3)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE", help="file to write (.nii or .nii.gz)")
 

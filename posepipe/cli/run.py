@@ -266,7 +266,7 @@ def _write_reports(settings: Settings) -> int:
         if (not subjects or subject in subjects) and (not wanted or session in wanted)
     ]
     if not units:
-        msg = f"{settings.out_dir}: no outputs of the participants asked for; run without --reports-only first"
+        msg = f"{settings.out_dir}: no outputs of the selected participants; run without --reports-only first"
         raise PosepipeError(msg)
     failed = False
     for subject, session in units:

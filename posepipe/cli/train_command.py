@@ -28,59 +28,83 @@ def add_arguments(subparsers: Any) -> None:
     )
     _add_sources(actions)
     _add_scenes(actions)
-    pose = actions.add_parser("pose", help="train a network that finds the pose of one image")
-    pose.add_argument(
+    _add_pose(actions)
+    _add_correction(actions)
+    _add_slices(actions)
+    _add_scan(actions)
+    _add_contrast(actions)
+    _add_recipe(actions)
+
+
+def _add_pose(actions: Any) -> None:
+    parser = actions.add_parser("pose", help="train a network that finds the pose of one image")
+    parser.add_argument(
         "--network", choices=("coordinates", "refiner", "posenet"), default="coordinates",
         help="coordinates: the default network; refiner: the same for nearly upright brains; posenet: the paper's",
     )  # fmt: skip
-    pose.add_argument(
+    parser.add_argument(
         "--curriculum", type=_count, metavar="STEPS",
         help="steps until all angles are sampled, small ones first (default: A/2; refiner: none)",
     )  # fmt: skip
-    _add_image_options(pose)
-    _add_sizes(pose)
-    _add_training(pose)
-    correction = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
-    correction.add_argument(
+    _add_image_options(parser)
+    _add_sizes(parser)
+    _add_training(parser)
+
+
+def _add_correction(actions: Any) -> None:
+    parser = actions.add_parser("correction", help="train the paper's Correction-Net, on pairs of images")
+    parser.add_argument(
         "--translation-weight", type=float, default=20.0, metavar="LAMBDA", help="weight of the translation loss (default: 20)"
     )
-    correction.add_argument(
+    parser.add_argument(
         "--offsets", choices=("ours", "paper"), default="ours",
         help="paper: uniform angles about x, y and z and uniform shifts in mm, from the atlas's template of the age alone",
     )  # fmt: skip
-    _add_image_options(correction)
-    _add_sizes(correction)
-    _add_training(correction)
-    slices = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
-    _add_image_options(slices)
-    _add_training(slices)
-    slice_pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
-    slice_pose.add_argument(
+    _add_image_options(parser)
+    _add_sizes(parser)
+    _add_training(parser)
+
+
+def _add_slices(actions: Any) -> None:
+    coordinates = actions.add_parser("slice", help="train a network that finds the pose of one slice, from coordinates of its pixels")
+    _add_image_options(coordinates)
+    _add_training(coordinates)
+    pose = actions.add_parser("slice-pose", help="train the paper's slice network, which regresses the pose of one slice")
+    pose.add_argument(
         "--curriculum", type=_count, metavar="STEPS", help="steps until all angles are sampled, small ones first (default: A/2)"
     )
-    _add_image_options(slice_pose)
-    _add_training(slice_pose)
-    scan = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
-    scan.add_argument(
+    _add_image_options(pose)
+    _add_training(pose)
+
+
+def _add_scan(actions: Any) -> None:
+    parser = actions.add_parser("scan", help="train the networks that find the brain and its pose in a scan without a mask")
+    parser.add_argument(
         "--network", choices=("locator", "scan", "outline"), default="scan",
         help="locator: where in a whole scan; scan: mask and pose in a crop; outline: a finer mask of what is found",
-    )
-    scan.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="what `train scenes` wrote (default: made-up heads alone)")
-    scan.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")
-    scan.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
-    _add_training(scan)
-    contrast = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
-    contrast.add_argument(
+    )  # fmt: skip
+    parser.add_argument("--scenes", type=absolute_path, metavar="FILE.npz", help="output of `train scenes` (default: only synthetic heads)")
+    parser.add_argument("--scene-share", type=float, metavar="SHARE", help="share of crops from scenes (default: 0.5)")
+    parser.add_argument("--leave-fold", metavar="NAME", help="leave out the scenes of this fold of cross-validation")
+    _add_training(parser)
+
+
+def _add_contrast(actions: Any) -> None:
+    parser = actions.add_parser("contrast", help="train a conditional GAN that makes T2-like slices of T1w ones")
+    parser.add_argument(
         "--unpaired", action="store_true",
         help="learn without pairs (cycleGAN): slices of one contrast from some brains, of the other from others",
     )  # fmt: skip
-    _add_training(contrast)
-    recipe = actions.add_parser("recipe", help="train a packaged network again, as its recipe in posepipe/training/recipes says")
-    recipe.add_argument("name", metavar="NAME", help="the network")
-    recipe.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="...", help="--sources, --scenes, -o and what is to be otherwise than in the recipe"
+    _add_training(parser)
+
+
+def _add_recipe(actions: Any) -> None:
+    parser = actions.add_parser("recipe", help="train a packaged network again, by its recipe in posepipe/training/recipes")
+    parser.add_argument("name", metavar="NAME", help="the network")
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="...", help="--sources, --scenes, -o and options that override the recipe"
     )
-    recipe.set_defaults(commands=actions.choices)
+    parser.set_defaults(commands=actions.choices)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -139,24 +163,24 @@ def _add_sources(actions: Any) -> None:
 
 
 def _add_scenes(actions: Any) -> None:
-    parser = actions.add_parser("scenes", help="gather raw scans whose brain is known, with all that surrounds it, into one file")
+    parser = actions.add_parser("scenes", help="gather raw scans with known brain, including its surroundings, into one file")
     parser.add_argument(
-        "datasets", nargs="+", type=absolute_path, metavar="BIDS", help="raw scans; brains by masks (-d) or a landmarks.tsv"
+        "datasets", nargs="+", type=absolute_path, metavar="BIDS", help="raw scans with brain masks (-d) or a landmarks.tsv"
     )
     parser.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE.npz", help="the file to write")
     parser.add_argument(
         "-d", "--derivatives", type=absolute_derivative, action="append", default=[], metavar="[NAME=]PATH",
         help="brain masks of these scans (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="look here first (repeatable)")
-    parser.add_argument("--reference", metavar="NAME", help="atlas whose mask is laid on the landmarks of scans without a mask")
+    parser.add_argument("--atlas-dir", action="append", default=[], type=absolute_path, metavar="DIR", help="searched first (repeatable)")
+    parser.add_argument("--reference", metavar="NAME", help="atlas whose mask is placed by the landmarks in scans without a mask")
     parser.add_argument("--split", type=absolute_path, metavar="FILE", help="which scans validate and test (default: posepipe's own split)")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sources", type=absolute_path, required=True, metavar="FILE.npz", help="what `train sources` wrote")
+    parser.add_argument("--sources", type=absolute_path, required=True, metavar="FILE.npz", help="output of `train sources`")
     parser.add_argument(
-        "-o", "--output", type=absolute_path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed by itself"
+        "-o", "--output", type=absolute_path, required=True, metavar="DIR", help="checkpoint, log, plot, weights; resumed from there"
     )
     parser.add_argument(
         "--loss-stages", choices=("both", "mse"), default="both",
@@ -168,14 +192,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "contrast: of 32; default: 64; contrast: 128)",
     )  # fmt: skip
     parser.add_argument("--steps", type=_count, nargs=2, metavar=("A", "B"), help="steps of the first and second stage")
-    parser.add_argument("--batch", type=_count, metavar="N", help="images a step")
+    parser.add_argument("--batch", type=_count, metavar="N", help="images per step")
     parser.add_argument("--rate", type=float, metavar="RATE", help="highest learning rate")
     parser.add_argument(
         "--optimizer", choices=("adamw", "sgd"), help="sgd: with Nesterov's momentum, as in the paper (default: adamw)"
     )
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="GROUP", help="atlases or datasets not to use at all")
-    parser.add_argument("--start", type=absolute_path, metavar="DIR", help="train the network of that name in this weights folder further")
-    parser.add_argument("--start-name", default="", metavar="NAME", help="the network of this name there (default: that of --name)")
+    parser.add_argument("--start", type=absolute_path, metavar="DIR", help="start from the network of the same name in this weights folder")
+    parser.add_argument("--start-name", default="", metavar="NAME", help="name of the network in --start (default: that of --name)")
     parser.add_argument("--name", help="name of the weights (default: that of the network)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -289,7 +313,7 @@ def _train(args: argparse.Namespace) -> int:
         run_job(job, _say)
     except KeyboardInterrupt:
         if (job.output / "checkpoint.pt").is_file():
-            _say(f"{job.output}: the last checkpoint is whole; the same command goes on from it")
+            _say(f"{job.output}: the last checkpoint is complete; the same command continues from it")
         raise
     return 0
 

@@ -23,8 +23,8 @@ project for headers. Rounding a header to three decimals, or to a float32 quater
 FLOAT32_ROUNDING = 1e-6
 """Largest cosine between the columns of an affine with orthogonal axes, due to the rounding to float32 in NIfTI."""
 UNKNOWN = (
-    "the header does not say where the image lies (qform and sform code are both 0): its position and handedness are unknown, so left and "
-    "right may be swapped; look at it, and give it a header"
+    "the header has neither qform nor sform (both codes are 0): the position and handedness of the image are unknown, so left and "
+    "right may be swapped; check the image, and set its header"
 )
 _CHUNK = 1 << 20
 EDGES_MM = (0.02, 50.0)

@@ -32,7 +32,7 @@ def inside_of(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
     >>> inside_of(np.array([[[0, 255]]]))[0], inside_of(np.array([[[0, 1, 7]]]))[0]
     (array([[[False,  True]]]), array([[[False,  True,  True]]]))
     >>> inside_of(np.array([[[0, 0.2, 0.6, 1]]]))[1]
-    'the brain mask is not binary: voxels with at least half of its largest value, 1, were taken for brain'
+    'the brain mask is not binary: voxels with at least half of its largest value, 1, were taken as brain'
     """
     if data.dtype == bool:
         return data, ""
@@ -53,7 +53,7 @@ def _inside_of_finite(data: npt.NDArray) -> tuple[npt.NDArray[np.bool_], str]:
         return data == top, ""
     if top <= 0 or _is_labels(data, top):
         return data > 0, ""
-    return data >= top / 2, f"the brain mask is not binary: voxels with at least half of its largest value, {top:g}, were taken for brain"
+    return data >= top / 2, f"the brain mask is not binary: voxels with at least half of its largest value, {top:g}, were taken as brain"
 
 
 def _is_labels(data: npt.NDArray, top: float) -> bool:

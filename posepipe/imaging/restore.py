@@ -42,7 +42,7 @@ def restore(volume: Volume, original: Volume, pose: Rigid, order: int | None = N
     if is_reoriented(volume, original, pose):
         return Volume(volume.data, original.affine, volume.source)
     if volume.same_grid(original):
-        msg = f"{volume.source}: lies on the grid of {original.source} already, not in the atlas's frame; it needs no restoring"
+        msg = f"{volume.source}: is already on the grid of {original.source}, not in the atlas's frame; it needs no restoring"
         raise ImageError(msg)
     if order == 0:
         data = _nearest(volume, original, pose)

@@ -72,7 +72,7 @@ class Format:
         return XFM_FORMATS[self.name]
 
     def describe(self, moving: str, reference: str) -> dict[str, Any]:
-        """What a sidecar tells of a file in this format, for the images ``moving`` and ``reference``, by their names."""
+        """The sidecar's description of a file in this format, for the images ``moving`` and ``reference``, by their names."""
         named = {"moving": moving, "reference": reference}
         return {"Format": self.title, "Maps": self.maps, "NeedsGeometryOf": [named[one] for one in self.needs]}
 
@@ -89,7 +89,7 @@ def write_transform(pose: Rigid, path: str | Path, form: str, moving: Grid | Non
 
 
 def read_transform(path: str | Path, form: str | None = None, moving: Grid | None = None, reference: Grid | None = None) -> Rigid:
-    """The pose that a transform file in the format ``form`` (None: told by the file) holds.
+    """The pose that a transform file in the format ``form`` (None: detected) contains.
 
     Raises :class:`~posepipe.errors.TransformError` for a file that is missing, is not in that format, or is not rigid, and
     :class:`~posepipe.errors.UsageError` for an image that the format needs and that was not given.
@@ -123,7 +123,7 @@ def format_named(name: str) -> Format:
 def guess_format(path: Path) -> str:
     """The format of a transform file by its content, and where that is four rows of numbers alone, FSL's and NiftyReg's, by its extension.
 
-    Raises :class:`~posepipe.errors.TransformError` where neither tells.
+    Raises :class:`~posepipe.errors.TransformError` if neither is conclusive.
     """
     head = path.read_bytes()[:4096]
     if head.startswith(_HDF5):
@@ -306,7 +306,7 @@ def _read_lta(path: Path, moving: Grid | None, reference: Grid | None) -> Rigid:
         matrix = target.affine @ matrix @ np.linalg.inv(source.affine)
     if moving and reference and source and target and _is_swapped((source, target), (moving, reference)):
         msg = (
-            "its source is the reference image and its target the moving one: it is the inverse of what is asked for, or was written "
+            "its source is the reference image and its target the moving one: it is the inverse of the requested transform, or was written "
             "by a tool that swaps the two; swap --moving and --reference, or look at its matrix"
         )
         raise TransformError(msg)

@@ -138,13 +138,13 @@ def finite(data: npt.NDArray) -> tuple[npt.NDArray, str, float]:
     """``data`` (any shape) with 0 for NaN and infinite values, a note (empty if there were none), and their fraction.
 
     >>> finite(np.array([1.0, np.nan, 3.0, -np.inf]))
-    (array([1., 0., 3., 0.]), '2 of 4 voxels (50 %) are NaN or infinite; they were taken for 0', 0.5)
+    (array([1., 0., 3., 0.]), '2 of 4 voxels (50 %) are NaN or infinite; they were set to 0', 0.5)
     """
     bad = int(data.size - np.isfinite(data).sum()) if np.issubdtype(data.dtype, np.floating) else 0
     if not bad:
         return data, "", 0.0
     share = bad / data.size
-    note = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were taken for 0"
+    note = f"{bad} of {data.size} voxels ({100 * share:.2g} %) are NaN or infinite; they were set to 0"
     return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0), note, share
 
 

@@ -37,7 +37,7 @@ class _DerivativesInputSpec(DigestInputSpec):
     labels = traits.Dict(
         traits.Str, traits.Any, usedefault=True, desc="label maps to write: kind → file, names (a table or nothing), request"
     )
-    figure = File(exists=True, desc="picture for the page, handed on")
+    figure = File(exists=True, desc="picture for the page, passed on")
     figure_record = File(exists=True, desc="record of PoseFigure, if it ran")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
@@ -82,8 +82,8 @@ class Derivatives(SimpleInterface):
         marker.unlink(missing_ok=True)  # the image is not done until all files are written again
         with measured(records["outputs"]):
             written = self._write(files, pose, records)
-            more, told = self._write_requested(files, pose)
-        write_json(marker, {**forward_sidecar(self.inputs.known, pose, records), **told})
+            more, entries = self._write_requested(files, pose)
+        write_json(marker, {**forward_sidecar(self.inputs.known, pose, records), **entries})
         written += more
         self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
         if isdefined(self.inputs.figure):
@@ -116,27 +116,27 @@ class Derivatives(SimpleInterface):
         return written
 
     def _write_requested(self, files: dict[str, Path], pose: Rigid) -> tuple[list[Path], dict[str, Any]]:
-        """Write what was asked for besides; the paths, and what the forward transform's sidecar tells of it."""
+        """Write the outputs on request; the paths, and their entries in the forward transform's sidecar."""
         from ..bids import OutputNames, read_json, write_json
         from ..bids.names import FORMATS_KEY, LABELS_KEY
         from ..imaging.grid import Grid
         from .on_request import write_formats
 
         formats = [form for form in self.inputs.xfm_formats if form != "itk"]
-        told: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         written = []
         if formats:
             image, template = Grid.load(self.inputs.image), Grid.load(self.inputs.template)
-            told[FORMATS_KEY] = write_formats(pose, files["forward"], formats, image, template)
+            entries[FORMATS_KEY] = write_formats(pose, files["forward"], formats, image, template)
             backward = write_formats(~pose, files["backward"], formats, template, image)
             sidecar = OutputNames.sidecar(files["backward"])
             write_json(sidecar, {**read_json(sidecar), FORMATS_KEY: backward})
-            for path, some in ((files["forward"], told[FORMATS_KEY]), (files["backward"], backward)):
+            for path, some in ((files["forward"], entries[FORMATS_KEY]), (files["backward"], backward)):
                 written += [path.with_name(one["File"]) for one in some.values()]
         if self.inputs.labels:
-            told[LABELS_KEY] = {kind: one["request"] for kind, one in self.inputs.labels.items()}
+            entries[LABELS_KEY] = {kind: one["request"] for kind, one in self.inputs.labels.items()}
             written += self._write_labels(files, pose)
-        return written, told
+        return written, entries
 
     def _write_labels(self, files: dict[str, Path], pose: Rigid) -> list[Path]:
         from ..bids import OutputNames, write_json

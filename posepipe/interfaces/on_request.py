@@ -1,4 +1,4 @@
-"""What is written of an image on request only: its transforms in other formats, and the atlas's label maps on its grid."""
+"""Outputs that are written on request only: transforms in other formats, and the atlas's label maps on the image's grid."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from ..imaging.grid import Grid
 
 NOT_A_SEGMENTATION = (
-    "Labels of the atlas's template, turned and shifted onto the image by its pose. Rigid only: they show where things are about, and are "
-    "no segmentation of this brain."
+    "Labels of the atlas's template on the image's grid, transformed by the rigid pose. They show structures approximately, and are not a "
+    "segmentation of this brain."
 )
 
 
 def write_formats(pose: Rigid, path: Path, formats: Iterable[str], moving: Grid, reference: Grid) -> dict[str, dict[str, Any]]:
     """Write ``pose`` (points of the reference → points of the moving image) beside its ITK file ``path`` in each of ``formats``.
 
-    Returns what the file's sidecar tells of them: format → File, Format, Maps, NeedsGeometryOf; empty where there is none but ITK's.
+    Returns their entry in the sidecar: format → File, Format, Maps, NeedsGeometryOf; empty if there is no format besides ITK's.
     """
     from ..bids.names import in_format
     from ..imaging.transform_files import format_named, write_transform
 
-    told: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for form in formats:
         if form != "itk":
             file = write_transform(pose, in_format(path, form), form, moving, reference)
             images = (Path(moving.source).name, Path(reference.source).name)
-            told[form] = {"File": file.name, **format_named(form).describe(*images)}
-    return told
+            entries[form] = {"File": file.name, **format_named(form).describe(*images)}
+    return entries
 
 
 def label_request(maps: Iterable[LabelMap], digest: Any) -> dict[str, dict[str, str]]:
-    """What a sidecar holds of the label ``maps`` that were asked for, by which it is told whether they are of now; ``digest`` gives the
+    """The sidecar's entry of the requested label ``maps``, which shows whether the written ones are up to date; ``digest`` returns the
     SHA-256 of a file."""
     import hashlib
 
@@ -65,5 +65,5 @@ def label_sidecar(known: Mapping[str, Any], kind: str, request: Mapping[str, str
 
 
 def no_labels(space: str) -> str:
-    """What is told where labels were asked for and the template has none."""
+    """The note if labels are requested and the template has none."""
     return f"--labels: the template {space} has no label map, so none was written"

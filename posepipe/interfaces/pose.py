@@ -129,7 +129,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
     age = traits.Float(desc="age of the brain, weeks")
     estimated = traits.Bool(False, usedefault=True, desc="whether the age was estimated")
-    volumes = traits.Dict(desc="volumes of brains in the atlases at hand: smallest and largest (ml), and the names of youngest and oldest")
+    volumes = traits.Dict(desc="brain volumes of the atlases: smallest and largest (ml), and the names of youngest and oldest")
     doubts = traits.List(traits.Str, desc="problems with the image and its age that lead to the verdict review")
     weights = File(exists=True, desc="listing of a folder of network weights that come before the package's, and of its calibration")
 

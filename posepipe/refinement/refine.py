@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -70,14 +71,8 @@ def refine_pose(
     if method == "none":
         return Refined(start, method, _both(before, before))
 
-    def by(this: Comparison) -> Rigid:
-        if method == "torch":
-            return this.refined(start)
-        from .ants import ants_rigid  # antspyx takes seconds to import
-
-        return ants_rigid(this.brain, this.target.brain, start, seed=seed, source=image.source)
-
-    pose = by(compare)
+    register = _torch if method == "torch" else partial(_ants, seed=seed, source=image.source)
+    pose = register(compare, start)
     after = _measured(compare, pose)
     no_csf = _against_template_without_csf(compare, start, max(before["CR"], after["CR"]))
     if no_csf is None:
@@ -87,17 +82,31 @@ def refine_pose(
         other, pose = no_csf
         against = WITHOUT_CSF
         if method != "torch":
-            pose = by(other)
+            pose = register(other, start)
         after = _measured(compare, pose)
         better = _better(other, pose, start, _measured(other, pose), _measured(other, start))
-    warnings: tuple[str, ...] = ()
-    if not better:
-        moved = pose.degrees_from(start)
-        LOGGER.info("%s: %s did not improve the initial pose (it moved it by %.1f°)", image.source, method, moved)
-        if moved > DISCARDED_DEGREES:
-            warnings = (f"refinement by {method} moved the pose by {moved:.0f}° without improving it; the initial pose was kept",)
-        pose, after = start, before
-    return Refined(pose, method, _both(before, after), warnings, against)
+    if better:
+        return Refined(pose, method, _both(before, after), (), against)
+    return Refined(start, method, _both(before, before), _discarded(pose, start, method, image.source), against)
+
+
+def _torch(compare: Comparison, start: Rigid) -> Rigid:
+    return compare.refined(start)
+
+
+def _ants(compare: Comparison, start: Rigid, *, seed: int, source: str) -> Rigid:
+    from .ants import ants_rigid  # antspyx takes seconds to import
+
+    return ants_rigid(compare.brain, compare.target.brain, start, seed=seed, source=source)
+
+
+def _discarded(pose: Rigid, start: Rigid, method: str, source: str) -> tuple[str, ...]:
+    """Log that the refined ``pose`` is not used; a warning as well if it is far from the ``start``."""
+    moved = pose.degrees_from(start)
+    LOGGER.info("%s: %s did not improve the initial pose (it moved it by %.1f°)", source, method, moved)
+    if moved <= DISCARDED_DEGREES:
+        return ()
+    return (f"refinement by {method} moved the pose by {moved:.0f}° without improving it; the initial pose was kept",)
 
 
 def _against_template_without_csf(compare: Comparison, start: Rigid, score: float) -> tuple[Comparison, Rigid] | None:

@@ -120,12 +120,8 @@ def write_subject_page(
         msg = f"{path}: a page needs at least one image or failure to show"
         raise ValueError(msg)
     subject, session = subject.removeprefix("sub-"), (session or "").removeprefix("ses-")
-    sections = [_section(number, image) for number, image in enumerate(images, start=1)]
-    sections.sort(key=lambda section: _urgency(section.line))
-    stopped = [
-        (_Line(f"failure-{n}", f.image, FAILED, [f"stopped in {f.stage}: {_first_line(f.error)}"]), f)
-        for n, f in enumerate(failures, start=1)
-    ]
+    sections = sorted((_section(n, image) for n, image in enumerate(images, start=1)), key=lambda section: _urgency(section.line))
+    stopped = [(_failure_line(n, failure), failure) for n, failure in enumerate(failures, start=1)]
     lines = sorted([*(s.line for s in sections), *(line for line, _ in stopped)], key=_urgency)
     verdicts = [line.verdict for line in lines]
     first, detail = headline(verdicts)
@@ -189,6 +185,10 @@ def _section(number: int, image: PageImage) -> _Section:
         contrast_note=facts.contrast_note(image.sidecar, image.grid),
         files=[(link(output), output, facts.describe(output)) for output in image.outputs],
     )
+
+
+def _failure_line(number: int, failure: Failure) -> _Line:
+    return _Line(f"failure-{number}", failure.image, FAILED, [f"stopped in {failure.stage}: {_first_line(failure.error)}"])
 
 
 def _layers(image: PageImage) -> list[tuple[str, str, bool]]:

@@ -205,7 +205,7 @@ def read_references(path: Path) -> list[ReferenceRow]:
         for cells in reader:
             rows.append(ReferenceRow._read(cells))
     except (TypeError, ValueError, AttributeError) as error:
-        msg = f"{path}, line {reader.line_num}: not a table of reference poses ({error}); repair it, or run posepipe-tools reference anew"
+        msg = f"{path}, line {reader.line_num}: not a table of reference poses ({error}); repair it, or run posepipe-tools reference again"
         raise UsageError(msg) from error
     return rows
 

@@ -1,4 +1,4 @@
-"""What cohorts say of a brain's size when its age is estimated."""
+"""Estimated ages and the size of the brain compared with the cohorts."""
 
 from __future__ import annotations
 

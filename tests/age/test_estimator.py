@@ -1,4 +1,4 @@
-"""Ages from images: the arithmetic on the curves, and the whole way on phantoms of known age."""
+"""Ages estimated from images: the computation on the curves, and the complete estimation on phantoms of known age."""
 
 from __future__ import annotations
 

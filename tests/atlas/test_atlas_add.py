@@ -25,7 +25,7 @@ def test_an_added_cohort_is_found_by_the_library(tmp_path):
     assert choose_template(library, age=29, contrast="T2w").template == template
 
 
-def test_voxels_that_are_not_finite_are_told_and_taken_for_0(tmp_path, caplog):
+def test_voxels_that_are_not_finite_are_reported_and_taken_as_0(tmp_path, caplog):
     given = {"image": write_image(tmp_path / "t2.nii"), "mask": write_image(tmp_path / "mask.nii.gz", labels=True)}
     given["tissues"] = write_image(tmp_path / "tissues.nii.gz", labels=True)
     for path in given.values():
@@ -36,19 +36,19 @@ def test_voxels_that_are_not_finite_are_told_and_taken_for_0(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         template = add("Own", **given, age=29.5)
     for path, kept in zip(given.values(), (template.image, template.mask, template.tissues), strict=True):
-        assert f"{path}: 4 of 990 voxels (0.4 %) are NaN or infinite; they were taken for 0" in caplog.text
+        assert f"{path}: 4 of 990 voxels (0.4 %) are NaN or infinite; they were set to 0" in caplog.text
         stored = np.asarray(nib.load(kept).dataobj)
         assert np.isfinite(stored).all() and stored[0, 0, 0] == stored[4, 4, 4] == 0
 
 
-def test_a_doubtful_header_is_told(tmp_path, caplog):
+def test_a_doubtful_header_is_reported(tmp_path, caplog):
     image = nib.load(write_image(tmp_path / "t2.nii"))
     for code in (image.set_sform, image.set_qform):
         code(None, code=0)
     nib.save(image, tmp_path / "lost.nii")
     with caplog.at_level("WARNING"):
         add("Own", image=tmp_path / "lost.nii", age=29.5)
-    assert f"{tmp_path / 'lost.nii'}: the header does not say where the image lies" in caplog.text
+    assert f"{tmp_path / 'lost.nii'}: the header has neither qform nor sform" in caplog.text
 
 
 def test_cohorts_and_contrasts_add_up(tmp_path):

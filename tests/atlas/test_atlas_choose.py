@@ -152,7 +152,7 @@ def test_messages_name_atlases_that_would_do(library):
         choose_template(library, age=12, contrast="T2w")
 
 
-def test_auto_outside_everything_takes_the_closest_when_told(library):
+def test_auto_outside_everything_takes_the_closest_on_request(library):
     assert choose_template(library, age=15, contrast="T2w", age_policy="nearest").template.space == "CRL+21"
     assert choose_template(library, age=80, contrast="T2w", age_policy="nearest").template.space == "BCP+03"
 

@@ -94,7 +94,7 @@ def test_a_damaged_original_is_downloaded_again(server, tmp_path):
     assert damaged.read_bytes() != b"damaged"
 
 
-def test_only_the_cohorts_asked_for(server, tmp_path):
+def test_only_the_cohorts_requested(server, tmp_path):
     manifest = served_manifest(server.root)
     assert len(get(manifest, server, tmp_path, cohorts=["26"])) == 1
     assert all("week26" in path for path, _, _ in server.requests)
@@ -121,14 +121,14 @@ def test_missing_file_and_dead_server(server, tmp_path):
         get(manifest, server, tmp_path, base_url="not a url")
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(server, tmp_path):
+def test_a_download_that_breaks_off_continues_where_it_stopped(server, tmp_path):
     content = np.random.default_rng(0).bytes(60_000)
     (server.root / "big").parent.mkdir(parents=True, exist_ok=True)
     (server.root / "big").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     target, part = tmp_path / "big", tmp_path / "big.part"
     server.cut_after = 40_000
-    with pytest.raises(AtlasError, match="goes on where this one stopped"):
+    with pytest.raises(AtlasError, match="continues where this one stopped"):
         download(f"{server.url}/big", target, digest, retries=0)
     assert not target.exists()
     have = part.stat().st_size

@@ -1,4 +1,4 @@
-"""Volumes of brains against age, and what lies beyond."""
+"""Brain volumes as a function of age, and volumes outside the range of the atlases."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def test_an_age_is_doubted_where_the_volume_is_not_usual(curve, ratio, doubted):
 
 
 def test_the_doubt_tells_what_the_volume_would_mean(curve):
-    told = curve.doubt(250.0, 23.0)
-    assert "looks like 23 weeks" in told and "holds 250 ml, 2.27 times" in told and "usual at 27 to 36 weeks" in told
+    output = curve.doubt(250.0, 23.0)
+    assert "looks like 23 weeks" in output and "holds 250 ml, 2.27 times" in output and "usual at 27 to 36 weeks" in output
     assert "not usual even at 40 weeks, where Made ends" in curve.doubt(1500.0, 40.0)
     assert "not usual even at 22 weeks, where Made begins" in curve.doubt(30.0, 22.0)
 
 
 @pytest.mark.parametrize(("millilitres", "word"), [(49, "younger"), (51, ""), (674, ""), (676, "older")])
 def test_of_no_age_of_the_atlas(millilitres, word):
-    told = VolumeRange(100, "Made+22", 500, "Made+40").outside(millilitres)
-    assert (f"the brain is {word}" in told) if word else told == ""
+    output = VolumeRange(100, "Made+22", 500, "Made+40").outside(millilitres)
+    assert (f"the brain is {word}" in output) if word else output == ""
 
 
 def test_volumes_are_read_from_masks_and_from_images_without_one(tmp_path):

@@ -1,4 +1,4 @@
-"""A miniature of the folder of real data, made of phantoms: the layout that the benches read, with truth that is known exactly."""
+"""A miniature of the folder of real data, made of phantoms: the layout that the benches read, with exactly known truth."""
 
 from __future__ import annotations
 

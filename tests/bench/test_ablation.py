@@ -1,4 +1,4 @@
-"""Ablations: constants are set for a while wherever they are used, and each line counts what its rows say."""
+"""Ablations: constants are changed temporarily in every place of use, and each line of the table counts its rows correctly."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def test_a_line_compares_with_the_packaged_setting() -> None:
 
 
 @pytest.mark.slow
-def test_an_ablation_runs_and_goes_on(miniature: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_an_ablation_runs_and_continues(miniature: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     whole = ablation.confidence_cases(miniature.folder, ("validation",))
     monkeypatch.setattr(ablation, "confidence_cases", lambda data, groups: whole[:1])
     command = [str(miniature.folder), str(tmp_path / "rows.csv"), "--trials", "2", "--only", "one attempt"]
     ablation.main(command)
-    told = capsys.readouterr().out
-    assert f"| {PACKAGED} | 2 |" in told and "| multi-start: one attempt | 2 |" in told and "three attempts" not in told
+    output = capsys.readouterr().out
+    assert f"| {PACKAGED} | 2 |" in output and "| multi-start: one attempt | 2 |" in output and "three attempts" not in output
     before = (tmp_path / "rows.csv").read_bytes()
     monkeypatch.setattr(ablation.BenchmarkRunner, "run", lambda *_: pytest.fail("made again"))
     ablation.main(command)
-    assert (tmp_path / "rows.csv").read_bytes() == before and capsys.readouterr().out == told
+    assert (tmp_path / "rows.csv").read_bytes() == before and capsys.readouterr().out == output
 
 
 @pytest.mark.slow

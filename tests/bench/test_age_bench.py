@@ -1,4 +1,4 @@
-"""The bench of ages: cases, rows to curves, constants found without the brain they are judged on, tables."""
+"""The bench of ages: cases, curves from rows, constants fitted without the tested brain, and tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_constants_follow_what_is_right(rows):
     assert "4 brains matched by fetal and 4 by neonatal atlases" in model.made
 
 
-def test_a_brain_has_no_say_in_its_own_error(rows):
+def test_the_error_of_a_brain_is_by_a_fit_without_it(rows):
     odd = rows_of("x", 28.0, by_score=33.0, by_size=28.0)
     _, left_out = fit_ages(age_records([*rows, *odd]))
     assert left_out["x"] > 3  # by the others' constant, which trusts similarity

@@ -1,4 +1,4 @@
-"""The paper's volume-to-volume registrations: each start, each registration and each sign, and that nothing of posepipe's judges them."""
+"""The paper's volume-to-volume registrations: each start, each registration and each sign, without posepipe's own acceptance rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from posepipe.refinement import refine
 
 AGE, VOXEL = 29.0, 2.5
 AWAY = Rigid(np.eye(3), np.array([90.0, -70.0, 60.0]))
-"""The template lies far from the world's origin, so that a turn about that instead of about the brain is told."""
+"""The template is far from the world's origin, so that a rotation about the origin instead of the brain's centre is detected."""
 AXIS = np.array([0.6, -0.48, 0.64])
 
 
@@ -153,7 +153,7 @@ def test_paa_weighs_by_brightness(target):
 
 
 @pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
-def test_the_signs_of_axes_do_not_hang_on_how_they_were_computed(signs):
+def test_the_signs_of_axes_do_not_depend_on_how_they_were_computed(signs):
     axes = Rigid.from_rotvec([0.3, -0.5, 0.2]).rotation
     flipped = np.stack([axes[:, 0] * signs[0], axes[:, 1] * signs[1], axes[:, 2] * signs[0] * signs[1]], 1)
     pointed = baselines._pointed(flipped)

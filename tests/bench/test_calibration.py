@@ -1,4 +1,4 @@
-"""What the model of confidence is fitted to: which poses are right, what each counts, and held-out fits by the same weights."""
+"""The data that the confidence model is fitted to: correct poses, weights of the rows, and held-out fits with the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bench calibration`` with measurements at hand: what it writes, and where."""
+"""``bench calibration`` with existing measurements: what it writes, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classical benchmark's own arithmetic: rows on disk, tables, and the averaging of rotations."""
+"""The classical benchmark: rows on disk, tables, and the averaging of rotations."""
 
 from __future__ import annotations
 

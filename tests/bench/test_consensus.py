@@ -1,4 +1,4 @@
-"""Limits that depend on weights, from rows whose limits are known."""
+"""Limits that depend on the weights, computed from rows with known limits."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def answer(verdict: str, voxels: int, turn: float) -> Answer:
 def test_precisions_are_compared_image_by_image():
     base = {"a": answer("pass", 50, 0.0), "b": answer("refused", 0, np.nan)}
     other = {"a": answer("pass", 48, np.radians(0.3)), "b": answer("review", 20, 0.0)}
-    same, differs, _, told = precision.report({"float32": base, "bfloat16": other}).split("\n")[2:]
+    same, differs, _, output = precision.report({"float32": base, "bfloat16": other}).split("\n")[2:]
     assert same == "| float32 | 2 | 0 | 1.0000 | 0.000° | 0.000° | 1.00 | 2.00 |"
     assert differs == "| bfloat16 | 2 | 1 | 0.9796 | 0.300° | 0.300° | 1.00 | 2.00 |"
-    assert told == "- bfloat16, b: refused → review"
+    assert output == "- bfloat16, b: refused → review"
 
 
 def test_negatives_whose_outcome_depends_on_the_initial_pose_are_reported():

@@ -1,4 +1,4 @@
-"""Likeness of conversions: figures whose values are known, and the table that sums them up."""
+"""Image similarity of conversions: measures with known values, and their table."""
 
 from __future__ import annotations
 

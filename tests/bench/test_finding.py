@@ -1,4 +1,4 @@
-"""The ablation of the brain finder: constants are set for a while, each row is counted for what it says."""
+"""The ablation of the brain finder: constants are changed temporarily, and rows are counted correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of gradients: what it calls rounding is rounding."""
+"""The check of gradients: the difference that it attributes to rounding comes from rounding."""
 
 from __future__ import annotations
 

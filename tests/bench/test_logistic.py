@@ -1,4 +1,4 @@
-"""Logistic regression: it finds what made the data, stays finite, and its figures are those of the definitions."""
+"""Logistic regression: it recovers the model of the data, stays finite, and its measures match their definitions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_reliability_of_calibrated_probabilities(sampled):
         assert share == pytest.approx(mean, abs=4 * np.sqrt(mean * (1 - mean) / n))
 
 
-def test_threshold_flags_what_was_asked_for_unless_alarms_forbid():
+def test_threshold_flags_what_was_requested_unless_alarms_forbid():
     y = np.r_[np.zeros(10), np.ones(100)]
     p = np.r_[np.linspace(0.0, 0.45, 10), np.linspace(0.5, 0.99, 100)]
     t = threshold(p, y, flagged=0.9, alarms=0.05)

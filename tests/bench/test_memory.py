@@ -1,4 +1,4 @@
-"""The measurement of memory: its images, and what is made of the peaks."""
+"""The measurement of memory: its images, and the formulas fitted to the peaks."""
 
 from __future__ import annotations
 

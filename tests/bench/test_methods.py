@@ -1,4 +1,4 @@
-"""The methods of the tables do what their names say: the first pose is the right way round, and what follows it is run."""
+"""The methods of the tables: the initial pose has the right direction, and the named refinement is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of stacks: the confidence of slices, the tables, the rule for the stack's pose, and how far real stacks agree."""
+"""Reports on stacks: the confidence of slices, the tables, the rule for the stack's pose, and the agreement of real stacks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_table_has_a_line_for_each_level_and_counts_outliers_by_the_model():
     assert judged[4] != plain[4]
 
 
-def test_the_limit_of_motion_tells_whose_pose_is_kept():
+def test_the_limit_of_motion_decides_which_pose_is_kept():
     text = limits(rows())  # slices are better, fit worse, and move by 1° or 7°
     assert "of 12 stacks" in text and " 0: 1.00 (1.0)" in text and "5: 2.00 (3.0)" in text and "8: 3.00 (3.0)" in text
     assert "slices alone 1.00" in text and "volume alone 3.00" in text

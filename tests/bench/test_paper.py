@@ -1,4 +1,4 @@
-"""The paper's tables and figures with ours beside them."""
+"""The paper's tables and figures beside our results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perturbations with known truth: the truth is true, and each corruption is as large as it says."""
+"""Perturbations: the stated pose is correct, and each corruption has the stated size."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_grids_have_both_hands_and_another_spacing_and_slant(head):
     assert (axes.max((1, 2)) < 0.9999).all()  # none along the world's axes
 
 
-def test_moves_up_to_the_shift_asked_for(head):
+def test_moves_up_to_the_shift_requested(head):
     image, mask = head
     rng = np.random.default_rng(1)
     center = moments(mask).center
@@ -94,7 +94,7 @@ def a_plane_parts(one: np.ndarray, other: np.ndarray) -> bool:
     return linprog(np.zeros(4), A_ub=sides, b_ub=-np.ones(len(sides)), bounds=(None, None)).success
 
 
-def test_the_plane_test_tells_parted_from_mixed():
+def test_the_plane_test_separates_parted_from_mixed():
     points = np.random.default_rng(0).normal(size=(500, 3))
     above = points @ [1, 2, -1] > 0.5
     assert a_plane_parts(points[above], points[~above])

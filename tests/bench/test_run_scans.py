@@ -1,4 +1,4 @@
-"""Benches of raw scans, run on the miniature of the data with networks set by hand: bright is brain."""
+"""Benches of raw scans, run on the miniature of the data with hand-set networks that segment bright voxels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_brains_are_found_without_a_mask(
     monkeypatch.setattr(scans, "BACKGROUNDS", {"rim": scans.BACKGROUNDS["rim"]})
     command = ["bench", "scans", str(few), "-o", str(tmp_path), "--trials", "1", "--threads", "1", "--weights", str(weights)]
     assert main([*command, "--names", "sub-E01", "sub-T", "sub-01", "sub-f234"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     rows = read_rows([tmp_path / "scans.csv"])
     of = {part: [r for r in rows if r["part"] == part] for part in scans.PARTS}
     assert {part: len(found) for part, found in of.items()} == {"epi": 1, "scans": 1, "stacks": 2, "heads": 1, "cut": 1, "twins": 1}
@@ -60,11 +60,11 @@ def test_brains_are_found_without_a_mask(
     for row in of["scans"] + of["stacks"]:
         mask = miniature.truth.masks[row["name"]]
         assert float(row["dice"]) > 0.9 and float(row["true_ml"]) == pytest.approx(moments(mask).millilitres, rel=1e-4)
-    # no piece without a brain passes, and of twins the mask is of one and the other is told
+    # no piece without a brain passes, and of two heads one is masked and the other reported
     assert all(r["qc"] in {"refused", "failed", "fail", "review"} for r in of["cut"])
     (twins,) = of["twins"]
     assert twins["kind"] == "beside sub-E02" and float(twins["mm"]) < 3 and "another brain" in twins["reasons"]
-    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is reported in 1, 0 pass" in told
+    assert "Two heads in 1 scans: the mask is one of them (≤ 10 mm) in 1, the other is reported in 1, 0 pass" in output
     assert {r["kind"] for r in of["heads"]} == set(scans.BACKGROUNDS) and all(r["fold"] == "test" for r in of["heads"])
     poses = [so3.exp(np.array([float(x) for x in r["rotvec"].split()])) for r in of["stacks"]]
     truth = [miniature.truth.rotations[r["name"]] for r in of["stacks"]]
@@ -114,7 +114,7 @@ def test_features_of_brains_and_of_other_places(few: Path, weights: Path, miniat
 
 
 @pytest.mark.slow
-def test_only_images_that_are_asked_for_are_made(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_images_that_are_requested_are_made(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Brains with synthetic background take seconds each; newborn A11, of which most are made, is not even here."""
     monkeypatch.setattr(scans, "BACKGROUND_SPACING_MM", 4.0)
     names = [one.name for one in brains.brain_images(few, ("sub-E01*", "sub-A12-T2w rim 1", "noise 3"))]
@@ -203,9 +203,9 @@ def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path:
     command = ["train", "scenes", str(few / "ds-epi"), str(few / "ds-stacks"), "-d", str(few / "ds-stacks/derivatives/manual_masks")]
     command += ["-o", str(path), "--atlas-dir", str(few / "atlases"), "--split", str(split)]
     assert main([*command, "--reference", "CRL"]) == 0
-    told = capsys.readouterr().out
-    assert "sub-E02_acq-epi: left out, kept for test by the split" in told and f"{path}: 3 scenes" in told
-    assert "terms of ds-epi: CC0" in told and "terms of ds-stacks: CC0" in told
+    output = capsys.readouterr().out
+    assert "sub-E02_acq-epi: left out, kept for test by the split" in output and f"{path}: 3 scenes" in output
+    assert "terms of ds-epi: CC0" in output and "terms of ds-stacks: CC0" in output
     scenes = Scenes.load(path)
     assert scenes.terms == {"ds-epi": "CC0", "ds-stacks": "CC0"}
     assert [s.name for s in scenes.scenes] == ["sub-E01_acq-epi", "sub-01_run-1", "sub-01_run-2"]
@@ -217,5 +217,5 @@ def test_scenes_of_scans_are_gathered(few: Path, miniature: Miniature, tmp_path:
         assert np.degrees(so3.geodesic_distance(scene.rotation, miniature.truth.rotations[name])) < 0.1
     # without an atlas landmarks do not do; what has a mask does
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "no landmarks by which the mask of a --reference atlas could be placed" in told and f"{path}: 2 scenes" in told
+    output = capsys.readouterr().out
+    assert "no landmarks by which the mask of a --reference atlas could be placed" in output and f"{path}: 2 scenes" in output

@@ -56,8 +56,8 @@ def test_a_head_is_followed_by_slices_and_by_navigators(
     monkeypatch.setattr(sys, "argv", [*command, "--ways", "network", "registered", "navigators"])
     tracker.main()
     out = capsys.readouterr().out.splitlines()
-    told = [line for line in out if line.startswith("CRL+30, small, ")]
-    assert [line.split(": ")[0].rpartition(", ")[2] for line in told] == ["network", "registered", "navigators"]
+    output = [line for line in out if line.startswith("CRL+30, small, ")]
+    assert [line.split(": ")[0].rpartition(", ")[2] for line in output] == ["network", "registered", "navigators"]
     found = {cells(line)[1]: cells(line) for line in out if line.startswith("| CRL on next week, small")}
     assert int(found["navigators"][2]) == 5 and int(found["registered"][2]) > 10
     # registered, the head is nearer than by a network that is off by 8° in the median, and by both it is found
@@ -94,14 +94,14 @@ def test_moving_stacks_are_measured_once_and_fitted_where_there_is_something_wro
     monkeypatch.setattr(moving_stacks, "LEVELS", {"small": 2.0})
     command = ["bench", "stacks", str(miniature.folder), "-o", str(tmp_path), "--names", "CRL+27", "--trials", "1"]
     assert main([*command, "--groups", "validation"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     rows = read_rows([tmp_path / "stacks.csv"])
     assert len(rows) > 10 and {(r["name"], r["group"], r["level"]) for r in rows} == {("CRL+27", "validation", "small")}
     assert np.median([float(r["degrees"]) for r in rows]) < 3
     assert all(float(rows[0][name]) < 3 for name in ("stack_slices", "stack_volume", "stack_kept"))
-    line = next(cells(line) for line in told.splitlines() if line.startswith("| validation"))
+    line = next(cells(line) for line in output.splitlines() if line.startswith("| validation"))
     assert line[:4] == ["validation", "small (2°)", "1", str(len(rows))]
-    assert "Error of the pose of 1 stacks" in told and told.strip() == (tmp_path / "stacks.md").read_text().strip()
+    assert "Error of the pose of 1 stacks" in output and output.strip() == (tmp_path / "stacks.md").read_text().strip()
     before = (tmp_path / "stacks.csv").read_text()
     # of one brain alone nothing is learnt; a test brain is nothing to learn from
     refused = ((["validation"], "slices of 1 brains do not make a model"), (["validation", "fetus"], "give --groups validation"))

@@ -1,4 +1,4 @@
-"""Benches of whole volumes, run on the miniature of the data: their tables say what is true of phantoms."""
+"""Benches of whole volumes, run on the miniature of the data: their tables are correct for phantoms."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_stacks_are_compared_pair_by_pair(
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     command = ["bench", "classical", str(data), "-o", str(tmp_path / "out"), "--groups", "stacks", "--init", "center", "--refine", "none"]
     assert main([*command, "--trials", "1", "--jobs", "1", "--threads", "1"]) == 0
-    told = capsys.readouterr().out
-    assert "nearest CRL week by size: 31" in told
-    (degrees,) = re.findall(r"pairwise disagreement median ([\d.]+)°", told)
+    output = capsys.readouterr().out
+    assert "nearest CRL week by size: 31" in output
+    (degrees,) = re.findall(r"pairwise disagreement median ([\d.]+)°", output)
     poses = [miniature.truth.rotations[f"sub-01_run-{k}"] for k in (1, 2)]
     assert float(degrees) == pytest.approx(np.degrees(so3.geodesic_distance(*poses)), abs=1.5)
     assert set(threads) == {1}  # as asked for
@@ -105,7 +105,7 @@ def test_cohorts_far_apart_in_age_are_not_compared(miniature: Miniature) -> None
 
 
 @pytest.mark.slow
-def test_times_are_of_stages_that_make_the_whole(
+def test_times_of_the_stages_sum_to_the_whole(
     miniature: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(speed, "THREADS", (1,))
@@ -131,8 +131,8 @@ def test_ages_of_test_brains_are_reported_and_measured_once(
     ))  # fmt: skip
     command = ["bench", "age", str(data), "-o", str(tmp_path / "out"), "--parts", "test", "--names"]
     assert main([*command, "sub-f234"]) == 0
-    told = capsys.readouterr().out
-    (weeks,) = re.findall(r"sub-f234: 29 weeks, estimated ([\d.]+) \(by", told)
+    output = capsys.readouterr().out
+    (weeks,) = re.findall(r"sub-f234: 29 weeks, estimated ([\d.]+) \(by", output)
     assert float(weeks) == pytest.approx(29, abs=1)
     rows = read_rows([tmp_path / "out" / "age.csv"])
     assert {r["name"] for r in rows} == {"sub-f234"} and 29.0 in {float(r["weeks"]) for r in rows}
@@ -140,7 +140,7 @@ def test_ages_of_test_brains_are_reported_and_measured_once(
     (part,) = (tmp_path / "out" / "parts").iterdir()
     before = part.read_text()
     assert main([*command, "sub-f234"]) == 0  # by its rows: seconds are the same
-    assert part.read_text() == before and capsys.readouterr().out == told
+    assert part.read_text() == before and capsys.readouterr().out == output
     assert main([*command, "nobody"]) == 2
     assert "no brain to measure" in capsys.readouterr().err
 
@@ -152,11 +152,11 @@ def test_the_paper_s_comparison_is_run_once(
     monkeypatch.setattr(volume, "LAST_BINS", volume.LAST_BINS[:2])
     command = ["bench", "volume", str(miniature.folder), "-o", str(tmp_path), "--groups", "fetus", "--trials", "1", "--methods"]
     assert main([*command, "search", "posenet"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     rows = read_rows([tmp_path / "volume.csv"])
     assert [r["bin"] for r in rows if r["method"] == "search"] == ["0", "1"]
     assert all(float(r["degrees"]) < 5 and float(r["mm"]) < 3 for r in rows if r["method"] == "search")
-    assert (len(rows) == 4) != ("posenet: not run, there is no pose-net in these weights" in told)
+    assert (len(rows) == 4) != ("posenet: not run, there is no pose-net in these weights" in output)
     assert sorted(p.suffix for p in tmp_path.iterdir() if p.is_file()).count(".png") >= 1
     (part,) = (tmp_path / "parts").iterdir()
     before = part.read_text()

@@ -1,4 +1,4 @@
-"""Brains with synthetic background keep their brain and its mask; the tables of the bench of scans say what the rows say."""
+"""Brains with synthetic background keep brain and mask; the tables of the bench of scans match the rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_brain_with_synthetic_background_is_the_same_brain(kind: str) -> None:
         world = np.argwhere(truth.data) @ truth.affine[:3, :3].T + truth.affine[:3, 3]
         value = whole.data[truth.data]
         right, left = world[:, 0] > before.center[0] + 4, world[:, 0] < before.center[0] - 4
-        # turned voxels, the same place in the world: the two halves are told apart as before, whatever the bias field
+        # turned voxels, the same place in the world: the two halves are distinguished as before, whatever the bias field
         ratios.append(value[right].mean() / value[left].mean())
         assert ratios[-1] > 1
         if kind == "body":
@@ -113,7 +113,7 @@ def test_the_tables_say_what_the_rows_say() -> None:
     assert "2 poses, 1 pairs apart by 5.7° (median)" in text and "cut" not in text
 
 
-def test_what_becomes_of_images_without_a_brain() -> None:
+def test_outcomes_of_images_without_a_brain() -> None:
     empty = ROW | {"part": "cut", "kind": "axis 0 from 50", "mm": "", "degrees": ""}
     text = report([empty | {"qc": "refused"}, empty | {"qc": "fail"}, empty | {"qc": "failed"}, empty | {"qc": "review"}])
     assert "| cut | 4 | 2 | 1 | 1 | 0 |" in text and "Dice" not in text and "median" not in text

@@ -136,7 +136,7 @@ def test_poses_are_judged_against_the_truth_and_its_twin(brain, cutter, target):
     assert turned.degrees == turned.nearer_degrees == pytest.approx(10)
 
 
-def told(p: SliceTrial, target: SliceTarget, flips: list[bool]) -> list[SlicePose]:
+def predicted(p: SliceTrial, target: SliceTarget, flips: list[bool]) -> list[SlicePose]:
     """What a perfect network that cannot tell twins would say of the slices of a slab."""
     both = [(p.truth, twin_pose(p.truth, s.grid, target.plane)) for s in p.pieces]
     return [SlicePose(*(pair[::-1] if flip else pair), 1.0, 1.0, 1.0, np.zeros(2)) for pair, flip in zip(both, flips, strict=True)]
@@ -144,7 +144,7 @@ def told(p: SliceTrial, target: SliceTarget, flips: list[bool]) -> list[SlicePos
 
 def test_a_slab_chooses_the_twins_that_agree(brain, cutter, target):
     (p,) = sampled(brain, cutter, target, "slab-5", 1)
-    found = told(p, target, [True, False, True, True, False])
+    found = predicted(p, target, [True, False, True, True, False])
     assert fused_slab(found, target).degrees_from(p.truth) < 0.01
     pose = registered_slab(p.pieces, target, found)
     assert pose.degrees_from(p.truth) < 2 and slice_errors(pose, p, target).mm < 1.5
@@ -152,7 +152,7 @@ def test_a_slab_chooses_the_twins_that_agree(brain, cutter, target):
 
 def test_the_twin_that_fits_better_is_kept(brain, cutter, target, monkeypatch: pytest.MonkeyPatch):
     (p,) = sampled(brain, cutter, target, "all", 1)
-    (found,) = told(p, target, [False])
+    (found,) = predicted(p, target, [False])
     asked = []
 
     def register(pieces, _, starts, *, which, options):

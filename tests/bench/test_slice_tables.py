@@ -1,4 +1,4 @@
-"""The columns and bins of the tables on slices, each by its definition."""
+"""The columns and bins of the tables on slices match their definitions."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_intervals_are_by_brain_and_groups_stand_alone_too():
     assert cells(fetus, "ours", "truth")[-2].startswith("50 % (")
 
 
-def test_slabs_are_not_told_up_to_a_twin_and_are_in_no_table_by_bin():
+def test_slabs_have_no_errors_up_to_a_twin_and_are_in_no_table_by_bin():
     rows = [replace(ROW, sampling="slab-3", trial=i, slices=3) for i in range(6)]
     table = summary(rows)
     assert "6 slabs of 1 brain(s)" in table and "nearer twin" not in table

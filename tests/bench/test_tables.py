@@ -1,4 +1,4 @@
-"""The columns of the tables of the comparison on volumes, each by its definition."""
+"""The columns of the tables of the comparison on volumes match their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials with known truth: the truth lays the template on the image, also for a template of a wrong age that lies turned."""
+"""Trials with known truth: the true pose aligns the template with the image, also for a rotated template of a wrong age."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_an_unknown_corruption_is_refused(spec):
         parse_corruption(spec)
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path):
+def test_a_run_that_was_stopped_continues(tmp_path: Path):
     path = tmp_path / "parts/a.csv"
     part = PartFile(path)
     part.add({"trial": 0, "degrees": 1 / 3, "confidence": None})

@@ -257,7 +257,7 @@ def test_estimate_is_asked_only_where_no_table_has_an_age(age_of):
     assert age_of({}, estimate=estimate).source == "estimated"
 
 
-def test_an_age_that_cannot_be_used_is_told_beside_the_estimate(age_of):
+def test_an_unusable_age_is_reported_beside_the_estimate(age_of):
     found = age_of(participants("age", "29"), estimate=lambda _: Age(31.4, "estimated", ("guessed",), 1.1))
     assert found.weeks == 31.4 and len(found.warnings) == 2
     assert "has no unit" in found.warnings[0] and "estimated instead" in found.warnings[0]

@@ -130,7 +130,7 @@ def test_hashes_are_recorded_and_kept(make_dataset, tmp_path):
         record_hashes(out, atlases={}, weights={})
 
 
-def test_a_broken_failure_record_is_told(make_dataset, tmp_path):
+def test_a_broken_failure_record_is_reported(make_dataset, tmp_path):
     failures = Failures(tmp_path / "out")
     assert failures.broken() == []
     records = tmp_path / "out" / "logs" / "failures"

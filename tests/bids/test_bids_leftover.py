@@ -1,4 +1,4 @@
-"""What the walk leaves out, and what it cannot reach: told, never dropped."""
+"""Files that the walk leaves out or cannot reach are reported, never dropped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_image_like_file_is_listed_with_the_reason(make_dataset, caplog):
     assert lines[f"{anat}run-2_T2w.nii.gz"] == lines[f"{anat}acq-d_T2w.nii"] == "the filter does not let it through"
     assert lines["sub-01/anat/sub-02_T2w.nii.gz"].startswith("the name is not BIDS, or does not agree")
     assert lines[f"{anat}desc-synth_T2w.nii.gz"] == "an output of posepipe"
-    assert lines["sub-01/sub-01_T2w.nii.gz"] == "it does not lie in a folder anat"
+    assert lines["sub-01/sub-01_T2w.nii.gz"] == "it is not in a folder anat"
     assert len(lines) == 10 and found.lacking == ()
     warned = [record.getMessage() for record in caplog.records]
     for name in ("acq-a_T2w.NII.GZ", "acq-b_t2w.nii.gz", "acq-c_T2w.mgz", "T2w_heudiconv1_Eq_1.nii.gz", "sub-01/sub-01_T2w.nii.gz"):
@@ -72,39 +72,39 @@ def test_links_that_lead_round_in_a_circle_are_not_followed(make_dataset):
     assert len(found.images) == 1
 
 
-def test_participants_and_sessions_asked_for_by_name_that_have_no_image_are_lacking(make_dataset):
+def test_participants_and_sessions_requested_by_name_that_have_no_image_are_lacking(make_dataset):
     root = make_dataset("sub-01/anat/sub-01_T2w.NII.GZ", "sub-02_T2w.nii.gz", "sub-03/func/sub-03_task-rest_bold.nii.gz")
     assert survey_images(root).lacking == ()
     first, third = survey_images(root, participants=["01", "02", "sub-03"]).lacking
-    assert first.startswith("sub-01 was asked for") and "sub-01_T2w.NII.GZ: its extension is .NII.GZ" in first
-    assert third == "sub-03 was asked for, but has no T1w or T2w image that can be used"
+    assert first.startswith("sub-01 was selected") and "sub-01_T2w.NII.GZ: its extension is .NII.GZ" in first
+    assert third == "sub-03 was selected, but has no usable T1w or T2w image"
     with pytest.raises(BidsError, match=r"no image found.*left out 1: .*its extension is \.NII\.GZ"):
         survey_images(root, participants=["01"])
 
 
-def test_of_participants_and_sessions_each_pair_is_asked_for(make_dataset):
+def test_of_participants_and_sessions_each_pair_is_requested(make_dataset):
     root = make_dataset("sub-01_ses-1_T2w.nii.gz", "sub-01_ses-2_T2w.nii.gz", "sub-02_ses-1_T2w.nii.gz", "sub-02/ses-3/func/x.json")
     assert survey_images(root, sessions=["1", "2"]).lacking == ()  # 02 has none of 2, and was not asked for it by name
     (line,) = survey_images(root, participants=["01", "02"], sessions=["1", "2"]).lacking
-    assert line.startswith("sub-02, ses-2 was asked for")
+    assert line.startswith("sub-02, ses-2 was selected")
     (line,) = survey_images(root, sessions=["1", "3"]).lacking
-    assert line.startswith("ses-3 was asked for, but nobody")
+    assert line.startswith("ses-3 was selected, but no participant")
 
 
-def test_a_filter_that_leaves_nothing_of_somebody_asked_for_is_told(make_dataset):
+def test_a_filter_that_leaves_no_image_of_a_selected_participant_is_reported(make_dataset):
     root = make_dataset("sub-01_rec-svr_T2w.nii.gz", "sub-02_T2w.nii.gz")
     (line,) = survey_images(root, participants=["01", "02"], filters={"t2w": {"rec": "svr"}}).lacking
-    assert line.startswith("sub-02 was asked for") and "the filter does not let it through" in line
+    assert line.startswith("sub-02 was selected") and "the filter does not let it through" in line
 
 
-def test_folders_that_are_links_to_nothing_are_lacking_whether_asked_for_by_name_or_not(make_dataset):
+def test_folders_that_are_links_to_nothing_are_lacking_whether_requested_by_name_or_not(make_dataset):
     root = make_dataset("sub-01_T2w.nii.gz", "sub-03/x.json")
     (root / "sub-02").symlink_to("../elsewhere/sub-02")
     (root / "sub-03" / "anat").symlink_to("../../elsewhere/anat")
     assert [line.partition(":")[0] for line in survey_images(root).lacking] == ["sub-02", "sub-03/anat"]
     second, third = survey_images(root, participants=["01", "02", "03"]).lacking
-    assert second.startswith("sub-02 was asked for") and "a link to a folder that is not there" in second
-    assert third.startswith("sub-03 was asked for") and "sub-03/anat" in third
+    assert second.startswith("sub-02 was selected") and "a link to a folder that is not there" in second
+    assert third.startswith("sub-03 was selected") and "sub-03/anat" in third
     with pytest.raises(BidsError, match="no image found"):
         survey_images(root, participants=["02"])
 

@@ -80,7 +80,7 @@ def test_exact_match_leaves_more_detailed_images_without(make_dataset):
     }
 
 
-def test_contrasts_are_told_apart_where_the_mask_says_its_own(make_dataset):
+def test_contrasts_are_distinguished_if_the_mask_names_its_own(make_dataset):
     root = make_dataset("sub-01_T1w.nii.gz", "sub-01_T2w.nii.gz")
     masks = make_dataset("sub-01_mod-T1w_desc-brain_mask.nii.gz", "sub-01_desc-brain_mask.nii.gz", folder="masks")
     assert masks_of(root, masks) == {

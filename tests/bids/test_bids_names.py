@@ -131,7 +131,7 @@ def test_two_atlas_cohorts_of_one_image_differ(outputs):
     assert one.resampled != two.resampled
 
 
-def test_outputs_are_not_taken_for_inputs(make_dataset, outputs):
+def test_outputs_are_not_taken_as_inputs(make_dataset, outputs):
     mine = [path for name in ALIKE for path in outputs(name).files(synth=True) if path.name.endswith(".nii.gz")]
     root = make_dataset(*(path.name for path in mine), "sub-01_acq-new_T2w.nii.gz")
     assert [image.path.name for image in find_images(root)] == ["sub-01_acq-new_T2w.nii.gz"]

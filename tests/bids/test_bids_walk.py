@@ -202,7 +202,7 @@ def big_dataset(root: Path, subjects: int) -> Path:
     return root
 
 
-def test_only_the_folders_asked_for_are_read(tmp_path, watch_folders):
+def test_only_the_folders_requested_are_read(tmp_path, watch_folders):
     root = big_dataset(tmp_path / "big", 300)
     find_images(root, participants=["000"])  # imports and caches out of the way
     with watch_folders() as listed:

@@ -1,4 +1,4 @@
-"""Results by the names of their files: which is current, and what goes with those that it supersedes."""
+"""Results identified by their file names: which are current, and which files are removed with superseded ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spaces(names: OutputNames) -> list[str]:
     return sorted(result.names.template for result in results_in(names.out_dir, names.folder))
 
 
-def test_results_are_told_by_their_names(make: Make) -> None:
+def test_results_are_identified_by_their_names(make: Make) -> None:
     """Of images with a ``desc`` too, which comes last in the name of a transform."""
     made = [make("CRL", "29", 29.0), make("CRL", "31", 31.0), make("Serag", None, 31.0)]
     results = results_in(made[0].out_dir, made[0].folder)

@@ -1,4 +1,4 @@
-"""The table of slice poses: what is written is read back, and says what it should."""
+"""The table of slice poses: it is read back unchanged, and has the right values."""
 
 from __future__ import annotations
 

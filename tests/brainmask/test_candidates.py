@@ -1,5 +1,5 @@
-"""Which of several places becomes the mask, how its outline settles, and what tells whether it is a brain; networks that say what they are
-told to."""
+"""Which of several places becomes the mask, how its outline settles, and the features of a brain, with networks
+that give fixed answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ball(frame: Frame, center: Sequence[float], radius: float) -> torch.Tensor:
 
 
 @dataclass
-class Told:
+class FixedNetworks:
     """Networks that see ``brains`` (centre, radius in mm, expected error), and a speck of 9 mm radius 60 mm above each; ``places``: what
     the overview says; ``asked``: the centres of the crops that were outlined."""
 
@@ -72,8 +72,8 @@ def finder() -> BrainFinder:
     return BrainFinder()
 
 
-def told(finder: BrainFinder, brains: list, places: tuple[Candidate, ...], model: ConfidenceModel = ERROR) -> Told:
-    networks = Told(brains, places)
+def set_networks(finder: BrainFinder, brains: list, places: tuple[Candidate, ...], model: ConfidenceModel = ERROR) -> FixedNetworks:
+    networks = FixedNetworks(brains, places)
     finder._networks, finder.model = networks, model  # type: ignore[assignment]
     return networks
 
@@ -81,17 +81,17 @@ def told(finder: BrainFinder, brains: list, places: tuple[Candidate, ...], model
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_doubtful_places_the_likeliest_is_masked_and_of_brains_the_largest(finder: BrainFinder, order: int) -> None:
     brains = [(LEFT, 27.0, 0.05), (RIGHT, 33.0, 0.08)]  # the smaller is the likelier
-    told(finder, brains, (place(LEFT), place(RIGHT))[::order])
+    set_networks(finder, brains, (place(LEFT), place(RIGHT))[::order])
     doubtful = finder.find(IMAGE)
     assert np.argwhere(doubtful.volume.data).mean(0)[0] * 3 == pytest.approx(60, abs=3) and "only 0." in " ".join(doubtful.warnings)
-    told(finder, brains, (place(LEFT), place(RIGHT))[::order], ConfidenceModel(ERROR.terms, 0.0, 0.5, 0.01))
+    set_networks(finder, brains, (place(LEFT), place(RIGHT))[::order], ConfidenceModel(ERROR.terms, 0.0, 0.5, 0.01))
     sure = finder.find(IMAGE)
     assert np.argwhere(sure.volume.data).mean(0)[0] * 3 == pytest.approx(205, abs=3)
     assert sum("another brain" in warning for warning in sure.warnings) == 1
 
 
 def test_an_outline_settles_on_the_brain_and_is_of_one_piece(finder: BrainFinder) -> None:
-    networks = told(finder, [(LEFT, 30.0, 0.05)], (place((70.0, 75, 70)),))
+    networks = set_networks(finder, [(LEFT, 30.0, 0.05)], (place((70.0, 75, 70)),))
     (one,) = finder._candidates(IMAGE, Scan.of(IMAGE, torch.device("cpu")))
     assert len(networks.asked) == ROUNDS
     away = [float(np.linalg.norm(center - LEFT)) for center in networks.asked]
@@ -102,17 +102,17 @@ def test_an_outline_settles_on_the_brain_and_is_of_one_piece(finder: BrainFinder
 
 
 def test_near_a_known_place_the_outline_is_taken_twice(finder: BrainFinder) -> None:
-    networks = told(finder, [(LEFT, 30.0, 0.05)], ())
+    networks = set_networks(finder, [(LEFT, 30.0, 0.05)], ())
     mask = finder.near(IMAGE, np.array([72.0, 75, 70]), 30.0)
     assert mask is not None and len(networks.asked) == 2 and np.argwhere(mask.data).mean(0) * 3 == pytest.approx(LEFT, abs=2)
 
 
 def test_places_that_settle_on_one_brain_are_one(finder: BrainFinder) -> None:
-    told(finder, [(LEFT, 30.0, 0.05)], (place(LEFT), place((72.0, 75, 70)), place(LEFT, share=0.05)))
+    set_networks(finder, [(LEFT, 30.0, 0.05)], (place(LEFT), place((72.0, 75, 70)), place(LEFT, share=0.05)))
     assert len(finder._candidates(IMAGE, Scan.of(IMAGE, torch.device("cpu")))) == 1
 
 
-def test_what_tells_whether_something_is_a_brain() -> None:
+def test_features_of_whether_something_is_a_brain() -> None:
     frame = Frame(np.zeros(3), 1.0, (2, 1, 1), np.eye(3))
     about, own = (Moments(np.zeros(3), radius**2 / 5 * np.eye(3), 200.0) for radius in (40.0, 20.0))
     outline = BrainProbability(torch.tensor([0.6, 0.9]).reshape(2, 1, 1), frame)

@@ -1,4 +1,4 @@
-"""Places in a scan by what its voxels point to."""
+"""Brain candidates in a scan from the votes of its voxels."""
 
 from __future__ import annotations
 

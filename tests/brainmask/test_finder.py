@@ -1,4 +1,4 @@
-"""Which mask an image gets, and what the finder makes of a network that knows nothing but brightness."""
+"""The choice of the mask, and the finder with a network that segments by brightness alone."""
 
 from __future__ import annotations
 
@@ -145,26 +145,26 @@ def test_a_pose_on_a_left_handed_grid_is_that_of_the_head(finder, flip):
 
 def test_what_is_no_brain_is_refused_and_what_may_be_one_is_said_to_be_doubtful(scan_weights):
     made = BrainFinder(scan_weights(0.5))
-    for likely, told in ((0.05, None), (0.3, 2), (0.7, 1)):
+    for likely, warnings in ((0.05, None), (0.3, 2), (0.7, 1)):
         made.model = replace(ALWAYS, intercept=float(np.log(likely / (1 - likely))))
-        if told is None:
+        if warnings is None:
             with pytest.raises(MaskError, match="no brain was found"):
                 made.find(IMAGE)
             continue
         mask = made.find(IMAGE)
-        assert len(mask.warnings) == told
-        assert (told == 1) or "a brain with a probability of only 0.30" in mask.warnings[1]
+        assert len(mask.warnings) == warnings
+        assert (warnings == 1) or "a brain with a probability of only 0.30" in mask.warnings[1]
 
 
-def test_of_two_heads_the_larger_is_taken_and_the_other_told(finder):
+def test_of_two_heads_the_larger_is_taken_and_the_other_reported(finder):
     shape = (100, 42, 44)
     two = ball(14, (20, 21, 22), shape) | ball(12, (75, 21, 22), shape)
     data = np.where(two, 100, 10) + 10 * np.random.default_rng(1).random(shape)
     for order in (1, -1):
         mask = finder.find(volume(data[::order]))
         assert overlap(mask.volume.data, ball(14, (20, 21, 22), shape)[::order]) > 0.9
-        (told,) = [w for w in mask.warnings if "another brain" in w]
-        held = float(told.partition("(")[2].partition(" ml")[0])
+        (warning,) = [w for w in mask.warnings if "another brain" in w]
+        held = float(warning.partition("(")[2].partition(" ml")[0])
         assert held == pytest.approx(58, rel=0.15)
 
 

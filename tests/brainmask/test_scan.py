@@ -1,4 +1,4 @@
-"""Crops of a scan are of the place they are said to be of, along any axes, and what is seen in them is read back there."""
+"""Crops of a scan: they show the stated position, along any axes, and results are mapped back to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of phantoms as the app makes them: one for each thing that a page must say at first sight."""
+"""Pages of phantoms as the app makes them: one for each message that a page must show at the top."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Pages:
 
     def main(self, *options: str) -> tuple[int, str]:
         """Exit code and what was printed."""
-        told = io.StringIO()
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = main([*self.command, *options])
-        return code, told.getvalue()
+        return code, output.getvalue()
 
 
 def make_pages(folder: Path) -> Pages:
@@ -56,16 +56,16 @@ def make_pages(folder: Path) -> Pages:
         str(bids), str(out), "participant", "-w", str(folder / "work"), "--atlas", "Phantom", "--atlas-dir", str(demo.atlas_dir),
         "-d", str(masks), "--nprocs", "1",
     ))  # fmt: skip
-    code, told = pages.main("--participant-label", "02", "05", "--init", "center", "--refine", "none")
-    assert code == 0, told
-    code, told = pages.main("--participant-label", "03", "06", "07", "--init", "axes", "--refine", "torch")
-    assert code == 1 and "2 failed" not in told, told
+    code, output = pages.main("--participant-label", "02", "05", "--init", "center", "--refine", "none")
+    assert code == 0, output
+    code, output = pages.main("--participant-label", "03", "06", "07", "--init", "axes", "--refine", "torch")
+    assert code == 1 and "2 failed" not in output, output
     # the T2w of the same head, as if the T1w had been aligned by its conversion
     _copy(bids / "sub-03" / "anat" / "sub-03_T2w.nii.gz", out / "sub-03" / "anat" / "sub-03_desc-synth_T2w.nii.gz")
     (sidecar,) = (out / "sub-03" / "anat").glob("sub-03_from-T1w_*_xfm.json")
     write_json(sidecar, read_json(sidecar) | {"ContrastConversion": "contrast"})
-    code, told = pages.main("--reports-only", "--participant-label", "03")
-    assert code == 0, told
+    code, output = pages.main("--reports-only", "--participant-label", "03")
+    assert code == 0, output
     return pages
 
 

@@ -1,4 +1,4 @@
-"""The tests' browser notices what it is to notice."""
+"""The browser fixture detects the faults that it should detect."""
 
 from __future__ import annotations
 

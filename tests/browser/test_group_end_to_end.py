@@ -1,4 +1,4 @@
-"""Rated in a subject page, exported, merged by the group level, and seen on its page."""
+"""A rating is given in a subject page, exported, merged by the group level, and shown on the group page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_rated_exported_merged_and_shown(study: tuple[str, str], open_page: Call
     assert row["image"] + ".nii.gz" == first and row["comment"] == "a tab, <script>alert(1)</script>"
     merged = open_page(out / "group_pose.html", same=group)
     assert merged.text("#next-count") == "1 of 2" and "Ada <b> 1 0 1 0 3.00" in merged.text("#raters")
-    assert merged.tab.locator("#images tbody").inner_text().count("Ada <b>: adjust 3") == 1  # not told twice
+    assert merged.tab.locator("#images tbody").inner_text().count("Ada <b>: adjust 3") == 1  # not counted twice
     assert "in this browser" not in merged.text("#images tbody")
     page.close()
 

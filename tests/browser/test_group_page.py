@@ -1,4 +1,4 @@
-"""The group page in a real browser: every control, with no word on the console and no request."""
+"""The group page in a real browser: every control, without console messages and without requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rating in a real browser: what is kept, exported, imported, hidden from blind raters, and what is said."""
+"""Rating in a real browser: what is stored, exported, imported, hidden from blind raters, and reported."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_without_storage_the_page_says_so_and_still_exports(open_page: Open, tmp
     assert not normal.shown("#no-storage") and not normal.shown("#unsaved")
 
 
-def test_a_rating_of_an_earlier_pose_is_not_taken_for_one_of_this(open_page: Open, tmp_path: Path) -> None:
+def test_a_rating_of_an_earlier_pose_is_not_taken_as_one_of_this(open_page: Open, tmp_path: Path) -> None:
     visit = open_page(write(tmp_path))
     name(visit, "Ada")
     rate(visit, 1, "accept")

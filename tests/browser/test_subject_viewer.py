@@ -1,4 +1,4 @@
-"""The subject page's pictures in a real browser: every control, keys, two widths, print, and what is said at first sight."""
+"""The subject page's viewer in a real browser: every control, keys, two widths, print, and the top of the page."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_print_shows_pictures_and_the_rating_but_no_controls(open_page: Open, pa
     assert paper.startswith(b"%PDF") and len(paper) > 50_000
 
 
-def test_without_scripts_the_page_says_so_and_tells_the_numbers(browser: Any, pages: Pages) -> None:
+def test_without_scripts_the_page_says_so_and_shows_the_numbers(browser: Any, pages: Pages) -> None:
     context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto(pages.page("06").as_uri())

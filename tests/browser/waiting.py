@@ -1,4 +1,4 @@
-"""Waiting for a page, in a way that its content security policy does not forbid."""
+"""Waiting for a page in a way that its content security policy allows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Datasets that something is wrong with: two healthy participants beside a bad one, a dry run over them, and what must hold of any.
 
 What must hold: no error but posepipe's own, each message names a file or an option and says what to do, the healthy are planned with
-their right ages, and every file that looks like an image is told of.
+their right ages, and every file that looks like an image is reported.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def table(*rows: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class DryRun:
     """What a dry run came to: exit code, all that it said, ages by image, failures by image (stage, message)."""
 
     code: int
@@ -98,10 +98,10 @@ class Told:
 class _Kept(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def _too_long(*_: object) -> None:
@@ -109,16 +109,16 @@ def _too_long(*_: object) -> None:
     raise AssertionError(msg)
 
 
-def dry_run(root: Path, atlas: Path, *options: str, out: Path | None = None) -> Told:
+def dry_run(root: Path, atlas: Path, *options: str, out: Path | None = None) -> DryRun:
     """The app's own dry run, in this process."""
     command = [str(root), str(out or root.parent / "out"), "participant", "--dry-run", "--atlas", "Phantom", "--atlas-dir", str(atlas)]
-    told, kept = io.StringIO(), _Kept()
+    output, kept = io.StringIO(), _Kept()
     logger = logging.getLogger("posepipe")
     logger.addHandler(kept)
     before = signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS)
     try:
-        with redirect_stdout(told), redirect_stderr(told):
+        with redirect_stdout(output), redirect_stderr(output):
             try:
                 code = main([*command, *options])
             except SystemExit as stop:  # argparse
@@ -127,10 +127,10 @@ def dry_run(root: Path, atlas: Path, *options: str, out: Path | None = None) -> 
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
         logger.removeHandler(kept)
-    text = told.getvalue()
+    text = output.getvalue()
     ages = {found[1]: float(found[2]) for found in _PLANNED.finditer(text)}
     failures = {found[1]: (found[2], found[3]) for found in _FAILED.finditer(text)}
-    return Told(code, text, tuple(kept.told), ages, failures)
+    return DryRun(code, text, tuple(kept.messages), ages, failures)
 
 
 def image_like(root: Path) -> list[str]:
@@ -153,21 +153,21 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def check(root: Path, told: Told, *, right: Iterable[str] = BOTH, some: bool = False) -> None:
+def check(root: Path, run: DryRun, *, right: Iterable[str] = BOTH, some: bool = False) -> None:
     """What must hold of any dataset; ``right`` are the participants that nothing is wrong with; ``some``: not all were asked for."""
-    assert told.code in {0, 1, 2} and "Traceback" not in told.all, told.all
-    for name, (stage, message) in told.failures.items():
+    assert run.code in {0, 1, 2} and "Traceback" not in run.all, run.all
+    for name, (stage, message) in run.failures.items():
         assert (str(root) in message or "--" in message or str(root.parent) in message) and REMEDY.search(message), (name, stage, message)
         assert len(message) < 3000, message[:3000]
-    if told.code == 2:
-        error = told.text.partition("error: ")[2]
-        assert error and (str(root) in error or "-" in error) and REMEDY.search(error), told.text
-    assert (told.code == 1) is ("CANNOT BE PROCESSED" in told.text or "LACKING" in told.text), told.text
+    if run.code == 2:
+        error = run.text.partition("error: ")[2]
+        assert error and (str(root) in error or "-" in error) and REMEDY.search(error), run.text
+    assert (run.code == 1) is ("CANNOT BE PROCESSED" in run.text or "LACKING" in run.text), run.text
     for label in right:
-        assert told.ages.get(f"sub-{label}/anat/sub-{label}_T2w.nii") == AGES[label], told.all
-    if told.code != 2 and not some:
-        lost = [name for name in image_like(root) if shown(name) not in told.text and not _in_a_lacking_folder(name, told.text)]
-        assert not lost, f"{lost} of {told.all}"
+        assert run.ages.get(f"sub-{label}/anat/sub-{label}_T2w.nii") == AGES[label], run.all
+    if run.code != 2 and not some:
+        lost = [name for name in image_like(root) if shown(name) not in run.text and not _in_a_lacking_folder(name, run.text)]
+        assert not lost, f"{lost} of {run.all}"
 
 
 def _in_a_lacking_folder(name: str, text: str) -> bool:
@@ -190,23 +190,23 @@ class Case:
     code: int | None = None
 
 
-def hold(case: Case, root: Path, atlas: Path) -> Told:
+def hold(case: Case, root: Path, atlas: Path) -> DryRun:
     """Spoil a new dataset at ``root`` by ``case``, and see what a dry run says of it."""
     case.spoil(make_dataset(root))
-    told = dry_run(root, atlas, *(option.replace("ROOT", str(root)) for option in case.options))
-    check(root, told, right=() if case.code == 2 else case.right)
+    run = dry_run(root, atlas, *(option.replace("ROOT", str(root)) for option in case.options))
+    check(root, run, right=() if case.code == 2 else case.right)
     if case.says:
-        assert re.search(case.says, told.all), told.all
+        assert re.search(case.says, run.all), run.all
     if case.code is not None:
-        assert told.code == case.code, told.all
+        assert run.code == case.code, run.all
     name = "sub-01/anat/sub-01_T2w.nii"
     if isinstance(case.first, float):
-        assert told.ages.get(name) == case.first, told.all
+        assert run.ages.get(name) == case.first, run.all
     elif case.first == "fails":
-        assert name in told.failures, told.all
+        assert name in run.failures, run.all
     elif case.first == "gone":
-        assert name not in told.failures and name not in told.ages, told.all
-    return told
+        assert name not in run.failures and name not in run.ages, run.all
+    return run
 
 
 def folder_for_all() -> Path:

@@ -50,13 +50,13 @@ class Study:
 
 def run_main(command: list[str]) -> tuple[int, str]:
     """Exit code of the app, and all that it printed."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             code = main(command)
         except SystemExit as stop:  # argparse
             code = int(stop.code or 0)
-    return code, told.getvalue()
+    return code, output.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -88,15 +88,15 @@ def raw_study(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Study:
 class FirstRun:
     study: Study
     code: int
-    told: str
+    output: str
 
 
 @pytest.fixture(scope="session")
 def first_run(raw_study: Study, tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
     """The app over the whole study, once, on a copy that stays the raw one; tests that change anything work on a copy of this."""
     study = raw_study.copy(tmp_path_factory.mktemp("first"))
-    code, told = study.main()
-    return FirstRun(study, code, told)
+    code, output = study.main()
+    return FirstRun(study, code, output)
 
 
 @pytest.fixture(scope="session")

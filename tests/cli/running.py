@@ -1,4 +1,4 @@
-"""The app in a process of its own, and what processes it has."""
+"""The app in a separate process, and the processes that it starts."""
 
 from __future__ import annotations
 

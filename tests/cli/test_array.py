@@ -71,8 +71,8 @@ def test_each_task_is_one_participant_and_nothing_is_lost_on_the_way(
 ) -> None:
     monkeypatch.setenv("POSEPIPE_ATLAS_PATH", "/some where/else")
     assert array("--cpus", "2", scheduler=scheduler, rest=("--atlas-dir", "atlases", "--age-column", "it's \"weeks\"\n$(touch no)")) == 0
-    told = capsys.readouterr().out
-    assert "3 tasks (participants), each 2 cores" in told and "no T1w or T2w image that was asked for: sub-11" in told
+    output = capsys.readouterr().out
+    assert "3 tasks (participants), each 2 cores" in output and "no selected T1w or T2w image: sub-11" in output
     folder = here / "posepipe_jobs" if scheduler == "slurm" else jobs_dir()
     for task, label in enumerate(("01", "02", "10"), 1):
         where, atlases, arguments = started(folder / "array.sh", **{INDEX[scheduler]: str(task)})
@@ -113,19 +113,19 @@ SUBMITTED = {
 
 
 @pytest.mark.parametrize("scheduler", INDEX)
-def test_what_the_scheduler_is_told(here: Path, scheduler: str) -> None:
+def test_options_for_the_scheduler(here: Path, scheduler: str) -> None:
     options = ("--cpus", "2", "--mem-gb", "2.5", "--time", "02:00:00", "--max-running", "2", "--scheduler-option=--partition=short")
     assert array(*options, scheduler=scheduler) == 0
     folder = here / "posepipe_jobs" if scheduler == "slurm" else jobs_dir()
     prefix = {"slurm": "#SBATCH ", "sge": "#$ ", "pbs": "#PBS "}[scheduler]
     lines = (folder / "array.sh").read_text(encoding="utf-8").splitlines()
-    told = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
-    assert set(DIRECTIVES[scheduler]) <= set(told)
+    output = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+    assert set(DIRECTIVES[scheduler]) <= set(output)
     if scheduler == "slurm":
         logs = str(folder / "logs").replace("%", "%%").replace('"', '\\"')
-        assert f'--output="{logs}/array-%A_%a.log"' in told
+        assert f'--output="{logs}/array-%A_%a.log"' in output
     else:
-        assert f"-o {folder}/logs" in {line.rstrip("/") for line in told}
+        assert f"-o {folder}/logs" in {line.rstrip("/") for line in output}
     assert (folder / "logs").is_dir()
     # the submission, to a scheduler that answers as each of them does
     bin_dir = here.parent / "bin"
@@ -192,13 +192,13 @@ def test_in_a_container_every_folder_is_bound(here: Path, capsys: Any) -> None:
         (["--scheduler", "sge"], [], "sge cannot write logs to a folder with"),
     ],
 )
-def test_what_cannot_work_is_told_at_once(here: Path, options: list[str], rest: list[str], words: str, capsys: Any) -> None:
+def test_what_cannot_work_is_reported_at_once(here: Path, options: list[str], rest: list[str], words: str, capsys: Any) -> None:
     assert array(*options, rest=("--atlas-dir", "atlases", *rest)) == 2
     assert words in capsys.readouterr().err
     assert not (here / "posepipe_jobs/array.sh").exists()
 
 
-def test_a_wrong_option_of_posepipe_is_told_as_posepipe_tells_it(here: Path, capsys: Any) -> None:
+def test_a_wrong_option_of_posepipe_gives_the_message_of_posepipe(here: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit) as stopped:
         array(rest=("--refine", "none", "--inti", "deep"))
     assert stopped.value.code == 2 and "posepipe: error: unrecognized arguments: --inti deep" in capsys.readouterr().err
@@ -233,6 +233,6 @@ def test_only_failed_is_what_failed_what_is_missing_and_what_was_ended(first_run
     text = (tmp_path / "jobs/array.sh").read_text(encoding="utf-8")
     assert "participants=(02 04 05 06 07)\nsessions=(2 '' '' '' '')\n" in text
     # a run that is through, whatever came of it, leaves its session in peace
-    code, told = replace(study, work=tmp_path / "other").main("--participant-label", "02", "04", "--init", "center", "--refine", "none")
-    assert code == 0, told
+    code, output = replace(study, work=tmp_path / "other").main("--participant-label", "02", "04", "--init", "center", "--refine", "none")
+    assert code == 0, output
     assert unfinished(study.out, images) == failed

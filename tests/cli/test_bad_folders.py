@@ -1,4 +1,4 @@
-"""Folders, links, names and rights that are not as they should be: one participant suffers from them, never the dataset."""
+"""Invalid folders, links, names and permissions: they affect one participant, never the whole dataset."""
 
 from __future__ import annotations
 
@@ -229,8 +229,8 @@ def test_folders_whose_names_are_no_text(name: bytes, root: Path, small_atlas: P
 
 @pytest.mark.parametrize("name", WRONG_FOLDERS)
 def test_folders_that_are_not_right(name: str, root: Path, small_atlas: Path) -> None:
-    told = hold(Case(name, lambda r: image(r, name), 29.0), root, small_atlas)
-    assert not told.failures
+    output = hold(Case(name, lambda r: image(r, name), 29.0), root, small_atlas)
+    assert not output.failures
 
 
 @pytest.mark.parametrize("name", [b"a dataset", "ü ä".encode(), b"\xfc", b"a\nb", b"*?[a]", b"sub-01", b"-d", b"a=b", b"$HOME", b"%s{}"])
@@ -243,8 +243,8 @@ def test_dataset_by_way_of_links_and_dots(root: Path, small_atlas: Path) -> None
     make_dataset(root)
     (root.parent / "link").symlink_to(root)
     for way in (root.parent / "link", root / "sub-01" / "..", root / ".", root.parent / "link" / ".." / "ds"):
-        told = dry_run(way, small_atlas)
-        assert told.code == 0 and told.ages == {f"sub-{s}/anat/sub-{s}_T2w.nii": a for s, a in {"01": 29.0, **AGES}.items()}, way
+        output = dry_run(way, small_atlas)
+        assert output.code == 0 and output.ages == {f"sub-{s}/anat/sub-{s}_T2w.nii": a for s, a in {"01": 29.0, **AGES}.items()}, way
 
 
 @contextmanager
@@ -290,9 +290,9 @@ def test_what_one_may_not_read(
         (root / name).chmod(0)
         if os.geteuid() == 0:
             os.seteuid(65534)
-        told = dry_run(root, atlas)
+        output = dry_run(root, atlas)
         os.seteuid(os.getuid())
-        assert says in told.all and ("Permission denied" in told.all or not says), told.all
-        check(root, told, right=right)
-        found = "fails" if T2W in told.failures else told.ages.get(T2W, "gone")
-        assert outcome is None or found == outcome, told.all
+        assert says in output.all and ("Permission denied" in output.all or not says), output.all
+        check(root, output, right=right)
+        found = "fails" if T2W in output.failures else output.ages.get(T2W, "gone")
+        assert outcome is None or found == outcome, output.all

@@ -1,4 +1,4 @@
-"""Labels, filters, masks and folders on the command line that fit nothing, and what the dataset lacks of what was asked for."""
+"""Labels, filters, masks and folders on the command line that match nothing, and selected images that the dataset lacks."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ GOOD_LABELS = {"01 ", " 01", "sub-01 ", "01\n"}  # but for the space around
 def test_participants_that_are_not_there(label: str, tmp_path: Path, small_atlas: Path) -> None:
     root = make_dataset(tmp_path / "ds")
     for labels in ([label], ["01", label]):
-        told = dry_run(root, small_atlas, f"--participant-label={label}", *([] if len(labels) == 1 else ["--participant-label", *labels]))
-        check(root, told, right=(), some=True)
-        assert (told.code == 0) is (label in GOOD_LABELS) and (told.code == 2) is (label not in GOOD_LABELS), told.text
-        assert label in GOOD_LABELS or f"{root}: no sub-" in told.text
+        output = dry_run(root, small_atlas, f"--participant-label={label}", *([] if len(labels) == 1 else ["--participant-label", *labels]))
+        check(root, output, right=(), some=True)
+        assert (output.code == 0) is (label in GOOD_LABELS) and (output.code == 2) is (label not in GOOD_LABELS), output.text
+        assert label in GOOD_LABELS or f"{root}: no sub-" in output.text
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_sessions_that_are_not_there(label: str, tmp_path: Path, small_atlas: Path) -> None:
     root = make_dataset(tmp_path / "ds")
     image(root, "sub-04/ses-1/anat/sub-04_ses-1_T2w.nii")
-    told = dry_run(root, small_atlas, f"--session-label={label}", "--age", "29")
-    check(root, told, right=(), some=True)
-    assert told.code == (0 if label == "1" else 2) and (label == "1" or "no ses-" in told.text), told.text
+    output = dry_run(root, small_atlas, f"--session-label={label}", "--age", "29")
+    check(root, output, right=(), some=True)
+    assert output.code == (0 if label == "1" else 2) and (label == "1" or "no ses-" in output.text), output.text
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(label=st.text(st.characters(blacklist_characters="\0"), max_size=8), kind=st.sampled_from(["participant", "session"]))
 def test_any_label(label: str, kind: str, small_atlas: Path, dataset: Path) -> None:
-    told = dry_run(dataset, small_atlas, f"--{kind}-label={label}")
-    check(dataset, told, right=(), some=True)
-    assert told.code == 2 or label.strip().removeprefix("sub-") in {"01", *BOTH}
+    output = dry_run(dataset, small_atlas, f"--{kind}-label={label}")
+    check(dataset, output, right=(), some=True)
+    assert output.code == 2 or label.strip().removeprefix("sub-") in {"01", *BOTH}
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ FILTERS: list[tuple[str | bytes, int]] = [
 def test_filters(n: int, tmp_path: Path, small_atlas: Path, dataset: Path) -> None:
     content, code = FILTERS[n]
     path = put(tmp_path / "filter.json", content)
-    told = dry_run(dataset, small_atlas, "--bids-filter-file", str(path))
-    check(dataset, told, right=())
-    assert told.code == code, told.all
-    assert code == 0 or str(path) in told.text or "the filter" in told.text
+    output = dry_run(dataset, small_atlas, "--bids-filter-file", str(path))
+    check(dataset, output, right=())
+    assert output.code == code, output.all
+    assert code == 0 or str(path) in output.text or "the filter" in output.text
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,8 +89,8 @@ def test_filters(n: int, tmp_path: Path, small_atlas: Path, dataset: Path) -> No
     max_size=2), max_leaves=5,
 ))  # fmt: skip
 def test_any_filter(content: object, tmp_path: Path, small_atlas: Path, dataset: Path) -> None:
-    told = dry_run(dataset, small_atlas, "--bids-filter-file", str(put(tmp_path / "filter.json", json.dumps(content))))
-    check(dataset, told, right=())
+    output = dry_run(dataset, small_atlas, "--bids-filter-file", str(put(tmp_path / "filter.json", json.dumps(content))))
+    check(dataset, output, right=())
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "folder", "pipe", "itself", "long"])
@@ -102,8 +102,8 @@ def test_filter_files_that_are_none(kind: str, tmp_path: Path, small_atlas: Path
         os.mkfifo(path)
     elif kind == "itself":
         path.symlink_to(path)
-    told = dry_run(dataset, small_atlas, "--bids-filter-file", str(path))
-    assert told.code == 2 and str(path) in told.text and "Traceback" not in told.text
+    output = dry_run(dataset, small_atlas, "--bids-filter-file", str(path))
+    assert output.code == 2 and str(path) in output.text and "Traceback" not in output.text
 
 
 def mask(root: Path, name: str) -> Path:
@@ -162,25 +162,25 @@ def test_folders_that_are_no_datasets(name: str, tmp_path: Path, small_atlas: Pa
     put(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     (tmp_path / "loop").symlink_to("loop")
-    told = dry_run(tmp_path / name, small_atlas, out=tmp_path / "out")
-    assert told.code == 2 and "error: " in told.text and "give the root of a BIDS dataset" in told.text, told.text
-    assert "Traceback" not in told.text
+    output = dry_run(tmp_path / name, small_atlas, out=tmp_path / "out")
+    assert output.code == 2 and "error: " in output.text and "give the root of a BIDS dataset" in output.text, output.text
+    assert "Traceback" not in output.text
 
 
 @pytest.mark.parametrize("asked", [("01", "04"), ("04",)])
-def test_asked_for_and_not_there_is_told(asked: tuple[str, ...], tmp_path: Path, small_atlas: Path) -> None:
+def test_selected_but_missing_images_are_reported(asked: tuple[str, ...], tmp_path: Path, small_atlas: Path) -> None:
     root = make_dataset(tmp_path / "ds")
     image(root, "sub-04/Anat/sub-04_T2w.nii")
-    told = dry_run(root, small_atlas, "--participant-label", *asked)
-    assert told.code == (1 if len(asked) == 2 else 2) and "sub-04/Anat/sub-04_T2w.nii: it does not lie in a folder anat" in told.text
-    assert (told.ages == {"sub-01/anat/sub-01_T2w.nii": 29.0}) is (len(asked) == 2)
+    output = dry_run(root, small_atlas, "--participant-label", *asked)
+    assert output.code == (1 if len(asked) == 2 else 2) and "sub-04/Anat/sub-04_T2w.nii: it is not in a folder anat" in output.text
+    assert (output.ages == {"sub-01/anat/sub-01_T2w.nii": 29.0}) is (len(asked) == 2)
 
 
 def test_healthy_dataset_has_nothing_to_say(tmp_path: Path, small_atlas: Path) -> None:
     root = make_dataset(tmp_path / "ds")
-    told = dry_run(root, small_atlas)
-    assert told.code == 0 and not told.warnings and "left out" not in told.text
-    assert told.ages == {f"sub-{label}/anat/sub-{label}_T2w.nii": age for label, age in {"01": 29.0, **AGES}.items()}
+    output = dry_run(root, small_atlas)
+    assert output.code == 0 and not output.warnings and "left out" not in output.text
+    assert output.ages == {f"sub-{label}/anat/sub-{label}_T2w.nii": age for label, age in {"01": 29.0, **AGES}.items()}
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", b"\xff\xfe"])
@@ -188,15 +188,15 @@ def test_atlas_whose_description_is_broken_is_named(content: str | bytes, tmp_pa
     atlas = Path(shutil.copytree(small_atlas, tmp_path / "atlas"))
     (atlas / "tpl-Phantom" / "atlas.toml").unlink()
     path = put(atlas / "tpl-Phantom" / "template_description.json", content)
-    told = dry_run(dataset, atlas)
-    assert told.code == 2 and str(path) in told.text and "repair" in told.text, told.text
+    output = dry_run(dataset, atlas)
+    assert output.code == 2 and str(path) in output.text and "repair" in output.text, output.text
 
 
 @pytest.mark.parametrize("content", ["a = " + "[" * 100_000, "a = ", "\ufeffage = 'x'", b"\xff\xfe", "nowhere = 1"])
 def test_option_files_that_are_broken_are_named(content: str | bytes, tmp_path: Path, small_atlas: Path, dataset: Path) -> None:
     path = put(tmp_path / "options.toml", content)
-    told = dry_run(dataset, small_atlas, "--config-file", str(path))
-    assert told.code == 2 and str(path) in told.text and "Traceback" not in told.text, told.text
+    output = dry_run(dataset, small_atlas, "--config-file", str(path))
+    assert output.code == 2 and str(path) in output.text and "Traceback" not in output.text, output.text
 
 
 def test_folder_of_atlases_that_one_may_not_read(tmp_path: Path, small_atlas: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +211,8 @@ def test_folder_of_atlases_that_one_may_not_read(tmp_path: Path, small_atlas: Pa
         (folder / "theirs").chmod(0)
         if os.geteuid() == 0:
             os.seteuid(65534)
-        told = dry_run(folder / "ds", folder / "atlas")
-        assert told.code == 0 and len(told.ages) == 3, told.text
+        output = dry_run(folder / "ds", folder / "atlas")
+        assert output.code == 0 and len(output.ages) == 3, output.text
     finally:
         os.seteuid(os.getuid())
         (folder / "theirs").chmod(0o755)

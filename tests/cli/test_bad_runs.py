@@ -1,4 +1,4 @@
-"""Datasets that something is wrong with, run to the end: the healthy have their outputs, the rest is in ``failures.tsv``."""
+"""Invalid datasets, run to the end: healthy images have their outputs, the others are in ``failures.tsv``."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ RUNS = [
     Run("description is a folder", lambda r: ((r / "dataset_description.json").unlink(), put(r / "dataset_description.json/x")), code=0,
         says="dataset_description.json: expected a file"),
     Run("link to itself", lambda r: ((r / IMAGE).unlink(), (r / IMAGE).symlink_to("sub-01_T2w.nii.gz")), ("sub-01_T2w.nii.gz",), "link"),
-    Run("image is a folder", lambda r: ((r / IMAGE).unlink(), put(r / IMAGE / "x")), says="LACKING: sub-01 was asked for"),
-    Run("extension in capitals", lambda r: renamed(r, "sub-01_T2w.NII.GZ"), says="LACKING: sub-01 was asked for"),
+    Run("image is a folder", lambda r: ((r / IMAGE).unlink(), put(r / IMAGE / "x")), says="LACKING: sub-01 was selected"),
+    Run("extension in capitals", lambda r: renamed(r, "sub-01_T2w.NII.GZ"), says="LACKING: sub-01 was selected"),
     Run("name that is not valid", lambda r: copied(r, "sub-01/anat/sub-01_foo-1_T2w.nii.gz"), ("sub-01_foo-1_T2w.nii.gz",), "--skip-bids"),
     Run("name too long for its outputs", lambda r: renamed(r, f"sub-01_acq-{LONG}_T2w.nii.gz"), (f"sub-01_acq-{LONG}_T2w.nii.gz",),
         "shorten"),
@@ -93,11 +93,11 @@ def test_runs(run: Run, study: Path, raw_study: Any, run_posepipe: Any, tmp_path
         str(study), str(out), "participant", "-w", str(tmp_path / "work"), "--atlas", "Phantom",
         "--atlas-dir", str(raw_study.demo.atlas_dir), "--nprocs", "1", *options,
     ]  # fmt: skip
-    code, told = run_posepipe(command)
-    told += "\n".join(record.getMessage() for record in caplog.records)
-    assert code == run.code and "Traceback" not in told, told
-    assert run.says in told, told
-    assert (out / "sub-02/anat/sub-02_from-T2w_to-Phantom+24_mode-image_xfm.txt").is_file() and (out / "sub-02.html").is_file(), told
+    code, output = run_posepipe(command)
+    output += "\n".join(record.getMessage() for record in caplog.records)
+    assert code == run.code and "Traceback" not in output, output
+    assert run.says in output, output
+    assert (out / "sub-02/anat/sub-02_from-T2w_to-Phantom+24_mode-image_xfm.txt").is_file() and (out / "sub-02.html").is_file(), output
     with (out / "failures.tsv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     assert [Path(row["image"]).name for row in rows] == list(run.failed), rows

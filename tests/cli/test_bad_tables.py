@@ -1,4 +1,4 @@
-"""Tables and JSON files that are not as they should be: each age is the right one, or there is an error, never another age."""
+"""Invalid tables and JSON files: each age is the right one, or there is an error, never another age."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_datasets import BOTH, Case, Told, check, dry_run, hold, image, image_bytes, make_dataset, put, table
+from bad_datasets import BOTH, Case, DryRun, check, dry_run, hold, image, image_bytes, make_dataset, put, table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,11 +35,11 @@ def new_root(tmp_path: Path) -> Path:
     return tmp_path / f"{next(_number)}" / "ds"
 
 
-def age_of(told: Told, label: str) -> float | str:
+def age_of(output: DryRun, label: str) -> float | str:
     """The age of a participant; ``"fails"`` if there is an error."""
     name = name_of(label)
-    assert (name in told.ages) is not (name in told.failures), told.all
-    return told.ages.get(name, "fails")
+    assert (name in output.ages) is not (name in output.failures), output.all
+    return output.ages.get(name, "fails")
 
 
 CELLS: dict[str, float | str] = {
@@ -65,9 +65,9 @@ def test_cells(tmp_path: Path, small_atlas: Path) -> None:
         image(root, name_of(label))
     rows = (("participant_id", "ga_weeks"), ("sub-01", "29"), ("sub-03", "24.5"), *((f"sub-{la}", cell) for la, cell in labels.items()))
     put(root / "participants.tsv", table(*rows))
-    told = dry_run(root, small_atlas)
-    check(root, told)
-    assert {cell: age_of(told, label) for label, cell in labels.items()} == CELLS
+    output = dry_run(root, small_atlas)
+    check(root, output)
+    assert {cell: age_of(output, label) for label, cell in labels.items()} == CELLS
 
 
 # column, value, what the sidecar says of it → weeks
@@ -99,9 +99,9 @@ def test_units(tmp_path: Path, small_atlas: Path) -> None:
         image(root, name_of(f"u{n}"))
         put(scans_of(root, f"u{n}"), table(("filename", column), (f"anat/sub-u{n}_T2w.nii", value)))
         put(scans_of(root, f"u{n}").with_suffix(".json"), {column: says})
-    told = dry_run(root, small_atlas)
-    check(root, told)
-    found = [(c, v, s, age_of(told, f"u{n}")) for n, (c, v, s, _) in enumerate(UNITS)]
+    output = dry_run(root, small_atlas)
+    check(root, output)
+    found = [(c, v, s, age_of(output, f"u{n}")) for n, (c, v, s, _) in enumerate(UNITS)]
     assert found == UNITS
 
 
@@ -164,9 +164,9 @@ def test_tables(tmp_path: Path, small_atlas: Path) -> None:
     root = make_dataset(new_root(tmp_path))
     for n, (content, _) in enumerate(TABLES):
         put_table(root, f"t{n}", content)
-    told = dry_run(root, small_atlas)
-    check(root, told)
-    assert [(content[:200], age_of(told, f"t{n}")) for n, (content, _) in enumerate(TABLES)] == [(c[:200], age) for c, age in TABLES]
+    output = dry_run(root, small_atlas)
+    check(root, output)
+    assert [(content[:200], age_of(output, f"t{n}")) for n, (content, _) in enumerate(TABLES)] == [(c[:200], age) for c, age in TABLES]
 
 
 @pytest.mark.parametrize("n", range(0, len(TABLES), 2))
@@ -179,10 +179,10 @@ def test_table_of_all_participants(n: int, tmp_path: Path, small_atlas: Path) ->
             data = data.replace(old.encode(encoding), new.encode(encoding))
     root = make_dataset(new_root(tmp_path))
     put(root / "participants.tsv", data)
-    told = dry_run(root, small_atlas)
-    check(root, told, right=("02",))
-    assert age_of(told, "03") in {24.5, "fails"}
-    assert told.ages.get(name_of("03")) == 24.5 or "participants.tsv" in told.failures[name_of("03")][1]
+    output = dry_run(root, small_atlas)
+    check(root, output, right=("02",))
+    assert age_of(output, "03") in {24.5, "fails"}
+    assert output.ages.get(name_of("03")) == 24.5 or "participants.tsv" in output.failures[name_of("03")][1]
 
 
 CONTRADICTIONS = [
@@ -262,15 +262,15 @@ def test_json_beside_tables_images_and_masks(tmp_path: Path, small_atlas: Path) 
     labels = {f"{where}{n}": (where, content) for where in ("scans", "image", "mask") for n, content in enumerate(JSONS)}
     for label, (where, content) in labels.items():
         put_json(root, label, where, content)
-    told = dry_run(root, small_atlas, "-d", str(root / "derivatives/masks"))
-    check(root, told)
-    ages = {label: age_of(told, label) for label in labels}
+    output = dry_run(root, small_atlas, "-d", str(root / "derivatives/masks"))
+    check(root, output)
+    ages = {label: age_of(output, label) for label in labels}
     assert set(ages.values()) == {29.0, "fails"}
     for label, (where, content) in labels.items():
         if where == "mask":
             assert ages[label] == 29.0, content[:100]  # such a mask is matched by its name
         elif _object(content) is None:
-            assert ages[label] == "fails" and ".json" in told.failures[name_of(label)][1], (where, content[:100])
+            assert ages[label] == "fails" and ".json" in output.failures[name_of(label)][1], (where, content[:100])
 
 
 def _object(content: str | bytes) -> dict[str, Any] | None:
@@ -287,11 +287,11 @@ def test_json_of_the_whole_dataset(name: str, tmp_path: Path, small_atlas: Path)
     root = make_dataset(new_root(tmp_path))
     for content in JSONS[:: 1 if name == "dataset_description.json" else 3]:
         put(root / name, content)
-        told = dry_run(root, small_atlas)
+        output = dry_run(root, small_atlas)
         right = {"participants.json": ("02",), "scans.json": ("03",)}.get(name, BOTH)
-        check(root, told, right=right)
+        check(root, output, right=right)
         if _object(content) is None and name != "T2w.json":  # no image is a stack
-            assert re.search(rf"{re.escape(str(root / name))}: ", told.all), content[:100]
+            assert re.search(rf"{re.escape(str(root / name))}: ", output.all), content[:100]
 
 
 def batches(items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -312,9 +312,9 @@ def test_any_bytes_as_a_table(contents: list[bytes], tmp_path: Path, small_atlas
     root = make_dataset(new_root(tmp_path))
     for n, content in enumerate(contents):
         put_table(root, f"b{n}", content)
-    told = dry_run(root, small_atlas)
-    check(root, told)
-    assert {age_of(told, f"b{n}") for n in range(BATCH)} <= {"fails", *(float(age) for age in re.findall(r"age +([\d.]+)", told.text))}
+    output = dry_run(root, small_atlas)
+    check(root, output)
+    assert {age_of(output, f"b{n}") for n in range(BATCH)} <= {"fails", *(float(age) for age in re.findall(r"age +([\d.]+)", output.text))}
 
 
 @MANY
@@ -324,9 +324,9 @@ def test_bytes_of_a_table_that_are_others(cuts: list[tuple[int, bytes]], tmp_pat
     good = (HEAD + GOOD).encode()
     for n, (at, other) in enumerate(cuts):
         put_table(root, f"b{n}", good[:at] + other + good[at + len(other) :])
-    told = dry_run(root, small_atlas)
-    check(root, told)
-    assert all(age_of(told, f"b{n}") for n in range(BATCH))
+    output = dry_run(root, small_atlas)
+    check(root, output)
+    assert all(age_of(output, f"b{n}") for n in range(BATCH))
 
 
 @MANY
@@ -335,10 +335,10 @@ def test_any_text_as_an_age(values: list[str], tmp_path: Path, small_atlas: Path
     root = make_dataset(new_root(tmp_path))
     for n, value in enumerate(values):
         put_table(root, f"b{n}", HEAD + GOOD.replace("29", value.replace("\t", " ")))
-    told = dry_run(root, small_atlas)
-    check(root, told)
+    output = dry_run(root, small_atlas)
+    check(root, output)
     for n in range(BATCH):
-        age = age_of(told, f"b{n}")
+        age = age_of(output, f"b{n}")
         assert age == "fails" or 10 <= float(age) <= 120
 
 
@@ -348,6 +348,6 @@ def test_any_json(contents: list[Any], where: str, tmp_path: Path, small_atlas: 
     root = make_dataset(new_root(tmp_path))
     for n, content in enumerate(contents):
         put_json(root, f"j{n}", where, json.dumps(content))
-    told = dry_run(root, small_atlas, "-d", str(root / "derivatives/masks"))
-    check(root, told)
-    assert all(age_of(told, f"j{n}") in {29.0, "fails"} for n in range(BATCH))
+    output = dry_run(root, small_atlas, "-d", str(root / "derivatives/masks"))
+    check(root, output)
+    assert all(age_of(output, f"j{n}") in {29.0, "fails"} for n in range(BATCH))

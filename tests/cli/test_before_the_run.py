@@ -1,4 +1,4 @@
-"""What is made sure of before the work: that it can be written, and that no other run is at the same images."""
+"""Checks before the run: outputs can be written, and no other run is processing the same images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FAST = ("--participant-label", "01", "--init", "center", "--refine", "none")
 
 
 @pytest.mark.parametrize(("which", "remedy"), [("work", "name another folder for intermediate files with -w"), ("out", "another output")])
-def test_folder_that_cannot_be_written_is_told_before_anything_is_done(raw_study: Any, tmp_path: Path, which: str, remedy: str) -> None:
+def test_folder_that_cannot_be_written_is_reported_before_anything_is_done(raw_study: Any, tmp_path: Path, which: str, remedy: str) -> None:
     (tmp_path / "file").touch()
     study = replace(raw_study, **{"out": tmp_path / "out", "work": tmp_path / "work", which: tmp_path / "file" / "in it"})
-    code, told = study.main(*FAST)
-    assert code == 1 and remedy in told
-    assert f"posepipe: error: {tmp_path}/file/in it: cannot be written to (Not a directory)" in told
+    code, output = study.main(*FAST)
+    assert code == 1 and remedy in output
+    assert f"posepipe: error: {tmp_path}/file/in it: cannot be written to (Not a directory)" in output
     assert not (tmp_path / "out").exists()
 
 
@@ -33,8 +33,8 @@ def test_logs_and_the_images_folder_are_looked_at_too(raw_study: Any, tmp_path: 
     for blocked in (study.out / "logs", study.out / "sub-01"):
         blocked.parent.mkdir(exist_ok=True)
         blocked.touch()
-        code, told = study.main(*FAST)
-        assert code == 1 and f"{blocked}" in told and "cannot be written to (Not a directory); make it writable" in told
+        code, output = study.main(*FAST)
+        assert code == 1 and f"{blocked}" in output and "cannot be written to (Not a directory); make it writable" in output
         blocked.unlink()
 
 
@@ -47,11 +47,11 @@ def test_node_that_cannot_start_says_why(raw_study: Any, tmp_path: Path) -> None
     folder = study.work / init_posepipe_wf(plan=make_plan(settings), settings=settings).name
     folder.mkdir(parents=True)
     (folder / "sub_01_wf").touch()
-    code, told = study.main(*FAST)
+    code, output = study.main(*FAST)
     with (study.out / "failures.tsv").open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream, delimiter="\t")
     assert code == 1 and "sub_01_wf" in row["error"] and "Error: [Errno" in row["error"], row
-    assert "without a message" not in told and "this crashfile" not in row["error"]
+    assert "without a message" not in output and "this crashfile" not in row["error"]
 
 
 @pytest.mark.slow
@@ -60,15 +60,15 @@ def test_image_is_left_to_the_run_that_works_on_it(raw_study: Any, tmp_path: Pat
     first = start(study, *FAST)
     try:
         os.kill(first.pid, signal.SIGSTOP)  # so that it is at work still
-        code, told = study.main("--participant-label", "01", "04", *FAST[2:])
-        assert code == 1 and "sub-01_rec-svr_T2w.nii.gz: another run is working on it" in told, told
-        assert "1 aligned, 0 done before, 0 failed, 1 left to another run" in told
+        code, output = study.main("--participant-label", "01", "04", *FAST[2:])
+        assert code == 1 and "sub-01_rec-svr_T2w.nii.gz: another run is working on it" in output, output
+        assert "1 aligned, 0 done before, 0 failed, 1 left to another run" in output
         assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1
         os.kill(first.pid, signal.SIGCONT)
         rest, _ = first.communicate(timeout=120)
         assert first.returncode == 0, rest
-        code, told = study.main(*FAST)
-        assert code == 0 and "1 done before" in told
+        code, output = study.main(*FAST)
+        assert code == 0 and "1 done before" in output
     finally:
         if alive(first.pid):
             os.killpg(first.pid, signal.SIGKILL)
@@ -80,5 +80,5 @@ def test_run_that_was_killed_holds_no_image(raw_study: Any, tmp_path: Path) -> N
     first = start(study, *FAST)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    code, told = study.main(*FAST)
-    assert code == 0 and "1 aligned" in told, told
+    code, output = study.main(*FAST)
+    assert code == 0 and "1 aligned" in output, output

@@ -1,4 +1,4 @@
-"""``--age estimate``: only where no table has an age, once an image, and told everywhere."""
+"""``--age estimate``: used only if no table has an age, once per image, and reported in all outputs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_estimates_are_kept_for_the_next_run(estimated: Any, monkeypatch: pytest
     assert "estimating" not in capsys.readouterr().out
 
 
-def test_another_image_or_a_spoilt_file_is_estimated_anew(estimated: Any, tmp_path: Path) -> None:
+def test_another_image_or_a_spoilt_file_is_estimated_again(estimated: Any, tmp_path: Path) -> None:
     study, _ = estimated
     study = study.copy(tmp_path)
     (kept,) = (study.work / "ages").glob("*.json")
@@ -68,16 +68,16 @@ def test_another_image_or_a_spoilt_file_is_estimated_anew(estimated: Any, tmp_pa
 
 def test_dry_run_tells_the_estimate_and_writes_nothing(estimated: Any, tmp_path: Path) -> None:
     study = replace(estimated[0], work=tmp_path / "work", out=tmp_path / "out")
-    code, told = study.main("--age", "estimate", "--dry-run", "--participant-label", "05")
+    code, output = study.main("--age", "estimate", "--dry-run", "--participant-label", "05")
     assert code == 0 and not study.work.exists()
     weeks, error = (getattr(list(estimated[1].images)[1].age, name) for name in ("weeks", "error"))
-    assert f"{weeks:.2f} ± {error:.1f} weeks (estimated)" in told
+    assert f"{weeks:.2f} ± {error:.1f} weeks (estimated)" in output
 
 
 def test_sidecars_and_page_say_that_the_age_was_estimated(estimated: Any) -> None:
     study, plan = estimated
-    code, told = study.main("--age", "estimate", "--init", "deep", "--refine", "none", "--participant-label", "05")
-    assert code == 0, told
+    code, output = study.main("--age", "estimate", "--init", "deep", "--refine", "none", "--participant-label", "05")
+    assert code == 0, output
     age = list(plan.images)[1].age
     (forward,) = (path for path in study.out.rglob("*from-T2w*_xfm.json"))
     sidecar = read_json(forward)
@@ -85,8 +85,8 @@ def test_sidecars_and_page_say_that_the_age_was_estimated(estimated: Any) -> Non
     page = (study.out / "sub-05.html").read_text(encoding="utf-8")
     assert f"{age.weeks:g} ± {age.error:.4g} weeks, estimated from the image" in page
     assert "the age was estimated from the image" in page
-    code, told = study.main("--age", "estimate", "--init", "deep", "--refine", "none", "--participant-label", "05")
-    assert code == 0 and "done already" in told
+    code, output = study.main("--age", "estimate", "--init", "deep", "--refine", "none", "--participant-label", "05")
+    assert code == 0 and "done already" in output
 
 
 def test_an_image_that_cannot_be_estimated_is_a_failure_of_its_own(raw_study: Any, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_tree_is_what_the_design_promises(first_run: Any) -> None:
     assert read_json(out / "dataset_description.json")["DatasetType"] == "derivative"
 
 
-def test_failures_are_told_and_stop_nothing(first_run: Any) -> None:
+def test_failures_are_reported_and_stop_nothing(first_run: Any) -> None:
     assert first_run.code == 1
     rows = {row["image"]: row for row in table(first_run.study.out / "failures.tsv")}
     assert {name: row["stage"] for name, row in rows.items()} == {
@@ -106,7 +106,7 @@ def test_failures_are_told_and_stop_nothing(first_run: Any) -> None:
     assert cut["error"].startswith("ImageError: ") and "complete NIfTI file" in cut["error"]
     log = first_run.study.out / cut["log"]
     assert log.name.startswith("crash-") and log.suffix == ".txt" and "Traceback" in log.read_text()
-    assert "6 aligned, 0 done before, 3 failed" in first_run.told
+    assert "6 aligned, 0 done before, 3 failed" in first_run.output
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_forward_sidecar(first_run: Any) -> None:
         assert all(seconds >= 0 for seconds in sidecar["Seconds"].values()) and tuple(sidecar["Seconds"]) == STAGES
 
 
-def test_peak_memory_of_each_stage_is_told(first_run: Any) -> None:
+def test_peak_memory_of_each_stage_is_reported(first_run: Any) -> None:
     for name, path in forward_of(first_run.study.out).items():
         peaks = read_json(path.with_suffix(".json"))["PeakMemoryMB"]
         assert tuple(peaks) == STAGES, name
@@ -236,26 +236,26 @@ def test_settings_are_recorded_and_can_be_used_again(first_run: Any, run_posepip
     assert content["refine"] == "torch" and content["init"] == "search"
     assert content["run"]["command"].startswith("posepipe ") and content["versions"]["posepipe"]
     command = [str(first_run.study.bids), str(first_run.study.out), "participant", "--config-file", str(record)]
-    code, told = run_posepipe([*command, "--dry-run"])
+    code, output = run_posepipe([*command, "--dry-run"])
     assert code == 1
-    assert told.splitlines()[-1] == "1 to do, 6 done already, 2 that cannot be processed"
+    assert output.splitlines()[-1] == "1 to do, 6 done already, 2 that cannot be processed"
 
 
 @pytest.mark.slow
 def test_rerun_does_only_what_failed(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
     before = stamps(study.out)
-    code, told = study.main()
+    code, output = study.main()
     assert code == 1 and stamps(study.out) == before
-    assert told.count("done already with these settings") == 6
-    assert "0 aligned, 6 done before, 3 failed" in told
+    assert output.count("done already with these settings") == 6
+    assert "0 aligned, 6 done before, 3 failed" in output
     good = study.bids / "sub-01" / "anat" / "sub-01_rec-svr_T2w.nii.gz"
     for label in ("06", "07"):
         shutil.copy(good, study.bids / f"sub-{label}" / "anat" / f"sub-{label}_T2w.nii.gz")
     shutil.rmtree(study.bids / "sub-05")
-    code, told = study.main("--nprocs", "2")  # two images: in processes of their own
-    assert code == 0, told
-    assert "2 aligned, 6 done before, 0 failed" in told
+    code, output = study.main("--nprocs", "2")  # two images: in processes of their own
+    assert code == 0, output
+    assert "2 aligned, 6 done before, 0 failed" in output
     assert table(study.out / "failures.tsv") == []
     assert {name: stamp for name, stamp in stamps(study.out).items() if name in before} == before
     assert "Failed" not in (study.out / "sub-06.html").read_text(encoding="utf-8")
@@ -270,13 +270,13 @@ def test_change_of_one_image_redoes_that_image(first_run: Any, tmp_path: Path) -
     half = np.asanyarray(image.dataobj) // 2
     image = nib.Nifti1Image(half, image.affine, image.header)
     nib.save(image, changed)
-    _, told = study.main("--participant-label", "01", "02")
-    assert "1 aligned, 2 done before, 0 failed" in told
+    _, output = study.main("--participant-label", "01", "02")
+    assert "1 aligned, 2 done before, 0 failed" in output
     redone = {name for name, stamp in stamps(study.out).items() if before[name] != stamp}
     assert {name.rsplit("/", 1)[0] for name in redone} == {"sub-02/ses-1/anat"} and len(redone) == 10
 
 
-def test_lost_output_comes_back_without_computing_anew(first_run: Any, tmp_path: Path) -> None:
+def test_lost_output_comes_back_without_computing_again(first_run: Any, tmp_path: Path) -> None:
     study = replace(first_run.study, out=tmp_path / "out", work=tmp_path / "work")
     options = ("--participant-label", "01", "--init", "center", "--refine", "none")
     assert study.main(*options)[0] == 0
@@ -286,8 +286,8 @@ def test_lost_output_comes_back_without_computing_anew(first_run: Any, tmp_path:
     (study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz").touch()
     (computed,) = study.work.rglob("refined.txt")
     stamp = computed.stat().st_mtime_ns
-    code, told = study.main(*options)
-    assert code == 0 and "1 aligned" in told
+    code, output = study.main(*options)
+    assert code == 0 and "1 aligned" in output
     assert lost.read_bytes() == content
     assert computed.stat().st_mtime_ns == stamp
 
@@ -301,8 +301,8 @@ def test_reports_only_makes_the_pages_from_the_outputs(first_run: Any, tmp_path:
     for page in study.out.glob("*.html"):
         page.unlink()
     stamp = stamps(study.out)
-    code, told = study.main("--reports-only", "--participant-label", "03", "06")
-    assert code == 0, told
+    code, output = study.main("--reports-only", "--participant-label", "03", "06")
+    assert code == 0, output
     assert {p.name for p in study.out.glob("*.html")} == {"sub-03.html", "sub-06.html"}
     assert stamps(study.out) == stamp
     after = made.read_text(encoding="utf-8")
@@ -314,8 +314,8 @@ def test_reports_only_makes_the_pages_from_the_outputs(first_run: Any, tmp_path:
 @pytest.mark.slow
 def test_stop_on_first_crash(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
-    code, told = study.main("--stop-on-first-crash", "--participant-label", "06", "01", "--init", "center")
-    assert code == 1 and "1 failed" in told
+    code, output = study.main("--stop-on-first-crash", "--participant-label", "06", "01", "--init", "center")
+    assert code == 1 and "1 failed" in output
     (row,) = table(study.out / "failures.tsv")
     assert row["subject"] == "sub-06" and "complete NIfTI file" in row["error"]
 
@@ -328,22 +328,22 @@ def test_two_atlases_in_one_folder_do_not_mix(first_run: Any, tmp_path: Path) ->
     shutil.move(tmp_path / "atlas" / "tpl-Phantom", tmp_path / "atlas" / "tpl-Other")
     for path in sorted((tmp_path / "atlas").rglob("*Phantom*")):
         path.rename(path.with_name(path.name.replace("Phantom", "Other")))
-    code, told = study.main(*options, "--atlas-dir", str(tmp_path / "atlas"), "--atlas", "Other")
-    assert code == 0, told
+    code, output = study.main(*options, "--atlas-dir", str(tmp_path / "atlas"), "--atlas", "Other")
+    assert code == 0, output
     anat = study.out / "sub-01" / "anat"
     assert {p.name for p in anat.glob("*_xfm.txt") if "_to-T2w" not in p.name} == {
         "sub-01_rec-svr_from-T2w_to-Phantom+24_mode-image_xfm.txt",
         "sub-01_rec-svr_from-T2w_to-Other+24_mode-image_xfm.txt",
     }
     # the reoriented image is now of the other atlas, so the first is not done any more
-    _, told = study.main("--participant-label", "01", "--dry-run")
-    assert "1 to do" in told
+    _, output = study.main("--participant-label", "01", "--dry-run")
+    assert "1 to do" in output
 
 
 def test_other_settings_are_another_result(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
-    code, told = study.main("--participant-label", "01", "--age", "25.2")
-    assert code == 0 and "1 aligned" in told
+    code, output = study.main("--participant-label", "01", "--age", "25.2")
+    assert code == 0 and "1 aligned" in output
     sidecar = read_json(study.out / "sub-01/anat/sub-01_rec-svr_from-T2w_to-Phantom+24_mode-image_xfm.json")
     assert sidecar["Age"] == 25.2 and sidecar["AgeSource"] == "--age"
 
@@ -359,8 +359,8 @@ def test_two_runs_at_once_share_an_output_folder(raw_study: Any, tmp_path: Path)
         )
         for labels in (("01", "05"), ("02", "06"))
     ]  # fmt: skip
-    told = [run.communicate(timeout=120)[0] for run in runs]
-    assert [run.returncode for run in runs] == [1, 1], told
+    output = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [1, 1], output
     assert {row["subject"] for row in table(study.out / "failures.tsv")} == {"sub-05", "sub-06"}
     assert len(forward_of(study.out)) == 3
     assert not list(study.out.rglob(".*.tmp*"))

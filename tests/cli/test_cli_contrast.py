@@ -1,4 +1,4 @@
-"""The app and T1w images: which are converted to T2-like contrast, and what is told of it."""
+"""The app and T1w images: which are converted to T2-like contrast, and how this is reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_modes(
     assert (plans["T2w"].choice.contrast, plans["T2w"].converted) == ("T2w", False)
 
 
-def test_contrast_that_is_told_overrides_the_name(t2w_only: Any, tmp_path: Path, contrast_weights: Any) -> None:
+def test_the_option_contrast_overrides_the_name(t2w_only: Any, tmp_path: Path, contrast_weights: Any) -> None:
     weights = ("--weights", str(contrast_weights()))
     assert not any(plan.converted for plan in plan_of(t2w_only, "--contrast", "T2w", *weights).values())
     only_one = tmp_path / "filter.json"
@@ -76,18 +76,18 @@ def test_other_weights_are_another_result(t2w_only: Any, contrast_weights: Any) 
 def test_run_dry_wet_again_and_with_other_weights(t2w_only: Any, contrast_weights: Any) -> None:
     weights, study = contrast_weights(), t2w_only
     options = (*FAST, "--weights", str(weights))
-    code, told = study.main(*options, "--dry-run")
-    assert code == 0 and told.count("contrast  T1w, converted to T2-like by network") == 1
-    assert "sub-03_desc-synth_T2w.nii.gz" in told and "sub-03_desc-synth_T2w.json" in told
-    code, told = study.main(*options)
-    assert code == 0, told
+    code, output = study.main(*options, "--dry-run")
+    assert code == 0 and output.count("contrast  T1w, converted to T2-like by network") == 1
+    assert "sub-03_desc-synth_T2w.nii.gz" in output and "sub-03_desc-synth_T2w.json" in output
+    code, output = study.main(*options)
+    assert code == 0, output
     _check_outputs(study, hashes(("contrast",), weights))
     synth = study.out / "sub-03/anat/sub-03_desc-synth_T2w.nii.gz"
     before = synth.stat().st_mtime_ns
     assert "0 aligned, 2 done before" in study.main(*options)[1] and synth.stat().st_mtime_ns == before
     others = contrast_weights(6.0)
-    code, told = study.main(*FAST, "--weights", str(others))
-    assert code == 0 and "1 aligned, 1 done before" in told
+    code, output = study.main(*FAST, "--weights", str(others))
+    assert code == 0 and "1 aligned, 1 done before" in output
     assert read_json(synth.with_name("sub-03_desc-synth_T2w.json"))["Weights"] == hashes(("contrast",), others)
     synth.unlink()
     assert "1 aligned, 1 done before" in study.main(*FAST, "--weights", str(others))[1] and synth.is_file()

@@ -1,4 +1,4 @@
-"""The app without masks: the network finds the brain, and where there is none the run goes on."""
+"""The app without masks: the network finds the brain; if there is none, the run continues."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> Non
     weights = scan_weights(0.1)  # head and brain alike are bright enough
     always = replace(load_calibration(), weights=hashes(SCAN_NETWORKS, weights), brain=ConfidenceModel({}, 9.0, 0.5, 0.1))
     write_calibration(always, weights / "calibration.toml")
-    code, told = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
-    assert code == 0, told
+    code, output = study.main("--mask", "network", "--participant-label", "04", "--weights", str(weights), *FAST)
+    assert code == 0, output
     used, stem = hashes(SCAN_NETWORKS, weights), study.out / "sub-04/anat/sub-04_rec-svr"
     sidecar = read_json(Path(f"{stem}_desc-brain_mask.json"))
     assert (sidecar["Type"], sidecar["Mask"], sidecar["Weights"]) == ("Brain", "network", used)
@@ -61,7 +61,7 @@ def test_outputs_tell_of_masks_by_networks(study: Any, scan_weights: Any) -> Non
 
 
 @pytest.mark.slow
-def test_voxels_of_masks_that_are_not_finite_are_told(study: Any, tmp_path: Path) -> None:
+def test_voxels_of_masks_that_are_not_finite_are_reported(study: Any, tmp_path: Path) -> None:
     """Of the given mask, and of the template's files."""
     masks, atlases = tmp_path / "masks", tmp_path / "atlases"
     shutil.copytree(study.demo.masks_dir, masks)
@@ -74,8 +74,8 @@ def test_voxels_of_masks_that_are_not_finite_are_told(study: Any, tmp_path: Path
         data[0, 0, 0] = np.nan
         save_volume(volume.with_data(data), path)
     study = replace(study, demo=replace(study.demo, masks_dir=masks, atlas_dir=atlases))
-    code, told = study.main("--participant-label", "04", *FAST)
-    assert code == 0, told
+    code, output = study.main("--participant-label", "04", *FAST)
+    assert code == 0, output
     stem = study.out / "sub-04/anat/sub-04_rec-svr"
     words = "in the brain mask 1 of "
     assert any(words in warning for warning in read_json(Path(f"{stem}_desc-brain_mask.json"))["Warnings"])
@@ -90,8 +90,8 @@ def test_image_without_a_brain_fails_and_the_others_do_not(study: Any, scan_weig
     options = ("--participant-label", "01", "04", "--weights", str(scan_weights(2.0)), *FAST)
     assert study.main(*options)[0] == 0  # neither needs the networks
     shutil.rmtree(study.out)
-    code, told = study.main(*options, "--mask", "network")
-    assert code == 1 and "0 aligned, 0 done before, 2 failed" in told
+    code, output = study.main(*options, "--mask", "network")
+    assert code == 1 and "0 aligned, 0 done before, 2 failed" in output
     rows = failures(study)
     assert {subject: row["stage"] for subject, row in rows.items()} == {"sub-01": "mask", "sub-04": "mask"}
     assert rows["sub-01"]["error"].startswith("MaskError: ") and "sub-01_rec-svr_T2w.nii.gz: no brain was found" in rows["sub-01"]["error"]
@@ -104,8 +104,8 @@ def test_noise_is_no_brain_to_the_networks_of_the_package(raw_study: Any, tmp_pa
     study = replace(study, out=tmp_path / "new", work=tmp_path / "new-work")
     noise = study.bids / "sub-05/anat/sub-05_T2w.nii.gz"
     save_volume(smooth_noise(0), noise, np.int16)
-    code, told = study.main("--age", "24", "--participant-label", "01", "05", *FAST)
-    assert code == 1 and "1 aligned, 0 done before, 1 failed" in told
+    code, output = study.main("--age", "24", "--participant-label", "01", "05", *FAST)
+    assert code == 1 and "1 aligned, 0 done before, 1 failed" in output
     (row,) = failures(study).values()
     assert (row["subject"], row["stage"]) == ("sub-05", "mask") and "no brain was found" in row["error"]
     assert (study.out / "sub-01/anat").is_dir() and not (study.out / "sub-05/anat").exists()
@@ -128,8 +128,8 @@ def test_a_scan_without_its_brain_is_called_fail_and_the_others_pass(
     write_json(bids / "dataset_description.json", {"Name": "Two", "BIDSVersion": "1.10.0"})
     out = tmp_path / "out"
     options = ("--age", "31", "--atlas", "CRL", "--atlas-dir", str(data_dir / "atlases"), "--nprocs", "1", "--refine", "torch")
-    code, told = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
-    assert code == 0 and "2 aligned, 0 done before, 0 failed" in told
+    code, output = run_posepipe([str(bids), str(out), "participant", "-w", str(tmp_path / "work"), *options])
+    assert code == 0 and "2 aligned, 0 done before, 0 failed" in output
     beside, whole = (read_json(next((out / subject / "anat").glob("*_from-T2w_to-*_xfm.json"))) for subject in scans)
     assert beside["QC"] == "fail" and beside["Confidence"] < 0.3
     assert any("is a brain with a probability of only" in reason for reason in beside["QCReasons"])

@@ -82,8 +82,8 @@ def test_unknown_level_and_unusable_rater_are_usage_errors(words: list[str], cap
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert "both" in told or "rater's name" in told
+    output = capsys.readouterr().err
+    assert "both" in output or "rater's name" in output
 
 
 @pytest.mark.parametrize(

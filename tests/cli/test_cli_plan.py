@@ -79,24 +79,24 @@ def test_age_outside_the_atlas(raw_study: Any) -> None:
 
 def test_dry_run_prints_and_writes_nothing(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
-    code, told = study.main("--dry-run")
+    code, output = study.main("--dry-run")
     assert code == 1 and not study.out.exists() and not study.work.exists()
-    assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in told
-    assert "Phantom+24: asked for by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in told
-    assert f"given: {study.demo.masks_dir}/sub-04" in told and "nonzero voxels" in told
-    assert "mask      the image's nonzero voxels if it is brain-extracted, else network" in told
-    assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in told
-    assert "CANNOT BE PROCESSED (age)" in told
-    assert told.splitlines()[-1] == "7 to do, 0 done already, 2 that cannot be processed"
-    code, told = study.main("--dry-run", "--participant-label", "01", "04", "--mask", "network")
-    assert code == 0 and told.count("mask      network: found in the image") == 2 and "given:" not in told
+    assert "27.10 weeks (sub-02/sub-02_sessions.tsv:pma_weeks)" in output
+    assert "Phantom+24: given by name; cohort 24 (24 weeks) is the nearest to 24.3 weeks" in output
+    assert f"given: {study.demo.masks_dir}/sub-04" in output and "nonzero voxels" in output
+    assert "mask      the image's nonzero voxels if it is brain-extracted, else network" in output
+    assert "sub-01_rec-svr_space-Phantom_cohort-24_T2w.nii.gz" in output
+    assert "CANNOT BE PROCESSED (age)" in output
+    assert output.splitlines()[-1] == "7 to do, 0 done already, 2 that cannot be processed"
+    code, output = study.main("--dry-run", "--participant-label", "01", "04", "--mask", "network")
+    assert code == 0 and output.count("mask      network: found in the image") == 2 and "given:" not in output
 
 
 def test_boilerplate_only_cites_what_would_run(raw_study: Any, tmp_path: Path) -> None:
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
-    code, told = study.main("--boilerplate-only", "--refine", "ants", "--participant-label", "01")
+    code, output = study.main("--boilerplate-only", "--refine", "ants", "--participant-label", "01")
     text = (study.out / "logs" / "CITATION.md").read_text(encoding="utf-8")
-    assert code == 0 and text in told
+    assert code == 0 and text in output
     assert "Salehi" in text and "Avants" in text and "Gorgolewski" in text and "Phantom" in text
     assert not (study.out / "sub-01").exists()
     study.main("--boilerplate-only", "--participant-label", "01")
@@ -117,18 +117,18 @@ def test_boilerplate_only_cites_what_would_run(raw_study: Any, tmp_path: Path) -
     ],
 )
 def test_what_makes_every_image_impossible_is_a_usage_error(raw_study: Any, options: list[str], words: str) -> None:
-    code, told = raw_study.main("--dry-run", *options)
-    assert code == 2 and told.startswith("posepipe: error: ") and words in told
+    code, output = raw_study.main("--dry-run", *options)
+    assert code == 2 and output.startswith("posepipe: error: ") and words in output
 
 
 def test_no_atlas_at_all(raw_study: Any, tmp_path: Path, run_posepipe: Any) -> None:
-    code, told = run_posepipe([str(raw_study.bids), str(tmp_path / "out"), "participant", "--dry-run"])
-    assert code == 2 and "no atlas was found on this machine" in told and "--atlas-dir" in told
+    code, output = run_posepipe([str(raw_study.bids), str(tmp_path / "out"), "participant", "--dry-run"])
+    assert code == 2 and "no atlas was found on this machine" in output and "--atlas-dir" in output
 
 
 def test_output_folder_that_is_the_dataset(raw_study: Any, run_posepipe: Any) -> None:
-    code, told = run_posepipe([str(raw_study.bids), str(raw_study.bids), "participant"])
-    assert code == 2 and "the output folder would be the dataset itself" in told
+    code, output = run_posepipe([str(raw_study.bids), str(raw_study.bids), "participant"])
+    assert code == 2 and "the output folder would be the dataset itself" in output
 
 
 @pytest.mark.slow
@@ -143,17 +143,18 @@ def test_an_image_in_two_files_fails_alone(raw_study: Any, tmp_path: Path, conte
         nib.save(nib.load(packed), plain)
     fast = ("--participant-label", "01", "04", "--init", "center", "--refine", "none")
     words = f"{plain} and {packed} are one image by their name"
-    code, told = study.main("--dry-run", *fast)
-    assert code == 1 and words in told and "remove one of them" in told and "1 to do, 0 done already, 1 that cannot be processed" in told
-    code, told = study.main(*fast)
-    assert code == 1 and words in told and "1 aligned, 0 done before, 1 failed" in told
+    code, output = study.main("--dry-run", *fast)
+    assert code == 1 and words in output and "remove one of them" in output
+    assert "1 to do, 0 done already, 1 that cannot be processed" in output
+    code, output = study.main(*fast)
+    assert code == 1 and words in output and "1 aligned, 0 done before, 1 failed" in output
     with (study.out / "failures.tsv").open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream, delimiter="\t")
     assert row["subject"] == "sub-01" and words in row["error"]
     assert not (study.out / "sub-01" / "anat").exists() and (study.out / "sub-04" / "anat").is_dir()
     plain.unlink()
-    code, told = study.main(*fast)
-    assert code == 0 and "1 aligned, 1 done before, 0 failed" in told
+    code, output = study.main(*fast)
+    assert code == 0 and "1 aligned, 1 done before, 0 failed" in output
     assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1
 
 
@@ -213,12 +214,12 @@ def test_images_that_no_run_could_use_are_seen_by_the_plan(raw_study: Any, tmp_p
     nib.save(nib.Nifti1Image(np.stack([data] * 2, -1), image.affine), study.bids / "sub-01/anat/sub-01_acq-4d_T2w.nii.gz")
     nib.save(nib.Nifti1Image(data[:, :, 9:10], image.affine), study.bids / "sub-01/anat/sub-01_acq-slice_T2w.nii.gz")
     (study.bids / "sub-01/anat/sub-01_acq-cut_T2w.nii.gz").write_bytes(good.read_bytes()[:-5000])
-    code, told = study.main("--dry-run", "--participant-label", "01")
-    assert code == 1 and told.count("CANNOT BE PROCESSED (image)") == 3
-    assert told.splitlines()[-1] == "1 to do, 0 done already, 3 that cannot be processed"
+    code, output = study.main("--dry-run", "--participant-label", "01")
+    assert code == 1 and output.count("CANNOT BE PROCESSED (image)") == 3
+    assert output.splitlines()[-1] == "1 to do, 0 done already, 3 that cannot be processed"
 
 
-def test_doubts_about_a_header_are_told_beforehand_and_handed_to_the_verdict(raw_study: Any, tmp_path: Path) -> None:
+def test_doubts_about_a_header_are_in_the_plan_and_in_the_verdict(raw_study: Any, tmp_path: Path) -> None:
     from posepipe.workflows.image import init_image_wf
 
     study = raw_study.copy(tmp_path)
@@ -227,26 +228,26 @@ def test_doubts_about_a_header_are_told_beforehand_and_handed_to_the_verdict(raw
     image.set_sform(None, code=0)
     image.set_qform(None, code=0)
     nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
-    _, told = study.main("--dry-run", "--participant-label", "01")
-    assert f"    review    {UNKNOWN}" in told
+    _, output = study.main("--dry-run", "--participant-label", "01")
+    assert f"    review    {UNKNOWN}" in output
     settings = parse_settings(study.command("--participant-label", "01", "04"))
     first, second = make_plan(settings).images
     assert (first.doubts, second.doubts) == ((UNKNOWN,), ())
     assert init_image_wf(plan=first, settings=settings).get_node("quality").inputs.doubts == [UNKNOWN]
 
 
-def test_who_was_asked_for_and_has_no_usable_image_is_told_and_never_a_success(first_run: Any, tmp_path: Path) -> None:
+def test_a_selected_participant_without_usable_image_is_reported_and_never_a_success(first_run: Any, tmp_path: Path) -> None:
     study = first_run.study.copy(tmp_path)
     lost = study.bids / "sub-08/anat/sub-08_T2w.NII.GZ"
     lost.parent.mkdir(parents=True)
     shutil.copy(study.bids / "sub-01/anat/sub-01_rec-svr_T2w.nii.gz", lost)
     listed = "  sub-08/anat/sub-08_T2w.NII.GZ: its extension is .NII.GZ"
-    code, told = study.main("--dry-run", "--participant-label", "01", "08")
-    assert code == 1 and listed in told and "LACKING: sub-08 was asked for" in told
-    code, told = study.main("--participant-label", "01", "08")  # 01 is done already
-    assert code == 1 and "LACKING: sub-08 was asked for" in told
-    code, told = study.main("--dry-run", "--participant-label", "01")
-    assert code == 0 and "LACKING" not in told
+    code, output = study.main("--dry-run", "--participant-label", "01", "08")
+    assert code == 1 and listed in output and "LACKING: sub-08 was selected" in output
+    code, output = study.main("--participant-label", "01", "08")  # 01 is done already
+    assert code == 1 and "LACKING: sub-08 was selected" in output
+    code, output = study.main("--dry-run", "--participant-label", "01")
+    assert code == 0 and "LACKING" not in output
 
 
 def test_one_age_for_two_sessions_is_for_review(raw_study: Any, tmp_path: Path) -> None:
@@ -259,8 +260,8 @@ def test_one_age_for_two_sessions_is_for_review(raw_study: Any, tmp_path: Path) 
     (study.bids / "participants.tsv").write_text("\n".join(kept) + "\n")
     plans = list(plan_of(study, "--participant-label", "02").images)
     assert len(plans) == 2 and all("used for all its sessions (1, 2)" in image.doubts[0] for image in plans)
-    _, told = study.main("--dry-run", "--participant-label", "02")
-    assert told.count("    review    the one age of sub-02") == 2
+    _, output = study.main("--dry-run", "--participant-label", "02")
+    assert output.count("    review    the one age of sub-02") == 2
 
 
 def test_header_of_a_4d_file_with_one_volume_is_fine(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The app and stacks of thick slices: the pose of each slice, and what is told of it."""
+"""The app and stacks of thick slices: the pose of each slice, and how it is reported."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def test_slices_are_compared_with_their_own_contrast_alone(study: Any, weights: 
 @pytest.mark.slow
 def test_run_dry_wet_again_and_with_another_timing(study: Any, weights: Path) -> None:
     options = (*FAST, "--slices", "auto", "--weights", str(weights))
-    code, told = study.main(*options, "--dry-run")
-    assert code == 0 and "slices    a pose of each; order of acquisition as SliceTiming has it" in told
-    assert "sub-01_rec-svr_desc-slices_pose.tsv" in told and "sub-01_rec-svr_desc-slices_pose.json" in told
-    code, told = study.main(*options)
-    assert code == 0, told
+    code, output = study.main(*options, "--dry-run")
+    assert code == 0 and "slices    a pose of each; order of acquisition as SliceTiming has it" in output
+    assert "sub-01_rec-svr_desc-slices_pose.tsv" in output and "sub-01_rec-svr_desc-slices_pose.json" in output
+    code, output = study.main(*options)
+    assert code == 0, output
     _check_outputs(study, hashes(("slice-coordinates",), weights))
     table = study.out / "sub-01/anat/sub-01_rec-svr_desc-slices_pose.tsv"
     before = table.read_bytes()

@@ -1,4 +1,4 @@
-"""Terminals and machines that lack what others have: an encoding for every sign, a home."""
+"""Terminals and machines with limitations: encodings that lack characters, no home folder."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_the_run(first_run: A
     folder = tmp_path / "Zürich → 東京"
     folder.mkdir()
     study = first_run.study.copy(folder)
-    code, told = run(study.command("--participant-label", "01", "05"), PYTHONIOENCODING=encoding)
+    code, output = run(study.command("--participant-label", "01", "05"), PYTHONIOENCODING=encoding)
     assert code == 1
-    assert "sub-05_T2w.nii.gz: FAILED (age)" in told and "\\u6771" in told
-    assert "0 aligned, 1 done before, 1 failed" in told
+    assert "sub-05_T2w.nii.gz: FAILED (age)" in output and "\\u6771" in output
+    assert "0 aligned, 1 done before, 1 failed" in output
     with (study.out / "failures.tsv").open(encoding="utf-8") as stream:
         (row,) = [row for row in csv.DictReader(stream, delimiter="\t") if row["subject"] == "sub-05"]
     assert "東京" in row["error"]
-    code, told = run(study.command("--participant-label", "01", "--dry-run"), PYTHONIOENCODING=encoding)
-    assert code == 0 and "\\u6771" in told
+    code, output = run(study.command("--participant-label", "01", "--dry-run"), PYTHONIOENCODING=encoding)
+    assert code == 0 and "\\u6771" in output
 
 
 def test_texts_with_names_that_are_not_unicode_are_written(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from posepipe.geometry import Rigid, read_itk
 def test_every_command_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["--help"])
-    told = capsys.readouterr().out
-    assert all(f"    {command}" in told for command in COMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"    {command}" in output for command in COMMANDS)
 
 
 @pytest.mark.slow
@@ -32,8 +32,8 @@ def test_align_writes_the_same_kinds_of_files(raw_study: Any, tmp_path: Path, ca
             "--atlas-dir", str(raw_study.demo.atlas_dir), "--init", "search", "--refine", "torch",
         ]
     )  # fmt: skip
-    told = capsys.readouterr().out
-    assert code == 0, told
+    output = capsys.readouterr().out
+    assert code == 0, output
     files = sorted(p.name for p in tmp_path.iterdir())
     assert all(name.startswith("sub-03_T2w") for name in files)
     assert {Path(name).suffix for name in files} == {".txt", ".json", ".gz", ".html"}
@@ -80,12 +80,12 @@ def test_each_output_of_an_image_with_dots_in_its_name_has_a_sidecar_of_its_own(
 @pytest.mark.slow
 def test_demo_runs_and_compares(home: Path, tmp_path: Path, capsys: Any) -> None:
     code = main(["demo", str(tmp_path), "--n-subjects", "1", "--spacing", "1.5", "--refine", "torch", "--nprocs", "1"])
-    told = capsys.readouterr().out
-    assert code == 0, told
-    assert f"report: {tmp_path / 'posepipe' / 'sub-01.html'}" in told
-    assert told.rstrip().endswith(f"report: {tmp_path / 'posepipe' / 'group_pose.html'}")
+    output = capsys.readouterr().out
+    assert code == 0, output
+    assert f"report: {tmp_path / 'posepipe' / 'sub-01.html'}" in output
+    assert output.rstrip().endswith(f"report: {tmp_path / 'posepipe' / 'group_pose.html'}")
     assert (tmp_path / "posepipe" / "group_pose.html").is_file()
-    assert "turned by" in told and "LOST" not in told
+    assert "turned by" in output and "LOST" not in output
     # with a method that cannot find the pose, the demonstration says so
     useless = ["--init", "center", "--refine", "none"]
     code = main(["demo", str(tmp_path), "--n-subjects", "1", "--spacing", "1.5", *useless])

@@ -1,4 +1,4 @@
-"""``--xfm-formats`` and ``--labels`` of the app: what is written, told, remade and taken away; and that the dataset stays valid."""
+"""``--xfm-formats`` and ``--labels`` of the app: what is written, reported, updated and removed; and the dataset stays valid."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ LABELS = f"{STEM}_seg-tissues_desc-atlas_dseg"
 
 @pytest.fixture(scope="module")
 def asked(raw_study: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
-    """The study after a run of one fetus and one newborn with three formats and labels, and what was told."""
+    """The study after a run of one fetus and one newborn with three formats and labels, and its output."""
     folder = tmp_path_factory.mktemp("asked")
     study = replace(raw_study, out=folder / "out", work=folder / "work")
-    code, told = study.main(*FAST[:2], "03", *FAST[2:], "--xfm-formats", "itk", "fsl", "lta", "--labels")
-    assert code == 0, told
-    return study, told
+    code, output = study.main(*FAST[:2], "03", *FAST[2:], "--xfm-formats", "itk", "fsl", "lta", "--labels")
+    assert code == 0, output
+    return study, output
 
 
 def anat(study: Any, label: str = "01") -> Path:
@@ -50,9 +50,9 @@ def mine(raw_study: Any, tmp_path: Path) -> Any:
 
 
 def run(study: Any, *options: str) -> str:
-    code, told = study.main(*FAST, *options)
-    assert code == 0, told
-    return str(told)
+    code, output = study.main(*FAST, *options)
+    assert code == 0, output
+    return str(output)
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_formats_are_written_beside_the_itk_files_and_say_the_same(asked: tuple[
         study.bids / "sub-01/anat" / f"{STEM}_T2w.nii.gz", study.demo.atlas_dir / "tpl-Phantom/cohort-24/tpl-Phantom_cohort-24_T2w.nii.gz",
     ))  # fmt: skip
     for name, moving, reference in ((FORWARD, image, template), (BACKWARD, template, image)):
-        pose, told = read_itk(folder / f"{name}.txt"), read_json(folder / f"{name}.json")["TransformFiles"]
-        assert set(told) == {"fsl", "lta"}
-        for form, one in told.items():
+        pose, files = read_itk(folder / f"{name}.txt"), read_json(folder / f"{name}.json")["TransformFiles"]
+        assert set(files) == {"fsl", "lta"}
+        for form, one in files.items():
             assert one["File"] == f"{name}{XFM_FORMATS[form]}"
             assert one["NeedsGeometryOf"] == [Path(moving.source).name, Path(reference.source).name]
             other = read_transform(folder / one["File"], None, moving, reference)
@@ -83,9 +83,10 @@ def test_labels_are_the_atlas_s_on_the_image_s_grid(asked: tuple[Any, str]) -> N
     pose = read_itk(anat(study) / f"{FORWARD}.txt")
     assert labels.same_grid(image) and labels.data.dtype == np.uint8
     assert np.mean(labels.data != labels_on_image(atlas, image, pose).data) < 1e-5
-    told = read_json(anat(study) / f"{LABELS}.json")
-    assert "no segmentation" in told["Description"] and told["LabelMap"] == "tissues" and told["Interpolation"] == "nearest neighbour"
-    assert told["Transform"] == f"bids::sub-01/anat/{FORWARD}.txt"
+    sidecar = read_json(anat(study) / f"{LABELS}.json")
+    assert "no segmentation" in sidecar["Description"] and sidecar["LabelMap"] == "tissues"
+    assert sidecar["Interpolation"] == "nearest neighbour"
+    assert sidecar["Transform"] == f"bids::sub-01/anat/{FORWARD}.txt"
     # the phantoms' atlas names no labels; of two images of one newborn neither writes over the other's
     assert not list(study.out.rglob("*_dseg.tsv"))
     assert {path.name for path in anat(study, "03").glob("*_dseg.nii.gz")} == {
@@ -137,8 +138,8 @@ def test_another_pose_leaves_no_transform_or_labels_of_the_old_one(raw_study: An
     run(study, *ALL, "--labels")
     old = {path.name: path.read_bytes() for path in anat(study).iterdir()}
     assert sum(FORWARD in name for name in old) == len(XFM_FORMATS) + 1
-    code, told = study.main(*FAST[:2], "--init", "axes", "--refine", "none")
-    assert code == 0, told
+    code, output = study.main(*FAST[:2], "--init", "axes", "--refine", "none")
+    assert code == 0, output
     left = {path.name for path in anat(study).iterdir()}
     assert {name for name in old if name not in left} == {
         f"{name}{end}" for name in (FORWARD, BACKWARD) for form, end in XFM_FORMATS.items() if form != "itk"
@@ -146,12 +147,12 @@ def test_another_pose_leaves_no_transform_or_labels_of_the_old_one(raw_study: An
     # files of an older pose under the right names count for nothing
     for name in (f"{FORWARD}.mat", f"{BACKWARD}.mat"):
         (anat(study) / name).write_bytes(old[name])
-    code, told = study.main(*FAST[:2], "--init", "axes", "--refine", "none", "--xfm-formats", "fsl")
-    assert code == 0 and "1 aligned" in told
+    code, output = study.main(*FAST[:2], "--init", "axes", "--refine", "none", "--xfm-formats", "fsl")
+    assert code == 0 and "1 aligned" in output
     assert (anat(study) / f"{FORWARD}.mat").read_bytes() != old[f"{FORWARD}.mat"]
 
 
-def test_labels_that_changed_are_made_anew_and_an_atlas_without_them_is_told(raw_study: Any, tmp_path: Path) -> None:
+def test_changed_labels_are_made_again_and_an_atlas_without_labels_is_reported(raw_study: Any, tmp_path: Path) -> None:
     shutil.copytree(raw_study.demo.atlas_dir, tmp_path / "atlas")
     study = replace(mine(raw_study, tmp_path), demo=replace(raw_study.demo, atlas_dir=tmp_path / "atlas"))
     dseg = tmp_path / "atlas/tpl-Phantom/cohort-24/tpl-Phantom_cohort-24_desc-tissues_dseg.nii.gz"
@@ -163,8 +164,8 @@ def test_labels_that_changed_are_made_anew_and_an_atlas_without_them_is_told(raw
     assert "1 aligned" in run(study, "--labels") and "something" in (anat(study) / f"{LABELS}.tsv").read_text(encoding="utf-8")
     assert "1 done before" in run(study, "--labels")
     table.write_text("number\tname\n1\tsomething\n", encoding="utf-8")
-    code, told = study.main(*FAST, "--labels")
-    assert code == 1 and "needs the columns index and name" in told
+    code, output = study.main(*FAST, "--labels")
+    assert code == 1 and "needs the columns index and name" in output
     table.unlink()
     dseg.unlink()
     study = replace(study, out=tmp_path / "second")

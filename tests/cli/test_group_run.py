@@ -1,4 +1,4 @@
-"""The group level as it is run: exit codes, what is told, and that one damaged file stops nothing."""
+"""Runs of the group level: exit codes, messages, and one damaged file stops nothing."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def group(run: Run, out: Path, *options: str, bids: str = "/nowhere") -> tuple[i
 
 
 def test_without_the_input_dataset(run_posepipe: Run, out: Path):
-    code, told = group(run_posepipe, out)
+    code, printed = group(run_posepipe, out)
     assert code == 0
-    assert "4 images in" in told and "1 failed, 1 fail, 1 review, 1 pass" in told
-    assert "note: images without outputs are not listed: /nowhere: no such folder" in told
-    assert told.rstrip().endswith(f"report: {out / 'group_pose.html'}")
+    assert "4 images in" in printed and "1 failed, 1 fail, 1 review, 1 pass" in printed
+    assert "note: images without outputs are not listed: /nowhere: no such folder" in printed
+    assert printed.rstrip().endswith(f"report: {out / 'group_pose.html'}")
     assert [row["qc"] for row in rows(out / "group_pose.tsv")] == ["pass", "review", "fail", "failed"]
     assert [row["queue"] for row in rows(out / "group_pose.tsv")] == ["3", "2", "1", "n/a"]
     assert "group_*" in (out / ".bidsignore").read_text().splitlines()
@@ -53,8 +53,8 @@ def test_images_of_the_dataset_without_outputs_are_listed(run_posepipe: Run, out
         anat.mkdir(parents=True)
         (anat / f"sub-{subject}_T2w.nii.gz").touch()
     (bids / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
-    code, told = group(run_posepipe, out, bids=str(bids))
-    assert code == 0 and "1 not done" in told and "note:" not in told
+    code, printed = group(run_posepipe, out, bids=str(bids))
+    assert code == 0 and "1 not done" in printed and "note:" not in printed
     assert [row["image"] for row in rows(out / "group_pose.tsv") if row["qc"] == "missing"] == ["sub-09/anat/sub-09_T2w.nii.gz"]
 
 
@@ -63,9 +63,9 @@ def test_a_damaged_sidecar_an_image_and_a_rating_file_are_named_and_the_rest_is_
     (out / Output("02", "1").resampled).with_suffix(".nii.gz").write_bytes(b"")
     write_ratings(tmp_path / "r" / "ab.json", "AB", [rating("sub-02_ses-1_T2w")])
     (tmp_path / "r" / "cd.json").write_text("[]")
-    code, told = group(run_posepipe, out, "--ratings", str(tmp_path / "r"))
+    code, printed = group(run_posepipe, out, "--ratings", str(tmp_path / "r"))
     assert code == 1
-    problems = [line for line in told.splitlines() if line.startswith("PROBLEM: ")]
+    problems = [line for line in printed.splitlines() if line.startswith("PROBLEM: ")]
     assert [Path(line.split(": ")[1]).name for line in problems] == [
         Output("01").forward.name, "sub-02_ses-1_space-CRL_cohort-29_T2w.nii.gz", "cd.json",
     ]  # fmt: skip
@@ -76,8 +76,8 @@ def test_a_damaged_sidecar_an_image_and_a_rating_file_are_named_and_the_rest_is_
 
 def test_a_damaged_description_is_named(run_posepipe: Run, out: Path):
     (out / "dataset_description.json").write_text("{")
-    code, told = group(run_posepipe, out)
-    assert code == 1 and f"PROBLEM: {out / 'dataset_description.json'}: cannot be read as JSON" in told
+    code, printed = group(run_posepipe, out)
+    assert code == 1 and f"PROBLEM: {out / 'dataset_description.json'}: cannot be read as JSON" in printed
     assert (out / "group_pose.html").is_file() and (out / "dataset_description.json").read_text() == "{"
 
 
@@ -85,21 +85,21 @@ def test_ratings_are_merged_and_kept(run_posepipe: Run, out: Path, tmp_path: Pat
     for rater, quality in (("AB", 4), ("CD", 2)):
         said = [rating("sub-01_T2w", quality=quality), rating("sub-03_T1w", "reject", 1), rating("sub-99_T2w")]
         write_ratings(tmp_path / "r" / f"{rater}.json", rater, said)
-    code, told = group(run_posepipe, out, "--ratings", str(tmp_path / "r"))
-    assert code == 0 and "6 ratings by 2 raters; weighted kappa of the quality 0.67" in told
-    assert "note: 1 rated images are not in out: sub-99_T2w" in told
+    code, printed = group(run_posepipe, out, "--ratings", str(tmp_path / "r"))
+    assert code == 0 and "6 ratings by 2 raters; weighted kappa of the quality 0.67" in printed
+    assert "note: 1 rated images are not in out: sub-99_T2w" in printed
     assert [row["queue"] for row in rows(out / "group_pose.tsv")] == ["n/a", "1", "n/a", "n/a"]
     (pair,) = rows(out / "group_agreement.tsv")
     assert pair["images"] == "3" and pair["decision_kappa"] == "1" and pair["quality_kappa"] == "0.666667"
     before = (out / "group_ratings.tsv").read_bytes()
-    code, told = group(run_posepipe, out)
-    assert code == 0 and "group_ratings.tsv of an earlier run is left as it is" in told
+    code, printed = group(run_posepipe, out)
+    assert code == 0 and "group_ratings.tsv of an earlier run is left as it is" in printed
     assert (out / "group_ratings.tsv").read_bytes() == before
 
 
 def test_orders_for_blind_raters(run_posepipe: Run, out: Path):
-    code, told = group(run_posepipe, out, "--blind", "AB", "C-2")
-    assert code == 0 and f"order: {out / 'group_order_AB.html'}" in told
+    code, printed = group(run_posepipe, out, "--blind", "AB", "C-2")
+    assert code == 0 and f"order: {out / 'group_order_AB.html'}" in printed
     turns = rows(out / "group_order.tsv")
     assert [turn["rater"] for turn in turns] == ["AB"] * 3 + ["C-2"] * 3
     assert sorted(turn["page"] for turn in turns[:3]) == ["sub-01.html#blind", "sub-02_ses-1.html#blind", "sub-03.html#blind"]
@@ -116,18 +116,18 @@ def test_participants_can_be_chosen_and_the_methods_text_stays_whole(run_posepip
 def test_dry_run_writes_nothing(run_posepipe: Run, out: Path, tmp_path: Path):
     write_ratings(tmp_path / "r" / "ab.json", "AB", [])
     before = sorted(out.rglob("*"))
-    code, told = group(run_posepipe, out, "--dry-run", "--ratings", str(tmp_path / "r"), "--blind", "AB")
+    code, printed = group(run_posepipe, out, "--dry-run", "--ratings", str(tmp_path / "r"), "--blind", "AB")
     assert code == 0 and sorted(out.rglob("*")) == before
-    assert "sub-04/anat/sub-04_T2w.nii.gz: failed" in told
-    assert "group_pose.tsv, group_pose.json, group_pose.html, group_ratings.tsv" in told and "group_order_AB.html" in told
+    assert "sub-04/anat/sub-04_T2w.nii.gz: failed" in printed
+    assert "group_pose.tsv, group_pose.json, group_pose.html, group_ratings.tsv" in printed and "group_order_AB.html" in printed
 
 
 def test_boilerplate_tells_what_ran_and_hashes_are_recorded(run_posepipe: Run, out: Path):
     more = {"InitMethod": "oracle", "RefineMethod": "torch", "Mask": "given", "Weights": {"pose": "ab" * 32}}
     write_output(out, Output("05", more=more), images=True)
-    code, told = group(run_posepipe, out, "--boilerplate-only")
+    code, printed = group(run_posepipe, out, "--boilerplate-only")
     text = (out / "logs" / "CITATION.md").read_text(encoding="utf-8")
-    assert code == 0 and text.strip() in told and not (out / "group_pose.html").exists()
+    assert code == 0 and text.strip() in printed and not (out / "group_pose.html").exists()
     assert "The pose was found by a search over all rotations" in text and "by the method 'oracle', and refined by maximising" in text
     assert "Weights of the networks: pose (SHA-256 abababababab…)." in text
     assert "Avants" in text and "- Atlas CRL: " in text  # as the manifest cites it
@@ -143,14 +143,14 @@ def test_nothing_to_show_is_a_usage_error(run_posepipe: Run, tmp_path: Path, mak
     folder = tmp_path / "out"
     if make:
         folder.mkdir()
-    code, told = group(run_posepipe, folder)
-    assert code == 2 and "run the participant level first" in told
+    code, printed = group(run_posepipe, folder)
+    assert code == 2 and "run the participant level first" in printed
     assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_no_ratings_where_they_should_be_is_a_usage_error(run_posepipe: Run, out: Path):
-    code, told = group(run_posepipe, out, "--ratings", str(out / "none"))
-    assert code == 2 and "no such folder" in told and not (out / "group_pose.tsv").exists()
+    code, printed = group(run_posepipe, out, "--ratings", str(out / "none"))
+    assert code == 2 and "no such folder" in printed and not (out / "group_pose.tsv").exists()
 
 
 def test_a_second_run_opens_no_image(run_posepipe: Run, out: Path, monkeypatch: pytest.MonkeyPatch):

@@ -109,11 +109,11 @@ def test_rotation_bank_of_another_version_is_not_taken(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_upgrade_makes_everything_anew(raw_study: Any, tmp_path: Path) -> None:
+def test_upgrade_makes_everything_again(raw_study: Any, tmp_path: Path) -> None:
     """Another version of the code with the same work folder: what it writes is its own, resampled image included."""
     study = replace(raw_study, out=tmp_path / "out", work=tmp_path / "work")
-    code, told = study.main(*ONE)
-    assert code == 0, told
+    code, output = study.main(*ONE)
+    assert code == 0, output
     (resampled,) = study.out.rglob("*_space-*.nii.gz")
     before = nib.load(resampled).get_fdata()
     new = tmp_path / "new" / "posepipe"

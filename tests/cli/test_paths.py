@@ -1,4 +1,4 @@
-"""Paths that users give are absolute from where they are parsed: nodes work in folders of their own."""
+"""Paths that users give become absolute when they are parsed, because nodes run in other folders."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_folders_of_the_environment_are_absolute(tmp_path: Path, monkeypatch: py
 def test_relative_paths_all_the_way(raw_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_posepipe: Any) -> None:
     monkeypatch.chdir(tmp_path)
     atlases, masks, bids = (os.path.relpath(p, tmp_path) for p in (raw_study.demo.atlas_dir, raw_study.demo.masks_dir, raw_study.bids))
-    code, told = run_posepipe([
+    code, output = run_posepipe([
         bids, "out", "participant", "--participant-label", "04", "--atlas", "Phantom", "--atlas-dir", atlases, "-d", f"masks={masks}",
         "-w", "work", "--init", "center", "--refine", "none", "--nprocs", "1",
     ])  # fmt: skip
-    assert code == 0 and "1 aligned" in told, told
+    assert code == 0 and "1 aligned" in output, output
     assert list((tmp_path / "out").rglob("*_xfm.txt")) and (tmp_path / "work").is_dir()

@@ -1,4 +1,4 @@
-"""A run that is ended from outside leaves no process, and says what is done and what is not."""
+"""A run that is stopped from outside leaves no process, and reports which images are done and which are not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_workers_end_with_the_run(raw_study: Any, tmp_path: Path, number: signal
         # the last one started is the second worker: the others are the run itself, the first and the tracker of what they share
         assert wait_for(lambda: len(alive(run.pid)) >= 4)
         run.send_signal(number)
-        told, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=60)
         assert wait_for(lambda: not alive(run.pid)), alive(run.pid)
     finally:
         if alive(run.pid):
@@ -44,8 +44,8 @@ def test_workers_end_with_the_run(raw_study: Any, tmp_path: Path, number: signal
         assert run.returncode == -number
         return
     assert run.returncode == 128 + number
-    assert f"posepipe: stopped by {number.name}" in told
-    assert "0 aligned" in told and "3 not reached" in told and told.count("not reached: ") == 3
+    assert f"posepipe: stopped by {number.name}" in output
+    assert "0 aligned" in output and "3 not reached" in output and output.count("not reached: ") == 3
     assert not list(study.out.rglob("*_xfm.json"))
     assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1  # to be stopped is no failure of an image
 
@@ -57,11 +57,11 @@ def test_one_process_stops_between_images(raw_study: Any, tmp_path: Path) -> Non
     assert run.stdout is not None
     first = next(line for line in run.stdout if line.startswith("[1/3]"))
     run.send_signal(signal.SIGINT)
-    told, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=60)
     assert run.returncode == 130 and "sub-01" in first
-    assert "1 aligned" in told and "2 not reached" in told and "stopped by SIGINT" in told and "FAILED" not in told
-    code, told = study.main("--participant-label", "01", "--dry-run")
-    assert code == 0 and "1 done already" in told
+    assert "1 aligned" in output and "2 not reached" in output and "stopped by SIGINT" in output and "FAILED" not in output
+    code, output = study.main("--participant-label", "01", "--dry-run")
+    assert code == 0 and "1 done already" in output
 
 
 @pytest.mark.slow
@@ -71,9 +71,9 @@ def test_one_process_stops_in_the_midst_of_an_image(raw_study: Any, tmp_path: Pa
     run = start(study, "--participant-label", "01", "03")
     assert wait_for(lambda: list(study.work.rglob("mask/_inputs.pklz")))  # which Nipype writes before it starts a node
     run.send_signal(signal.SIGTERM)
-    told, _ = run.communicate(timeout=60)
-    assert run.returncode == 143, told
-    assert "0 aligned" in told and "3 not reached" in told and "stopped by SIGTERM" in told and "FAILED" not in told
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 143, output
+    assert "0 aligned" in output and "3 not reached" in output and "stopped by SIGTERM" in output and "FAILED" not in output
     assert (study.out / "failures.tsv").read_text(encoding="utf-8").count("\n") == 1
 
 

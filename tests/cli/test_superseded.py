@@ -24,8 +24,8 @@ def study(raw_study: Any, tmp_path: Path) -> Any:
     demo = replace(raw_study.demo, bids_dir=tmp_path / "bids", masks_dir=tmp_path / "bids" / "derivatives" / "masks")
     study = replace(raw_study, demo=demo, out=tmp_path / "out", work=tmp_path / "work")
     set_age(study, "24.3")
-    code, told = study.main(*FAST)
-    assert code == 0, told
+    code, output = study.main(*FAST)
+    assert code == 0, output
     return study
 
 
@@ -62,8 +62,8 @@ def group_rows(study: Any) -> tuple[list[dict[str, str]], str]:
 def test_corrected_age_takes_the_old_result_away(study: Any) -> None:
     assert spaces(study) == {"24"}
     set_age(study, "27.1")
-    code, told = study.main(*FAST)
-    assert code == 0 and "its earlier result at Phantom+24 is superseded by that at Phantom+27, and removed" in told
+    code, output = study.main(*FAST)
+    assert code == 0 and "its earlier result at Phantom+24 is superseded by that at Phantom+27, and removed" in output
     assert spaces(study) == {"27"}
     anat = study.out / "sub-01" / "anat"
     assert len(list(anat.iterdir())) == len(results_in(study.out, anat)[0].names.files())
@@ -88,22 +88,22 @@ def test_result_left_by_a_run_that_was_stopped_is_not_counted_and_goes_with_the_
     (row,), _ = group_rows(study)
     assert row["age"] == "27.1" and "to-Phantom+24_mode-image_xfm.json: not counted" in capsys.readouterr().out
     (study.out / "sub-01.html").write_text("as an older version wrote it", encoding="utf-8")
-    code, told = study.main(*FAST)
-    assert code == 0 and "1 done before" in told and "superseded" in told
+    code, output = study.main(*FAST)
+    assert code == 0 and "1 done before" in output and "superseded" in output
     assert spaces(study) == {"27"}
     _, page = group_rows(study)
     assert "Phantom+27" in page and "Phantom+24" not in page
 
 
 @pytest.mark.slow
-def test_atlas_asked_for_by_name_stays_beside_another_until_the_age_is_another(study: Any, tmp_path: Path) -> None:
+def test_atlas_requested_by_name_stays_beside_another_until_the_age_is_another(study: Any, tmp_path: Path) -> None:
     other = other_atlas(study, tmp_path / "atlas")
     assert study.main(*FAST, *other)[0] == 0
     anat = study.out / "sub-01" / "anat"
     assert {r.names.template for r in current(results_in(study.out, anat))[0]} == {"Phantom+24", "Other+24"}
     set_age(study, "27.1")
-    code, told = study.main(*FAST, *other)
-    assert code == 0 and "at Phantom+24 is superseded" in told and "at Other+24 is superseded" in told
+    code, output = study.main(*FAST, *other)
+    assert code == 0 and "at Phantom+24 is superseded" in output and "at Other+24 is superseded" in output
     assert [r.names.template for r in results_in(study.out, anat)] == ["Other+27"]
 
 

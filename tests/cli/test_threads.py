@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("nprocs", "asked", "threads"), [(1, 1, 1), (2, 2, 2), (1, 2, 1)])
-def test_every_library_has_the_threads_asked_for(raw_study: Any, tmp_path: Path, nprocs: int, asked: int, threads: int) -> None:
+def test_every_library_has_the_threads_requested(raw_study: Any, tmp_path: Path, nprocs: int, asked: int, threads: int) -> None:
     if cores() < 2:
         pytest.skip("one core only: every library has one thread anyway")
     study = raw_study.copy(tmp_path)
@@ -50,10 +50,10 @@ def test_every_library_has_the_threads_asked_for(raw_study: Any, tmp_path: Path,
         [sys.executable, "-c", APP, *study.command(*options)], env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["code"] == 0, done.stdout
-    assert any("blas" in path.lower() for path in told["pools"]) and any("gomp" in path for path in told["pools"])
-    assert {*told["pools"].values(), told["torch"]} == {threads}, told["pools"]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] == 0, done.stdout
+    assert any("blas" in path.lower() for path in found["pools"]) and any("gomp" in path for path in found["pools"])
+    assert {*found["pools"].values(), found["torch"]} == {threads}, found["pools"]
     assert ("an image gets 1 thread" in done.stdout) is (asked > nprocs)
 
 

@@ -1,4 +1,4 @@
-"""Which contrast an image has, seen against its template."""
+"""The apparent contrast of an image, compared with its template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: rotation vectors with the awkward angles among them, and rigid maps."""
+"""Hypothesis strategies: rotation vectors, including special angles, and rigid maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rigid maps: a group, immutable, in RAS and LPS, and never anything but rigid."""
+"""Rigid maps: group operations, immutability, RAS and LPS, and rejection of matrices that are not rigid."""
 
 from __future__ import annotations
 

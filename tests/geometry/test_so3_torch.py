@@ -1,4 +1,4 @@
-"""The torch twins: the same values, and gradients that are finite and right, at 0 and at π too."""
+"""The torch versions of the SO(3) functions: the same values, and correct finite gradients, also at 0 and π."""
 
 from __future__ import annotations
 

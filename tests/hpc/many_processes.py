@@ -115,7 +115,7 @@ def _is_json(text: str) -> bool:
 class Outcome:
     """Exit code and what was printed, by participant; how long all took, and what was seen of the shared files meanwhile."""
 
-    told: dict[str, tuple[int, str]]
+    outputs: dict[str, tuple[int, str]]
     seconds: float
     watch: Watch
 
@@ -129,8 +129,8 @@ def run_all(study: Study, labels: Sequence[str], kill: str | None = None) -> Out
             while running[kill].poll() is None and not list(study.folder.glob(f"work/*/sub_{kill}_wf/*/mask/_inputs.pklz")):
                 time.sleep(0.02)
             running[kill].send_signal(signal.SIGKILL)
-        told = {label: (process.communicate()[0], process.returncode) for label, process in running.items()}
-    return Outcome({label: (code, text) for label, (text, code) in told.items()}, time.monotonic() - begun, watch)
+        outputs = {label: (process.communicate()[0], process.returncode) for label, process in running.items()}
+    return Outcome({label: (code, text) for label, (text, code) in outputs.items()}, time.monotonic() - begun, watch)
 
 
 def main() -> int:
@@ -146,17 +146,17 @@ def main() -> int:
         subprocess.run(study.command(*done, work="before"), check=True)
     victim = rest[0]
     found = run_all(study, study.labels, kill=victim)
-    codes = [code for label, (code, _) in found.told.items() if label != victim]
-    wrong = {label: text for label, (code, text) in found.told.items() if label != victim and (code or "Traceback" in text)}
-    print(f"{len(codes)} processes in {found.seconds:.0f} s, {codes.count(0)} with exit code 0; one killed: {found.told[victim][0]}")
+    codes = [code for label, (code, _) in found.outputs.items() if label != victim]
+    wrong = {label: text for label, (code, text) in found.outputs.items() if label != victim and (code or "Traceback" in text)}
+    print(f"{len(codes)} processes in {found.seconds:.0f} s, {codes.count(0)} with exit code 0; one killed: {found.outputs[victim][0]}")
     print(f"shared files read {found.watch.reads} times meanwhile, {len(found.watch.broken)} times not whole")
     again = run_all(study, [victim])
-    print(f"the killed one again: exit code {again.told[victim][0]}")
+    print(f"the killed one again: exit code {again.outputs[victim][0]}")
     transforms = study.transforms()
     print(f"{len(transforms)} transforms, {len(set(transforms.values()))} different; left behind: {study.left_behind()}")
     for label, text in wrong.items():
         print(f"sub-{label}: {text[-2000:]}")
-    good = not wrong and not found.watch.broken and again.told[victim][0] == 0 and not study.left_behind()
+    good = not wrong and not found.watch.broken and again.outputs[victim][0] == 0 and not study.left_behind()
     return 0 if good and len(transforms) == len(study.labels) and len(set(transforms.values())) == 1 else 1
 
 

@@ -89,12 +89,12 @@ class Slurm:
         return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
 
 
-def until(true: Callable[[], object], seconds: float, told: Callable[[], str]) -> None:
-    """Wait until ``true``; the test fails with what is ``told`` if that takes longer."""
+def until(true: Callable[[], object], seconds: float, state: Callable[[], str]) -> None:
+    """Wait until ``true``; the test fails with ``state`` if that takes longer."""
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
-            pytest.fail(f"waited {seconds:g} s in vain; {told()}")
+            pytest.fail(f"waited {seconds:g} s in vain; {state()}")
         time.sleep(0.1)
 
 

@@ -1,4 +1,5 @@
-"""A disk that is full, at every stage: told with what to do, no traceback, no half file; the same command goes on when there is room."""
+"""A full disk at every stage: a message that says what to do, no traceback, no incomplete file; the same command continues when there
+is room."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("which", "size"), [*(("out", kb) for kb in (4, 12, 24, 32, 60, 120, 200)), ("work", 4), ("work", 60)])
-def test_a_full_disk_is_told_and_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_continues(
     apart: list[str], demo: DemoDataset, tmp_path: Path, which: str, size: int
 ) -> None:
     out = tmp_path / "out"

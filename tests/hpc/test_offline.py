@@ -18,10 +18,10 @@ _EVENTS = {f"socket.{name}" for name in
            ("connect", "sendto", "sendmsg", "getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
 def _note(event, args):
     if event in _EVENTS:
-        told = [arg for arg in args if not hasattr(arg, "fileno")]
-        if not (event == "socket.connect" and isinstance(told[0], (str, bytes))):  # a socket in the file system
+        shown = [arg for arg in args if not hasattr(arg, "fileno")]
+        if not (event == "socket.connect" and isinstance(shown[0], (str, bytes))):  # a socket in the file system
             with open(os.environ["NETWORK_LOG"], "a") as file:
-                file.write(f"{event} {told!r}\\n")
+                file.write(f"{event} {shown!r}\\n")
 sys.addaudithook(_note)
 """
 """As ``sitecustomize``: every process of Python, workers too, writes down each look-up of a name and each connection."""
@@ -60,9 +60,9 @@ class Offline:
             [*self._unshared, "bash", "-c", counted, "bash", code, *arguments], env=self._environment, text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        told, _, counts = done.stdout.rpartition("COUNTED\n")
+        output, _, counts = done.stdout.rpartition("COUNTED\n")
         self.tried = _no_route(counts)
-        return done.returncode, told
+        return done.returncode, output
 
     @property
     def log(self) -> str:
@@ -96,29 +96,30 @@ def test_a_whole_run_tries_nothing(offline: Offline, demo: DemoDataset, tmp_path
     one in Python."""
     out, bids, atlases = tmp_path / "out", str(demo.bids_dir), ["--atlas", "Phantom", "--atlas-dir", str(demo.atlas_dir)]
     options = ["-w", str(tmp_path / "work"), "--nprocs", "2", "--participant-label", "01", "03", "--mask", "network", "-v"]
-    code, told = offline(_APP, bids, str(out), "participant", *options, *atlases)
-    assert "3 images to align" in told and code == 0, told
+    code, output = offline(_APP, bids, str(out), "participant", *options, *atlases)
+    assert "3 images to align" in output and code == 0, output
     assert (offline.tried, offline.log) == (0, "")
-    code, told = offline(_APP, bids, str(out), "group")
-    assert code == 0 and (offline.tried, offline.log) == (0, ""), told
+    code, output = offline(_APP, bids, str(out), "group")
+    assert code == 0 and (offline.tried, offline.log) == (0, ""), output
     image = next(demo.bids_dir.glob("sub-01/anat/*_T2w.nii.gz"))
-    code, told = offline(_TOOLS, "align", str(image), "--age", "estimate", "-o", str(tmp_path / "one"), *atlases)
-    assert code == 0 and (offline.tried, offline.log) == (0, ""), told
+    code, output = offline(_TOOLS, "align", str(image), "--age", "estimate", "-o", str(tmp_path / "one"), *atlases)
+    assert code == 0 and (offline.tried, offline.log) == (0, ""), output
     one = "import sys, posepipe\nposepipe.align(sys.argv[1], age=24.3, atlas='Phantom', atlas_dirs=[sys.argv[2]]).save(sys.argv[3], 'one')"
-    code, told = offline(one, str(image), str(demo.atlas_dir), str(tmp_path / "python"))
-    assert code == 0 and (offline.tried, offline.log) == (0, ""), told
+    code, output = offline(one, str(image), str(demo.atlas_dir), str(tmp_path / "python"))
+    assert code == 0 and (offline.tried, offline.log) == (0, ""), output
 
 
-def test_atlases_that_are_not_here_are_told_and_not_fetched(offline: Offline, demo: DemoDataset, tmp_path: Path) -> None:
-    code, told = offline(_APP, str(demo.bids_dir), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"), "--atlas", "dhcpVol")
-    assert code == 2 and "the atlas dhcpVol is not on this machine" in told
-    code, told = offline(_TOOLS, "atlas", "list")
-    assert code == 0 and "dhcpVol" in told
+def test_atlases_that_are_not_here_are_reported_and_not_fetched(offline: Offline, demo: DemoDataset, tmp_path: Path) -> None:
+    folders = (str(demo.bids_dir), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work"))
+    code, output = offline(_APP, *folders, "--atlas", "dhcpVol")
+    assert code == 2 and "the atlas dhcpVol is not on this machine" in output
+    code, output = offline(_TOOLS, "atlas", "list")
+    assert code == 0 and "dhcpVol" in output
     assert (offline.tried, offline.log) == (0, "")
 
 
 @pytest.mark.slow
 def test_fetching_is_what_does(offline: Offline, tmp_path: Path) -> None:
     """Else the watch would be blind."""
-    code, told = offline(_TOOLS, "atlas", "fetch", "FidonSBA", "--atlas-dir", str(tmp_path / "atlases"))
-    assert code != 0 and "socket.getaddrinfo" in offline.log, told
+    code, output = offline(_TOOLS, "atlas", "fetch", "FidonSBA", "--atlas-dir", str(tmp_path / "atlases"))
+    assert code != 0 and "socket.getaddrinfo" in offline.log, output

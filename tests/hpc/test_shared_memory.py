@@ -1,4 +1,4 @@
-"""Where semaphores cannot be made, as in containers without a /dev/shm that users may write, one process does the work of several."""
+"""Without semaphores, as in containers without a writable /dev/shm, the run uses one process instead of several."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def plugin_args() -> list[str]:
 
 def test_nipype_hands_nodes_to_slurm(slurm: Slurm, two: Any, tmp_path: Path, plugin_args: list[str]) -> None:
     run = app(slurm, tmp_path / "work", "--nipype-plugin", "SLURM", *plugin_args)
-    told, _ = run.communicate(timeout=400)
-    assert run.returncode == 0 and "1 aligned, 0 done before, 0 failed" in told, told
+    output, _ = run.communicate(timeout=400)
+    assert run.returncode == 0 and "1 aligned, 0 done before, 0 failed" in output, output
     assert Path("out/sub-01.html").is_file() and len(slurm.ended()) >= 5
 
 
@@ -98,8 +98,8 @@ def test_a_node_that_is_cancelled_is_a_failure_of_its_image(slurm: Slurm, two: A
     names = dict(line.split() for line in slurm.call("squeue", "--noheader", "--format=%i %j").splitlines())
     (number,) = (number for number, name in names.items() if "ses_1" in name and name.startswith("mask"))
     slurm.call("scancel", number)
-    told, _ = run.communicate(timeout=400)
-    assert run.returncode == 1 and "1 aligned, 0 done before, 1 failed" in told, told
+    output, _ = run.communicate(timeout=400)
+    assert run.returncode == 1 and "1 aligned, 0 done before, 1 failed" in output, output
     (row,) = table(Path("out/failures.tsv"))
     assert (row["session"], row["stage"]) == ("ses-1", "mask") and f"Job id ({number}) finished or terminated" in row["error"], row
     assert row["log"] != "n/a" and "finished or terminated" in Path("out", row["log"]).read_text(encoding="utf-8")
@@ -107,24 +107,25 @@ def test_a_node_that_is_cancelled_is_a_failure_of_its_image(slurm: Slurm, two: A
 
 def test_nipype_hands_the_whole_graph_to_slurm(slurm: Slurm, two: Any, tmp_path: Path, plugin_args: list[str]) -> None:
     run = app(slurm, tmp_path / "work", "--nipype-plugin", "SLURMGraph", *plugin_args)
-    told, _ = run.communicate(timeout=200)
-    assert run.returncode == 1 and "1 handed to the scheduler" in told and "run the same command without --nipype-plugin" in told, told
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 1 and "1 handed to the scheduler" in output, output
+    assert "run the same command without --nipype-plugin" in output, output
     slurm.wait()
     again = app(slurm, tmp_path / "work")
-    told, _ = again.communicate(timeout=200)
-    assert again.returncode == 0 and "0 aligned, 1 done before, 0 failed" in told, told
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0 and "0 aligned, 1 done before, 0 failed" in output, output
     assert Path("out/sub-01.html").is_file()
 
 
-def test_what_slurm_does_not_take_is_told(slurm: Slurm, two: Any, tmp_path: Path) -> None:
+def test_what_slurm_does_not_accept_is_reported(slurm: Slurm, two: Any, tmp_path: Path) -> None:
     Path("args.json").write_text(json.dumps({"sbatch_args": "--partition=none", "max_tries": 0}), encoding="utf-8")
     run = app(slurm, tmp_path / "work", "--nipype-plugin", "SLURM", "--plugin-args", "args.json")
-    told, _ = run.communicate(timeout=200)
-    assert run.returncode == 1 and "--nipype-plugin SLURM: a job could not be handed to the scheduler" in told, told
-    assert "Traceback" not in told
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 1 and "--nipype-plugin SLURM: a job could not be handed to the scheduler" in output, output
+    assert "Traceback" not in output
     run = app(slurm, Path("work"), "--nipype-plugin", "SLURM")  # whose path has blanks
-    told, _ = run.communicate(timeout=200)
-    assert run.returncode == 2 and "passes this path to a shell unquoted" in told, told
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 2 and "passes this path to a shell unquoted" in output, output
     run = app(slurm, tmp_path / "work", "--nipype-plugin", "SLURM", out=str(tmp_path / "100%"))
-    told, _ = run.communicate(timeout=200)
-    assert run.returncode == 2 and "cannot pass a path with a % in it to its jobs" in told, told
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 2 and "cannot pass a path with a % in it to its jobs" in output, output

@@ -1,4 +1,4 @@
-"""What a pose is for: images on the template's grid, and headers turned."""
+"""Application of poses: images on the template's grid, and reoriented headers."""
 
 from __future__ import annotations
 

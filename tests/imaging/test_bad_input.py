@@ -1,4 +1,4 @@
-"""Broken and odd image files by the hundred: each gives an image that can be used, or one error that names the file and what to do."""
+"""Hundreds of broken and unusual image files: each gives a usable image, or one error that names the file and what to do."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_names_are_any(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
-def test_a_header_in_metres_or_micrometres_is_told(tmp_path: Path, unit: float) -> None:
+def test_a_header_in_metres_or_micrometres_is_reported(tmp_path: Path, unit: float) -> None:
     path = tmp_path / "a_T2w.nii"
     nib.save(nib.Nifti1Image(DATA, np.diag([0.8 * unit, 0.8 * unit, 3 * unit, 1])), path)
     assert "check the header and its units" in outcome_of(path)

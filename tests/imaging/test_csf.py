@@ -1,4 +1,4 @@
-"""The brain's own surface, told from the fluid around it."""
+"""The brain's own surface, distinguished from the fluid around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not 0: an extracted brain, or a head, a body, a piece of either."""
+"""Nonzero voxels: an extracted brain, or a head, a body, or a part of one."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_a_head_in_zero_air_is_no_extracted_brain(brains, age, contrast):
     assert "--mask network" in warning
 
 
-def test_the_skin_tells_a_small_head_that_has_the_size_of_a_brain(brains):
+def test_a_small_head_of_the_size_of_a_brain_is_recognised_by_its_skin(brains):
     head = in_zero_air(*brains[22.0, "T2w"])
     found = signs(head)
     assert 200 < found.millilitres < 400 and found.fullness > 0.95 and found.dip < 0.3
     assert "bone under skin" in not_a_brain(found)
 
 
-def test_a_body_with_zeroed_surroundings_is_no_brain_and_is_refused_where_asked_for():
+def test_a_body_with_zeroed_surroundings_is_no_brain_and_is_refused_where_requested():
     body = np.zeros((90, 60, 60), np.float32)
     body[4:-4, 4:-4, 4:-4] = 100  # at 5 mm 27 litres
     image = Volume(body, np.diag([5.0, 5, 5, 1]), "uterus.nii.gz")
@@ -99,7 +99,7 @@ def test_a_neck_makes_a_head_less_round():
     assert not_a_brain(signs(image.with_data(100.0 * head))) == ""
 
 
-def test_the_brain_of_an_older_child_is_told_from_a_head(brains):
+def test_the_brain_of_an_older_child_is_distinguished_from_a_head(brains):
     image, mask = brains[40.0, "T2w"]
     side = 2.2 ** (1 / 3)
     child = Volume(image.data, np.diag([side, side, side, 1]) @ image.affine)

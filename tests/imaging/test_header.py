@@ -1,4 +1,4 @@
-"""Headers as users have them: axes not quite at right angles, no orientation, a qform against a sform; and files that were cut short."""
+"""Headers that occur in practice: axes not quite at right angles, no orientation, different qform and sform; and truncated files."""
 
 from __future__ import annotations
 
@@ -173,10 +173,10 @@ def test_voxels_that_are_not_finite_are_counted(tmp_path, share, where, value):
     data.ravel()[:n] = value
     for volume in (load_volume(written(tmp_path / "x.nii.gz", oblique(), data=data)), checked(Volume(data, oblique()))):
         assert np.isfinite(volume.data).all()
-        told = {"notes": volume.notes, "doubts": volume.doubts}
-        (text,) = told.pop(where)
+        output = {"notes": volume.notes, "doubts": volume.doubts}
+        (text,) = output.pop(where)
         assert text.startswith(f"{n} of 8000 voxels")
-        assert list(told.values()) == [()]
+        assert list(output.values()) == [()]
 
 
 def test_numbers_too_large_for_single_precision_are_counted_as_not_finite(tmp_path):

@@ -1,4 +1,4 @@
-"""What of a mask file counts as inside."""
+"""Which voxels of a mask file count as inside."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_is_not_finite_is_outside_and_that_is_said(kind, value, tmp_path, c
     plain[20, 21, 20:24] = plain[:, :, 0] = 0
     inside, note = inside_of(spoilt)
     np.testing.assert_array_equal(inside, inside_of(plain)[0])
-    words = "in the brain mask 1684 of 73920 voxels (2.3 %) are NaN or infinite; they were taken for 0, outside of the brain"
+    words = "in the brain mask 1684 of 73920 voxels (2.3 %) are NaN or infinite; they were set to 0, outside of the brain"
     assert note.startswith(words) and ("not binary" in note) == (kind == "probability")
     path = save_volume(Volume(spoilt, AFFINE), tmp_path / "mask.nii.gz")
     with caplog.at_level(logging.WARNING):

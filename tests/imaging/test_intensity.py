@@ -1,4 +1,4 @@
-"""Intensities with any offset and scale: what is measured, what is empty, and where they begin."""
+"""Intensities with any offset and scale: the measured values, empty background, and its level."""
 
 from __future__ import annotations
 

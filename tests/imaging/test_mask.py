@@ -1,4 +1,4 @@
-"""Where a brain mask comes from, and what is refused as one."""
+"""The source of a brain mask, and masks that are rejected."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_zeros_inside_the_brain_are_part_of_it():
     np.testing.assert_array_equal(nonzero_mask(volume(data)).volume.data, ball())
 
 
-def test_an_image_with_a_background_is_refused_and_told_what_to_do():
+def test_an_image_with_a_background_is_refused_with_advice():
     message = refusal(nonzero_mask, IMAGE)
     for part in ("sub-01_T2w.nii.gz", "not exactly empty", "0 % of the voxels are 0", "--mask network", "-d", "--mask-file"):
         assert part in message
@@ -142,7 +142,7 @@ def whole(shape: tuple[int, int, int], spacing: tuple[float, float, float], code
     ("codes", "side"),
     [("RAS", "inferior"), ("RAI", "superior"), ("SAR", "left"), ("SAL", "right"), ("IRP", "anterior"), ("IRA", "posterior")],
 )
-def test_a_mask_cut_by_the_border_is_told_with_the_side_of_the_image(codes, side):
+def test_a_mask_cut_by_the_border_is_reported_with_the_side_of_the_image(codes, side):
     mask = whole((36, 36, 30), (2, 2, 2), codes)
     assert nib.aff2axcodes(mask.affine) == tuple(codes)
     (warning,) = given_mask(mask, mask).warnings
@@ -155,14 +155,14 @@ def test_oblique_grids_have_sides_too():
     assert "inferior edge" in given_mask(turned, turned).warnings[0]
 
 
-@pytest.mark.parametrize(("side", "told"), [(19, False), (21, True)])
-def test_a_mask_that_only_touches_the_border_is_not_cut(side, told):
+@pytest.mark.parametrize(("side", "reported"), [(19, False), (21, True)])
+def test_a_mask_that_only_touches_the_border_is_not_cut(side, reported):
     """The section on the face must be larger than 4 cm², whatever the voxels."""
     data = ball(12, (20, 21, 20)).copy()
     data[10 : 10 + side, 10:30, 0:20] = True  # 20 voxels of 0.5 mm by ``side`` of 2 mm: 1 cm² for each 5
     grid = Volume(data, np.diag([2.0, 0.5, 4, 1]), "mask.nii.gz")
     warnings = given_mask(grid, grid).warnings
-    assert bool(warnings) is told
+    assert bool(warnings) is reported
 
 
 def test_border_is_looked_at_whatever_the_source_and_the_largest_piece_counts():
@@ -189,16 +189,16 @@ def test_networks_may_stop_short_of_the_border_that_cuts_the_brain():
 @pytest.mark.slow
 def test_sound_real_images_are_not_cut(data_dir):
     """All templates, the fetus and the newborns, of whom A09 is truly cut: its three outermost slices on the left all hold 11 cm²."""
-    told = {}
+    reported = {}
     files = [*data_dir.glob("ds-neonates/sub-A*/anat/*T2w.nii.gz"), *data_dir.glob("ds-fetal/sub-*/**/*T2w.nii.gz")]
     for path in files:
         mask = nonzero_mask(load_volume(path))
-        told[path.name] = (*mask.warnings, *checked_mask(mask.volume.data, mask.volume, "network", "").warnings)
+        reported[path.name] = (*mask.warnings, *checked_mask(mask.volume.data, mask.volume, "network", "").warnings)
     for path in data_dir.glob("atlases/tpl-*/cohort-*/*_desc-brain_mask.nii.gz"):
         mask = load_volume(path)
-        told[path.name] = (*given_mask(mask, mask).warnings, *checked_mask(mask.data > 0, mask, "network", "").warnings)
-    cut = {name for name, warnings in told.items() if any("edge of the image" in warning for warning in warnings)}
-    assert len(told) > 60 and cut <= {"sub-A09_T2w.nii.gz"}
+        reported[path.name] = (*given_mask(mask, mask).warnings, *checked_mask(mask.data > 0, mask, "network", "").warnings)
+    cut = {name for name, warnings in reported.items() if any("edge of the image" in warning for warning in warnings)}
+    assert len(reported) > 60 and cut <= {"sub-A09_T2w.nii.gz"}
 
 
 def test_an_image_is_skull_stripped_where_little_but_the_brain_is_left():

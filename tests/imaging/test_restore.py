@@ -1,4 +1,4 @@
-"""Upright and back: voxels under their own header again, and labels on another grid back on the image's."""
+"""Reorienting and restoring: voxels under their original header, and labels on another grid mapped back to the image's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms in the formats of other tools say what the ITK file says: read by their tools' own rules, written out here anew."""
+"""Transforms in the formats of other tools agree with the ITK file: read by each tool's own rules, implemented here independently."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_what_depends_on_images_asks_for_them(form, lacks, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_four_rows_of_numbers_are_told_apart_by_their_extension_or_asked_about(tmp_path):
+def test_four_rows_of_numbers_are_distinguished_by_their_extension_or_need_from(tmp_path):
     grid = Grid.load(made(tmp_path))
     fsl = write_transform(POSE, tmp_path / "x.mat", "fsl", grid, grid)
     assert guess_format(fsl) == "fsl"
@@ -265,7 +265,7 @@ def test_what_is_not_rigid_is_refused_by_name(form, matrix, says, tmp_path):
 
 @pytest.mark.parametrize("form", [f for f in XFM_FORMATS if f != "itk"])
 @pytest.mark.parametrize("content", [b"", b"1 2 3\n", b"\x89HDF\r\n\x1a\nrest", b"type = 1\nnxforms = 1\n", struct.pack(">I", 815007)])
-def test_broken_files_are_told_by_name(form, content, tmp_path):
+def test_errors_of_broken_files_name_them(form, content, tmp_path):
     path = tmp_path / f"broken{XFM_FORMATS[form]}"
     path.write_bytes(content)
     grid = Grid.load(made(tmp_path))
@@ -273,7 +273,7 @@ def test_broken_files_are_told_by_name(form, content, tmp_path):
         read_transform(path, form, grid, grid)
 
 
-def test_other_wrong_input_is_told(tmp_path):
+def test_other_wrong_input_is_reported(tmp_path):
     with pytest.raises(TransformError, match=r"none\.txt: no such transform file"):
         read_transform(tmp_path / "none.txt")
     with pytest.raises(UsageError, match=r"'elastix' is no format.*niftyreg"):

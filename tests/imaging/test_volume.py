@@ -1,4 +1,4 @@
-"""Volumes and NIfTI files as users have them: series, NaN, scaled integers, broken files and broken headers."""
+"""Volumes and NIfTI files that occur in practice: series, NaN, scaled integers, broken files and broken headers."""
 
 from __future__ import annotations
 

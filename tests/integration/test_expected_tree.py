@@ -1,4 +1,4 @@
-"""A run of both levels over the demonstration: exactly these files, and a dataset that the BIDS validator takes."""
+"""A run of both levels on the demonstration: exactly the expected files, and a dataset that the BIDS validator accepts."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def test_the_output_passes_the_bids_validator(run: Run, converted: tuple[int, Pa
     report = tmp_path / "report.json"
     for out in (run.out, converted[1]):
         command = [str(program), str(out), "--format", "json", "--outfile", str(report)]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        output = subprocess.run(command, capture_output=True, text=True, check=False)
         issues = json.loads(report.read_text())["issues"]["issues"]
         errors = [(issue["code"], issue.get("subCode"), issue.get("location")) for issue in issues if issue["severity"] == "error"]
         assert not errors, errors
-        assert told.returncode == 0
+        assert output.returncode == 0

@@ -117,7 +117,7 @@ def test_mask_by_networks_tells_which(case: dict[str, Any], results: dict[str, A
         BrainMask(mode="network", weights=str(scan_weights(2.0) / LISTING), **files).run(cwd=str(tmp_path))
 
 
-def test_mask_is_made_anew_with_other_weights_only(case: dict[str, Any], tmp_path: Path, scan_weights: Any) -> None:
+def test_mask_is_made_again_with_other_weights_only(case: dict[str, Any], tmp_path: Path, scan_weights: Any) -> None:
     one, other = scan_weights(0.1), scan_weights(0.2)
 
     def node(weights: Path, **options: Any) -> pe.Node:
@@ -146,7 +146,7 @@ def test_conversion_keeps_the_grid_and_tells_the_network(
 
 
 @pytest.mark.slow
-def test_conversion_is_made_anew_with_other_weights_only(
+def test_conversion_is_made_again_with_other_weights_only(
     case: dict[str, Any], results: dict[str, Any], tmp_path: Path, contrast_weights: Any
 ) -> None:
     one, other = contrast_weights(3.0), contrast_weights(5.0)

@@ -49,7 +49,7 @@ def derivatives(results: dict[str, Any], names: OutputNames) -> Derivatives:
 
 
 @pytest.mark.slow
-def test_derivatives_are_all_there_and_told_of(results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path) -> None:
+def test_all_derivatives_exist_and_are_listed(results: dict[str, Any], names: OutputNames, case: dict[str, Any], tmp_path: Path) -> None:
     done = derivatives(results, names).run(cwd=str(tmp_path)).outputs
     there = set(names.folder.iterdir())
     assert {Path(p) for p in done.out_files} == there
@@ -75,7 +75,7 @@ def test_derivatives_are_all_there_and_told_of(results: dict[str, Any], names: O
     assert sessions_of(names.out_dir) == [("01", "a")]
 
 
-def test_weights_of_the_mask_are_told_with_those_of_the_pose(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
+def test_weights_of_the_mask_are_reported_with_those_of_the_pose(results: dict[str, Any], names: OutputNames, tmp_path: Path) -> None:
     interface = derivatives(results, names)
     record = read_json(results["mask"].out_record) | {"source": "network", "weights": {"scan": "0f"}}
     interface.inputs.mask_record = write_record(tmp_path, "networks", record)

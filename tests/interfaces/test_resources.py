@@ -1,4 +1,4 @@
-"""What a stage is said to have taken. In processes of their own, whose memory is known."""
+"""Recorded time and memory of a stage, measured in processes of known memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_stage_that_fails_leaves_no_thread_behind() -> None:
     assert threading.active_count() == before
 
 
-def test_where_the_system_tells_nothing_there_is_no_peak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_system_information_there_is_no_peak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resources, "_SELF", tmp_path)
     record: dict[str, float] = {}
     with measured(record):

@@ -94,7 +94,7 @@ def test_texture_is_blind_to_a_slanted_brightness_and_the_outline_is_not(average
     assert abs(np.corrcoef(texture(other).value[inner], x)[0, 1]) < 0.15
 
 
-def test_points_are_the_same_every_time_and_no_more_than_asked_for(target):
+def test_points_are_the_same_every_time_and_no_more_than_requested(target):
     level = target.fine_texture
     a, b = level.points(500), level.points(500)
     assert a.where.shape == (500, 3)

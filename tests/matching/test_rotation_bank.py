@@ -1,4 +1,4 @@
-"""The rotation bank: what it proposes, and how it is kept on disk."""
+"""The rotation bank: its proposals, and its cache on disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_cache_is_used_again_bit_for_bit(kept, target, heads, caplog):
     np.testing.assert_allclose(scores(first, brain), scores(target.bank, brain), atol=5e-3)
 
 
-def test_damaged_cache_is_told_and_made_anew(kept, target, heads, tmp_path, caplog):
+def test_damaged_cache_is_reported_and_made_again(kept, target, heads, tmp_path, caplog):
     path, first = kept
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes()[:1000])
@@ -81,7 +81,7 @@ def test_damaged_cache_is_told_and_made_anew(kept, target, heads, tmp_path, capl
     assert copy.stat().st_size == path.stat().st_size
 
 
-def test_folder_that_cannot_be_made_is_told_and_done_without(target, heads, tmp_path, caplog):
+def test_folder_that_cannot_be_made_is_reported_and_not_used(target, heads, tmp_path, caplog):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with caplog.at_level(logging.WARNING):
@@ -109,7 +109,7 @@ def test_another_template_has_another_file(kept, heads):
     assert len(names) == 2
 
 
-def test_target_finds_its_bank_where_it_is_told(kept, average, heads):
+def test_target_finds_its_bank_in_the_given_folder(kept, average, heads):
     path, first = kept
     before = {p.name for p in path.parent.iterdir()}
     own = Target(*average, cache_dir=path.parent)

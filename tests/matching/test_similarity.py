@@ -1,4 +1,4 @@
-"""The figures that are reported: NCC, NMI and Dice."""
+"""The reported similarity measures: NCC, NMI and Dice."""
 
 from __future__ import annotations
 

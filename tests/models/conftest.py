@@ -1,4 +1,4 @@
-"""Networks begin with the same weights in every test."""
+"""Networks start with the same weights in every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What depends on weights: one file, the weights it holds for, and what follows where they are others."""
+"""The calibration file: its values, the weights that it is valid for, and the behaviour with other weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's losses: what they are zero for, what leaves them alone, and gradients that are finite everywhere."""
+"""The paper's losses: where they are zero, invariances, and finite gradients everywhere."""
 
 from __future__ import annotations
 

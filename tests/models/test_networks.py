@@ -1,4 +1,4 @@
-"""Pose-Net and Correction-Net: shapes, ranges, the paper's layers, and that they can learn; the default network's folded copy."""
+"""Pose-Net and Correction-Net: shapes, ranges, the paper's layers, and that they can be trained; the default network's folded copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the networks are made of: input, solver and losses, against values worked out by hand."""
+"""Parts of the networks: input, solver and losses, compared with values computed by hand."""
 
 from __future__ import annotations
 

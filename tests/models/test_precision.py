@@ -1,4 +1,4 @@
-"""Answers in single precision, training in bfloat16 where it is the faster; the environment forces either."""
+"""Inference in single precision, training in bfloat16 where that is faster; the environment variable forces either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scan network: shapes, frames, and what it takes over from a network of masked brains."""
+"""The scan network: shapes, frames, and the weights that it takes from a network of masked brains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights folders: what is saved comes back, and what is wrong is said."""
+"""Weights folders: saved networks are loaded again, and faults are reported."""
 
 from __future__ import annotations
 

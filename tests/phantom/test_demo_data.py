@@ -1,4 +1,4 @@
-"""The demonstration on disk: complete, valid, and its truth true."""
+"""The demonstration on disk: complete, valid, and with correct true poses."""
 
 from __future__ import annotations
 

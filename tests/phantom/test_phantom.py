@@ -1,4 +1,4 @@
-"""The phantom: growth, labels, asymmetry, contrast, and the truth of the poses it is given."""
+"""The phantom: growth, labels, asymmetry, contrast, and correct poses."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_impossible_requests_say_why() -> None:
         phantom.subject(30, rng=np.random.default_rng(0), pose=Rigid.identity(), directions=np.ones((3, 3)))
 
 
-def test_deformation_has_the_size_asked_for_and_no_net_rigid_motion() -> None:
+def test_deformation_has_the_size_requested_and_no_net_rigid_motion() -> None:
     points = world(phantom.brain_labels(30, 4.0)).astype(float)
     for seed in range(5):
         change = phantom.random_deformation(points, np.random.default_rng(seed), rms_mm=2.0)
@@ -230,7 +230,7 @@ def test_random_directions_have_both_hands_and_every_axis_order() -> None:
     assert {round(float(np.linalg.det(f))) for f in frames} == {-1, 1}
 
 
-def test_image_outside_the_mask_is_zero_unless_surroundings_are_asked_for() -> None:
+def test_image_outside_the_mask_is_zero_unless_surroundings_are_requested() -> None:
     pose = Rigid.from_rotvec([0.0, 2.0, 0.5], [5, 5, 5])
     bare, mask, _ = phantom.subject(25, rng=np.random.default_rng(3), pose=pose, spacing=2.0)
     assert not bare.data[mask.data == 0].any()

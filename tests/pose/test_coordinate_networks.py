@@ -1,4 +1,4 @@
-"""The pose by networks, with the weights that ship."""
+"""The pose by networks, with the packaged weights."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_votes_that_agree_are_one_hypothesis():
     assert [sorted(g) for g in groups] == [[0, 1, 2], [3]] and len(near) == COPIES
 
 
-def test_what_cannot_be_is_told(head, target, tmp_path):
+def test_what_cannot_be_is_reported(head, target, tmp_path):
     with pytest.raises(WeightsError, match=r"weights\.toml"):
         PoseNetworks(tmp_path)
     empty = head.mask.with_data(np.zeros_like(head.mask.data))

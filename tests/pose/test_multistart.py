@@ -100,7 +100,7 @@ def test_the_same_each_time_whatever_else_draws_numbers(spoilt):
     torch.testing.assert_close(first.poses.rotation, again.poses.rotation, rtol=0, atol=0)
 
 
-def test_a_clear_fit_is_not_shaken(head, target, monkeypatch):
+def test_a_clear_fit_is_not_perturbed(head, target, monkeypatch):
     def never(*_):
         raise AssertionError("shaken")
 

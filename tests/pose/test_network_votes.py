@@ -1,4 +1,4 @@
-"""What the networks say of a brain's size, what they are shown, and how their votes become one."""
+"""The networks' estimate of the brain's size, their inputs, and the combination of their votes."""
 
 from __future__ import annotations
 

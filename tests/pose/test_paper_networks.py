@@ -1,4 +1,4 @@
-"""The paper's pair put to use: what the networks answer becomes a pose in millimetres."""
+"""The paper's two networks: their output becomes a pose in millimetres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search over all rotations: known poses are found, whatever the turn, the grid, the damage or the contrast."""
+"""Search over all rotations: known poses are found for any rotation, grid, corruption and contrast."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_finds_the_pose_of_a_damaged_brain(heads, target, kind, seed):
     assert found.pose.degrees_from(h.pose) < 6
 
 
-def test_a_brain_that_fits_nowhere_is_looked_at_again(make_head, target, monkeypatch):
+def test_a_brain_that_fits_nowhere_is_searched_again(make_head, target, monkeypatch):
     h = make_head(1)
     compare = Comparison.of(*corrupted(h.image, h.mask, "all", 1.0, np.random.default_rng(1)), target)
     twice = search(compare)
@@ -113,7 +113,7 @@ def test_a_multistart_result_with_a_lower_criterion_is_discarded(head, target, m
     assert [h.pose.degrees_from(right.best.pose) for h in search(compare).hypotheses] == pytest.approx([0.0], abs=1e-3)
 
 
-def test_further_starts_are_asked_for_in_doubt_only(head, make_head, target):
+def test_further_starts_are_requested_in_doubt_only(head, make_head, target):
     asked = []
 
     def more(compare, pose):

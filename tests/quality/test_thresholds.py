@@ -61,7 +61,7 @@ def test_a_dice_below_0_85_is_to_be_reviewed_and_below_0_70_a_failure(mask, targ
 
 
 @pytest.mark.parametrize(("degrees", "qc"), [(14.5, "pass"), (15.5, "review")])
-def test_a_refinement_that_turned_more_than_15_degrees_is_told(mask, target, degrees, qc):
+def test_a_refinement_that_turned_more_than_15_degrees_is_reported(mask, target, degrees, qc):
     assert judged(mask, target, refined(degrees=degrees)).qc == qc
 
 

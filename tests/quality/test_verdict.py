@@ -1,4 +1,4 @@
-"""Verdicts: what makes a pose one to review, or a failure, and in which words."""
+"""Verdicts: what makes a pose a case for review or a failure, and the wording of the reasons."""
 
 from __future__ import annotations
 
@@ -115,43 +115,43 @@ def test_a_refinement_that_turned_far(mask, target, degrees, qc):
     assert qc == "pass" or "refinement rotated the pose by 16°" in verdict.reasons[0]
 
 
-def test_warnings_of_mask_and_refinement_are_handed_on(mask, target):
+def test_warnings_of_mask_and_refinement_are_passed_on(mask, target):
     verdict = judge(replace(mask, warnings=("pieces",)), target, then=refined(warnings=("astray",)))
     assert verdict == Quality("review", ("pieces", "astray"))
 
 
-@pytest.mark.parametrize(("contrast", "dice", "told"), [("T2w", 0.95, 0), ("T1w", 0.95, 1), ("T1w", 0.6, 0)])
-def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dice, told):
+@pytest.mark.parametrize(("contrast", "dice", "reported"), [("T2w", 0.95, 0), ("T1w", 0.95, 1), ("T1w", 0.6, 0)])
+def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dice, reported):
     """At a pose that failed it would mean nothing."""
     verdict = judge_pose(initial(), refined(dice), mask, target, 29.0, scanned=target.brain, contrast=contrast)
     start = "named T1w, but its contrast is that of T2w (correlation with the T2w template 0.9"
     reasons = [r for r in verdict.reasons if r.startswith(start)]
-    assert len(reasons) == told and all("check the file, or give --contrast T2w" in r for r in reasons)
-    assert verdict.qc == ("fail" if dice < 0.7 else "review" if told else "pass")
+    assert len(reasons) == reported and all("check the file, or give --contrast T2w" in r for r in reasons)
+    assert verdict.qc == ("fail" if dice < 0.7 else "review" if reported else "pass")
 
 
-def test_all_reasons_are_told_and_the_worst_rules(mask, target):
+def test_all_reasons_are_reported_and_the_worst_decides(mask, target):
     verdict = judge(grown(mask, 3), target, initial(lead=0.0), refined(0.5))
     assert verdict.qc == "fail"
     assert len(verdict.reasons) == 3
 
 
 @pytest.mark.parametrize("method", ["auto", "search", "deep", "axes", "center", "posenet"])
-@pytest.mark.parametrize(("criterion", "coarse", "told"), [(0.31, 0.09, True), (0.31, 0.11, False), (0.33, 0.0, False)])
-def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, criterion, coarse, told):
+@pytest.mark.parametrize(("criterion", "coarse", "reported"), [(0.31, 0.09, True), (0.31, 0.11, False), (0.33, 0.0, False)])
+def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, criterion, coarse, reported):
     """Each score against its own limit, whatever the method."""
     poor = refined(CR=criterion, CoarseCR=coarse)
     verdict = judge(mask, target, replace(initial(), method=method), poor)
-    assert verdict.qc == ("review" if told else "pass")
-    if told:
+    assert verdict.qc == ("review" if reported else "pass")
+    if reported:
         (reason,) = verdict.reasons
         assert reason.startswith("the intensities inside the brain do not match")
         assert f"(criterion {criterion:.2f}, coarse texture {coarse:.2f})" in reason
 
 
-@pytest.mark.parametrize(("sure", "degrees", "told"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
-def test_a_reliable_prediction_that_agrees_suppresses_the_misfit_reason(mask, target, sure, degrees, told):
+@pytest.mark.parametrize(("sure", "degrees", "reported"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
+def test_a_reliable_prediction_that_agrees_suppresses_the_misfit_reason(mask, target, sure, degrees, reported):
     prediction = NetworkPrediction(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
-    assert prediction.supports(Rigid.identity()) is not told
-    assert bool(_misfit(replace(initial(), prediction=prediction), refined(CR=0.2, CoarseCR=0.02))) is told
+    assert prediction.supports(Rigid.identity()) is not reported
+    assert bool(_misfit(replace(initial(), prediction=prediction), refined(CR=0.2, CoarseCR=0.02))) is reported
 

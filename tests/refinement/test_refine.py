@@ -1,4 +1,4 @@
-"""Refinement: nearer than its start, never worse, and ANTs and torch agree on what a pose is."""
+"""Refinement: closer than its start, never worse; ANTs and torch use the same definition of a pose."""
 
 from __future__ import annotations
 

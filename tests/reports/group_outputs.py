@@ -1,4 +1,4 @@
-"""An output dataset as the participant level leaves it, written directly: sidecars, and images where they are asked for."""
+"""An output dataset as the participant level leaves it, written directly: sidecars, and images on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grey ellipsoid with one bright blob: what is where in it is known."""
+"""A grey ellipsoid with one bright blob at a known position."""
 
 from __future__ import annotations
 

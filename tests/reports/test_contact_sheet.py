@@ -1,4 +1,4 @@
-"""Contact sheets: the image is drawn where its pose puts it, and pages are whole."""
+"""Contact sheets: the image is drawn in its pose, and pages are complete."""
 
 from __future__ import annotations
 

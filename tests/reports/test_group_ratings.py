@@ -1,4 +1,4 @@
-"""Ratings brought together, and agreement against published values."""
+"""Merged ratings, and measures of agreement compared with published values."""
 
 from __future__ import annotations
 

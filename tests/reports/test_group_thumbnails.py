@@ -1,4 +1,4 @@
-"""Thumbnails: what they show, and that they are made once."""
+"""Thumbnails: their content, and that they are made only once."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def test_they_are_made_once_and_again_where_the_image_changed(tmp_path: Path):
     for output in outputs:
         write_output(tmp_path, output, images=True)
     rows = collect(tmp_path).rows
-    told: list[tuple[int, int]] = []
-    first, problems = make_thumbnails(tmp_path, rows, workers=2, progress=lambda *n: told.append(n))
-    assert sorted(first) == sorted(row.resampled for row in rows) and not problems and told == [(1, 2), (2, 2)]
+    printed: list[tuple[int, int]] = []
+    first, problems = make_thumbnails(tmp_path, rows, workers=2, progress=lambda *n: printed.append(n))
+    assert sorted(first) == sorted(row.resampled for row in rows) and not problems and printed == [(1, 2), (2, 2)]
     assert all(len(picture) < 1500 for picture in first.values())
-    again, _ = make_thumbnails(tmp_path, rows, progress=lambda *n: told.append(n))
-    assert again == first and len(told) == 2
+    again, _ = make_thumbnails(tmp_path, rows, progress=lambda *n: printed.append(n))
+    assert again == first and len(printed) == 2
     status = (tmp_path / rows[0].resampled).stat()
     os.utime(tmp_path / rows[0].resampled, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    make_thumbnails(tmp_path, rows, progress=lambda *n: told.append(n))
-    assert told[2:] == [(1, 1)]
+    make_thumbnails(tmp_path, rows, progress=lambda *n: printed.append(n))
+    assert printed[2:] == [(1, 1)]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": {"stamp": [1, 2]}}', '{"a": {"webp": "*"}}'])
-def test_a_damaged_store_is_made_anew(tmp_path: Path, content: str):
+def test_a_damaged_store_is_made_again(tmp_path: Path, content: str):
     write_output(tmp_path, Output("01"), images=True)
     (tmp_path / "logs").mkdir()
     (tmp_path / STORE).write_text(content)

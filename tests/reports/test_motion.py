@@ -53,7 +53,7 @@ def test_an_outlier_does_not_stretch_the_axis_and_stays_in_the_panel():
     assert heights[0] > 0 and parts(ROWS[:3], "dot")[0].get("cy") == parts(ROWS, "dot")[0].get("cy")
 
 
-def test_it_is_told_in_words_too():
+def test_the_motion_is_described_in_words_too():
     assert "Motion of 4 of 5 slices; outliers: 3" in motion_plot(table_text(ROWS))
     calm = [replace(r, outlier=None if r.pose is None else False) for r in ROWS]
     assert "Motion of 4 of 5 slices; no outliers" in motion_plot(table_text(calm))

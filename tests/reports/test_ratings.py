@@ -1,4 +1,4 @@
-"""Rating files: what is read, and what is refused with which words."""
+"""Rating files: what is read, what is rejected, and the messages."""
 
 from __future__ import annotations
 

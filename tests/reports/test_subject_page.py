@@ -119,7 +119,7 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "@import" not in html and "url(" not in html and "http:" not in html and "https:" not in html
 
 
-def test_all_that_the_sidecar_holds_is_told(tmp_path: Path) -> None:
+def test_the_page_shows_everything_in_the_sidecar(tmp_path: Path) -> None:
     reader, text = write(tmp_path, page_image(), command="posepipe /data /out participant", methods="As in the paper.")
     assert ("h1", {}) in reader.tags and "sub-01 ses-1" in text
     degrees = np.degrees(POSE.rotvec)
@@ -160,7 +160,7 @@ def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:
     assert "Pass The image is aligned, no doubt was raised." in text and "Reasons for the verdict" not in text
 
 
-def test_an_unknown_verdict_asks_for_a_look(tmp_path: Path) -> None:
+def test_an_unknown_verdict_is_for_review(tmp_path: Path) -> None:
     _, text = write(tmp_path, page_image(QC="splendid"))
     assert "Review" in text and "the sidecar's QC verdict 'splendid' is not known" in text
 
@@ -283,7 +283,7 @@ def test_an_image_without_a_picture_says_why_and_shows_the_rest(tmp_path: Path) 
     assert "No picture of this image. It could not be made: the template is gone" in text and "28.7 weeks" in text
 
 
-def test_the_contrasts_are_told_where_they_differ(tmp_path: Path) -> None:
+def test_the_contrasts_are_named_if_they_differ(tmp_path: Path) -> None:
     image = PageImage("sub-01/anat/sub-01_T1w.nii.gz", sidecar(Contrast="T1w"), NO_PICTURE, [], [], {"TemplateContrast": "T2w"})
     assert "T1w image on a T2w template" in write(tmp_path, image)[1]
     assert "image on a T2w" not in write(tmp_path, page_image())[1]

@@ -1,4 +1,4 @@
-"""The order of acquisition: read, else guessed and said."""
+"""The order of acquisition: read, or else estimated and reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_without_times_the_order_is_guessed_and_said():
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_the_slices_poses_tell_the_order(step):
+def test_the_order_is_determined_from_the_poses_of_the_slices(step):
     rng = np.random.default_rng(step)
     times = in_order(interleaved(30, step))
     motion = random_motion(times, 8.0, np.zeros(3), rng)

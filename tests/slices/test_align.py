@@ -22,7 +22,7 @@ from posepipe.slices.points import SliceBatch, SliceTarget
 MODEL = ConfidenceModel({"ncc": (2.0, 0.5, 0.1)}, 0.0, 0.5, 0.5)
 
 
-class Told:
+class FixedNetwork:
     """Stands for the network: the truth of each slice, ``off`` degrees off, every second one the twin."""
 
     sha256 = {"slice-coordinates": "0" * 64}
@@ -58,7 +58,7 @@ def found(moved, slice_target):
     truth = moved.poses(Rigid.identity())
     off = start_off(moved.mean, slice_target.center, 25.0, np.random.default_rng(1))
     timing = {"SliceTiming": moved.acquisition.times.tolist()}
-    return align_stack(moved.image, moved.mask, slice_target.target, off, Told(truth), sidecar=timing, model=MODEL)
+    return align_stack(moved.image, moved.mask, slice_target.target, off, FixedNetwork(truth), sidecar=timing, model=MODEL)
 
 
 def test_each_slice_has_its_pose(moved, found):
@@ -83,16 +83,16 @@ def test_where_the_network_is_lost_the_pose_of_the_volume_leads(moved, slice_tar
     """All that the network says is 100° off: each slice is found from the volume's pose, by the better fit."""
     truth = moved.poses(Rigid.identity())
     timing = {"SliceTiming": moved.acquisition.times.tolist()}
-    found = align_stack(moved.image, moved.mask, slice_target.target, moved.mean, Told(truth, off=100.0), sidecar=timing)
+    found = align_stack(moved.image, moved.mask, slice_target.target, moved.mean, FixedNetwork(truth, off=100.0), sidecar=timing)
     assert np.median([r.pose.degrees_from(truth[r.slice]) for r in found.rows if r.pose is not None]) < 4
 
 
-def test_what_is_told_of_it(found):
+def test_the_sidecar_entry_of_a_stack(found):
     about = found.about()
     known = [r for r in found.rows if r.pose is not None]
     assert about["SlicesWithPose"] == len(known) and about["StackPose"] == "slices" and about["SliceOrder"] == "SliceTiming"
     assert about["Outliers"] == sum(r.confidence < MODEL.fail for r in known) == sum(r.outlier for r in known)
-    assert "SliceOrderNote" not in about and about["Weights"] == Told.sha256
+    assert "SliceOrderNote" not in about and about["Weights"] == FixedNetwork.sha256
 
 
 def test_slices_without_brain_have_no_pose_but_a_line(found):
@@ -112,7 +112,7 @@ def test_the_pose_of_the_stack_takes_its_similarity_along(moved, found, slice_ta
 
 def test_with_a_timing_that_does_not_fit_the_order_is_guessed_and_said(moved, slice_target):
     truth = moved.poses(Rigid.identity())
-    found = align_stack(moved.image, moved.mask, slice_target.target, moved.mean, Told(truth), sidecar={"SliceTiming": [0.0, 1.0]})
+    found = align_stack(moved.image, moved.mask, slice_target.target, moved.mean, FixedNetwork(truth), sidecar={"SliceTiming": [0.0, 1.0]})
     assert found.acquisition.source == "guessed" and "SliceTiming must hold" in found.about()["SliceOrderNote"]
     assert all(r.confidence is None for r in found.rows)
 
@@ -121,7 +121,7 @@ def test_too_few_slices_keep_the_volume(moved, slice_target):
     mask = np.zeros_like(moved.mask.data)
     middle = moved.mask.shape[2] // 2
     mask[:, :, middle : middle + 2] = moved.mask.data[:, :, middle : middle + 2]
-    network = Told(moved.poses(Rigid.identity()))
+    network = FixedNetwork(moved.poses(Rigid.identity()))
     found = align_stack(moved.image, moved.mask.with_data(mask), slice_target.target, moved.mean, network)
     assert found.pose is moved.mean and found.kept.kept == "volume" and "only 2 slices" in found.about()["StackPoseReason"]
     assert network.asked == 0 and all(r.pose is None for r in found.rows)
@@ -132,7 +132,7 @@ def test_a_still_head_keeps_the_pose_at_which_its_slices_fit_better(average, sli
     """Motion of nothing: of the true pose and one 6° off the true one is kept, whichever of the two is the volume's."""
     stack = simulate_stack(*average, np.random.default_rng(4), degrees=0.0, protocol=StackProtocol(pixel=1.5, thickness=4.5))
     truth = stack.poses(Rigid.identity())
-    found = align_stack(stack.image, stack.mask, slice_target.target, Rigid.identity(), Told(truth))
+    found = align_stack(stack.image, stack.mask, slice_target.target, Rigid.identity(), FixedNetwork(truth))
     assert found.kept.motion < 3
     off = start_off(Rigid.identity(), slice_target.center, 6.0, np.random.default_rng(0))
     pieces = [s for s in stack.slices if s.area > 100]
@@ -167,5 +167,5 @@ def test_a_stack_may_lie_along_any_voxel_axis(moved, slice_target):
     timing = {"SliceTiming": moved.acquisition.times.tolist()}
     truth = moved.poses(Rigid.identity())
     found = align_stack(image, mask, Target(slice_target.target.volume, slice_target.target.mask, to_canonical=np.eye(3)), moved.mean,
-                        Told(truth), sidecar=timing)  # fmt: skip
+                        FixedNetwork(truth), sidecar=timing)  # fmt: skip
     assert np.median([r.pose.degrees_from(truth[r.slice]) for r in found.rows if r.pose is not None]) < 3

@@ -1,4 +1,4 @@
-"""From slices to the stack: medians, twins, outliers."""
+"""From slice poses to the stack's pose: medians, twins, outliers."""
 
 from __future__ import annotations
 

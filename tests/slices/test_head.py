@@ -1,4 +1,4 @@
-"""The head that is followed: what poses of slices and their twins, one after the other, say of it."""
+"""Tracking of the head's pose from successive slice poses and their twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated stacks: their truth is true, and their motion what was asked for."""
+"""Simulated stacks: correct true poses, and motion of the requested size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_slices_lie_where_the_stacks_affine_says(average):
 
 
 @pytest.mark.parametrize("degrees", LEVELS.values())
-def test_motion_has_the_level_asked_for_and_no_mean(degrees):
+def test_motion_has_the_level_requested_and_no_mean(degrees):
     rng, center = np.random.default_rng(1), np.array([5.0, -20.0, 10.0])
     times = np.arange(30) * 1.5
     for _ in range(5):

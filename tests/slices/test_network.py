@@ -1,4 +1,4 @@
-"""The network in front of registration: from coordinates of pixels to poses, in the right frame, and the mean of turned copies."""
+"""The slice network before registration: poses from coordinates of pixels, in the right frame, and the mean of rotated copies."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class Knows(torch.nn.Module):
         return SliceField(*(torch.cat(parts) for parts in zip(*out, strict=True)))
 
 
-def asked(weights: Path, told: Knows, copies: int = 4) -> SliceNetwork:
+def asked(weights: Path, module: Knows, copies: int = 4) -> SliceNetwork:
     network = SliceNetwork(weights, copies=copies)
-    network._loaded = replace(network._loaded, module=told)
+    network._loaded = replace(network._loaded, module=module)
     return network
 
 
@@ -107,21 +107,21 @@ def test_places_are_weighed_by_what_copies_expect(weights, slice_target, planes)
     assert alike.pose.degrees_from(true) > sure.pose.degrees_from(true)
 
 
-def test_it_looks_about_the_middle_of_the_mask_or_where_it_is_told(weights, slice_target, planes):
+def test_the_crop_is_centred_on_the_mask_or_on_the_given_centre(weights, slice_target, planes):
     slices = [piece(planes[0])]
     _, places = truth_of(slices, slice_target)
-    network = asked(weights, told := Knows(places), copies=1)
+    network = asked(weights, output := Knows(places), copies=1)
     network.poses(slices, slice_target, slice_target.plane)
-    assert len(told.seen) == 1
-    mask = told.seen[0, 1] > 0.5
+    assert len(output.seen) == 1
+    mask = output.seen[0, 1] > 0.5
     assert abs(float(torch.argwhere(mask).float().mean(0).sub((SIDE - 1) / 2).abs().max())) < 1
     away = mask_middle(slices[0]) + np.array([0.0, 20.0])
     (found,) = network.poses(slices, slice_target, slice_target.plane, centers=[away])
-    moved = torch.argwhere(told.seen[0, 1] > 0.5).float().mean(0) - torch.argwhere(mask).float().mean(0)
+    moved = torch.argwhere(output.seen[0, 1] > 0.5).float().mean(0) - torch.argwhere(mask).float().mean(0)
     assert abs(float(moved[0])) < 0.5 and float(moved[1]) < -1
     assert found.center == pytest.approx(away, abs=1e-3)  # all is brain to this one
     network.poses(slices, slice_target, slice_target.plane, masked=False)
-    assert (told.seen[0, 1] == 1).all()
+    assert (output.seen[0, 1] == 1).all()
 
 
 def test_other_weights_and_empty_masks_are_errors(weights, slice_target, planes):

@@ -1,4 +1,4 @@
-"""The paper's network as a pose: its rotation vector and its slice number lay the atlas into the slice, and not the other way round."""
+"""The paper's slice network as a pose: its rotation vector and slice number map the atlas to the slice, and not the reverse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slice-to-volume registration: it finds what was perturbed, and would not if anything were the wrong way round."""
+"""Slice-to-volume registration: it recovers the perturbed pose, with all directions correct."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_brain_of_another_size_is_found_to_be_so(average, planes, slice_target
     assert np.median([p.mm_from(Rigid.identity(), slice_target.center) for p in found.poses]) < 1
 
 
-def test_a_brain_of_other_proportions_is_not_taken_for_a_turned_one(average, planes, slice_target):
+def test_a_brain_of_other_proportions_is_not_taken_as_a_turned_one(average, planes, slice_target):
     """A tenth narrower and a tenth longer than the template: with one size for all axes single slices turn to make up for it."""
     volume, mask = average
     shape = np.diag([0.9, 1.1, 1.0, 1.0])
@@ -155,7 +155,7 @@ def test_a_brain_of_other_proportions_is_not_taken_for_a_turned_one(average, pla
     np.testing.assert_allclose(size, -np.log([0.9, 1.1, 1.0]), atol=0.04)
 
 
-def test_dark_tissue_is_told_from_the_background(pieces, slice_target):
+def test_dark_tissue_is_distinguished_from_the_background(pieces, slice_target):
     """The same brain with a much darker inside has an outline still: its level lies :data:`FOREGROUND_OFFSET` above what is outside."""
     inside = slice_target.levels()[-1].fields[0]
     assert float(inside[inside > 0.5].quantile(0.02)) > 0.5 and FOREGROUND_OFFSET == 1.0
@@ -216,7 +216,7 @@ def test_the_papers_descent_brings_a_small_turn_back(average, slice_target):
     assert np.median(degrees) < 6 and (degrees < 8).mean() > 0.8
 
 
-def test_the_papers_descent_begins_where_it_is_told_and_from_a_network_with_shorter_steps(pieces, slice_target):
+def test_the_papers_descent_begins_at_the_given_pose_and_takes_shorter_steps_after_a_network(pieces, slice_target):
     """A step moves no pixel by more than :data:`FIRST_STEP_MM`, or a quarter of that."""
     for descend, begin, most in (
         (lambda n: svr_gc(pieces, slice_target, steps=(n, 0, 0)), [geometric_start(p, slice_target) for p in pieces], FIRST_STEP_MM),

@@ -1,4 +1,4 @@
-"""A whole moving stack: from rough poses, some of them the twins and some lost, to the pose of each slice."""
+"""A whole moving stack: from rough poses, some of them twins or wrong, to the pose of each slice."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from posepipe.slices.tracker import SliceTracker, _piece
 
 
 class Said:
-    """A network that answers what it was told, slice by slice, and keeps how it was asked."""
+    """A network with given answers, slice by slice, which records its inputs."""
 
     def __init__(self, poses: Sequence[Sequence[Rigid]], area: Sequence[float] | float = 4000.0, center: Array | None = None) -> None:
         self.left = list(poses)
@@ -76,7 +76,7 @@ def test_slices_are_registered_and_the_twin_is_chosen(scene, slice_target):
     assert all(t.ncc is not None and t.ncc > 0.8 and t.seconds > 0 for t in last)
 
 
-def test_what_is_told_of_a_slice_does_not_depend_on_later_ones(scene, slice_target):
+def test_the_result_of_a_slice_does_not_depend_on_later_ones(scene, slice_target):
     slices, _, said = scene
     out = []
     for order in (range(8), [0, 1, 2, 3, 9, 10, 11, 8]):
@@ -227,7 +227,7 @@ def test_refuses_what_is_no_slice(slice_target):
     assert (DEGREES, MM) == (10.0, 5.0)  # units of the tracker's limits
 
 
-def test_pixels_that_are_not_finite_are_told_and_taken_for_0(slice_target, caplog, monkeypatch):
+def test_pixels_that_are_not_finite_are_reported_and_taken_as_0(slice_target, caplog, monkeypatch):
     image, mask = np.ones((9, 10)), np.zeros((9, 10))
     mask[2:7, 2:8] = 1
     image[0, 0] = mask[4, 4] = mask[0] = np.nan

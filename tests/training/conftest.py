@@ -1,4 +1,4 @@
-"""Sources to train with: gathered from the demonstration's phantoms by the command line, and blobs whose place is known."""
+"""Sources to train with: gathered from the demonstration's phantoms by the command line, and blobs at known positions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Gathered:
     """What ``train sources`` wrote and what it said."""
 
     path: Path
-    told: str
+    output: str
     sources: Sources
 
 

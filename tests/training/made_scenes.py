@@ -1,4 +1,4 @@
-"""A made-up scan with a brain in it, for tests of what networks for scans learn from."""
+"""A synthetic scan with a brain in it, for tests of the training of scan networks."""
 
 from __future__ import annotations
 

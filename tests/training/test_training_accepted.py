@@ -1,4 +1,4 @@
-"""From `posepipe-tools reference` to `train sources --references`: answers are kept, and what is not accepted is not learned from."""
+"""From `posepipe-tools reference` to `train sources --references`: answers are kept, and poses that are not accepted are not used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Made:
     bids: Path
     table: Path
     command: tuple[str, ...]
-    told: str
+    output: str
     reference: Reference
     truth: Rigid
 
@@ -78,11 +78,11 @@ def answered(made: Made, tmp_path: Path) -> Callable[..., Path]:
 
 
 def gather(made: Made, table: Path) -> tuple[list[str], Collector]:
-    """What is told when the newborn's volumes are gathered, and the collector."""
-    told: list[str] = []
-    collector = Collector(NOBODY, told.append)
+    """Messages when the newborn's volumes are gathered, and the collector."""
+    messages: list[str] = []
+    collector = Collector(NOBODY, messages.append)
     add_imaged_subjects(collector, made.bids, made.reference, accepted=References.load(table))
-    return told, collector
+    return messages, collector
 
 
 def test_what_reference_writes(made: Made) -> None:
@@ -93,13 +93,13 @@ def test_what_reference_writes(made: Made) -> None:
     for row in rows.values():
         assert row.agree and Rigid(row.matrix, np.zeros(3)).degrees_from(made.truth) < 5
         assert row.dataset == "newborns" and row.template.startswith("Phantom+")
-    assert "2 poses, 0 in doubt; accepted yes 0, no 0, not answered 2" in made.told
+    assert "2 poses, 0 in doubt; accepted yes 0, no 0, not answered 2" in made.output
 
 
 def test_accepted_poses_are_used_as_they_stand(made: Made, answered: Callable[..., Path]) -> None:
     """Not found anew: another rotation in the table gives another source."""
-    told, collector = gather(made, made.table)
-    assert told == [line for line in told if "left out" not in line] and "sub-03: T2w T1w" in told[0]
+    messages, collector = gather(made, made.table)
+    assert messages == [line for line in messages if "left out" not in line] and "sub-03: T2w T1w" in messages[0]
     turned = answered(T2w={"rotation_x": "1.0", "rotation_y": "0", "rotation_z": "0", "accepted": "yes", "agree": "no"})
     other = gather(made, turned)[1].sources()
     upright = collector.sources()
@@ -118,18 +118,18 @@ def test_accepted_poses_are_used_as_they_stand(made: Made, answered: Callable[..
     ],
 )
 def test_what_is_not_accepted_is_left_out(made: Made, answered: Callable[..., Path], cells: dict[str, str], words: str) -> None:
-    told, collector = gather(made, answered(T2w=cells, T1w=cells | {"image": cells.get("image", T1W).replace("T2w", "T1w")}))
-    assert len(told) == 1 and told[0].startswith("sub-03: left out") and words in told[0]
+    messages, collector = gather(made, answered(T2w=cells, T1w=cells | {"image": cells.get("image", T1W).replace("T2w", "T1w")}))
+    assert len(messages) == 1 and messages[0].startswith("sub-03: left out") and words in messages[0]
     with pytest.raises(UsageError, match="no source volumes"):
         collector.sources()
 
 
 def test_one_refused_image_does_not_take_the_other_with_it(made: Made, answered: Callable[..., Path]) -> None:
-    told, collector = gather(made, answered(T1w={"accepted": "no"}))
-    assert "sub-03_T1w.nii.gz: left out, its reference pose is not accepted" in told
+    messages, collector = gather(made, answered(T1w={"accepted": "no"}))
+    assert "sub-03_T1w.nii.gz: left out, its reference pose is not accepted" in messages
     assert {p.kind for p in collector.sources().volumes} == {"T2w"}
-    told, collector = gather(made, answered(T2w={"accepted": "no"}, T1w={"accepted": "yes"}))
-    assert "sub-03_T2w.nii.gz: left out, its reference pose is not accepted" in told
+    messages, collector = gather(made, answered(T2w={"accepted": "no"}, T1w={"accepted": "yes"}))
+    assert "sub-03_T2w.nii.gz: left out, its reference pose is not accepted" in messages
     assert {p.kind for p in collector.sources().volumes} == {"T1w"}
 
 
@@ -157,7 +157,7 @@ def test_the_command_keeps_answers(made: Made, capsys: Any) -> None:
 
 @pytest.mark.slow
 def test_gathering_without_answers_checks_both_ways(made: Made, tmp_path: Path) -> None:
-    """A head as far from the axes of its grid as can be, 60° about a diagonal, is left out, and it is told why."""
+    """A head as far from the axes of its grid as can be, 60° about a diagonal, is left out, with the reason."""
     bids = tmp_path / "newborns"
     shutil.copytree(made.bids, bids)
     (bids / T1W).unlink()
@@ -165,9 +165,10 @@ def test_gathering_without_answers_checks_both_ways(made: Made, tmp_path: Path) 
     age = read_references(made.table)[0].age
     image, mask, _ = phantom.subject(age, rng=np.random.default_rng(3), pose=pose, spacing=2.0, directions=np.eye(3))
     save_volume(image.with_data(np.where(mask.data > 0, image.data.clip(1), 0).astype(np.int16)), bids / T2W)
-    told: list[str] = []
-    add_imaged_subjects(Collector(NOBODY, told.append), bids, made.reference)
-    assert len(told) == 1 and "sub-03: left out" in told[0] and "the two methods for its reference pose differ" in told[0], told
+    messages: list[str] = []
+    add_imaged_subjects(Collector(NOBODY, messages.append), bids, made.reference)
+    assert len(messages) == 1 and "sub-03: left out" in messages[0], messages
+    assert "the two methods for its reference pose differ" in messages[0], messages
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``posepipe-tools train``: from sources to weights that load, interrupted or not, and what is refused."""
+"""``posepipe-tools train``: from sources to weights that can be loaded, interrupted or not, and errors."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_from_sources_to_weights(gathered: Any, tmp_path: Path, capsys: Any, net
     kind = ["correction"] if network == "correction" else ["pose", "--network", network]
     command = ["train", *kind, "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "step 2 of 6 (mse)" in told and "step 6 of 6 (geodesic)" in told and " left" in told
-    assert "research use only" in told and "non-commercial research" in told
+    messages = capsys.readouterr().out
+    assert "step 2 of 6 (mse)" in messages and "step 6 of 6 (geodesic)" in messages and " left" in messages
+    assert "research use only" in messages and "non-commercial research" in messages
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "job.json", "log.csv", "log.png", "weights"]
     assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
     loaded = load_network(network, weights_dir=tmp_path / "weights")
@@ -69,9 +69,9 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(gathered: Any, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run_job(cut, stop)
     assert (tmp_path / "cut" / "log.png").is_file() and not (tmp_path / "cut" / "weights").exists()
-    told: list[str] = []
-    assert run_job(cut, told.append).read_bytes() == whole.read_bytes()
-    assert any("going on from step 3" in line for line in told)
+    messages: list[str] = []
+    assert run_job(cut, messages.append).read_bytes() == whole.read_bytes()
+    assert any("going on from step 3" in line for line in messages)
     assert "Left out on purpose: bids" in whole.with_suffix(".md").read_text(encoding="utf-8")
 
 
@@ -102,7 +102,7 @@ def test_plain_images_of_one_contrast(gathered: Any, tmp_path: Path, kind: str) 
 
 @pytest.mark.slow
 @pytest.mark.decisions
-def test_a_network_goes_on_from_another(gathered: Any, tmp_path: Path) -> None:
+def test_a_network_continues_from_another(gathered: Any, tmp_path: Path) -> None:
     """At a rate of next to nothing it stays what it was; from scratch, with the same seed, it is another."""
     of = {}
     for name, rate, options in (
@@ -147,8 +147,8 @@ def test_another_job_in_the_same_folder_is_refused(gathered: Any, tmp_path: Path
 def test_one_stage_for_all_steps(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     command = ["train", "pose", "--network", "posenet", "--loss-stages", "mse", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "step 6 of 6 (mse)" in told and "geodesic" not in told
+    messages = capsys.readouterr().out
+    assert "step 6 of 6 (mse)" in messages and "geodesic" not in messages
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_after_an_interrupt_the_message_says_how_to_resume(
     with monkeypatch.context() as patch:
         patch.setattr("posepipe.cli.train_command._say", stop)
         assert main(command) == 130
-    told = capsys.readouterr()
-    assert "the last checkpoint is whole; the same command goes on from it" in told.out and "stopped by" in told.err
+    messages = capsys.readouterr()
+    assert "the last checkpoint is complete; the same command continues from it" in messages.out and "stopped by" in messages.err
     assert main(command) == 0
-    told = capsys.readouterr()
-    assert "going on from step" in told.out and "step 6 of 6" in told.out and "step 2 of 6" not in told.out
+    messages = capsys.readouterr()
+    assert "going on from step" in messages.out and "step 6 of 6" in messages.out and "step 2 of 6" not in messages.out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Slabs show one brain in two contrasts at the same place; both ways of learning a contrast learn it, and go on where they were stopped."""
+"""Slabs show one brain in two contrasts at the same place; both methods learn the conversion, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_slices_apart_are_of_other_brains_of_the_same_group() -> None:
 
     levels = [40, 80, 160, 240]
     one, other = Slabs(of(levels, ["a", "a", "b", "b"]), CALM, seed=2).unpaired(16)
-    told = [[int(np.abs(np.array(levels) - 1 - 254 * s[0].max().item()).argmin()) for s in slab.t2w] for slab in (one, other)]
-    assert all(a != b and a // 2 == b // 2 for a, b in zip(*told, strict=True))
+    brains = [[int(np.abs(np.array(levels) - 1 - 254 * s[0].max().item()).argmin()) for s in slab.t2w] for slab in (one, other)]
+    assert all(a != b and a // 2 == b // 2 for a, b in zip(*brains, strict=True))
     lonely, same = Slabs(of([40], ["a"]), CALM, seed=2).unpaired(2)
     assert float(lonely.t2w.max()) == pytest.approx(float(same.t2w.max()))
 

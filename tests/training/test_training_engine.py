@@ -1,4 +1,4 @@
-"""The training loop on a small fit: what is interrupted ends as what is not, averages and rates are as said."""
+"""The training loop on a small fit: an interrupted run ends like an uninterrupted one; averages and rates are as stated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT = Schedule(steps=(6, 6), batch=8, rate=0.05, warmup=3, average=0.9, every=
 
 
 class Line:
-    """Fits y = 2 x + 1, with a batch normalisation; stops or spoils its loss at a step when told to."""
+    """Fits y = 2 x + 1, with a batch normalisation; on request, stops or makes its loss invalid at a step."""
 
     def __init__(self, seed: int = 0, stop: int | None = None, spoil: float | None = None) -> None:
         torch.manual_seed(seed)
@@ -52,7 +52,7 @@ class Line:
 
 
 def silent(_: str) -> None:
-    """Nothing is told."""
+    """A ``say`` that ignores its messages."""
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -88,15 +88,15 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(tmp_path: Path, stop: int
 
 
 def test_stages_rates_and_log(tmp_path: Path) -> None:
-    task, told = Line(), []
-    train(task, SHORT, tmp_path, say=told.append, validate_every=8)
+    task, messages = Line(), []
+    train(task, SHORT, tmp_path, say=messages.append, validate_every=8)
     assert task.stages == ["mse"] * 6 + ["geodesic"] * 6
     logged = rows(tmp_path)
     assert [r["stage"] for r in logged] == ["mse", "geodesic", "geodesic"]
     assert [float(r["seen"]) for r in logged] == [2.5, 6.5, 10.5]  # means over four steps
     assert [bool(r["val_bias"]) for r in logged] == [False, True, True]
     assert all(float(r["images_s"]) > 0 and r["generation_share"] == "0.0" for r in logged)
-    assert len(told) == 3 and told[0].startswith("step 4 of 12 (mse): ") and told[-1].endswith("0 s left")
+    assert len(messages) == 3 and messages[0].startswith("step 4 of 12 (mse): ") and messages[-1].endswith("0 s left")
     rates = [SHORT.rate_at(s) for s in range(12)]
     assert rates[:3] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05]) and rates[-1] == pytest.approx(0.0005)
     assert all(a >= b for a, b in pairwise(rates[2:]))

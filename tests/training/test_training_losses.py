@@ -1,4 +1,4 @@
-"""What each training task minimises: units of its targets, weights of its terms, and which term counts in which stage."""
+"""The loss of each training task: units of its targets, weights of its terms, and which term is used in which stage."""
 
 from __future__ import annotations
 

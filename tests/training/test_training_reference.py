@@ -1,4 +1,4 @@
-"""Reference poses: a head lying in its grid in any of the 24 ways comes out right, and what cannot be trusted is in doubt."""
+"""Reference poses: correct for a head in any of the 24 orientations of its grid; doubtful cases are marked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real scans as training keeps them: place, size, pose and fold of each, and landmarks that say how a head lies."""
+"""Real scans for training: position, size, pose and fold of each, and the orientation from landmarks."""
 
 from __future__ import annotations
 

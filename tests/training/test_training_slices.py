@@ -1,4 +1,4 @@
-"""Synthesised slices: the truth they come with is true, what spoils them, and that eight of them are learnt by heart."""
+"""Synthesised slices: correct true poses, corruptions, and that eight slices can be overfitted."""
 
 from __future__ import annotations
 
@@ -214,13 +214,13 @@ def seeded(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-def test_eight_slices_are_learnt_by_heart(sources: Sources) -> None:
+def test_eight_slices_are_overfitted(sources: Sources) -> None:
     dense = SliceCoordinateTask(seeded(lambda: SliceCoordinateNet(32, (8, 16, 24, 24))), Same(sources, CLEAN, seed=1), [], bf16=False)
     assert learn(dense, 80, 1e-2)["mean"] < 15
 
 
 @pytest.mark.slow
-def test_the_paper_s_net_learns_eight_slices_by_heart(sources: Sources) -> None:
+def test_the_paper_s_net_can_overfit_eight_slices(sources: Sources) -> None:
     supply = Same(sources, replace(CLEAN, half=True), seed=1)
     paper = SlicePoseTask(seeded(lambda: SlicePoseNet(32, 0.25)), supply, [supply.batch(8)], bf16=False)
     figures = learn(paper, 120, 2e-3)

@@ -1,4 +1,4 @@
-"""Sources: brains stand upright in the canonical frame, tests stay out, files are what they say."""
+"""Sources: brains are upright in the canonical frame, test brains are left out, and files have the stated content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOBODY = Split(frozenset(), frozenset())
 
 
 def silent(_: str) -> None:
-    """Nothing is told."""
+    """A ``say`` that ignores its messages."""
 
 
 def test_what_was_gathered(gathered: Any) -> None:
@@ -32,7 +32,7 @@ def test_what_was_gathered(gathered: Any) -> None:
         "Phantom+24": "train", "Phantom+30": "validation", "Phantom+38": "train", "sub-03": "train",
     }  # fmt: skip
     for name in ("Phantom+36", "sub-01", "sub-02_ses-1", "sub-02_ses-2"):
-        assert f"{name}: left out, kept for testing" in gathered.told
+        assert f"{name}: left out, kept for testing" in gathered.output
     assert gathered.sources.terms == {"Phantom": "CC0", "bids": "non-commercial research"}
     kinds = {(p.name, p.kind) for p in gathered.sources.volumes}
     assert {("sub-03", "T1w"), ("sub-03", "T2w"), ("Phantom+24", "labels")} <= kinds
@@ -113,10 +113,10 @@ def test_label_maps_that_are_not_finite_are_reported(demo: Any, tmp_path: Path, 
 
 
 def test_an_atlas_of_unknown_pose_needs_a_reference(demo: Any) -> None:
-    told: list[str] = []
-    made = Collector(NOBODY, told.append)
+    messages: list[str] = []
+    made = Collector(NOBODY, messages.append)
     add_templates(made, AtlasLibrary([demo.atlas_dir]), ["Phantom"])
-    assert len(told) == 4 and all("--reference" in line for line in told)
+    assert len(messages) == 4 and all("--reference" in line for line in messages)
     with pytest.raises(UsageError, match="no source volumes"):
         made.sources()
 
@@ -124,10 +124,10 @@ def test_an_atlas_of_unknown_pose_needs_a_reference(demo: Any) -> None:
 def test_too_many_labels_are_reported() -> None:
     labels = phantom.brain_labels(29, 3.0)
     many = labels.with_data(np.arange(labels.data.size).reshape(labels.shape).astype(np.float32))
-    told: list[str] = []
-    made = Collector(NOBODY, told.append)
+    messages: list[str] = []
+    made = Collector(NOBODY, messages.append)
     made.add("a", "a", 29, phantom.brain_mask(labels), np.eye(3), {}, {"rich": many, "plain": labels})
-    assert "rich: left out" in told[0] and len(made.sources().volumes) == 1
+    assert "rich: left out" in messages[0] and len(made.sources().volumes) == 1
 
 
 def test_picking(sources: Sources) -> None:

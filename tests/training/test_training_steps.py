@@ -1,4 +1,4 @@
-"""Single steps of the training loop: gradients are held to a length of 1, and every number of the network is averaged."""
+"""Single steps of the training loop: gradients are clipped to a norm of 1, and all weights and buffers are averaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is put about a brain: fluid belongs to it, ellipsoids lie where they should, heads that move take their masks along."""
+"""Surroundings of a brain: fluid counts as brain, ellipsoids are at their positions, and masks move with the heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthesised images: the truth they come with is true, corruption stays in its range, a seed gives the same images."""
+"""Synthesised images: correct true poses, corruption within its range, and the same images for the same seed."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_kinds_are_sampled_by_the_share_of_labels(sources: Sources) -> None:
 
     assert set(kinds(1.0)) == {"labels"} and "labels" not in kinds(0.0)
     assert 15 < kinds(0.5).count("labels") < 45
-    # without label maps: none wanted is well, some wanted is told
+    # without label maps: no error if none are requested, an error otherwise
     assert "labels" not in kinds(0.0, leave_out=("Phantom",))
     with pytest.raises(UsageError, match="no labels"):
         kinds(0.5, leave_out=("Phantom",))

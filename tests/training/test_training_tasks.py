@@ -1,4 +1,4 @@
-"""What is learnt: losses are least at the truth, targets follow the stated convention, eight images can be learnt by heart."""
+"""Training tasks: losses are smallest at the truth, targets follow the stated convention, and eight images can be overfitted."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def test_the_paper_s_pair_is_taught_with_the_outline_or_without(sources: Sources
 
 
 @pytest.mark.slow
-def test_eight_images_are_learnt_by_heart(sources: Sources) -> None:
+def test_eight_images_are_overfitted(sources: Sources) -> None:
     supply = Same(sources, CLEAN, seed=1)
     dense = CoordinateTask(seeded(lambda: CoordinateNet(16, (12, 24, 32, 32))), supply, [], bf16=False)
     assert learn(dense, 60, rate=1e-2) < 15
 
 
 @pytest.mark.slow
-def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None:
+def test_the_paper_s_pair_can_overfit_eight_images(sources: Sources) -> None:
     supply = Same(sources, CLEAN, seed=1)
     rotation = PoseTask(seeded(lambda: PoseNet(16, 0.25)), supply, [], bf16=False)
     assert learn(rotation, 80, rate=2e-3) < 15
@@ -131,7 +131,7 @@ def test_the_paper_s_pair_learns_eight_images_by_heart(sources: Sources) -> None
     assert learn(pair, 140, rate=2e-3) < 10
 
 
-def test_the_curriculum_lets_angles_grow_and_goes_on_where_it_was(sources: Sources) -> None:
+def test_the_curriculum_lets_angles_grow_and_continues_where_it_was(sources: Sources) -> None:
     def task() -> PoseTask:
         return PoseTask(
             seeded(lambda: PoseNet(16, 0.1)), Synthesis(sources, CLEAN, seed=1), [], curriculum=Curriculum(20, 4), bf16=False
@@ -199,7 +199,7 @@ def test_errors_of_correction_are_of_rotation_and_translation(sources: Sources) 
     assert float(heavy.loss(8, "mse")[0]) > light + 0.01
 
 
-def test_references_are_of_the_contrast_asked_for(sources: Sources) -> None:
+def test_references_are_of_the_contrast_requested(sources: Sources) -> None:
     kinds = {}
     for contrast in ("T2w", "T1w", None):
         chosen = ReferenceImages(sources, Synthesis(sources, replace(CLEAN, contrast=contrast, labels=0.0), seed=0))

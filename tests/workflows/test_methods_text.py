@@ -1,4 +1,4 @@
-"""The methods text: what it says of methods that ran, known and unknown."""
+"""The methods text: its sentences on methods that ran, known and unknown."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def test_what_ran_is_read_from_the_sidecars():
     assert "Weights of the networks: a (SHA-256 1…), b (SHA-256 2…)." in image_methods(found)[0]
 
 
-def test_masks_by_network_are_told_and_cited():
+def test_masks_by_network_are_reported_and_cited():
     text = citation_of([RAN, Methods("T2w", "CRL", "T2w", "network", "search", "torch")], ["0.1.0"])
     assert "masked by three convolutional networks" in text and text.count("doi:10.1016/j.neuroimage.2022.119474") == 1
     assert "SynthStrip" not in citation_of([RAN], ["0.1.0"])
 
 
-def test_conversion_is_told_and_cited():
+def test_conversion_is_reported_and_cited():
     sidecar = {"Contrast": "T1w", "Atlas": "Serag", "ContrastConversion": "contrast"}
     text, references = image_methods(Methods.ran(sidecar, {"TemplateContrast": "T2w"}))
     assert "converted to T2-like contrast" in text and any("Isola" in reference for reference in references)
     assert "converted" not in image_methods(RAN)[0] and not any("Isola" in reference for reference in image_methods(RAN)[1])
 
 
-def test_estimated_ages_are_told():
+def test_estimated_ages_are_reported():
     sidecar = {"Contrast": "T2w", "Atlas": "CRL", "AgeStandardError": 1.1}
     assert "ages were not recorded, and were estimated" in image_methods(Methods.ran(sidecar, {}))[0]
     assert "estimated" not in image_methods(RAN)[0]

@@ -1,4 +1,4 @@
-"""The workflows: how they are put together, described and run."""
+"""The workflows: their structure, description and execution."""
 
 from __future__ import annotations
 
@@ -257,15 +257,15 @@ class Task(SimpleInterface):
 
 
 def run_tasks(folder: Path, dying: set[int], count: int = 3) -> tuple[dict[str, str], list[str]]:
-    """How each task ended, and the errors that the callback was told."""
+    """How each task ended, and the errors that the callback received."""
     ended: dict[str, str] = {}
-    told: list[str] = []
+    messages: list[str] = []
 
     def callback(node: Any, status: str) -> None:
         if status != "start":
             ended[node.name] = status
         if status == "exception":
-            told.append("".join(node._traceback))
+            messages.append("".join(node._traceback))
 
     workflow = pe.Workflow(name="tasks", base_dir=str(folder))
     workflow.config = execution_config(crashdump_dir=folder / "crash")
@@ -275,14 +275,14 @@ def run_tasks(folder: Path, dying: set[int], count: int = 3) -> tuple[dict[str, 
         workflow.run(plugin=SafeMultiProcPlugin(args))
     except RuntimeError:
         assert dying
-    return ended, told
+    return ended, messages
 
 
 @pytest.mark.slow
 def test_dead_worker_fails_its_task_only(tmp_path: Path) -> None:
-    ended, told = run_tasks(tmp_path, dying={0})
+    ended, messages = run_tasks(tmp_path, dying={0})
     assert ended == {"task0": "exception", "task1": "end", "task2": "end"}
-    assert len(told) == 1 and "a worker process ended" in told[0] and "--mem-gb" in told[0]
+    assert len(messages) == 1 and "a worker process ended" in messages[0] and "--mem-gb" in messages[0]
     assert len(list((tmp_path / "crash").glob("crash-*.txt"))) == 1
 
 
@@ -334,7 +334,7 @@ def test_images_are_finished_one_after_the_other(tmp_path: Path, plugin: Any) ->
     assert ended_in_order(tmp_path, plugin) == ["a.task0", "a.task1", "b.task0", "b.task1"]
 
 
-def test_linear_goes_on_after_an_error(tmp_path: Path) -> None:
+def test_linear_continues_after_an_error(tmp_path: Path) -> None:
     workflow = pe.Workflow(name="tasks", base_dir=str(tmp_path))
     workflow.config = execution_config(crashdump_dir=tmp_path / "crash")
     ended: dict[str, str] = {}
