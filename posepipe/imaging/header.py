@@ -23,7 +23,7 @@ project for headers. Rounding a header to three decimals, or to a float32 quater
 FLOAT32_ROUNDING = 1e-6
 """Largest cosine between the columns of an affine with orthogonal axes, due to the rounding to float32 in NIfTI."""
 UNKNOWN = (
-    "the header has neither qform nor sform (both codes are 0): the position and handedness of the image are unknown, so left and "
+    "the header has neither qform nor sform (codes both 0): the position and handedness of the image are unknown, so left and "
     "right may be swapped; check the image, and set its header"
 )
 _CHUNK = 1 << 20

@@ -221,7 +221,7 @@ def test_labels_far_from_their_image_are_refused(tmp_path):
         "T2w": write_image(tmp_path / "a.nii.gz"),
         "desc-brain_mask": write_image(tmp_path / "b.nii.gz", labels=True, affine=far),
     }
-    with pytest.raises(AtlasError, match=r"b\.nii\.gz: these labels lie outside"):
+    with pytest.raises(AtlasError, match=r"b\.nii\.gz: these labels are outside"):
         _convert(manifest, originals, {f: tmp_path / "out" / f"{f}.nii.gz" for f in originals})
     assert not (tmp_path / "out").exists()
 
