@@ -108,7 +108,7 @@ def test_atlas_labels_lie_on_the_image(heads: list[Any]):
 
 
 def test_what_needs_no_restoring_and_unknown_orders_are_refused(head: Any):
-    with pytest.raises(ImageError, match="already on the grid of .*, not in the atlas's frame"):
+    with pytest.raises(ImageError, match=r"already on the grid of .*, not in the atlas's frame"):
         restore(head.mask, head.image, head.pose)
     with pytest.raises(UsageError, match=r"order 2; give 0 \(nearest"):
         restore(head.mask, head.image, head.pose, 2)
