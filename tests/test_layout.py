@@ -96,3 +96,32 @@ def _roots(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom) and not node.level:
         return [(node.module or "").split(".")[0]]
     return [a.name.split(".")[0] for a in node.names] if isinstance(node, ast.Import) else []
+
+
+LONGEST_FUNCTION, LONGEST_FILE = 50, 400
+"""Lines: of code in a function, its docstring not counted, at most; of a file, fewer than this."""
+ROOTS = (PACKAGE, Path(workflows.__file__).parent, Path(__file__).parent)
+SOURCES = sorted({path.resolve() for root in ROOTS for path in root.rglob("*.py")})
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function from ``def`` to its end, without its docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    first = function.body[0]
+    has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return lines - ((first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0)
+
+
+def test_functions_are_short():
+    too_long = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > LONGEST_FUNCTION:
+                too_long[f"{path.name}: {node.name}"] = code_lines(node)
+    assert not too_long
+
+
+def test_files_are_short():
+    assert all(any(path.is_relative_to(root.resolve()) for path in SOURCES) for root in ROOTS)
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert not {path: lines for path, lines in lengths.items() if lines >= LONGEST_FILE}

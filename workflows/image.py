@@ -63,38 +63,57 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     """
     workflow = Workflow(name=image_wf_name(plan))
     workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
-    threads = settings.omp_nthreads or 1
-    template = {**template_inputs(plan.choice.template), "torch_threads": threads}
-    compute = {**template, "device": settings.device}
-
     inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
     inputnode.inputs.image = str(plan.image.path)
     if plan.image.mask is not None and planned_mask(plan.image, settings.mask) == "given":
         inputnode.inputs.mask = str(plan.image.mask)
     outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
 
-    def stage(interface: Any, name: str) -> pe.Node:
-        # the same number for every stage, as linear algebra libraries use it too
-        return pe.Node(interface, name=name, n_procs=threads, mem_gb=memory_gb(name, plan.voxels))
+    _connect(workflow, inputnode, outputnode, _stages(plan, settings))
+    for node in workflow._get_all_nodes():
+        if isinstance(node.inputs, DigestInputSpec):
+            node.inputs.digest = plan.parameters_hash
+    return workflow
 
+
+def _stages(plan: ImagePlan, settings: Settings) -> dict[str, pe.Node]:
+    """The nodes of the stages by name; ``conversion`` and ``slices`` only if the image has them."""
+    threads = settings.omp_nthreads or 1
+    template = {**template_inputs(plan.choice.template), "torch_threads": threads}
+    compute = {**template, "device": settings.device}
     networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
-    initial = stage(InitialPose(method=settings.init, **networks, **compute), "initial_pose")
-    refined = stage(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement")
-    sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
-    about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
-    quality = stage(PoseQuality(**about, **sizes, **networks, **template), "quality")
-    apply = stage(ApplyPose(template=template["template"]), "resampling")
-    figure = stage(PoseFigure(**template), "figure")
-    derivatives = stage(Derivatives(**_derivatives_inputs(plan, settings)), "outputs")
-
-    given: list[Any] = [("image", "in_file")]
     finding: dict[str, Any] = {}
     if uses_mask_network(plan.image, settings.mask):
         finding = {"device": settings.device, "torch_threads": threads, **networks}
-    mask = stage(BrainMask(mode=settings.mask, **finding), "mask")
-    aligned: tuple[Any, list[Any]] = (inputnode, given)
+    sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
+    about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
+    stages: dict[str, Any] = {
+        "mask": BrainMask(mode=settings.mask, **finding),
+        "initial_pose": InitialPose(method=settings.init, **networks, **compute),
+        "refinement": RefinePose(method=settings.refine, seed=settings.random_seed, **compute),
+        "quality": PoseQuality(**about, **sizes, **networks, **template),
+        "resampling": ApplyPose(template=template["template"]),
+        "figure": PoseFigure(**template),
+        "outputs": Derivatives(**_derivatives_inputs(plan, settings)),
+    }
     if plan.converted:
-        convert = stage(ContrastConvert(device=settings.device, torch_threads=threads, **networks), "conversion")
+        stages["conversion"] = ContrastConvert(device=settings.device, torch_threads=threads, **networks)
+    if plan.timing is not None:
+        stages["slices"] = SlicePoses(timing=dict(plan.timing), **networks, **compute)
+    # the same number of threads for every stage, as linear algebra libraries use it too
+    return {
+        name: pe.Node(interface, name=name, n_procs=threads, mem_gb=memory_gb(name, plan.voxels)) for name, interface in stages.items()
+    }
+
+
+def _connect(workflow: Workflow, inputnode: pe.Node, outputnode: pe.Node, stages: dict[str, pe.Node]) -> None:
+    """Connect the stages from the image to its pose, then the outputs."""
+    mask, initial, refined = stages["mask"], stages["initial_pose"], stages["refinement"]
+    figure, derivatives = stages["figure"], stages["outputs"]
+    given: list[Any] = [("image", "in_file")]
+    aligned: tuple[Any, list[Any]] = (inputnode, given)
+    convert = stages.get("conversion")
+    if convert is not None:
         aligned = (convert, [("out_file", "in_file")])
         workflow.connect([
             (inputnode, convert, given),
@@ -103,8 +122,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
             (convert, derivatives, [("out_file", "in_synth"), ("out_record", "convert_record")]),
         ])  # fmt: skip
     final = refined
-    if plan.timing is not None:
-        slices = stage(SlicePoses(timing=dict(plan.timing), **networks, **compute), "slices")
+    slices = stages.get("slices")
+    if slices is not None:
         workflow.connect([
             (aligned[0], slices, aligned[1]),
             (mask, slices, [("out_mask", "in_mask")]),
@@ -116,12 +135,24 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         (inputnode, mask, [*given, ("mask", "in_mask")]),
         (aligned[0], initial, aligned[1]),
         (aligned[0], refined, aligned[1]),
-        (inputnode, quality, given),
-        (inputnode, apply, given),
-        (inputnode, figure, given),
         (mask, initial, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
         (mask, refined, [("out_mask", "in_mask")]),
         (initial, refined, [("out_pose", "in_pose")]),
+    ])  # fmt: skip
+    _connect_outputs(workflow, inputnode, outputnode, stages, final)
+
+
+def _connect_outputs(
+    workflow: Workflow, inputnode: pe.Node, outputnode: pe.Node, stages: dict[str, pe.Node], final: pe.Node
+) -> None:
+    """Connect verdict, resampling, figure and outputs; ``final`` is the node whose pose they use."""
+    mask, initial, quality = stages["mask"], stages["initial_pose"], stages["quality"]
+    apply, figure, derivatives = stages["resampling"], stages["figure"], stages["outputs"]
+    given = [("image", "in_file")]
+    workflow.connect([
+        (inputnode, quality, given),
+        (inputnode, apply, given),
+        (inputnode, figure, given),
         (mask, quality, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
         (initial, quality, [("out_pose", "initial_pose"), ("out_record", "initial_record")]),
         (final, quality, [("out_pose", "refined_pose"), ("out_record", "refined_record")]),
@@ -139,10 +170,6 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         (figure, derivatives, [("out_figure", "figure"), ("out_record", "figure_record")]),
         (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
     ])  # fmt: skip
-    for node in workflow._get_all_nodes():
-        if isinstance(node.inputs, DigestInputSpec):
-            node.inputs.digest = plan.parameters_hash
-    return workflow
 
 
 def image_wf_name(plan: ImagePlan) -> str:
