@@ -19,8 +19,8 @@ def main(folder: str, version: str) -> int:
     root = Path(__file__).resolve().parents[1]
     (wheel,), (archive,) = Path(folder).glob(f"posepipe-{version}-*.whl"), Path(folder).glob(f"posepipe-{version}.tar.gz")
     inside = zipfile.ZipFile(wheel).namelist()
-    lacking = [f"{wheel.name}: {name}" for name in LICENCES if not any(path.endswith(f".dist-info/licenses/{name}") or
-               path.endswith(f".dist-info/{name}") for path in inside)]  # fmt: skip
+    about = {path.rpartition("/")[2] for path in inside if ".dist-info/" in path}
+    lacking = [f"{wheel.name}: {name}" for name in LICENCES if name not in about]
     for source, target in PACKAGED.items():
         files = [p for p in (root / source).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
         names = {f"{target}/{path.relative_to(root / source).as_posix()}" for path in files}

@@ -42,7 +42,7 @@ def write_stack(path: Path, n: int = 12) -> None:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """sub-01: an image and its JSON; sub-02: slices missing; sub-03: overlay, crop and phase beside it, and a letter for a second series."""
+    """sub-01: an image and its JSON; sub-02: slices missing; sub-03: with an overlay, a crop, a phase, and a second series of its name."""
     root = tmp_path / "bids"
     for label, names in {
         "01": ["T2w"],
