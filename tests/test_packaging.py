@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import posepipe
+from posepipe.models.listing import read_listing
+from posepipe.models.weights import PACKAGED
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = {"posepipe": "posepipe", "workflows": "posepipe.workflows", "atlases": "posepipe.atlases"}
@@ -110,3 +112,27 @@ def test_links_and_pictures_of_the_readme_are_there():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+def test_the_terms_of_the_weights_come_along(config):
+    assert listed(config["metadata"]["license_files"]) == ["LICENSE", "LICENSE-weights"]
+    told = " ".join((ROOT / "LICENSE-weights").read_text(encoding="utf-8").split())
+    networks = read_listing(PACKAGED)
+    assert networks and all(network.terms in told and re.search(rf"\b{re.escape(name)}\b", told) for name, network in networks.items())
+    assert "research only" in config["metadata"]["license"]  # no "License ::" classifier: none says this
+    assert not [line for line in listed(config["metadata"]["classifiers"]) if line.startswith("License ::")]
+
+
+def test_the_pythons_that_are_named_are_those_that_are_tested(config):
+    named = [line.rpartition(" ")[2] for line in listed(config["metadata"]["classifiers"]) if re.search(r":: 3\.\d+$", line)]
+    assert config["options"]["python_requires"] == f">={named[0]}"
+    matrix = (ROOT / ".ci" / "matrix").read_text(encoding="utf-8")
+    cells = re.search(r" cells=\((.*)\)", matrix)[1].split()
+    assert [cell for cell in cells if cell.endswith("-newest")] == [f"py{version.replace('.', '')}-newest" for version in named]
+
+
+def test_the_citation_file_is_complete():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^([\w-]+):", text, re.M))
+    assert {"cff-version", "message", "type", "title", "abstract", "authors", "version", "license", "keywords", "references"} <= keys
+    assert len(re.findall(r"^  - type: ", text, re.M)) == len(re.findall(r"^    doi: 10\.\d{4,}/\S+$", text, re.M)) >= 3

@@ -7,8 +7,9 @@ import hashlib
 from posepipe.plan import Plan
 from posepipe.settings import Settings
 
+from .citation import Citation
 from .engine import Workflow, execution_config
-from .methods import Methods, citation, image_methods, intro
+from .methods import Methods, image_methods, intro, libraries
 from .session import init_session_wf
 
 
@@ -45,9 +46,10 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
     return workflow
 
 
-def citation_text(workflow: Workflow) -> str:
-    """``CITATION.md``: the methods text of a workflow and its references."""
-    return citation([workflow.visit_desc()], workflow.visit_references())
+def planned_citation(workflow: Workflow, settings: Settings) -> Citation:
+    """The methods text of a workflow and its references."""
+    text, references = libraries(ants=settings.refine == "ants")
+    return Citation.of([(workflow.visit_desc(), workflow.visit_references()), (text, references)])
 
 
 def _place(settings: Settings) -> str:

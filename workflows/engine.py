@@ -6,6 +6,8 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
+from posepipe.references import Reference
+
 
 class Workflow(pe.Workflow):
     """A Nipype workflow with ``__desc__``, the methods text of what it does, and ``references`` that the text cites.
@@ -14,14 +16,14 @@ class Workflow(pe.Workflow):
     """
 
     __desc__: str = ""
-    references: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
 
     def visit_desc(self) -> str:
         """The methods text of this workflow and of those inside it, in the order they were added."""
         paragraphs = [text for part in self._literate() for text in part.__desc__.split("\n\n") if text]
         return "\n\n".join(dict.fromkeys(paragraphs))
 
-    def visit_references(self) -> list[str]:
+    def visit_references(self) -> list[Reference]:
         """The references of all those texts."""
         return list(dict.fromkeys(reference for part in self._literate() for reference in part.references))
 

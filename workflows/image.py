@@ -209,6 +209,7 @@ def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
             "Cohort": template.cohort,
             "Contrast": plan.contrast,
             "ParametersHash": plan.parameters_hash,
+            "SpatialReference": template.bids_uri,
             "TemplateContrast": template.contrast,
             "TemplateChoice": plan.choice.reason,
             "TemplateFiles": dict(plan.template_files),

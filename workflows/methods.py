@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from posepipe._version import __version__
 from posepipe.atlas import load_manifests
+from posepipe.interfaces.sidecars import software_versions
 from posepipe.plan import ImagePlan, planned_mask
+from posepipe.references import Reference
 from posepipe.settings import BY_SLICES, WHOLE, Settings
 
-SALEHI = (
-    "Salehi SSM, Khan S, Erdogmus D, Gholipour A. Real-time deep pose estimation with geodesic loss for "
-    "image-to-template rigid registration. IEEE Transactions on Medical Imaging 38(2):470-481, 2019. "
-    "doi:10.1109/TMI.2018.2866442"
-)
-ANTS = (
-    "Avants BB, Tustison NJ, Song G, Cook PA, Klein A, Gee JC. A reproducible evaluation of ANTs similarity metric "
-    "performance in brain image registration. NeuroImage 54(3):2033-2044, 2011. doi:10.1016/j.neuroimage.2010.09.025"
-)
-NIPYPE = (
-    "Gorgolewski K, Burns CD, Madison C, Clark D, Halchenko YO, Waskom ML, Ghosh SS. Nipype: a flexible, lightweight "
-    "and extensible neuroimaging data processing framework in Python. Frontiers in Neuroinformatics 5:13, 2011. "
-    "doi:10.3389/fninf.2011.00013"
-)
-PIX2PIX = (
-    "Isola P, Zhu JY, Zhou T, Efros AA. Image-to-image translation with conditional adversarial networks. IEEE Conference on Computer "
-    "Vision and Pattern Recognition, 5967-5976, 2017. doi:10.1109/CVPR.2017.632"
-)
-SYNTHSTRIP = (
-    "Hoopes A, Mora JS, Dalca AV, Fischl B, Hoffmann M. SynthStrip: skull-stripping for any brain image. NeuroImage 260:119474, 2022. "
-    "doi:10.1016/j.neuroimage.2022.119474"
-)
+from .citation import Citation, by_keys
 
 _AGE = (
     "Their ages were not recorded, and were estimated from the size of the brain and its similarity to the cohorts of atlases. "
 )
 _CONVERSION = (
-    "For the alignment alone they were converted to T2-like contrast by the generator of a conditional adversarial network (pix2pix, Isola "
-    "et al. 2017; for this use Salehi et al. 2019), slice by slice along three axes and averaged; these synthetic images were used for "
+    "For the alignment alone they were converted to T2-like contrast by the generator of a conditional adversarial network (pix2pix "
+    "[@isola2017]; for this use [@salehi2019]), slice by slice along three axes and averaged; these synthetic images were used for "
     "nothing else. "
 )
 _MASKS = {
@@ -47,15 +27,15 @@ _MASKS = {
     "nonzero": "The images were brain-extracted; their nonzero voxels were used as the brain mask.",
     "network": "The brain was masked by three convolutional networks: the first localises it in the whole image, the second estimates its "
     "pose from crops, and the third segments it. They were trained on synthetic images of random contrast and surroundings (the idea of "
-    "SynthStrip, Hoopes et al. 2022).",
+    "SynthStrip [@hoopes2022]).",
     "auto": "In brain-extracted images the nonzero voxels were used as the brain mask; in others the brain was masked by three "
-    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip, Hoopes et al. 2022).",
+    "convolutional networks, trained on synthetic images of random contrast and surroundings (the idea of SynthStrip [@hoopes2022]).",
 }
 _INIT = {
     "deep": "The pose was predicted by convolutional networks that find the canonical coordinates of each voxel, solved by weighted "
     "Procrustes",
     "posenet": "The pose was predicted by a convolutional network that regresses the rotation vector of the brain, and corrected "
-    "by a second one that compares the brain with the template (Pose-Net and Correction-Net of Salehi et al. 2019)",
+    "by a second one that compares the brain with the template (Pose-Net and Correction-Net of [@salehi2019])",
     "search": "The pose was found by a search over all rotations, scored by the similarity of image and template "
     "inside both masks; the best candidates were refined by Gauss–Newton optimisation",
     "axes": "The pose was started from the principal axes of the brain mask, of whose four proper sign choices the "
@@ -63,7 +43,7 @@ _INIT = {
     "center": "The pose was started from the centre of the brain mask, without rotation",
 }
 _REFINE = {
-    "ants": "and refined by multi-resolution rigid registration in ANTs (Avants et al. 2011) inside the masks.",
+    "ants": "and refined by multi-resolution rigid registration in ANTs [@avants2011] inside the masks.",
     "torch": "and refined by maximising the similarity over rigid transforms, from coarse to fine, in PyTorch.",
     "none": "and was not refined further.",
     BY_SLICES: "and replaced by the mean of the poses of the single slices, at which the slices fit the template better.",
@@ -124,20 +104,49 @@ class Methods:
         )
 
 
-def intro(version: str = __version__) -> tuple[str, tuple[str, ...]]:
-    """Opening sentences and their references; ``version`` is posepipe's at the time of the run."""
+_LIBRARIES = {
+    "numpy": "NumPy {} [@harris2020]",
+    "scipy": "SciPy {} [@virtanen2020]",
+    "nibabel": "NiBabel {} [@brett2024]",
+    "nitransforms": "NiTransforms {} [@goncalves2021]",
+    "torch": "PyTorch {} [@paszke2019]",
+    "antspyx": "ANTs by ANTsPy {} [@avants2011]",
+}
+"""Package, as :func:`~posepipe.interfaces.sidecars.software_versions` names it → what the text calls it."""
+
+
+def intro(versions: Iterable[Mapping[str, Any]] = ()) -> tuple[str, tuple[Reference, ...]]:
+    """Opening sentences and their references; ``versions`` are the ``SoftwareVersions`` of the images, by default those of this process."""
+    found = _versions_of(versions)
     text = (
-        f"Images were put into the standard space of an age-matched atlas with *posepipe* {version}, which builds "
-        "on *Nipype* (Gorgolewski et al. 2011) and takes up the image-to-template pose estimation of Salehi et al. "
-        "(2019)."
+        f"Images were put into the standard space of an age-matched atlas with *posepipe* {found('posepipe')}, a BIDS App "
+        f"[@gorgolewski2016] which builds on *Nipype* {found('nipype')} [@gorgolewski2011] and takes up the image-to-template pose "
+        "estimation of Salehi et al. [@salehi2019]."
     )
-    return text, (SALEHI, NIPYPE)
+    return _with_references(text)
 
 
-def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
+def libraries(versions: Iterable[Mapping[str, Any]] = (), *, ants: bool) -> tuple[str, tuple[Reference, ...]]:
+    """The sentence on the libraries that computed the results, with ANTs if it refined any pose; ``versions`` as for :func:`intro`."""
+    found = _versions_of(versions)
+    named = [text.format(found(name)) for name, text in _LIBRARIES.items() if name != "antspyx" or ants]
+    return _with_references(f"Software: {', '.join(named[:-1])} and {named[-1]}.")
+
+
+def _versions_of(versions: Iterable[Mapping[str, Any]]) -> Callable[[str], str]:
+    """Name of a package → its versions in words."""
+    known = list(versions) or [software_versions()]
+    return lambda name: " and ".join(dict.fromkeys(str(one.get(name, "of unknown version")) for one in known))
+
+
+def _with_references(text: str, *more: Reference) -> tuple[str, tuple[Reference, ...]]:
+    return text, (*by_keys(text), *more)
+
+
+def image_methods(methods: Methods) -> tuple[str, tuple[Reference, ...]]:
     """The sentences on the processing of one image, and their references. Equal methods give equal sentences."""
     manifest = load_manifests().get(methods.atlas)
-    title = f"{manifest.title} ({methods.atlas})" if manifest else methods.atlas
+    title = f"{manifest.title} ({methods.atlas}) [@{manifest.reference.key}]" if manifest else methods.atlas
     mask = _MASKS.get(methods.mask, f"Brain masks came from the source {methods.mask!r}.")
     init = _INIT.get(methods.init, f"The pose was found by the method {methods.init!r}")
     refine = _REFINE.get(methods.refine, f"and refined by the method {methods.refine!r}.")
@@ -152,20 +161,22 @@ def image_methods(methods: Methods) -> tuple[str, tuple[str, ...]]:
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."
     )
-    citation = (f"Atlas {methods.atlas}: {manifest.citation}",) if manifest and manifest.citation else ()
-    networks = (SYNTHSTRIP,) if methods.mask in {"network", "auto"} else ()
-    return text, (*networks, *((PIX2PIX,) if methods.converted else ()), *((ANTS,) if methods.refine == "ants" else ()), *citation)
+    return _with_references(text, *((manifest.reference,) if manifest else ()))
 
 
-def citation(paragraphs: Iterable[str], references: Iterable[str]) -> str:
-    """``CITATION.md``: a methods text and its references, each once."""
-    text = "\n\n".join(dict.fromkeys(paragraphs))
-    listed = "\n".join(f"- {reference}" for reference in dict.fromkeys(references))
-    return f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
+def citation_of(methods: Iterable[Methods], versions: Iterable[Mapping[str, Any]], cohorts: Iterable[tuple[str, str]] = ()) -> Citation:
+    """The methods text for several images that were processed with these ``SoftwareVersions``, at these pairs of atlas and cohort."""
+    versions = list(versions)
+    ran = list(dict.fromkeys(methods))
+    parts = [intro(versions), *(image_methods(one) for one in ran), (_cohorts(cohorts), ())]
+    parts.append(libraries(versions, ants=any(one.refine == "ants" for one in ran)))
+    return Citation.of(parts)
 
 
-def citation_of(methods: Iterable[Methods], versions: Iterable[str]) -> str:
-    """The methods text for several images that were processed with these ``versions`` of posepipe."""
-    opening = intro(" and ".join(dict.fromkeys(versions)) or __version__)
-    parts = [opening, *(image_methods(one) for one in dict.fromkeys(methods))]
-    return citation((text for text, _ in parts), (reference for _, cited in parts for reference in cited))
+def _cohorts(pairs: Iterable[tuple[str, str]]) -> str:
+    """The cohorts that images were aligned to, in a sentence; empty if there are none."""
+    by_atlas: dict[str, set[str]] = {}
+    for atlas, cohort in pairs:
+        by_atlas.setdefault(atlas, set()).add(cohort)
+    named = [f"{atlas} {', '.join(sorted(labels, key=lambda c: (len(c), c)))}" for atlas, labels in sorted(by_atlas.items())]
+    return f"Cohorts that images were aligned to: {'; '.join(named)}." if named else ""

@@ -178,7 +178,7 @@ def _description(manifest: Manifest) -> str:
             "Identifier": manifest.name,
             "Name": manifest.title,
             "License": manifest.licence,
-            "ReferencesAndLinks": [manifest.citation, f"https://doi.org/{manifest.doi}"],
+            "ReferencesAndLinks": [manifest.citation, f"https://doi.org/{manifest.reference.doi}"],
             "Species": "Homo sapiens",
             "cohort": {c.label: {"age": [c.age], "units": "weeks"} for c in manifest.cohorts},
         },

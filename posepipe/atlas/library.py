@@ -52,6 +52,16 @@ class Template:
         """Name of the space, as in file names: ``CRL+29``."""
         return f"{self.atlas}+{self.cohort}"
 
+    @property
+    def folder(self) -> Path:
+        """The ``tpl-NAME`` folder that its image lies in, or the image's own folder."""
+        return next((folder for folder in self.image.parents if folder.name == f"tpl-{self.atlas}"), self.image.parent)
+
+    @property
+    def bids_uri(self) -> str:
+        """BIDS URI of its image, in the dataset ``tpl-NAME``, which is :attr:`folder`."""
+        return f"bids:tpl-{self.atlas}:{self.image.relative_to(self.folder).as_posix()}"
+
 
 @dataclass(frozen=True)
 class AtlasStatus:

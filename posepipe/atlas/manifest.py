@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import AtlasError
 from ..geometry import exp
+from ..references import Reference
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,8 +83,7 @@ class Manifest:
     licence: str
     terms: str
     requires_acceptance: bool
-    citation: str
-    doi: str
+    reference: Reference
     home: str
     source: str
     sources: tuple[SourceFile, ...] = ()
@@ -92,6 +92,11 @@ class Manifest:
     note: str = ""
     tissues: Mapping[int, str] = field(default_factory=dict, compare=False)
     regions: Mapping[int, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def citation(self) -> str:
+        """The reference of this atlas in one line."""
+        return self.reference.text
 
     @property
     def ages(self) -> dict[str, float]:
@@ -176,8 +181,7 @@ def _load(folder: Any, name: str) -> Manifest:
         licence=data["licence"],
         terms=folder.joinpath(f"{name}_terms.txt").read_text(encoding="utf-8"),
         requires_acceptance=data["requires_acceptance"],
-        citation=data["citation"],
-        doi=data["doi"],
+        reference=Reference.from_table(data["reference"]),
         home=data["home"],
         source=data["source"],
         sources=sources,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from ..errors import BidsError
 from ..files import write_bytes
@@ -17,6 +20,12 @@ logger = logging.getLogger(__name__)
 BIDS_VERSION = "1.10.0"
 HASHES = ("AtlasFiles", "Weights")
 """Keys of posepipe's entry under GeneratedBy: file or name → SHA-256."""
+NO_LICENCE = "No licence is granted by posepipe; the terms of the data that these files were made from hold."
+"""How posepipe's ``License`` begins, by which it is known from another's."""
+ACKNOWLEDGE = (
+    "Cite posepipe, the atlas and the software that logs/CITATION.md lists (for reference managers: logs/CITATION.bib); its text describes "
+    "what was done."
+)
 IGNORED = (
     "*.html",
     "logs/",
@@ -38,6 +47,8 @@ def write_dataset_description(
     source: str | Path,
     derivatives: Sequence[str | Path] = (),
     url: str | None = None,
+    container: Mapping[str, str] | None = None,
+    links: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write or update ``dataset_description.json`` of the output dataset.
 
@@ -47,6 +58,8 @@ def write_dataset_description(
         source: the input dataset, linked as ``raw`` (so ``bids:raw:…`` in sidecars resolves).
         derivatives: ``[NAME=]PATH`` of the derivative datasets used, linked by their names.
         url: of posepipe's code; left out if None.
+        container: the container that posepipe runs in (``Type``, ``Tag``, ``URI``); left out if None.
+        links: name → folder of what else BIDS URIs in sidecars name, such as the templates.
 
     Raises :class:`~posepipe.errors.BidsError` if ``out_dir`` is the input or a raw dataset, or its description broken.
     """
@@ -58,7 +71,8 @@ def write_dataset_description(
         raise BidsError(msg)
     raw = Path(source).resolve().as_uri()
     given = {name: folder.resolve() for name, folder in map(parse_derivative, derivatives)}
-    links = {"raw": raw, **{name: folder.as_uri() for name, folder in given.items()}}
+    folders = {**given, **{name: folder.resolve() for name, folder in (links or {}).items()}}
+    linked = {"raw": raw, **{name: folder.as_uri() for name, folder in folders.items()}}
     sources = _list(old, "SourceDatasets", path)
     for entry in (_source(Path(source), raw), *(_source(folder, folder.as_uri()) for folder in given.values())):
         sources = _with(sources, entry)
@@ -67,6 +81,8 @@ def write_dataset_description(
     ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
     if url:
         ours["CodeURL"] = url
+    if container:
+        ours["Container"] = dict(container)
     ours |= {key: before[key] for key in HASHES if key in before}
     others = [entry for entry in made_by if entry.get("Name") != "posepipe"]
     new = {
@@ -76,13 +92,16 @@ def write_dataset_description(
         "DatasetType": "derivative",
         "GeneratedBy": [*others, ours],
         "SourceDatasets": sources,
-        "DatasetLinks": {**_links(old, path), **links},
+        "DatasetLinks": {**_links(old, path), **linked},
     }
     return path if new == old else write_json(path, new)
 
 
-def record_hashes(out_dir: str | Path, *, atlases: Mapping[str, str], weights: Mapping[str, str]) -> Path:
-    """Write the hashes of atlas files and weights into ``dataset_description.json``, beside the version of posepipe.
+def record_hashes(
+    out_dir: str | Path, *, atlases: Mapping[str, str], weights: Mapping[str, str], terms: Sequence[str] | None = None
+) -> Path:
+    """Write the hashes of atlas files and weights into ``dataset_description.json``, beside the version of posepipe; with ``terms`` (of
+    atlases, one sentence each) also ``License`` and ``HowToAcknowledge``, unless somebody else has written them.
 
     ``atlases`` are the templates' files and ``weights`` the networks', each with its SHA-256. Raises
     :class:`~posepipe.errors.BidsError` for a description that is missing or broken.
@@ -95,7 +114,23 @@ def record_hashes(out_dir: str | Path, *, atlases: Mapping[str, str], weights: M
     new_ours = {**{k: v for k, v in ours.items() if k not in HASHES}, **{k: v for k, v in named.items() if v}}
     made_by = [new_ours if entry is ours else entry for entry in entries] if ours in entries else [*entries, new_ours]
     new = {**old, "GeneratedBy": made_by}
+    if terms is not None:
+        told = (("License", _licence(_list(old, "SourceDatasets", path), terms, weights)), ("HowToAcknowledge", ACKNOWLEDGE))
+        new |= {key: text for key, text in told if str(old.get(key) or text).startswith((NO_LICENCE, ACKNOWLEDGE))}
     return path if new == old else write_json(path, new)
+
+
+def _licence(sources: Sequence[Mapping[str, Any]], terms: Sequence[str], weights: Mapping[str, str]) -> str:
+    """What is known of the terms of the outputs. posepipe grants none itself: they derive from images that are not its own."""
+    known = []
+    for source in sources:
+        folder = url2pathname(urlparse(str(source.get("URL", ""))).path)
+        with suppress(BidsError):
+            described = Path(folder) / "dataset_description.json"
+            licence = read_json(described).get("License") if described.is_file() else None
+            known.append(f"{Path(folder).name}: {licence or 'no licence stated'}.")
+    networks = ["Weights of the networks: research only."] if weights else []
+    return " ".join([NO_LICENCE, *dict.fromkeys(known), *terms, *networks])
 
 
 def _links(description: dict[str, Any], path: Path) -> dict[str, Any]:

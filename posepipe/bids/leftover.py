@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from .converted import converter_advice
 from .entities import split_name
 from .links import Folders, not_fetched
 
@@ -109,6 +110,8 @@ def _why(path: Path, folder: Path) -> str:
     if extension not in {".nii", ".nii.gz"}:
         is_nifti = extension.strip().lower() in {".nii", ".nii.gz"}
         return f"its extension is {extension}, and BIDS knows .nii and .nii.gz alone: " + ("rename it" if is_nifti else "convert it")
+    if advice := converter_advice(path.name):
+        return f"the name is not BIDS: {advice}"
     split = split_name(path.name)
     if split is None or split.unparsed or split.extension != extension:
         return "the name is not BIDS"

@@ -163,7 +163,7 @@ def _add_instead(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
     group.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     group.add_argument("--reports-only", action="store_true", help="write the pages again, from the outputs")
-    group.add_argument("--boilerplate-only", action="store_true", help="write logs/CITATION.md and print it")
+    group.add_argument("--boilerplate-only", action="store_true", help="write logs/CITATION.md, .bib and .html, and print the first")
 
 
 def parse_settings(argv: Sequence[str]) -> Settings:

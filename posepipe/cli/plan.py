@@ -112,6 +112,7 @@ class _Planner:
 
     def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
         """The plan of ``image``, or the failure."""
+        from ..bids.converted import converter_doubts
         from ..imaging.header import check_header
 
         stage = "image"
@@ -126,7 +127,7 @@ class _Planner:
             age = self._ages.age_of(image)
             stage = "atlas"
             planned = self._image_plan(image, age, timing)
-            return replace(planned, doubts=(*header.doubts, *age.doubts), voxels=math.prod(header.shape))
+            return replace(planned, doubts=(*header.doubts, *age.doubts, *converter_doubts(image.path)), voxels=math.prod(header.shape))
         except PosepipeError as error:
             return PlanFailure(image, stage, error)
 
@@ -167,7 +168,7 @@ class _Planner:
         try:
             parameters = parameters_of(
                 networks=self._networks(image, converted, timing), weights_dir=s.weights, templates=[template],
-                settings=self._hashed_settings(age, contrast, volumes, converted, timing), files=self._files,
+                settings=self._hashed_settings(image, age, contrast, volumes, converted, timing), files=self._files,
             )  # fmt: skip
             template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
             labels = label_maps(template) if s.labels else ()
@@ -221,15 +222,19 @@ class _Planner:
         )
 
     def _hashed_settings(
-        self, age: Age, contrast: str, volumes: VolumeRange, converted: bool, timing: dict[str, Any] | None
+        self, image: InputImage, age: Age, contrast: str, volumes: VolumeRange, converted: bool, timing: dict[str, Any] | None
     ) -> dict[str, Any]:
         """Settings of the image that its outputs depend on: where one changes, the image is processed again."""
+        from ..bids.converted import converter_doubts
+
+        beside = converter_doubts(image.path)
         return {
             "volumes": [round(volumes.smallest, 1), round(volumes.largest, 1)],
             "age": age.weeks,
             # a known age gives another hash than an estimated one of the same weeks
             **({} if age.error is None else {"age_error": age.error}),
             **({"age_doubts": age.doubts} if age.doubts else {}),
+            **({"converter_doubts": beside} if beside else {}),
             "contrast": contrast,
             **({"converted": True} if converted else {}),
             **({} if timing is None else {"slices": timing}),

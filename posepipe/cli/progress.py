@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ..bids import Failures, read_json
 from ..errors import PosepipeError, advised
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
 from ..settings import Settings
+from .resource_table import ResourceTable
 from .stopping import Stopped
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self._failures = Failures(self.settings.out_dir)
+        now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
+        self.resources = ResourceTable(self.settings.out_dir, self.settings.run_id, now)
         self._crashes: list[_Crash] = []
         self._superseded: set[Path] = set()
         self._figures: dict[str, str] = {}
@@ -75,6 +79,8 @@ class Monitor:
             session, image = self.image_of[node.fullname.split(".")[2]]
             if image.image.path in self.failed or image.image.path in self.finished:
                 return  # Nipype's Linear plugin reports "end" for nodes that it skips
+            if status in {"end", "exception"}:
+                self.resources.add(session, image, node, failed=status == "exception")
             if status == "exception":
                 self._fail(session, image, node)
             elif status == "end" and node.name == LAST_NODE:
@@ -89,12 +95,14 @@ class Monitor:
         self.say(f"{failure.image.path.name}: FAILED ({failure.stage}): {failure.error}")
 
     def stop(self) -> None:
-        """Record the remaining failures; the next run writes the pages."""
+        """Record the remaining failures and the resources; the next run writes the pages."""
         self._record_failures(pages=False)
+        self.resources.write()
 
     def finish(self) -> None:
-        """Record the remaining failures, and write the remaining pages."""
+        """Record the remaining failures and the resources, and write the remaining pages."""
         self._record_failures()
+        self.resources.write()
         for session in self.plan.sessions:
             self._write_page(session)
 

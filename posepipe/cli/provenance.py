@@ -6,7 +6,7 @@ It does not depend on the run that writes it, because tasks of a job array, and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def write_provenance(out_dir: Path, rows: Iterable[GroupRow] | None = None) -> str:
-    """Write ``logs/CITATION.md`` and the hashes of ``dataset_description.json``; the text, empty where no image has a pose.
+    """Write ``logs/CITATION.md``, ``.bib`` and ``.html``, and hashes and terms in ``dataset_description.json``; the text, empty where no
+    image has a pose.
 
     ``rows`` are those of the whole output dataset, read if they are not given. Raises
     :class:`~posepipe.errors.BidsError` for a description that is missing or broken.
@@ -23,14 +24,17 @@ def write_provenance(out_dir: Path, rows: Iterable[GroupRow] | None = None) -> s
     from posepipe.workflows.methods import Methods, citation_of  # type: ignore[import-not-found]
 
     from ..bids import record_hashes
-    from ..files import write_text
     from ..reports.group_rows import collect
 
     done = [row for row in (collect(out_dir).rows if rows is None else rows) if row.has_pose]
     if not done:
         return ""
-    text: str = citation_of((Methods.ran(row.sidecar, row.resampled_sidecar) for row in done), map(_version, done))
-    write_text(out_dir / "logs" / "CITATION.md", text)
+    citation = citation_of(
+        (Methods.ran(row.sidecar, row.resampled_sidecar) for row in done),
+        map(_versions, done),
+        ((str(row.sidecar.get("Atlas", "")), str(row.sidecar.get("Cohort", ""))) for row in done),
+    )
+    citation.write(out_dir / "logs")
     atlases: dict[str, str] = {}
     weights: dict[str, str] = {}
     for row in done:
@@ -39,10 +43,19 @@ def write_provenance(out_dir: Path, rows: Iterable[GroupRow] | None = None) -> s
                 known = found.get(str(name), "")
                 if str(digest) not in known:  # another edition under the same name
                     found[str(name)] = ", ".join(filter(None, (known, str(digest))))
-    record_hashes(out_dir, atlases=atlases, weights=weights)
-    return text
+    record_hashes(out_dir, atlases=atlases, weights=weights, terms=_terms(str(row.sidecar.get("Atlas", "")) for row in done))
+    return str(citation.markdown)
 
 
-def _version(row: GroupRow) -> str:
+def _terms(atlases: Iterable[str]) -> list[str]:
+    """The terms of these atlases, a sentence each."""
+    from ..atlas import load_manifests
+
+    manifests = load_manifests()
+    names = sorted(set(atlases))
+    return [f"Atlas {name}: {manifests[name].licence if name in manifests else 'terms not known to posepipe'}." for name in names]
+
+
+def _versions(row: GroupRow) -> dict[str, Any]:
     versions = row.sidecar.get("SoftwareVersions")
-    return str(versions.get("posepipe", "of unknown version")) if isinstance(versions, dict) else "of unknown version"
+    return versions if isinstance(versions, dict) else {}

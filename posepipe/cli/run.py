@@ -53,7 +53,7 @@ def _run_level(settings: Settings) -> int:
     if settings.dry_run:
         print("\n".join(describe(plan, settings)))
         return 1 if plan.failures or plan.lacking else 0
-    _prepare_output(settings)
+    _prepare_output(settings, plan)
     if settings.boilerplate_only:
         print(_plan_citation(_build(plan, settings), settings, replace=True))
         return 0
@@ -73,12 +73,22 @@ def _check_writable(folder: Path, remedy: str = "make it writable") -> None:
         raise PosepipeError(msg) from error
 
 
-def _prepare_output(settings: Settings) -> None:
+def _prepare_output(settings: Settings, plan: Plan) -> None:
     from .._version import __version__
     from ..bids import write_bidsignore, write_dataset_description
+    from .origin import code_url, container
 
     settings.out_dir.mkdir(parents=True, exist_ok=True)
-    write_dataset_description(settings.out_dir, version=__version__, source=settings.bids_dir, derivatives=settings.derivatives)
+    templates = [image.choice.template for image in plan.images]
+    write_dataset_description(
+        settings.out_dir,
+        version=__version__,
+        source=settings.bids_dir,
+        derivatives=settings.derivatives,
+        url=code_url(),
+        container=container(),
+        links={f"tpl-{template.atlas}": template.folder for template in templates},
+    )
     write_bidsignore(settings.out_dir)
 
 
@@ -138,15 +148,13 @@ def _nipype_level(settings: Settings) -> str:
 
 def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) -> str:
     """The methods text of the plan, written if there is none yet; at the end of the run it is replaced by the text of what ran."""
-    from posepipe.workflows.base import citation_text
+    from posepipe.workflows.base import planned_citation
 
-    from ..files import write_text
-
-    text: str = citation_text(workflow)
-    path = settings.out_dir / "logs" / "CITATION.md"
-    if replace or not path.exists():
-        write_text(path, text)
-    return text
+    citation = planned_citation(workflow, settings)
+    folder = settings.out_dir / "logs"
+    if replace or not (folder / "CITATION.md").exists():
+        citation.write(folder)
+    return str(citation.markdown)
 
 
 def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:

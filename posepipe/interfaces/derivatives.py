@@ -48,7 +48,7 @@ class _DerivativesInputSpec(DigestInputSpec):
     known = traits.Dict(
         traits.Str, mandatory=True,
         desc="what is known of the image: Sources, Age, AgeSource, AgeStandardError (if estimated), Atlas, Cohort, Contrast, "
-        "ParametersHash, TemplateContrast, TemplateChoice, TemplateFiles, Warnings",
+        "ParametersHash, SpatialReference, TemplateContrast, TemplateChoice, TemplateFiles, Warnings",
     )  # fmt: skip
 
 

@@ -132,6 +132,7 @@ def other_sidecars(
             "Sources": [image, forward],
             "Transform": forward,
             "Interpolation": "cubic",
+            **({"SpatialReference": known["SpatialReference"]} if "SpatialReference" in known else {}),
             "Atlas": known["Atlas"],
             "Cohort": known["Cohort"],
             "TemplateContrast": known["TemplateContrast"],

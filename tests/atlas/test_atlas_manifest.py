@@ -37,7 +37,7 @@ def test_every_manifest_is_filled_in(name):
     assert m.name == name
     assert m.stage in {"fetal", "neonatal"}
     assert set(m.contrasts) <= {"T1w", "T2w"}
-    assert re.fullmatch(r"10\.\d{4,}/\S+", m.doi)
+    assert re.fullmatch(r"10\.\d{4,}/\S+", m.reference.doi)
     assert m.home.startswith("https://")
     assert len(m.terms) > 100
     assert len(m.citation) > 50

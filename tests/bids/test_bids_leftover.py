@@ -43,7 +43,7 @@ def test_every_image_like_file_is_listed_with_the_reason(make_dataset, caplog):
     assert lines[f"{anat}acq-c_T2w.mgz"].endswith("convert it")
     assert lines[f"{anat}acq-b_t2w.nii.gz"] == "its suffix is t2w; only T1w and T2w are aligned"
     assert lines[f"{anat}FLAIR.nii.gz"] == "its suffix is FLAIR; only T1w and T2w are aligned"
-    assert lines[f"{anat}T2w_heudiconv1_Eq_1.nii.gz"] == "the name is not BIDS"
+    assert lines[f"{anat}T2w_heudiconv1_Eq_1.nii.gz"].startswith("the name is not BIDS: dcm2niix resampled it")
     assert lines[f"{anat}run-2_T2w.nii.gz"] == lines[f"{anat}acq-d_T2w.nii"] == "the filter does not let it through"
     assert lines["sub-01/anat/sub-02_T2w.nii.gz"].startswith("the name is not BIDS, or does not agree")
     assert lines[f"{anat}desc-synth_T2w.nii.gz"] == "an output of posepipe"

@@ -179,7 +179,7 @@ def test_sidecars_name_ages_masks_and_sources(first_run: Any) -> None:
     assert found["sub-03/anat/sub-03_T1w.nii.gz"]["Mask"] == "nonzero"
     assert found["sub-03/anat/sub-03_T1w.nii.gz"]["Contrast"] == "T1w"
     links = read_json(first_run.study.out / "dataset_description.json")["DatasetLinks"]
-    assert set(links) == {"raw", "masks"}
+    assert set(links) == {"raw", "masks", "tpl-Phantom"}
 
 
 def test_every_sidecar_names_what_it_was_made_from(first_run: Any) -> None:

@@ -130,7 +130,7 @@ def test_boilerplate_tells_what_ran_and_hashes_are_recorded(run_posepipe: Run, o
     assert code == 0 and text.strip() in printed and not (out / "group_pose.html").exists()
     assert "The pose was found by a search over all rotations" in text and "by the method 'oracle', and refined by maximising" in text
     assert "Weights of the networks: pose (SHA-256 abababababab…)." in text
-    assert "Avants" in text and "- Atlas CRL: " in text  # as the manifest cites it
+    assert "Avants" in text and "- *gholipour2017*: " in text  # as the manifest cites it
     (ours,) = json.loads((out / "dataset_description.json").read_text())["GeneratedBy"]
     assert ours == {
         "Name": "posepipe", "Version": "0.1.0",

@@ -15,7 +15,10 @@ import pytest
 from posepipe.cli.app import main
 from posepipe.phantom.demo_data import write_demo
 
-SHARED = [".bidsignore", "dataset_description.json", "failures.tsv", "logs/CITATION.md", "logs/running.lock"]
+SHARED = [
+    ".bidsignore", "dataset_description.json", "failures.tsv", "logs/CITATION.bib", "logs/CITATION.html", "logs/CITATION.md",
+    "logs/running.lock", "logs/runs/RUN/resources.json", "logs/runs/RUN/resources.tsv",
+]  # fmt: skip
 GROUP = ["group_pose.html", "group_pose.json", "group_pose.tsv", "logs/thumbnails.json"]
 
 
@@ -59,8 +62,8 @@ def tree(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         if path.is_file():
             parts = list(path.relative_to(folder).parts)
-            if "log" in parts:
-                parts[parts.index("log") + 1] = "RUN"
+            for folder_of_runs in {"log", "runs"} & set(parts):
+                parts[parts.index(folder_of_runs) + 1] = "RUN"
             found.append("/".join(parts))
     return sorted(found)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 from nipype.pipeline import engine as pe
-from posepipe.workflows.base import citation_text, init_posepipe_wf
+from posepipe.workflows.base import init_posepipe_wf, planned_citation
 from posepipe.workflows.engine import execution_config
 from posepipe.workflows.image import image_wf_name, init_image_wf
 from posepipe.workflows.memory import IDLE_GB, NEEDS, memory_gb
@@ -180,7 +180,7 @@ def test_networks_for_masks_are_named_where_they_may_be_asked(
     assert not asked or (node.inputs.weights, node.inputs.device) == (str(own / LISTING), "cpu")
     assert bool(workflow.get_node("inputnode").inputs.mask) is (mode == "auto" and masked)
     assert words in workflow.__desc__
-    assert any("SynthStrip" in reference for reference in workflow.references) is asked
+    assert any(reference.key == "hoopes2022" for reference in workflow.references) is asked
     of_package = init_image_wf(plan=plan, settings=replace(settings, mask=mode)).get_node("initial_pose")
     assert of_package.inputs.weights == str(PACKAGED / LISTING)
 
@@ -226,10 +226,11 @@ def test_datasets_do_not_share_a_work_folder(tmp_path: Path, settings: Settings)
 def test_citation_tells_what_ran_once(tmp_path: Path, settings: Settings, done: bool) -> None:
     images = tuple(make_image(tmp_path, name, done=done) for name in ("01", "02"))
     plan = Plan((SessionPlan("01", None, images[:1]), SessionPlan("02", None, images[1:])))
-    text = citation_text(init_posepipe_wf(plan=plan, settings=settings))
-    assert text.count("PyTorch") == 1 and "Gholipour" in text and text.count("doi:10.1109/TMI.2018.2866442") == 1
+    text = planned_citation(init_posepipe_wf(plan=plan, settings=settings), settings).markdown
+    assert text.count("in PyTorch.") == 1 and "Gholipour" in text and text.count("doi:10.1109/TMI.2018.2866442") == 1
     assert "Avants" not in text
-    with_ants = citation_text(init_posepipe_wf(plan=plan, settings=replace(settings, refine="ants")))
+    ants = replace(settings, refine="ants")
+    with_ants = planned_citation(init_posepipe_wf(plan=plan, settings=ants), ants).markdown
     assert "doi:10.1016/j.neuroimage.2010.09.025" in with_ants
 
 
