@@ -75,6 +75,8 @@ class ImagePlan:
     earlier run finished the image with the same hash. ``timing`` holds the sidecar fields :data:`SLICE_KEYS` if slice poses are estimated,
     else None. ``volumes`` is the range of brain volumes in the atlases; ``doubts`` are problems with the header or the age that lead to the
     verdict ``review``. ``voxels`` is the number of voxels, from which the memory is estimated.
+    ``alone_hash`` is the digest of the pose that the image is found to have alone, if it gets one pose with the other images of its session
+    at the same template (``--session-pose consistent``), else empty; ``parameters_hash`` then depends on these images too.
     ``formats`` are the formats of its transforms, ``labels`` the label maps that are written, ``label_request`` their entry in the
     sidecar, and ``notes`` warnings about what was requested.
     """
@@ -98,6 +100,7 @@ class ImagePlan:
     labels: tuple[LabelMap, ...] = ()
     label_request: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
+    alone_hash: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -143,6 +146,15 @@ class SessionPlan:
         """The images that are not done yet."""
         return tuple(image for image in self.images if not image.done)
 
+    @property
+    def together(self) -> dict[str, tuple[ImagePlan, ...]]:
+        """Space of a template → the images that get one pose there where the head lay still; those of ``--session-pose consistent``."""
+        found: dict[str, tuple[ImagePlan, ...]] = {}
+        for image in self.images:
+            if image.alone_hash:
+                found[image.space] = (*found.get(image.space, ()), image)
+        return found
+
     def log_dir(self, out_dir: Path, run_id: str) -> Path:
         """Folder of one run's settings and crash files."""
         unit = out_dir / f"sub-{self.subject}"
@@ -172,8 +184,12 @@ class Plan:
         return tuple(image for session in self.sessions for image in session.pending)
 
     def without(self, images: Iterable[ImagePlan]) -> Plan:
-        """The plan less these images."""
+        """The plan less these images, and less those that would get one pose with them."""
         left_out = {image.image.path for image in images}
+        for session in self.sessions:
+            for some in session.together.values():
+                if left_out & {image.image.path for image in some}:
+                    left_out |= {image.image.path for image in some}
         parts = (
             replace(session, images=tuple(image for image in session.images if image.image.path not in left_out))
             for session in self.sessions

@@ -14,6 +14,7 @@ MASK_CHOICES = ("auto", "given", "nonzero", "network")
 CONTRAST_CHOICES = ("auto", "T1w", "T2w")
 CONVERT_CHOICES = ("auto", "always", "never")
 SLICES_CHOICES = ("auto", "on", "off")
+SESSION_CHOICES = ("independent", "consistent")
 DEVICE_CHOICES = ("auto", "cpu", "cuda")
 AGE_POLICIES = ("error", "nearest")
 ESTIMATE, ESTIMATED = "estimate", "estimated"
@@ -57,6 +58,7 @@ class Settings:
     convert: str = "auto"
     mask: str = "auto"
     slices: str = "auto"
+    session_pose: str = "independent"
     init: str = "auto"
     refine: str = "ants"
     xfm_formats: tuple[str, ...] = ("itk",)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from pathlib import Path
 
 from posepipe.plan import Plan
 from posepipe.settings import Settings
@@ -13,7 +15,7 @@ from .methods import Methods, image_methods, intro, libraries
 from .session import init_session_wf
 
 
-def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
+def init_posepipe_wf(*, plan: Plan, settings: Settings, found: Collection[Path] | None = None) -> Workflow:
     """Build the workflow of all pending images.
 
     Workflow Graph
@@ -25,6 +27,8 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
         the plan of the run
     settings : :class:`~posepipe.settings.Settings`
         of the run
+    found
+        as for :func:`~posepipe.workflows.session.init_session_wf`
 
     Inputs
     ------
@@ -42,7 +46,8 @@ def init_posepipe_wf(*, plan: Plan, settings: Settings) -> Workflow:
     workflow.__desc__ = "\n\n".join(text for text, _ in texts)
     workflow.references = tuple(reference for _, references in texts for reference in references)
     sessions = [session for session in plan.sessions if session.pending]
-    workflow.add_nodes([init_session_wf(plan=s, settings=settings) for s in sessions])
+    parts = [init_session_wf(plan=session, settings=settings, found=found) for session in sessions]
+    workflow.add_nodes([part for part in parts if part._get_all_nodes()])
     return workflow
 
 

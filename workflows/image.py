@@ -61,121 +61,186 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     figure
         picture (WebP) of the image before and after
     """
-    workflow = Workflow(name=image_wf_name(plan))
-    workflow.__desc__, workflow.references = image_methods(Methods.planned(plan, settings))
-    inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
-    inputnode.inputs.image = str(plan.image.path)
-    if plan.image.mask is not None and planned_mask(plan.image, settings.mask) == "given":
-        inputnode.inputs.mask = str(plan.image.mask)
-    outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
-
-    _connect(workflow, inputnode, outputnode, _stages(plan, settings))
-    for node in workflow._get_all_nodes():
-        if isinstance(node.inputs, DigestInputSpec):
-            node.inputs.digest = plan.parameters_hash
-    return workflow
+    stages = _Stages(plan, settings)
+    stages.find()
+    stages.judge()
+    stages.write()
+    return stages.workflow
 
 
-def _stages(plan: ImagePlan, settings: Settings) -> dict[str, pe.Node]:
-    """The nodes of the stages by name; ``conversion`` and ``slices`` only if the image has them."""
-    threads = settings.omp_nthreads or 1
-    template = {**template_inputs(plan.choice.template), "torch_threads": threads}
-    compute = {**template, "device": settings.device}
-    networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
-    finding: dict[str, Any] = {}
-    if uses_mask_network(plan.image, settings.mask):
-        finding = {"device": settings.device, "torch_threads": threads, **networks}
-    sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
-    about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
-    stages: dict[str, Any] = {
-        "mask": BrainMask(mode=settings.mask, **finding),
-        "initial_pose": InitialPose(method=settings.init, **networks, **compute),
-        "refinement": RefinePose(method=settings.refine, seed=settings.random_seed, **compute),
-        "quality": PoseQuality(**about, **sizes, **networks, **template),
-        "resampling": ApplyPose(template=template["template"]),
-        "figure": PoseFigure(**template),
-        "outputs": Derivatives(**_derivatives_inputs(plan, settings)),
-    }
-    if plan.converted:
-        stages["conversion"] = ContrastConvert(device=settings.device, torch_threads=threads, **networks)
-    if plan.timing is not None:
-        stages["slices"] = SlicePoses(timing=dict(plan.timing), **networks, **compute)
-    # the same number of threads for every stage, as linear algebra libraries use it too
-    return {
-        name: pe.Node(interface, name=name, n_procs=threads, mem_gb=memory_gb(name, plan.voxels)) for name, interface in stages.items()
-    }
+def init_alone_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
+    """Build the workflow that finds the pose which an image has alone, and writes nothing: the first part of :func:`init_image_wf`.
+
+    Its name, and with it the folder of its work, is that of the whole workflow.
+
+    Workflow Graph
+        inputnode → mask (→ conversion) → initial → refined (→ slices) → quality
+
+    Parameters
+    ----------
+    As for :func:`init_image_wf`.
+
+    Inputs
+    ------
+    As for :func:`init_image_wf`.
+
+    Outputs
+    -------
+    Of ``foundnode``, :data:`FOUND_FIELDS`: image, as it was aligned, mask, initial pose, pose, conversion and slices if there are any, and
+    the records of these stages; of ``quality``, its record.
+    """
+    stages = _Stages(plan, settings, digest=plan.alone_hash)
+    stages.find()
+    stages.judge()
+    return stages.workflow
 
 
-def _connect(workflow: Workflow, inputnode: pe.Node, outputnode: pe.Node, stages: dict[str, pe.Node]) -> None:
-    """Connect the stages from the image to its pose, then the outputs."""
-    mask, initial, refined = stages["mask"], stages["initial_pose"], stages["refinement"]
-    figure, derivatives = stages["figure"], stages["outputs"]
-    given: list[Any] = [("image", "in_file")]
-    aligned: tuple[Any, list[Any]] = (inputnode, given)
-    convert = stages.get("conversion")
-    if convert is not None:
-        aligned = (convert, [("out_file", "in_file")])
-        workflow.connect([
-            (inputnode, convert, given),
-            (mask, convert, [("out_mask", "in_mask")]),
-            (convert, figure, [("out_file", "in_synth")]),
-            (convert, derivatives, [("out_file", "in_synth"), ("out_record", "convert_record")]),
+def init_written_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
+    """Build the workflow that judges and writes an image at a pose that it shares with others of its session.
+
+    Workflow Graph
+        foundnode → quality, apply, figure → derivatives
+
+    Parameters
+    ----------
+    As for :func:`init_image_wf`.
+
+    Inputs
+    ------
+    Of ``foundnode``, :data:`FOUND_FIELDS`; ``pose`` and ``pose_record`` are the session's, ``session_record`` is its record.
+
+    Outputs
+    -------
+    As for :func:`init_image_wf`.
+    """
+    stages = _Stages(plan, settings, name=written_wf_name(plan))
+    stages.judge()
+    stages.write()
+    return stages.workflow
+
+
+FOUND_FIELDS = (
+    "image", "aligned", "mask", "mask_record", "initial_pose", "initial_record", "pose", "pose_record", "synth", "convert_record", "slices",
+    "slices_record", "session_record",
+)  # fmt: skip
+"""What is known of an image when its pose is found: fields of ``foundnode``."""
+
+
+class _Stages:
+    """Adds the nodes of an image to its ``workflow``: those that :meth:`find` a pose, that :meth:`judge` it, and that :meth:`write` the
+    outputs. The latter two take what they need from ``foundnode``."""
+
+    def __init__(self, plan: ImagePlan, settings: Settings, *, name: str = "", digest: str = "") -> None:
+        self._plan, self._settings, self._digest = plan, settings, digest or plan.parameters_hash
+        self.workflow = Workflow(name=name or image_wf_name(plan))
+        self.workflow.__desc__, self.workflow.references = image_methods(Methods.planned(plan, settings))
+        self._found = pe.Node(IdentityInterface(fields=list(FOUND_FIELDS)), name="foundnode")
+        self._threads = settings.omp_nthreads or 1
+        self._torch = {"device": settings.device, "torch_threads": self._threads}
+        self._template = {**template_inputs(plan.choice.template), "torch_threads": self._threads}
+        self._networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
+
+    def _stage(self, interface: Any, name: str) -> pe.Node:
+        if isinstance(interface.inputs, DigestInputSpec):
+            interface.inputs.digest = self._digest
+        # the same number for every stage, as linear algebra libraries use it too
+        return pe.Node(interface, name=name, n_procs=self._threads, mem_gb=memory_gb(name, self._plan.voxels))
+
+    def find(self) -> None:
+        """Mask to pose."""
+        plan, settings, compute = self._plan, self._settings, {**self._template, **self._torch}
+        inputnode = pe.Node(IdentityInterface(fields=["image", "mask"]), name="inputnode")
+        inputnode.inputs.image = str(plan.image.path)
+        if plan.image.mask is not None and planned_mask(plan.image, settings.mask) == "given":
+            inputnode.inputs.mask = str(plan.image.mask)
+        finding = {**self._torch, **self._networks} if uses_mask_network(plan.image, settings.mask) else {}
+        mask = self._stage(BrainMask(mode=settings.mask, **finding), "mask")
+        initial = self._stage(InitialPose(method=settings.init, **self._networks, **compute), "initial_pose")
+        refined = self._stage(RefinePose(method=settings.refine, seed=settings.random_seed, **compute), "refinement")
+        aligned, image = inputnode, "image"
+        if plan.converted:
+            aligned, image = self._stage(ContrastConvert(**self._torch, **self._networks), "conversion"), "out_file"
+            self.workflow.connect([
+                (inputnode, aligned, [("image", "in_file")]),
+                (mask, aligned, [("out_mask", "in_mask")]),
+                (aligned, self._found, [("out_file", "synth"), ("out_record", "convert_record")]),
+            ])  # fmt: skip
+        final = refined
+        if plan.timing is not None:
+            final = self._stage(SlicePoses(timing=dict(plan.timing), **self._networks, **compute), "slices")
+            self.workflow.connect([
+                (aligned, final, [(image, "in_file")]),
+                (mask, final, [("out_mask", "in_mask")]),
+                (refined, final, [("out_pose", "in_pose"), ("out_record", "in_record")]),
+                (final, self._found, [("out_table", "slices"), ("slices_record", "slices_record")]),
+            ])  # fmt: skip
+        self.workflow.connect([
+            (inputnode, mask, [("image", "in_file"), ("mask", "in_mask")]),
+            (aligned, initial, [(image, "in_file")]),
+            (aligned, refined, [(image, "in_file")]),
+            (mask, initial, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
+            (mask, refined, [("out_mask", "in_mask")]),
+            (initial, refined, [("out_pose", "in_pose")]),
+            (inputnode, self._found, [("image", "image")]),
+            (aligned, self._found, [(image, "aligned")]),
+            (mask, self._found, [("out_mask", "mask"), ("out_record", "mask_record")]),
+            (initial, self._found, [("out_pose", "initial_pose"), ("out_record", "initial_record")]),
+            (final, self._found, [("out_pose", "pose"), ("out_record", "pose_record")]),
         ])  # fmt: skip
-    final = refined
-    slices = stages.get("slices")
-    if slices is not None:
-        workflow.connect([
-            (aligned[0], slices, aligned[1]),
-            (mask, slices, [("out_mask", "in_mask")]),
-            (refined, slices, [("out_pose", "in_pose"), ("out_record", "in_record")]),
-            (slices, derivatives, [("out_table", "slices"), ("slices_record", "slices_record")]),
+
+    def judge(self) -> None:
+        """The verdict on the pose."""
+        plan = self._plan
+        sizes: dict[str, Any] = {} if plan.volumes is None else {"volumes": asdict(plan.volumes)}
+        about = {"age": plan.age.weeks, "estimated": plan.age.error is not None, "contrast": plan.contrast, "doubts": list(plan.doubts)}
+        self._quality = self._stage(PoseQuality(**about, **sizes, **self._networks, **self._template), "quality")
+        self.workflow.connect([
+            (self._found, self._quality, [
+                ("image", "in_file"), ("mask", "in_mask"), ("mask_record", "mask_record"), ("initial_pose", "initial_pose"),
+                ("initial_record", "initial_record"), ("pose", "refined_pose"), ("pose_record", "refined_record"),
+            ]),
         ])  # fmt: skip
-        final = slices
-    workflow.connect([
-        (inputnode, mask, [*given, ("mask", "in_mask")]),
-        (aligned[0], initial, aligned[1]),
-        (aligned[0], refined, aligned[1]),
-        (mask, initial, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
-        (mask, refined, [("out_mask", "in_mask")]),
-        (initial, refined, [("out_pose", "in_pose")]),
-    ])  # fmt: skip
-    _connect_outputs(workflow, inputnode, outputnode, stages, final)
 
-
-def _connect_outputs(
-    workflow: Workflow, inputnode: pe.Node, outputnode: pe.Node, stages: dict[str, pe.Node], final: pe.Node
-) -> None:
-    """Connect verdict, resampling, figure and outputs; ``final`` is the node whose pose they use."""
-    mask, initial, quality = stages["mask"], stages["initial_pose"], stages["quality"]
-    apply, figure, derivatives = stages["resampling"], stages["figure"], stages["outputs"]
-    given = [("image", "in_file")]
-    workflow.connect([
-        (inputnode, quality, given),
-        (inputnode, apply, given),
-        (inputnode, figure, given),
-        (mask, quality, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
-        (initial, quality, [("out_pose", "initial_pose"), ("out_record", "initial_record")]),
-        (final, quality, [("out_pose", "refined_pose"), ("out_record", "refined_record")]),
-        (final, apply, [("out_pose", "in_pose")]),
-        (mask, figure, [("out_mask", "in_mask")]),
-        (final, figure, [("out_pose", "in_pose")]),
-        (mask, derivatives, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
-        (initial, derivatives, [("out_record", "initial_record")]),
-        (final, derivatives, [("out_pose", "in_pose"), ("out_record", "refined_record")]),
-        (apply, derivatives, [
-            ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
-        ]),
-        (quality, derivatives, [("out_record", "quality_record")]),
-        # the figure is an input of the last node: the page can be written as soon as the outputs exist
-        (figure, derivatives, [("out_figure", "figure"), ("out_record", "figure_record")]),
-        (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
-    ])  # fmt: skip
+    def write(self) -> None:
+        """Resampling to outputs."""
+        plan = self._plan
+        outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
+        apply = self._stage(ApplyPose(template=self._template["template"]), "resampling")
+        figure = self._stage(PoseFigure(**self._template), "figure")
+        derivatives = self._stage(Derivatives(**_derivatives_inputs(plan, self._settings)), "outputs")
+        more = [
+            *([("synth", "in_synth"), ("convert_record", "convert_record")] if plan.converted else []),
+            *([("slices", "slices"), ("slices_record", "slices_record")] if plan.timing is not None else []),
+            *([("session_record", "session_record")] if plan.alone_hash else []),
+        ]
+        self.workflow.connect([
+            (self._found, apply, [("image", "in_file"), ("pose", "in_pose")]),
+            (self._found, figure, [
+                ("image", "in_file"), ("mask", "in_mask"), ("pose", "in_pose"), *([("synth", "in_synth")] if plan.converted else []),
+            ]),
+            (self._found, derivatives, [
+                ("pose", "in_pose"), ("mask", "in_mask"), ("mask_record", "mask_record"), ("initial_record", "initial_record"),
+                ("pose_record", "refined_record"), *more,
+            ]),
+            (apply, derivatives, [
+                ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
+            ]),
+            (self._quality, derivatives, [("out_record", "quality_record")]),
+            # the figure is an input of the last node: the page can be written as soon as the outputs exist
+            (figure, derivatives, [("out_figure", "figure"), ("out_record", "figure_record")]),
+            (derivatives, outputnode, [("sidecar", "sidecar"), ("out_files", "out_files"), ("figure", "figure")]),
+        ])  # fmt: skip
 
 
 def image_wf_name(plan: ImagePlan) -> str:
     """Name of the workflow of an image: its file name with the characters that Nipype allows."""
     stem = name_stem(plan.image.path)
     return re.sub(r"\W", "_", stem) + "_wf"
+
+
+def written_wf_name(plan: ImagePlan) -> str:
+    """Name of the workflow that writes an image whose pose is its session's."""
+    return image_wf_name(plan) + "_written"
 
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:

@@ -55,6 +55,10 @@ _SLICES = (
     "acquired one after the other. "
 )
 _CSF = "For the refinement the extra-axial CSF of the template was excluded, as the similarity was clearly higher without it. "
+_TOGETHER = (
+    "Where the head had lain still between images of one session, they were given one pose, by maximising the sum of their correlation "
+    "ratios and, at the end, of their mutual information. "
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Methods:
     converted: bool = False
     without_csf: bool = False
     slices: bool = False
+    together: bool = False
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -82,7 +87,7 @@ class Methods:
         guessed = plan.age.error is not None
         return cls(
             plan.contrast, template.atlas, template.contrast, mask, init, settings.refine,
-            age_estimated=guessed, converted=plan.converted, slices=plan.timing is not None,
+            age_estimated=guessed, converted=plan.converted, slices=plan.timing is not None, together=bool(plan.alone_hash),
         )  # fmt: skip
 
     @classmethod
@@ -101,6 +106,7 @@ class Methods:
             converted=bool(sidecar.get("ContrastConversion")),
             without_csf=sidecar.get("RefineTemplate", WHOLE) != WHOLE,
             slices=bool(sidecar.get("Slices")),
+            together=bool(sidecar.get("SessionPose")),
         )
 
 
@@ -157,6 +163,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[Reference, ...]]:
         f"{_CONVERSION if methods.converted else ''}{init}, {refine} "
         + (_CSF if methods.without_csf else "")
         + (_SLICES if methods.slices else "")
+        + (_TOGETHER if methods.together else "")
         + (f"Weights of the networks: {weights}. " if weights else "")
         + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
         "written into the header of the image as it was scanned."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ class SliceRow:
     outlier: bool | None = None
     motion_deg: float | None = None
     motion_mm: float | None = None
+
+
+def about_pose(rows: Sequence[SliceRow], pose: Rigid, center: Sequence[float]) -> list[SliceRow]:
+    """``rows`` with the motion relative to ``pose``, the stack's; ``center`` (3,) of the brain, atlas RAS mm."""
+    return [
+        row if row.pose is None else replace(row, motion_deg=row.pose.degrees_from(pose), motion_mm=row.pose.mm_from(pose, center))
+        for row in rows
+    ]
 
 
 def table_text(rows: Sequence[SliceRow]) -> str:

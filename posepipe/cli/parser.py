@@ -24,6 +24,7 @@ from ..settings import (
     LEVELS,
     MASK_CHOICES,
     REFINE_CHOICES,
+    SESSION_CHOICES,
     SLICES_CHOICES,
     XFM_FORMATS,
     Settings,
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     _add_selection(parser)
-    add_alignment(parser)
+    _add_session(add_alignment(parser))
     add_outputs(parser)
     _add_age(parser)
     _add_group(parser)
@@ -70,8 +71,8 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--skip-bids-validation", action="store_true", help="do not check file names against BIDS")
 
 
-def add_alignment(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the alignment, shared with ``posepipe-tools align``."""
+def add_alignment(parser: argparse.ArgumentParser) -> Any:
+    """Add the options of the alignment, shared with ``posepipe-tools align``; returns their group."""
     group = parser.add_argument_group("alignment")
     group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
     group.add_argument(
@@ -109,6 +110,17 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", choices=DEVICE_CHOICES, help=_with_default("device", "device for torch"))
     group.add_argument("--random-seed", type=int, metavar="N", help=_with_default("random_seed", "seed"))
+    return group
+
+
+def _add_session(group: Any) -> None:
+    group.add_argument(
+        "--session-pose", choices=SESSION_CHOICES,
+        help=_with_default(
+            "session_pose", "images of one session: independent: each has a pose of its own; consistent: those between which the head lay "
+            "still are refined together to one pose"
+        ),
+    )  # fmt: skip
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +200,9 @@ def make_settings(given: dict[str, Any]) -> Settings:
     values.setdefault("run_id", f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}")
     settings = Settings(**values)
     _check_level(settings)
+    if settings.session_pose == "consistent" and settings.refine == "none":
+        msg = "--session-pose consistent refines the poses of a session together, which --refine none rules out: give one of the two"
+        raise UsageError(msg)
     if isinstance(settings.age, float) and settings.age_column is not None:
         msg = "--age WEEKS and --age-column exclude each other: give one"
         raise UsageError(msg)

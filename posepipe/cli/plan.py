@@ -66,13 +66,47 @@ def make_plan(settings: Settings) -> Plan:
     for part in parts:
         clash = clashes.get(part.image.path)
         found[part.image.subject, part.image.session].append(part if clash is None else PlanFailure(part.image, "image", clash))
-    sessions = tuple(_session(subject, session, parts) for (subject, session), parts in found.items())
+    consistent = settings.session_pose == "consistent"
+    sessions = tuple(_session(subject, session, parts, consistent=consistent) for (subject, session), parts in found.items())
     return Plan(sessions, survey.left_out, survey.lacking)
 
 
-def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFailure]) -> SessionPlan:
-    images = tuple(part for part in parts if isinstance(part, ImagePlan))
-    return SessionPlan(subject, session, images, tuple(part for part in parts if isinstance(part, PlanFailure)))
+def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFailure], *, consistent: bool) -> SessionPlan:
+    images = [part for part in parts if isinstance(part, ImagePlan)]
+    failures = [part for part in parts if isinstance(part, PlanFailure)]
+    if consistent:
+        planned = [_together(image, images) for image in images]
+        failures += [part for part in planned if isinstance(part, PlanFailure)]
+        images = [part for part in planned if isinstance(part, ImagePlan)]
+        # one pose for several images: all of them are worked on again if one is
+        unfinished = {image.space for image in images if image.alone_hash and not image.done}
+        images = [replace(image, done=False) if image.alone_hash and image.space in unfinished else image for image in images]
+    return SessionPlan(subject, session, tuple(images), tuple(failures))
+
+
+def _together(image: ImagePlan, images: list[ImagePlan]) -> ImagePlan | PlanFailure:
+    """``image``, its result dependent on the other ``images`` of its session at the same template too; itself if there are none."""
+    from ..bids import parameters_hash
+
+    members = [other.parameters_hash for other in images if other.space == image.space]
+    if len(members) < 2:
+        return image
+    parameters = {**image.parameters, "session_pose": sorted(members)}
+    try:
+        digest = parameters_hash(parameters, image.image)
+        return _checked(replace(image, parameters=parameters, parameters_hash=digest, alone_hash=image.parameters_hash))
+    except OSError as error:
+        return PlanFailure(image.image, "image", ImageError(f"{error.filename or image.image.path}: cannot be read ({error.strerror})"))
+
+
+def _checked(plan: ImagePlan) -> ImagePlan:
+    """``plan`` with its ``done``; raises OSError for a file that cannot be read."""
+    from ..bids import is_done, is_turned_by
+
+    done = is_done(
+        plan.names, plan.parameters, synth=plan.converted, slices=plan.timing is not None, formats=plan.formats, labels=plan.label_request
+    )  # fmt: skip
+    return replace(plan, done=done and is_turned_by(plan.names))
 
 
 def check_atlas(library: AtlasLibrary, atlas: str) -> None:
@@ -152,7 +186,7 @@ class _Planner:
 
     def _image_plan(self, image: InputImage, age: Age, timing: dict[str, Any] | None) -> ImagePlan:
         from ..atlas import label_maps
-        from ..bids import OutputNames, is_done, is_turned_by, parameters_hash
+        from ..bids import OutputNames, parameters_hash
         from ..interfaces.on_request import label_request, no_labels
 
         s = self._settings
@@ -173,18 +207,15 @@ class _Planner:
             template_files = {path.name: self._files.of(path) for path in (template.image, template.mask) if path}
             labels = label_maps(template) if s.labels else ()
             request = label_request(labels, self._files.of)
-            done = is_done(
-                names, parameters, synth=converted, slices=timing is not None, formats=s.xfm_formats, labels=request
-            ) and is_turned_by(names)  # fmt: skip
             digest = parameters_hash(parameters, image)
+            return _checked(ImagePlan(
+                image, names, age, choice, contrast, self._sources(image), parameters, digest, False, template_files, converted, timing,
+                volumes, formats=s.xfm_formats, labels=labels, label_request=request,
+                notes=(no_labels(template.space),) if s.labels and not labels else (),
+            ))  # fmt: skip
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
-        return ImagePlan(
-            image, names, age, choice, contrast, self._sources(image), parameters, digest, done, template_files, converted, timing,
-            volumes, formats=s.xfm_formats, labels=labels, label_request=request,
-            notes=(no_labels(template.space),) if s.labels and not labels else (),
-        )  # fmt: skip
 
     def _template(self, image: InputImage, age: Age, contrast: str) -> Choice:
         """The template for the image, and why it is this one."""
@@ -275,6 +306,8 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
             if image.timing is not None:
                 order = "as SliceTiming has it" if "SliceTiming" in image.timing else "guessed"
                 yield f"    slices    a pose of each; order of acquisition {order}"
+            if image.alone_hash:
+                yield f"    session   one pose with the other images at {image.space} between which the head lay still"
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)

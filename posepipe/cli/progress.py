@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LAST_NODE = "outputs"
+FOUND_NODE, LAST_NODE = "quality", "outputs"
+"""Nodes after which the pose that an image has alone is known, and after which an image is done."""
 _OF_CRASH_FILE = re.compile(r"^(?:When creating|During the creation of) this crashfile", re.MULTILINE)
 NO_MESSAGE = "RuntimeError: stopped without a message; see the crash file"
 
@@ -46,15 +47,21 @@ class Monitor:
 
     A line is printed when an image is done or has failed; when all images of a session are, its page is written. Nipype writes a crash file
     only after the callback, so that failures are recorded at the next call, or by :meth:`finish`.
+
+    ``together``: workflow of a session and node → the images that the node gives one pose. ``found``: those of them whose pose alone is
+    known, for the second round. ``others``: images that another run is working on, whose files are left alone.
     """
 
     plan: Plan
     settings: Settings
     methods: str
     image_of: Mapping[str, tuple[SessionPlan, ImagePlan]]
+    together: Mapping[tuple[str, str], tuple[SessionPlan, tuple[ImagePlan, ...]]] = field(default_factory=dict)
     say: Callable[[str], None] = print
     failed: dict[Path, str] = field(default_factory=dict)
     finished: set[Path] = field(default_factory=set)
+    found: set[Path] = field(default_factory=set)
+    others: set[Path] = field(default_factory=set)
     pages: list[Path] = field(default_factory=list)
     page_errors: list[str] = field(default_factory=list)
 
@@ -64,6 +71,7 @@ class Monitor:
         self.resources = ResourceTable(self.settings.out_dir, self.settings.run_id, now)
         self._crashes: list[_Crash] = []
         self._superseded: set[Path] = set()
+        self._ended: set[str] = set()
         self._figures: dict[str, str] = {}
         self._left = {session.label: len(session.pending) for session in self.plan.sessions}
         self._ready: list[SessionPlan] = []
@@ -76,17 +84,29 @@ class Monitor:
         Stopped.check()  # Nipype treats an exception raised in a node as an error of the image, and would continue
         try:
             self._record_failures()
-            session, image = self.image_of[node.fullname.split(".")[2]]
-            if image.image.path in self.failed or image.image.path in self.finished:
-                return  # Nipype's Linear plugin reports "end" for nodes that it skips
-            if status in {"end", "exception"}:
-                self.resources.add(session, image, node, failed=status == "exception")
-            if status == "exception":
-                self._fail(session, image, node)
-            elif status == "end" and node.name == LAST_NODE:
-                self._succeed(session, image, node)
+            for session, image in self._images_of(node):
+                if image.image.path in self.failed or image.image.path in self.finished:
+                    continue  # Nipype's Linear plugin reports "end" for nodes that it skips
+                if status in {"end", "exception"} and node.fullname not in self._ended:  # once: the second round takes the first one's results
+                    self._ended.add(node.fullname)
+                    self.resources.add(session, image, node, failed=status == "exception")
+                if status == "exception":
+                    self._fail(session, image, node)
+                elif status == "end" and node.name == LAST_NODE:
+                    self._succeed(session, image, node)
+                elif status == "end" and node.name == FOUND_NODE and image.alone_hash and image.image.path not in self.found:
+                    self.found.add(image.image.path)
+                    self.say(f"{image.image.path.name}: its own pose found; next that of its session's images")
         except Exception:  # an error here must not end the run of the other images
             logger.exception("posepipe could not process the status of %s (%s)", node.fullname, status)
+
+    def _images_of(self, node: Any) -> list[tuple[SessionPlan, ImagePlan]]:
+        """The image of a node; of a node that several share, these."""
+        names = node.fullname.split(".")
+        if names[2] in self.image_of:
+            return [self.image_of[names[2]]]
+        session, images = self.together[names[1], names[2].partition("_of_")[0]]
+        return [(session, image) for image in images if image.image.path in self.found]
 
     def refuse(self, failure: PlanFailure) -> None:
         """Record an image that could not be planned."""
@@ -165,7 +185,21 @@ class Monitor:
         if self._left[session.label] == 0:
             self._ready.append(session)
 
+    def _tell_spread(self, session: SessionPlan) -> None:
+        """Write to the sidecars how far the poses of the session's images are apart."""
+        from ..interfaces.spread import record_spread
+
+        paths = {image.image.path: image.names.sidecar(image.names.forward) for image in session.images if self._is_there(image)}
+        try:
+            record_spread([sidecar for path, sidecar in paths.items() if path not in self.others])
+        except OSError as error:
+            logger.warning("%s: the spread of the session's poses could not be written (%s)", error.filename, error.strerror)
+
+    def _is_there(self, image: ImagePlan) -> bool:
+        return image.done or image.image.path in self.finished
+
     def _write_page(self, session: SessionPlan) -> None:
+        self._tell_spread(session)
         page = _page(self.settings.out_dir, session)
         if page in self.pages:
             return
@@ -173,7 +207,7 @@ class Monitor:
         if as_shown and not any(image.image.path in self._superseded for image in session.images):
             self.pages.append(page)  # as an earlier run left it
             return
-        shown = [image.image.path for image in session.images if image.done or image.image.path in self.finished]
+        shown = [image for image in session.images if self._is_there(image)]
         if not shown and not session.failures and not any(i.image.path in self.failed for i in session.images):
             return  # stopped before any of its images
         try:

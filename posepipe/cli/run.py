@@ -58,10 +58,21 @@ def _run_level(settings: Settings) -> int:
         print(_plan_citation(_build(plan, settings), settings, replace=True))
         return 0
     with Claims(settings.out_dir) as claims:
-        taken = [image for image in plan.pending if not claims.take(image.image)]
-        for image in taken:
+        rest = _claimed(plan, claims)
+        return _run(rest, settings, claims, left=len(plan.pending) - len(rest.pending))
+
+
+def _claimed(plan: Plan, claims: Claims) -> Plan:
+    """The plan of the images that no other run is working on. Images that get one pose are left to one run together."""
+    rest = plan
+    for image in plan.pending:
+        if image in rest.pending and not claims.take(image.image):
+            rest = rest.without([image])
+    kept = {image.image.path for image in rest.pending}
+    for image in plan.pending:
+        if image.image.path not in kept:
             print(f"{image.image.path.name}: another run is working on it, left to that run")
-        return _run(plan.without(taken), settings, claims, left=len(taken))
+    return rest
 
 
 def _check_writable(folder: Path, remedy: str = "make it writable") -> None:
@@ -116,6 +127,8 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
             failures.clear(image.image)
             if claims.take(image.image):
                 monitor.supersede(image)
+            else:
+                monitor.others.add(image.image.path)
     failures.forget_removed(settings.bids_dir)
     for failure in plan.failures:
         monitor.refuse(failure)
@@ -123,6 +136,8 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         if pending and not (settings.stop_on_first_crash and plan.failures):
             print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
             _execute(workflow, plan, settings, monitor, nprocs)
+            if monitor.found and not (settings.stop_on_first_crash and monitor.failed):
+                _execute(_build(plan, settings, monitor.found), plan, settings, monitor, nprocs)
         monitor.finish()
         write_provenance(settings.out_dir)
     except KeyboardInterrupt:
@@ -133,12 +148,13 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
     return _summary(plan, settings, monitor, left)
 
 
-def _build(plan: Plan, settings: Settings) -> Any:
+def _build(plan: Plan, settings: Settings, found: set[Path] | None = None) -> Any:
+    """The workflow of the run; with ``found`` that of the second round, of images that get one pose."""
     from posepipe.workflows.base import init_posepipe_wf  # type: ignore[import-not-found]
     from posepipe.workflows.plugin import quiet_nipype  # type: ignore[import-not-found]
 
     quiet_nipype(_nipype_level(settings))
-    return init_posepipe_wf(plan=plan, settings=settings)
+    return init_posepipe_wf(plan=plan, settings=settings, found=found)
 
 
 def _nipype_level(settings: Settings) -> str:
@@ -158,12 +174,20 @@ def _plan_citation(workflow: Any, settings: Settings, *, replace: bool = False) 
 
 
 def _monitor(plan: Plan, settings: Settings, text: str) -> Monitor:
-    from posepipe.workflows.image import image_wf_name  # type: ignore[import-not-found]
+    from posepipe.workflows.image import image_wf_name, written_wf_name  # type: ignore[import-not-found]
+    from posepipe.workflows.session import session_wf_name, together_name  # type: ignore[import-not-found]
 
     from .progress import Monitor
 
-    pairs = {image_wf_name(image): (session, image) for session in plan.sessions for image in session.pending}
-    return Monitor(plan, settings, text, pairs, say=lambda line: print(line, flush=True))
+    pairs = {
+        name(image): (session, image)
+        for session in plan.sessions for image in session.pending for name in (image_wf_name, written_wf_name)
+    }  # fmt: skip
+    together = {
+        (session_wf_name(session), together_name(space)): (session, images)
+        for session in plan.sessions for space, images in session.together.items()
+    }  # fmt: skip
+    return Monitor(plan, settings, text, pairs, together, say=lambda line: print(line, flush=True))
 
 
 def _write_records(plan: Plan, settings: Settings) -> None:
@@ -192,7 +216,8 @@ def _execute(workflow: Any, plan: Plan, settings: Settings, monitor: Monitor, np
         name = "Linear"
     if name not in LOCAL:
         prepare_plugin(name, workflow, settings)
-    _write_records(plan, settings)
+    if not monitor.found:  # in the second round pages may be there already, which settings written now would make look unfinished
+        _write_records(plan, settings)
     if settings.write_graph:
         _write_graph(workflow)
     if name not in LOCAL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .itk import read_itk, write_itk
-from .rigid import Rigid
+from .rigid import Rigid, mean_pose
 from .sampling import arvo, axis_rotations, grid_radius, random_rotations, rotations_in_bin, super_fibonacci
 from .so3 import exp, geodesic_distance, log
 
@@ -15,6 +15,7 @@ __all__ = [
     "geodesic_distance",
     "grid_radius",
     "log",
+    "mean_pose",
     "random_rotations",
     "read_itk",
     "rotations_in_bin",

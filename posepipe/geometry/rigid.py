@@ -6,6 +6,7 @@ against an atlas is the map from atlas points to image points (docs/reference/ou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,3 +139,9 @@ class Rigid:
     def is_close(self, other: Rigid, degrees: float = 1e-6, mm: float = 1e-6) -> bool:
         """Whether rotation and translation both agree within the tolerances."""
         return self.degrees_from(other) <= degrees and self.mm_from(other) <= mm
+
+
+def mean_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Rigid:
+    """Mean of ``poses`` (atlas → image): chordal mean rotation, and mean place of the brain's ``center`` (3,), atlas RAS mm."""
+    rotation = so3.project(np.average([p.rotation for p in poses], axis=0, weights=weights))
+    return Rigid.about(rotation, center, np.average([p.apply(center) for p in poses], axis=0, weights=weights))

@@ -30,6 +30,7 @@ class _DerivativesInputSpec(DigestInputSpec):
     convert_record = File(exists=True, desc="record of ContrastConvert, if it ran")
     slices = File(exists=True, desc="poses of the slices (TSV), of a stack")
     slices_record = File(exists=True, desc="record of SlicePoses, if it ran")
+    session_record = File(exists=True, desc="record of SessionPose of this image, if it ran")
     quality_record = File(exists=True, mandatory=True, desc="record of PoseQuality")
     image = File(exists=True, desc="the image, for transforms and labels that its grid is needed for")
     template = File(exists=True, desc="the template, for transforms that its grid is needed for")
@@ -102,7 +103,7 @@ class Derivatives(SimpleInterface):
         if isdefined(self.inputs.in_synth):
             copy_file(self.inputs.in_synth, files["synth"])
         if isdefined(self.inputs.slices):
-            copy_file(self.inputs.slices, files["slices"])
+            self._write_slices(files["slices"], pose, records)
         copy_file(self.inputs.resampled, files["resampled"])
         copy_file(self.inputs.reoriented, files["reoriented"])
         write_itk(pose, files["forward"])
@@ -118,6 +119,16 @@ class Derivatives(SimpleInterface):
     def _reference(self, file: Path) -> str:
         """How sidecars refer to an output: as a BIDS URI."""
         return f"bids::{file.relative_to(self.inputs.out_dir).as_posix()}"
+
+    def _write_slices(self, path: Path, pose: Rigid, records: Records) -> None:
+        """The table of slice poses; where the stack has the session's pose, with the motion about that."""
+        from ..bids.slice_table import about_pose, read_table, write_table
+
+        if "session" not in records:
+            copy_file(self.inputs.slices, path)
+            return
+        rows = read_table(Path(self.inputs.slices).read_text(encoding="utf-8"), self.inputs.slices)
+        write_table(about_pose(rows, pose, records["quality"]["center"]), path)
 
     def _write_requested(self, files: dict[str, Path], pose: Rigid) -> tuple[list[Path], dict[str, Any]]:
         """Write the outputs on request; the paths, and their entries in the forward transform's sidecar."""

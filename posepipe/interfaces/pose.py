@@ -135,7 +135,7 @@ class _PoseQualityInputSpec(TemplateInputSpec):
 
 
 class _PoseQualityOutputSpec(TraitedSpec):
-    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, expected_millilitres (of the template), resources used")
+    out_record = File(exists=True, desc="JSON: qc, reasons, notes, confidence, the template's expected_millilitres and center, resources")
     qc = traits.Enum("pass", "review", "fail", desc="the verdict")
 
 
@@ -180,6 +180,7 @@ class PoseQuality(SimpleInterface):
             "notes": [*(scanned.notes if scanned else ()), *target.notes],
             "confidence": quality.confidence,
             "expected_millilitres": target.millilitres,
+            "center": target.brain.center.tolist(),
         }
         self._results = {"out_record": write_record(runtime.cwd, "quality", record), "qc": quality.qc}
         return runtime

@@ -20,13 +20,15 @@ STAGES = {
     "initial": "InitialPose",
     "refined": "Refinement",
     "slices": "Slices",
+    "session": "SessionPose",
     "quality": "Quality",
     "apply": "Resampling",
     "figure": "Figure",
     "outputs": "Outputs",
 }
 """Stage of the workflow → its key under ``Seconds`` and ``PeakMemoryMB``; of images that are not converted there is no record of
-``convert``, of those that are no stack none of ``slices``."""
+``convert``, of those that are no stack none of ``slices``,
+of those without a session's pose none of ``session``."""
 _PACKAGES = ("nipype", "numpy", "scipy", "nibabel", "nitransforms", "torch", "antspyx")
 
 
@@ -48,8 +50,9 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
     """
     from ..bids import HASH_KEY
     from ..settings import WHOLE
+    from .spread import SESSION_KEY
 
-    quality, convert, slices = records["quality"], records.get("convert"), records.get("slices")
+    quality, convert, slices, session = records["quality"], records.get("convert"), records.get("slices"), records.get("session")
     return {
         "Sources": known["Sources"],
         "Age": known["Age"],
@@ -68,6 +71,8 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
         "RotationVector": pose.rotvec,
         "RotationAngleDegrees": pose.angle_degrees,
         "TranslationMM": pose.translation,
+        "BrainCenterMM": quality["center"],
+        **({SESSION_KEY: session[SESSION_KEY]} if session else {}),
         "Similarity": records["refined"]["similarity"],
         "Confidence": quality["confidence"],
         "QC": quality["qc"],

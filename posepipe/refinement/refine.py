@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -107,6 +107,13 @@ def _discarded(pose: Rigid, start: Rigid, method: str, source: str) -> tuple[str
     if moved <= DISCARDED_DEGREES:
         return ()
     return (f"refinement by {method} moved the pose by {moved:.0f}° without improving it; the initial pose was kept",)
+
+
+def at_pose(refined: Refined, compare: Comparison, pose: Rigid) -> Refined:
+    """``refined`` with another ``pose`` and the similarity after refinement there; ``compare`` is the image against the whole template."""
+    after = _measured(compare, pose)
+    both = {name: {"before": values["before"], "after": after[name]} for name, values in refined.similarity.items()}
+    return replace(refined, pose=pose, similarity=both)
 
 
 def _against_template_without_csf(compare: Comparison, start: Rigid, score: float) -> tuple[Comparison, Rigid] | None:

@@ -152,6 +152,38 @@ def slices_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     return [(name, f"{v:.1f}°" if isinstance(v, float) else said.get(str(v), _text(v))) for name, v in rows]
 
 
+def session_rows(sidecar: Mapping[str, Any]) -> list[Row]:
+    """How far the poses of the session's images are apart, and with which this one shares its pose.
+
+    >>> session_rows({"SessionSpread": 1.26, "SessionSpreadMM": 0.8, "SessionSpreadImages": ["bids:raw:sub-1/anat/sub-1_T1w.nii.gz"]})
+    [('Largest difference', '1.3°, 0.8 mm'), ('Compared with', 'sub-1_T1w.nii.gz')]
+    """
+    rows: list[Row] = []
+    if sidecar.get("SessionSpread") is not None:
+        rows.append(("Largest difference", _apart(sidecar["SessionSpread"], sidecar.get("SessionSpreadMM"))))
+        rows.append(("Compared with", _files(sidecar.get("SessionSpreadImages"))))
+    known = sidecar.get("SessionPose") or {}
+    if not known:
+        return rows
+    shared = [uri for uri in known.get("SharedBy") or [] if uri not in (sidecar.get("Sources") or [])]
+    how = {"joint": "refined on all of these images together", "mean": "the mean of these images' poses"}.get(str(known.get("Method")))
+    rows.append(("Pose shared with", f"{_files(shared)}: {how}" if shared and how else "no other image"))
+    rows.append(("Changed by that", _apart(known.get("MovedDegrees"), known.get("MovedMM"))))
+    rows += [
+        (f"Apart from {_files([one.get('Image')])}", f"{_apart(one.get('Degrees'), one.get('Millimetres'))}: {one.get('Reason')}")
+        for one in known.get("ToldApart") or []
+    ]
+    return rows
+
+
+def _apart(degrees: Any, mm: Any) -> str:
+    return f"{_number(degrees, '{:.1f}°')}, {_number(mm, '{:.1f} mm')}"
+
+
+def _files(uris: Any) -> str:
+    return ", ".join(PurePosixPath(str(uri)).name for uri in uris or []) or UNKNOWN
+
+
 def software_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     """Versions of the software."""
     return [(str(k), _text(v)) for k, v in (sidecar.get("SoftwareVersions") or {}).items()]

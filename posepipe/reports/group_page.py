@@ -113,6 +113,7 @@ def _data(content: GroupContent, measures: Sequence[str]) -> dict[str, Any]:
             "space": row.space,
             "age": _short(row.age),
             "angle": _short(row.angle),
+            "spread": _short(row.spread[0]),
             "confidence": _short(row.confidence),
             "similarity": [_short(row.after(name)) for name in measures],
             "outlier": ", ".join(f"{name} {scores[name]:.1f}".replace("-", "−") for name in names),

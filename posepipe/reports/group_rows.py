@@ -86,6 +86,17 @@ class GroupRow:
         return number(self.sidecar.get("Confidence"))
 
     @property
+    def spread(self) -> tuple[float | None, float | None]:
+        """Largest difference to the poses of the other images of its session, degrees and mm."""
+        return number(self.sidecar.get("SessionSpread")), number(self.sidecar.get("SessionSpreadMM"))
+
+    @property
+    def shared_by(self) -> int | None:
+        """Number of images of its session, this one among them, that have one pose together; None where each has its own."""
+        known = self.sidecar.get("SessionPose")
+        return len(known.get("SharedBy") or []) if isinstance(known, Mapping) else None
+
+    @property
     def space(self) -> str:
         """The template's space, such as ``CRL+29``; empty where there is no pose."""
         return "+".join(str(part) for part in (self.sidecar.get("Atlas"), self.sidecar.get("Cohort")) if part)

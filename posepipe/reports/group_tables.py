@@ -58,6 +58,10 @@ _QC = {
     "unreadable": "The outputs cannot be read",
     "missing": "In the input dataset, without outputs",
 }
+_APART = (
+    "between the pose of this image and those of the session's other images at the same template, each found alone; images of verdict "
+    "fail are not compared with; n/a: no other image"
+)
 _POSE = (
     *_WHO,
     Column("image", "Path of the input image below its dataset"),
@@ -78,6 +82,9 @@ _POSE = (
     Column("rotation_angle", "Rotation angle of the pose (atlas to image, RAS)", "deg"),
     *(Column(f"rotation_{x}", f"Rotation vector of the pose, {x} (atlas to image, RAS)", "rad") for x in "xyz"),
     *(Column(f"translation_{x}", f"Translation of the pose, {x} (atlas to image, RAS)", "mm") for x in "xyz"),
+    Column("session_spread", f"Largest angle {_APART}", "deg"),
+    Column("session_spread_mm", f"Largest distance of the places of the brain's centre {_APART}", "mm"),
+    Column("session_shared_by", "Images of the session that have this pose together, this one among them; n/a: found independently"),
 )
 _REST = (
     Column("outlier", f"Similarities whose robust z against age is below {LIMIT:g}, separated by commas; n/a: none"),
@@ -150,6 +157,8 @@ def _pose_cells(row: GroupRow, place: int | None) -> list[Cell]:
         row.angle,
         *_triple(known.get("RotationVector")),
         *_triple(known.get("TranslationMM")),
+        *row.spread,
+        row.shared_by,
     ]
 
 

@@ -161,6 +161,7 @@ def _section(number: int, image: PageImage) -> _Section:
         "Pose, template to image": facts.pose_rows(image.sidecar),
         "Image and template": facts.image_rows(image.sidecar, image.grid, image.mask),
         "Method": facts.method_rows(image.sidecar),
+        "Session": facts.session_rows(image.sidecar),
         "Slices": facts.slices_rows(image.sidecar),
         "Seconds": facts.seconds_rows(image.sidecar),
         "Software": facts.software_rows(image.sidecar),

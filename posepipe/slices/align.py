@@ -19,7 +19,7 @@ from ..matching.comparison import Comparison
 from ..matching.target import Target
 from ..models.calibration import ConfidenceModel, load_calibration
 from ..pose.coordinate_networks import PoseNetworks
-from ..refinement.refine import Refined, refine_pose
+from ..refinement.refine import Refined, at_pose
 from ..settings import BY_SLICES
 from .acquisition import Acquisition, from_sidecar, guessed, guessed_from_poses
 from .frames import Slice, slice_axis, slices_of
@@ -116,9 +116,8 @@ class StackAlignment:
         """``refined`` (of the volume) with the slices' pose and its similarity if that is the stack's pose; else unchanged."""
         if self.kept.kept != "slices":
             return refined
-        measured = refine_pose(image, mask, target, self.pose, method="none", compare=compare).similarity
-        both = {name: {"before": values["before"], "after": measured[name]["after"]} for name, values in refined.similarity.items()}
-        return replace(refined, pose=self.pose, method=BY_SLICES, similarity=both)
+        compare = compare or Comparison.of(image, mask, target, target.brain.image.device)
+        return replace(at_pose(refined, compare, self.pose), method=BY_SLICES)
 
     def save(self, path: str | Path) -> Path:
         """Write the table of the slices' poses to ``path`` (TSV), by atomic replace."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PosepipeError
-from ..geometry import Rigid, so3
+from ..geometry import Rigid, mean_pose, so3
 from ..geometry.so3 import Array
 
 DEGREES, MM = 10.0, 5.0
@@ -97,12 +97,6 @@ def median_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.Arra
     """Robust mean of ``poses`` (atlas → image): median rotation, and median place of the brain's ``center`` (3,), atlas RAS mm."""
     rotation = median_rotation(np.stack([p.rotation for p in poses]), weights)
     return Rigid.about(rotation, center, median_point(np.stack([p.apply(center) for p in poses]), weights))
-
-
-def mean_pose(poses: Sequence[Rigid], center: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Rigid:
-    """Mean of ``poses`` (atlas → image): chordal mean rotation, and mean place of the brain's ``center`` (3,), atlas RAS mm."""
-    rotation = so3.project(np.average([p.rotation for p in poses], axis=0, weights=weights))
-    return Rigid.about(rotation, center, np.average([p.apply(center) for p in poses], axis=0, weights=weights))
 
 
 def distance(rotations: Array, places: Array, rotation: Array, place: Array) -> Array:

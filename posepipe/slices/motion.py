@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry import Rigid, random_rotations, so3
+from ..geometry import Rigid, mean_pose, random_rotations, so3
 from ..geometry.so3 import Array
 from ..imaging.moments import moments
 from ..imaging.volume import Volume
 from .acquisition import Acquisition, in_order, interleaved
 from .frames import Slice, SliceGrid
-from .fuse import mean_pose
 from .scanner import SliceScanner
 
 LEVELS = {"small": 2.0, "middle": 8.0, "large": 20.0}

@@ -56,6 +56,18 @@ def test_pose_table_has_one_described_row_an_image(tmp_path: Path):
     assert failed["age"] == failed["ncc_after"] == failed["transform"] == "n/a"
 
 
+def test_the_spread_of_a_session_is_in_the_table(tmp_path: Path):
+    told = {"SessionSpread": 2.5, "SessionSpreadMM": 0.75, "SessionSpreadImages": ["bids:raw:x"]}
+    write_output(tmp_path, Output("01", more=told | {"SessionPose": {"SharedBy": ["bids:raw:x", "bids:raw:y"]}}))
+    write_output(tmp_path, Output("02", more=told))
+    write_output(tmp_path, Output("03"))
+    table = write_poses(tmp_path)
+    described = check_dictionary(table)
+    assert (described["session_spread"]["Units"], described["session_spread_mm"]["Units"]) == ("deg", "mm")
+    cells = [tuple(row[f"session_{key}"] for key in ("spread", "spread_mm", "shared_by")) for row in rows_of(table)]
+    assert cells == [("2.5", "0.75", "2"), ("2.5", "0.75", "n/a"), ("n/a", "n/a", "n/a")]
+
+
 def test_outliers_ratings_and_strange_measures_are_in_the_table(tmp_path: Path):
     for n in range(12):
         more = {"Similarity": {"NCC": {"after": 0.2 if n == 3 else 0.9 + 0.002 * (n % 3)}, "My score": 1.5}}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from rotation_strategies import rigids
 
 from posepipe.errors import PosepipeError
-from posepipe.geometry import Rigid, random_rotations, so3
+from posepipe.geometry import Rigid, mean_pose, random_rotations, so3
 from posepipe.slices.acquisition import in_order, interleaved
 from posepipe.slices.frames import MidsagittalPlane, SliceGrid, twin_pose
-from posepipe.slices.fuse import fuse, mean_pose, median_point, median_pose, median_rotation
+from posepipe.slices.fuse import fuse, median_point, median_pose, median_rotation
 from posepipe.slices.motion import random_motion
 
 CENTER = np.array([2.0, -15.0, 8.0])

@@ -58,12 +58,20 @@ def make_image(
     return ImagePlan(image, names, Age(29.1, "--age"), choice, suffix, (image.source_uri,), {}, "hash", done)
 
 
+def edges_of(workflow: Any) -> list[tuple[str, str, str, str]]:
+    """Node, its output, input, node: with what goes through ``foundnode`` as Nipype runs it, from one stage to the next."""
+    edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
+    known = {into: (here, out) for here, out, into, there in edges if there == "foundnode"}
+    direct = [(*known[out], into, there) if here == "foundnode" else (here, out, into, there) for here, out, into, there in edges]
+    return [edge for edge in direct if edge[3] != "foundnode"]
+
+
 def test_image_workflow_is_one_chain(tmp_path: Path, settings: Settings) -> None:
     plan, of_ants = make_image(tmp_path, "01", masked=True), replace(settings, refine="ants")
     workflow = init_image_wf(plan=plan, settings=of_ants)
     names = {name.rsplit(".", 1)[-1] for name in workflow.list_node_names()}
     stages = {"mask", "initial_pose", "refinement", "quality", "resampling", "figure", "outputs"}
-    assert names == stages | {"inputnode", "outputnode"}
+    assert names == stages | {"inputnode", "foundnode", "outputnode"}
     assert workflow.get_node("inputnode").inputs.mask == str(tmp_path / "mask.nii.gz")
     assert workflow.get_node("refinement").n_procs == workflow.get_node("initial_pose").n_procs == 1
     assert workflow.get_node("outputs").inputs.known["Age"] == 29.1
@@ -84,9 +92,8 @@ def test_converted_image_is_aligned_by_its_conversion_and_written_as_it_is(tmp_p
     plan = replace(make_image(tmp_path, "01", suffix="T1w"), converted=converted)
     workflow = init_image_wf(plan=plan, settings=settings)
     sources = {
-        (there.name, into): here.name
-        for here, there, edge in workflow._graph.edges(data=True)
-        for _, into in edge["connect"]
+        (there, into): here
+        for here, _, into, there in edges_of(workflow)
         if into in {"in_file", "in_synth", "convert_record"}
     }
     as_it_is = ("mask", "quality", "resampling", "figure")
@@ -106,7 +113,7 @@ def test_of_a_stack_the_slices_have_the_last_word(tmp_path: Path, settings: Sett
     timing = {"SliceTiming": [0.0, 1.0], "SliceThickness": 3.0}
     plan = replace(make_image(tmp_path, "01", suffix="T1w", masked=True), converted=True, timing=timing if stack else None)
     workflow = init_image_wf(plan=plan, settings=settings)
-    edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
+    edges = edges_of(workflow)
     final = "slices" if stack else "refinement"
     takers = {there for here, out, _, there in edges if (here, out) == (final, "out_pose")}
     assert takers == {"quality", "resampling", "figure", "outputs"}
@@ -125,7 +132,7 @@ def test_of_a_stack_the_slices_have_the_last_word(tmp_path: Path, settings: Sett
 def test_what_the_network_masks_comes_with_its_pose(tmp_path: Path, settings: Settings) -> None:
     plan, chosen = make_image(tmp_path, "01"), replace(settings, init="search", random_seed=7, omp_nthreads=2)
     workflow = init_image_wf(plan=plan, settings=chosen)
-    edges = [(here.name, *one, there.name) for here, there, edge in workflow._graph.edges(data=True) for one in edge["connect"]]
+    edges = edges_of(workflow)
     takers = {there for here, out, _, there in edges if (here, out) == ("mask", "out_mask")}
     assert takers == {"initial_pose", "refinement", "quality", "figure", "outputs"}
     assert ("mask", "out_record", "mask_record", "initial_pose") in edges
@@ -193,10 +200,30 @@ def test_nipype_takes_for_outdated_what_posepipe_does(tmp_path: Path, settings: 
     for digest in ("one", "other"):
         workflow = init_image_wf(plan=replace(plan, parameters_hash=digest), settings=settings)
         nodes = {node.name: node for node in workflow._get_all_nodes()}
-        assert nodes.keys() == stages | {"inputnode", "outputnode"}
+        assert nodes.keys() == stages | {"inputnode", "foundnode", "outputnode"}
         assert {nodes[name].inputs.digest for name in stages} == {digest}
         hashes.append({name: nodes[name].inputs.get_hashval()[1] for name in stages})
     assert all(hashes[0][name] != hashes[1][name] for name in stages)
+
+
+def test_images_that_get_one_pose_are_found_first_and_written_in_a_second_round(tmp_path: Path, settings: Settings) -> None:
+    both = [replace(make_image(tmp_path, "01", suffix=suffix), parameters_hash=suffix, alone_hash="alone") for suffix in ("T1w", "T2w")]
+    plan = Plan((SessionPlan("01", None, tuple(both)), SessionPlan("02", None, (make_image(tmp_path, "02"),))))
+    first, second = (init_posepipe_wf(plan=plan, settings=settings, found=found) for found in (None, {one.image.path for one in both}))
+    writes = {name for name in first.list_node_names() if name.endswith(".outputs")}
+    assert writes == {"sub_02_wf.sub_02_T2w_wf.outputs"}
+    nodes = {name: second.get_node(name) for name in second.list_node_names()}
+    assert all(name.startswith("sub_01_wf.") for name in nodes)
+    for suffix in ("T1w", "T2w"):
+        found, written = (f"sub_01_wf.sub_01_{suffix}_wf{ending}." for ending in ("", "_written"))
+        assert nodes[f"{found}quality"].inputs.digest == "alone" and nodes[f"{written}quality"].inputs.digest == suffix
+        assert nodes[f"{written}outputs"].inputs.digest == suffix and f"{found}outputs" not in nodes
+        # what was computed in the first round is computed in the same folder
+        assert first.get_node(f"{found}refinement").inputs.get_hashval()[1] == nodes[f"{found}refinement"].inputs.get_hashval()[1]
+    assert nodes["sub_01_wf.together_CRL_29"].inputs.names == [one.image.source_uri for one in both]
+    alone = init_posepipe_wf(plan=plan, settings=settings, found={both[0].image.path})
+    assert not any("T2w" in name for name in alone.list_node_names())
+    assert "given one pose" in first.visit_desc() and "given one pose" in second.visit_desc()
 
 
 def test_names_of_image_workflows_differ(tmp_path: Path) -> None:

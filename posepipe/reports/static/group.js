@@ -166,6 +166,7 @@
     clipped(line, "why", [row.reasons, row.warnings].filter(Boolean).join("; "));
     cell(line, "number", percent(row.confidence));
     cell(line, "number", show(row.angle, 1, "°"));
+    cell(line, "number", show(row.spread, 1, "°"));
     cell(line, "number", show(row.age, 1));
     cell(line, "tight", row.space);
     data.measures.forEach((_, n) => cell(line, "number", show(row.similarity[n] ?? null, 3)));
