@@ -129,7 +129,7 @@ class Aligner:
             with _timed(seconds, "read"):
                 volume = checked(image) if isinstance(image, Volume) else load_volume(image)
                 given = checked(mask) if isinstance(mask, Volume) else None if mask is None else load_volume(mask)
-            kind = contrast or (self.contrast if self.contrast != "auto" else _contrast_of(volume.source))
+            kind = contrast or (self.contrast if self.contrast != "auto" else contrast_of(volume.source))
             with _timed(seconds, "mask"):
                 brain = brain_mask(volume, given, self.mask, lambda: self.finder)
             return self.align_masked(volume, brain, age, contrast=kind, seconds=seconds, timing=timing)
@@ -254,7 +254,8 @@ def align(
     return Aligner(**settings).align(image, age, mask=mask, contrast=contrast, timing=timing)
 
 
-def _contrast_of(source: str) -> str:
+def contrast_of(source: str) -> str:
+    """Contrast of an image by the name of its file: T1w where the name says so, else T2w."""
     name = Path(source).name
     return "T1w" if "T1w" in name or "T1W" in name else "T2w"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,18 +120,38 @@ class Alignment:
         poses as ``folder/stem_…``; returns the paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        space = self.template.space
-        kind = self.contrast
         converted = self.converted
+        kinds = (*(("synth",) if converted else ()), *(("slices",) if self.slices else ()))
+        files = file_names(folder, stem, self.template.space, self.contrast, kinds)
         return [
-            write_itk(self.pose, folder / f"{stem}_from-{kind}_to-{space}_mode-image_xfm.txt"),
-            write_itk(~self.pose, folder / f"{stem}_from-{space}_to-{kind}_mode-image_xfm.txt"),
-            save_volume(self.resampled(), folder / f"{stem}_space-{space.replace('+', '_cohort-')}_{kind}.nii.gz"),
-            save_volume(self.reoriented(), folder / f"{stem}_desc-reoriented_{kind}.nii.gz"),
-            save_volume(self.mask.volume, folder / f"{stem}_desc-brain_mask.nii.gz", dtype=np.uint8),
-            *([save_volume(converted, folder / f"{stem}_desc-synth_T2w.nii.gz", dtype=np.int16)] if converted else []),
-            *([self.slices.save(folder / f"{stem}_desc-slices_pose.tsv")] if self.slices else []),
+            write_itk(self.pose, files["forward"]),
+            write_itk(~self.pose, files["backward"]),
+            save_volume(self.resampled(), files["resampled"]),
+            save_volume(self.reoriented(), files["reoriented"]),
+            save_volume(self.mask.volume, files["mask"], dtype=np.uint8),
+            *([save_volume(converted, files["synth"], dtype=np.int16)] if converted else []),
+            *([self.slices.save(files["slices"])] if self.slices else []),
         ]
+
+
+def file_names(folder: Path, stem: str, space: str, contrast: str, more: Iterable[str] = ()) -> dict[str, Path]:
+    """Files of one image that is in no BIDS dataset, by kind, in the order in which they are written.
+
+    ``space`` is the template's, such as ``CRL+29``; ``more`` names those that not every image has: ``synth``, ``slices``.
+
+    >>> {kind: path.name for kind, path in file_names(Path("out"), "a", "CRL+29", "T2w").items()}["resampled"]
+    'a_space-CRL_cohort-29_T2w.nii.gz'
+    """
+    names = {
+        "forward": f"from-{contrast}_to-{space}_mode-image_xfm.txt",
+        "backward": f"from-{space}_to-{contrast}_mode-image_xfm.txt",
+        "resampled": f"space-{space.replace('+', '_cohort-')}_{contrast}.nii.gz",
+        "reoriented": f"desc-reoriented_{contrast}.nii.gz",
+        "mask": "desc-brain_mask.nii.gz",
+    }
+    rare = {"synth": "desc-synth_T2w.nii.gz", "slices": "desc-slices_pose.tsv"}
+    names |= {kind: rare[kind] for kind in rare if kind in more}
+    return {kind: folder / f"{stem}_{name}" for kind, name in names.items()}
 
 
 def software_versions(refine: str) -> dict[str, str]:

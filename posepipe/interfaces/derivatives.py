@@ -108,12 +108,16 @@ class Derivatives(SimpleInterface):
         write_itk(pose, files["forward"])
         write_itk(~pose, files["backward"])
         written = [path for name, path in files.items() if name not in LABEL_MAPS]
-        forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
+        forward = self._reference(files["forward"])
         expected = records["quality"]["expected_millilitres"]
         others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
         for name, content in others.items():
             written.append(write_json(OutputNames.sidecar(files[name]), content))
         return written
+
+    def _reference(self, file: Path) -> str:
+        """How sidecars refer to an output: as a BIDS URI."""
+        return f"bids::{file.relative_to(self.inputs.out_dir).as_posix()}"
 
     def _write_requested(self, files: dict[str, Path], pose: Rigid) -> tuple[list[Path], dict[str, Any]]:
         """Write the outputs on request; the paths, and their entries in the forward transform's sidecar."""
@@ -145,7 +149,7 @@ class Derivatives(SimpleInterface):
         from .on_request import label_sidecar
 
         image = load_volume(self.inputs.image)
-        forward = f"bids::{files['forward'].relative_to(self.inputs.out_dir).as_posix()}"
+        forward = self._reference(files["forward"])
         written = []
         for kind, one in self.inputs.labels.items():
             labels = load_volume(one["file"], None)

@@ -82,7 +82,7 @@ def forward_sidecar(known: Mapping[str, Any], pose: Rigid, records: Records) -> 
             **(slices["Weights"] if slices else {}),
         },
         "SoftwareVersions": software_versions(),
-        HASH_KEY: known["ParametersHash"],
+        **({HASH_KEY: known["ParametersHash"]} if "ParametersHash" in known else {}),
     }
 
 

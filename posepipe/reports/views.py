@@ -205,7 +205,7 @@ def _encoded(tiles: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _decoded(sheet: bytes, plane: PlaneView) -> npt.NDArray[np.uint8]:
+def decoded(sheet: bytes, plane: PlaneView) -> npt.NDArray[np.uint8]:
     """The slices (n, H, W) of a sheet."""
     from PIL import Image
 
@@ -220,7 +220,7 @@ def _every_second(views: Views) -> Views:
         for p in views.planes
     )
     layers = {
-        name: tuple(_encoded(_decoded(s, p)[::2]) for s, p in zip(layer, views.planes, strict=True))
+        name: tuple(_encoded(decoded(s, p)[::2]) for s, p in zip(layer, views.planes, strict=True))
         for name, layer in views.layers.items()
     }
     return Views(planes, layers, {name: tuple(plane[::2] for plane in o) for name, o in views.outlines.items()})
@@ -237,7 +237,7 @@ def _halved(views: Views) -> Views:
     )  # fmt: skip
     layers = {}
     for name, layer in views.layers.items():
-        tiles = [_decoded(s, p)[:, : 2 * (p.height // 2), : 2 * (p.width // 2)] for s, p in zip(layer, views.planes, strict=True)]
+        tiles = [decoded(s, p)[:, : 2 * (p.height // 2), : 2 * (p.width // 2)] for s, p in zip(layer, views.planes, strict=True)]
         small = [t.reshape(len(t), t.shape[1] // 2, 2, t.shape[2] // 2, 2).mean(axis=(2, 4)).round().astype(np.uint8) for t in tiles]
         layers[name] = tuple(_encoded(t) for t in small)
     outlines = {name: tuple(tuple(halved(path) for path in plane) for plane in o) for name, o in views.outlines.items()}
