@@ -179,22 +179,29 @@ class AgeReader:
 
     def _participant(self, image: InputImage) -> tuple[Table | None, list[Row], str]:
         table = self._read(self._root / "participants.tsv", "participant_id")
+        where = "participants.tsv"
+        if table is None:  # not BIDS, but what some pipelines have
+            try:
+                table = self._read(self._root / "participants.csv", "participant_id")
+            except AgeError as error:  # it may be about something else, so that it must not keep an age from being estimated
+                where = f"participants.tsv (and {error})"
+            where = where if table is None else "participants.csv"
         rows = _rows(table, image.subject)
-        if table is not None and "session_id" in table.columns and image.session:
+        if (column := _session_column(table)) and image.session:
             # one row per participant and session, as some longitudinal datasets write it
-            rows = [row for row in rows if row.get("session_id", "").removeprefix("ses-") == image.session]
-        return table, rows, "participants.tsv"
+            rows = [row for row in rows if _same_session(row.get(column, ""), image.session, loosely=where.endswith(".csv"))]
+        return table, rows, where
 
     def _shared(self, image: InputImage, table: Table, where: str) -> tuple[str, ...]:
         """A doubt if the age of one row is used for several sessions, which may be before and after birth."""
-        if not image.session or where != "participants.tsv" or "session_id" in table.columns:
+        if not image.session or where not in {"participants.tsv", "participants.csv"} or _session_column(table):
             return ()
         sessions = self._sessions_of(image.subject)
         if len(sessions) < 2:
             return ()
         unit = f"sub-{image.subject}"
         doubt = (
-            f"the one age of {unit} in participants.tsv is used for all its sessions ({', '.join(sessions)}), which may be at "
+            f"the one age of {unit} in {where} is used for all its sessions ({', '.join(sessions)}), which may be at "
             f"different ages: give each its own in {unit}/{unit}_sessions.tsv"
         )
         if unit not in self._warned:
@@ -338,6 +345,24 @@ def _rows(table: Table | None, *keys: str) -> list[Row]:
     if table is None:
         return []
     return next((table.rows[key] for key in keys if key in table.rows), [])
+
+
+def _session_column(table: Table | None) -> str | None:
+    """The column of a table of participants that names the session of a row, if it has one; a CSV may name it otherwise."""
+    if table is None:
+        return None
+    names = ("session_id", "ses", "session") if table.path.suffix == ".csv" else ("session_id",)
+    return next((name for name in names if name in table.columns), None)
+
+
+def _same_session(written: str, session: str, *, loosely: bool) -> bool:
+    """Whether a cell names the session; ``loosely``: also as a number, from which spreadsheets take the leading zeros.
+
+    >>> _same_session("ses-01", "01", loosely=False), _same_session("1", "01", loosely=True), _same_session("1", "01", loosely=False)
+    (True, True, False)
+    """
+    label = written.removeprefix("ses-")
+    return label == session or (loosely and label.isdecimal() and session.isdecimal() and int(label) == int(session))
 
 
 def _unit(table: Table, column: str) -> tuple[str | None, str | None]:

@@ -1,7 +1,9 @@
-"""BIDS tables (``participants.tsv``, ``*_sessions.tsv``, ``*_scans.tsv``) with their JSON sidecars, read once each."""
+"""BIDS tables (``participants.tsv``, ``*_sessions.tsv``, ``*_scans.tsv``) with their JSON sidecars, read once each, and the
+``participants.csv`` that some pipelines have instead."""
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class Table:
 
 def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
     """Read the table at ``path`` with rows by its column ``key``; None if there is no such file (a link to
-    one that is not there is an error).
+    one that is not there is an error). Cells of a ``.csv`` are separated by commas, semicolons or tabs: what its first line has most of.
 
     ``inherited`` are sidecars further up, the most general first; the one beside the table overrides them. Labels are keyed without
     ``sub-``/``ses-``, file names as POSIX paths. Columns with the same name give one row each, so that their values are compared like those
@@ -46,12 +48,13 @@ def read_table(path: Path, key: str, *inherited: Path) -> Table | None:
     text = _text(path)
     if text is None:
         return None
-    lines = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in enumerate(_lines(text), 1) if line.strip()]
+    lines = _cells(text, path.suffix == ".csv")
     columns = tuple(lines[0][1]) if lines else ()
     if key not in columns:
+        by = "commas" if path.suffix == ".csv" else "tabs"
         msg = (
-            f"{path}: no column {key!r} in its first line ({shortened(columns) or 'empty'}); is it separated by tabs? Separate the columns "
-            f"by tabs and name one {key!r}, or give --age WEEKS"
+            f"{path}: no column {key!r} in its first line ({shortened(columns) or 'empty'}); is it separated by {by}? Separate the columns "
+            f"by {by} and name one {key!r}, or give --age WEEKS"
         )
         raise AgeError(msg)
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -73,6 +76,14 @@ def shortened(words: tuple[str, ...] | list[str], most: int = 12) -> str:
 def _lines(text: str) -> list[str]:
     """Lines of ``text`` with Unix, Windows or classic Mac line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _cells(text: str, is_csv: bool) -> list[tuple[int, list[str]]]:
+    """The number and the cells of each line that is not empty."""
+    lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
+    sign = max(",;\t", key=lines[0][1].count) if is_csv and lines else "\t"
+    split = [next(csv.reader([line], delimiter=sign)) if is_csv else line.split(sign) for _, line in lines]
+    return [(number, [cell.strip() for cell in cells]) for (number, _), cells in zip(lines, split, strict=True)]
 
 
 def _rows(columns: tuple[str, ...], cells: list[str]) -> list[Row]:

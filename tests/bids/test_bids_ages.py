@@ -271,3 +271,37 @@ def test_an_impossible_age_is_no_reason_to_guess(age_of):
 def test_message_names_the_way_out(age_of):
     with pytest.raises(AgeError, match=r"no usable age: .*--age WEEKS, .*--age estimate"):
         age_of({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "participant_id,ses,ga\n01,1,23\n02,1,30\n", "participant_id;session_id;ga\nsub-01;ses-1;23\n", "participant_id\tga\n01\t23\n",
+        'participant_id,note,ga\n01,"quiet, then not",23\n', "participant_id,session,ga\n01,2,31\n01,01,23\n",
+    ],
+)  # fmt: skip
+def test_a_csv_of_participants_is_read_where_there_is_no_tsv(age_of, text):
+    age = age_of({"participants.csv": text}, SESSION_IMAGE)
+    assert (age.weeks, age.source) == (23, "participants.csv:ga") and "read as weeks" in age.warnings[0]
+    both = age_of({"participants.csv": text, **participants("ga_weeks", "29.5")}, SESSION_IMAGE)
+    assert (both.weeks, both.source) == (29.5, "participants.tsv:ga_weeks")
+
+
+def test_a_csv_that_holds_no_age_of_the_image_is_told(age_of):
+    for text, says in (
+        ("subject,ga\n01,23\n", "participants.csv: no column 'participant_id' in its first line (subject, ga); is it separated by commas"),
+        ("participant_id,ga\n02,23\n", "participants.csv has no row for it"),
+        ("participant_id,ses,ga\n01,2,23\n", "participants.csv has no row for it"),
+        ("participant_id,weight\n01,3\n", "participants.csv has no age column (columns: participant_id, weight)"),
+    ):
+        with pytest.raises(AgeError) as told:
+            age_of({"participants.csv": text}, SESSION_IMAGE)
+        assert says in str(told.value) and "Give --age WEEKS" in str(told.value)
+        guess = age_of({"participants.csv": text}, SESSION_IMAGE, estimate=lambda image: Age(30.0, "estimated", error=1.0))
+        assert guess.source == "estimated"
+
+
+def test_the_session_of_a_tsv_is_named_as_its_folder(age_of):
+    texts = {"participants.tsv": "participant_id\tsession_id\tga_weeks\n01\t01\t23\n"}
+    with pytest.raises(AgeError, match=r"participants.tsv has no row for it"):
+        age_of(texts, SESSION_IMAGE)
