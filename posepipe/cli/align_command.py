@@ -14,6 +14,7 @@ from ..plan import SLICE_KEYS
 from ..settings import ESTIMATED
 from .parser import add_alignment, add_outputs, age_option, command_line, whole_number
 from .threads import library_threads
+from .upright import check_output, write_upright
 
 if TYPE_CHECKING:
     from ..alignment import Alignment
@@ -34,6 +35,11 @@ def add_arguments(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("-o", "--out-dir", type=absolute_path, metavar="DIR", required=True, help="where the outputs go")
     parser.add_argument("--mask-file", type=absolute_path, metavar="FILE", help="brain mask on the image's grid")
+    parser.add_argument(
+        "--upright", type=absolute_path, metavar="FILE",
+        help="write the image upright by its header, its voxels unchanged, under this name too (as `posepipe-tools reorient` does): for "
+        "pipelines that expect one file",
+    )  # fmt: skip
     parser.add_argument("--omp-nthreads", type=whole_number, metavar="N", help="threads to use (default: 1)")
     add_alignment(parser)
     add_outputs(parser)
@@ -46,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
 
     image, folder = Path(args.image), Path(args.out_dir)
     stem = name_stem(image)
+    if upright := given.get("upright"):
+        check_output(upright, image, *filter(None, [given.get("mask_file")]))
     with library_threads(given.get("omp_nthreads", 1)):
         alignment = _align(given, image)
     sidecars, written = _save(alignment, folder, stem, [str(image), *map(str, filter(None, [given.get("mask_file")]))], given)
+    written += [write_upright(image, alignment.pose, upright)] if upright else []
     page = _write_page(folder / f"{stem}.html", stem, alignment, sidecars, written, given)
     print(
         f"{image.name}: {alignment.quality.qc}, turned {alignment.pose.angle_degrees:.1f}° from "
@@ -174,7 +183,7 @@ def _write_page(
     views = make_views(
         alignment.image, alignment.mask.volume, target.volume, target.mask, alignment.pose, synth=alignment.converted
     )  # fmt: skip
-    outputs = [path.relative_to(page.parent).as_posix() for path in written]
+    outputs = [path.relative_to(page.parent).as_posix() for path in written if path.is_relative_to(page.parent)]
     name = Path(given["image"]).name
     table = table_text(alignment.slices.rows) if alignment.slices else ""
     shown = PageImage(name, sidecars["forward"], views, outputs, alignment.warnings, sidecars["resampled"], sidecars["mask"], table)

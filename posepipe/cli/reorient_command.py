@@ -23,14 +23,10 @@ def add_arguments(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the parsed ``args`` ask; 0 on success. Raises :class:`~posepipe.errors.PosepipeError`."""
-    from ..imaging.apply import reorient
-    from ..imaging.volume import load_volume, save_volume, stored_type
-    from .upright import check_output, forward_pose, tell
+    from .upright import check_output, forward_pose, write_upright
 
     check_output(args.output, args.image)
     pose = forward_pose(args.pose, args.image)
-    image = load_volume(args.image, None)
-    tell(image)
-    save_volume(reorient(image, pose), args.output, stored_type(image.data.dtype))
+    write_upright(args.image, pose, args.output)
     print(f"{args.output}: {args.image.name} turned by {pose.angle_degrees:.1f}° by its header; its voxels are unchanged")
     return 0

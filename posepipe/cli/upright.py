@@ -1,4 +1,4 @@
-"""What ``reorient`` and ``restore`` share: the pose that a file holds."""
+"""What ``align``, ``reorient`` and ``restore`` share: the pose that a file holds, and the image upright by it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def check_output(output: Path, *inputs: Path) -> None:
         if output.exists() and path.exists() and output.samefile(path):
             msg = f"{output}: is an input and would be written over; give another name with -o"
             raise UsageError(msg)
+
+
+def write_upright(image: Path, pose: Rigid, output: Path) -> Path:
+    """Write the voxels of ``image`` as they are stored under a header that puts it into the atlas's frame; folders are made as needed."""
+    from ..imaging.apply import reorient
+    from ..imaging.volume import load_volume, save_volume, stored_type
+
+    stored = load_volume(image, None)
+    tell(stored)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return save_volume(reorient(stored, pose), output, stored_type(stored.data.dtype))
 
 
 def tell(volume: Volume) -> None:

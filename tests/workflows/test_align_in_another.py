@@ -126,12 +126,12 @@ def _check_report(html: str, told: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_t1w_stack_with_a_mask_has_its_conversion_and_its_slices(demo: DemoDataset, contrast_weights: Any, tmp_path: Path) -> None:
-    image = write_image(tmp_path, "a_T1w.nii.gz", "T1w", (2.5, 2.5, 6.0))
+    image = write_image(tmp_path, "a_T1w.nii.gz", "T1w", (3.0, 3.0, 9.0))
     workflow = init_single_image_align_wf(
         atlas="Phantom", atlas_dirs=[demo.atlas_dir], init="axes", refine="none", convert="always", device="cpu", name="t1w"
     )
     workflow.base_dir = str(tmp_path / "work")
-    workflow.inputs.inputnode.trait_set(image=str(image), age=WEEKS, contrast="T1w", timing={"SliceThickness": 6.0})
+    workflow.inputs.inputnode.trait_set(image=str(image), age=WEEKS, contrast="T1w", timing={"SliceThickness": 9.0})
     nodes = {node.name: node for node in workflow.run().nodes()}
     out = nodes["files"].result.outputs
     assert Path(out.synth).name == "a_T1w_desc-synth_T2w.nii.gz" and Path(out.slices).name == "a_T1w_desc-slices_pose.tsv"
