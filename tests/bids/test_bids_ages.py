@@ -305,3 +305,11 @@ def test_the_session_of_a_tsv_is_named_as_its_folder(age_of):
     texts = {"participants.tsv": "participant_id\tsession_id\tga_weeks\n01\t01\t23\n"}
     with pytest.raises(AgeError, match=r"participants.tsv has no row for it"):
         age_of(texts, SESSION_IMAGE)
+
+
+@pytest.mark.parametrize("name", ["participants.tsv", "participants.csv"])
+def test_one_row_for_two_sessions_is_a_doubt(make_dataset, image_of, name):
+    second = SESSION_IMAGE.replace("ses-1", "ses-2")
+    root = make_dataset(SESSION_IMAGE, second, texts={name: "participant_id\tga_weeks\n01\t23\n"})
+    (doubt,) = AgeReader(root).age_of(image_of(root, SESSION_IMAGE)).doubts
+    assert f"the one age of sub-01 in {name} is used for all its sessions (1, 2)" in doubt
