@@ -51,7 +51,7 @@ def share_right(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    heads = "seconds, median (5–95 %) | processor | start-up | reading | error °, median (5–95 %) | mm, median | within 15° | failed | peak MB"
+    heads = "s, median (5–95 %) | processor | start-up | reading | error °, median (5–95 %) | mm, median | within 15° | failed | peak MB"
     out = [f"| method | n | {heads} |", "|" + "---|" * 11]
     for method in unique(r.method for r in rows):
         mine = [r for r in rows if r.method == method]

@@ -35,8 +35,8 @@ class FireAnts(Tool):
 
     def start(self, options: Options) -> float:
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-        self._worker = subprocess.Popen(
-            [options.fireants_python, str(WORKER), str(options.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        self._worker = subprocess.Popen(  # -I: without this folder on the path, whose fireants.py is not the library
+            [options.fireants_python, "-I", str(WORKER), str(options.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=environment,
         )  # fmt: skip
         self._answer()

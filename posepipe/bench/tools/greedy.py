@@ -56,9 +56,10 @@ class GreedyMoments(Tool):
 
 
 class GreedySearch(GreedyMoments):
-    """Random search over all rotations and 20 mm, then rigid registration."""
+    """From the centres of mass a random search over all rotations and 20 mm, then rigid registration."""
 
-    about = f"`greedy {RIGID} -ia-image-centers -search 1000 any 20`"
+    about = f"`greedy -moments 1`, then `{RIGID} -search 1000 any 20`"
 
     def commands(self, folder: Path) -> list[str]:
-        return [f"{RIGID} -ia-image-centers -search 1000 any 20 -o {folder}/rigid.mat"]
+        first = f"{folder}/first.mat"
+        return [f"-moments 1 -o {first}", f"{RIGID} -ia {first} -search 1000 any 20 -o {folder}/rigid.mat"]
