@@ -1,78 +1,161 @@
-"""Seconds for an image in memory, with template and networks loaded: ``python -m posepipe.bench.speed DATA [REPEATS]``."""
+"""Speed and error of posepipe beside the registration tools that people use, on the same images with the same number of threads.
+
+The parent process turns each image as in the other benches and writes image and template, both brain-extracted, uncompressed and of mean
+:data:`MEAN` within the brain, to a folder. Each tool then works in a process of its own (:mod:`posepipe.bench.speed_worker`) on as many
+processors as it may have threads. Start-up, reading and registration are timed apart.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ..brainmask.choose import brain_mask
-from ..imaging.volume import Volume, load_volume
-from ..matching.comparison import Comparison
-from ..matching.target import Target
-from ..pose.coordinate_networks import DownsampledBrain, PoseNetworks
-from ..pose.initial import initial_pose, network_hypotheses
-from ..refinement.refine import refine_pose
-from .classical import cases
+from ..files import write_text
+from ..geometry import Rigid
+from ..imaging.volume import Volume, save_volume
+from .baselines import brain_of
+from .classical import BINS, Case, cases
+from .rows import typed
+from .tools.base import Options
+from .trials import LAST_BINS, TrialGenerator, parse_corruption
+from .volume import volume_cases
 
-THREADS = (1, 2)
-
-def main(argv: list[str] | None = None) -> int:
-    """Print median seconds for the fetus and two newborns, on one thread and on two.
-
-    ``deep``: the networks alone, from arrays to pose. ``search`` and ``auto``: preparation, pose, refinement by torch, and their sum.
-    Template, rotation bank and networks are loaded before.
-    """
-    args = argv or sys.argv[1:]
-    repeats = int(args[1]) if len(args) > 1 else 5
-    chosen = [c for c in cases(Path(args[0]), ("fetus", "newborn-T2w")) if c.name.startswith(("f234", "sub-A13", "sub-A14"))]
-    networks = PoseNetworks()
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        for case in chosen:
-            image = load_volume(case.image)
-            target = Target.load(case.template)
-            _ = target.bank, target.coarse_outline, target.coarse_texture, target.fine_texture
-            mask = brain_mask(image).volume
-            deep = [_seconds(partial(_networks_alone, image, mask, target, networks)) for _ in range(3 * repeats)]
-            print(f"{case.name}, {threads} thread(s): deep {np.median(deep[1:]):.3f} s", flush=True)
-            for method in ("search", "auto"):
-                chosen_networks = networks if method == "auto" else None
-                stages = np.array([_once(image, mask, target, method, chosen_networks) for _ in range(repeats + 1)])[1:]
-                median = np.median(stages, axis=0)
-                parts = ", ".join(f"{n} {s:.3f}" for n, s in zip(("prepare", method, "torch"), median, strict=True))
-                print(f"{case.name}, {threads} thread(s): {parts}, together {np.median(stages.sum(1)):.3f} s", flush=True)
-    return 0
+MEAN = 100.0
+"""Mean of the brain in the files, the same for image and template, as ``mrregister`` compares intensities by their difference. Any value
+would do."""
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)  # fmt: skip
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class Row:
+    """One registration; the fields are the columns of the CSV. ``degrees``, ``mm``: error of the rotation and of the template's centre,
+    empty if it failed, with the reason in ``failure``; ``determinant`` of the linear map; ``seconds`` of the registration alone, ``start``
+    of the tool, ``read`` of both images (empty: within ``seconds``); ``parts``: stages of ``seconds``; ``processor``: seconds of processor
+    time, reading included, which other work on the machine hardly changes; ``peak_mb`` of the process so far."""
+
+    method: str
+    threads: int
+    group: str
+    name: str
+    trial: int
+    bin: int
+    repeat: int
+    degrees: float | None
+    mm: float | None
+    determinant: float | None
+    seconds: float | None
+    start: float
+    read: float | None
+    parts: str
+    processor: float
+    peak_mb: float
+    failure: str
+
+    @classmethod
+    def of(cls, row: dict[str, str]) -> Row:
+        """From a row of the CSV."""
+        return typed(cls, row)
 
 
-def _networks_alone(image: Volume, mask: Volume, target: Target, networks: PoseNetworks) -> None:
-    network_hypotheses(DownsampledBrain.of(image, mask), target, networks)
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image to be registered: files of the brain-extracted ``image`` and ``template``, and the ``truth`` (template → image, RAS mm) with
+    the template's ``center``."""
+
+    group: str
+    name: str
+    trial: int
+    bin: int
+    image: Path
+    template: Path
+    truth: Rigid
+    center: tuple[float, float, float]
 
 
-def _once(
-    image: Volume, mask: Volume, target: Target, method: str, networks: PoseNetworks | None
-) -> tuple[float, float, float]:
-    marks = [time.perf_counter()]
-    compare = Comparison.of(image, mask, target)
-    marks.append(time.perf_counter())
-    start = initial_pose(image, mask, target, method=method, compare=compare, networks=networks)
-    marks.append(time.perf_counter())
-    refine_pose(image, mask, target, start.pose, method="torch", compare=compare)
-    marks.append(time.perf_counter())
-    a, b, c = np.diff(marks)
-    return float(a), float(b), float(c)
+def speed_cases(data: Path, names: Sequence[str] = ()) -> list[Case]:
+    """The fetus, the newborns that the split keeps for testing (T2w), and the first raw stack; only those that start with ``names``."""
+    found = volume_cases(data, ("fetus", "newborn-T2w"))
+    if not names or any(name.startswith("sub-01") for name in names):
+        found += cases(data, ("stacks",))[:1]
+    return [case for case in found if not names or case.name.startswith(tuple(names))]
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def write_scenes(found: Sequence[Case], folder: Path, *, turns: int, seed: int) -> None:
+    """Write the scenes of all cases, ``turns`` in each of the six bins; those that are there are left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in found:
+        numbers = [n for n in range(turns * len(LAST_BINS)) if n % len(LAST_BINS) < len(BINS)]
+        wanted = [n for n in numbers if not (folder / f"{case.name}_{seed}_{n}.json").is_file()]
+        generator = TrialGenerator(case) if wanted else None
+        for number in wanted:
+            assert generator is not None
+            _write_scene(generator, case, folder, number, seed)
+
+
+def _write_scene(generator: TrialGenerator, case: Case, folder: Path, number: int, seed: int) -> None:
+    trial, which = generator.trial(number, parse_corruption("none"), seed)
+    target, about = trial.target, case.template
+    template = folder / f"{about.space}_{about.contrast}.nii"
+    if not template.is_file():
+        known = {"atlas": about.atlas, "cohort": about.cohort, "contrast": about.contrast}
+        write_text(template.with_suffix(".json"), json.dumps(known))
+        save_volume(_scaled(brain_of(target.volume, target.mask)), template, np.float32)
+    stem = f"{case.name}_{seed}_{number}"
+    save_volume(_scaled(brain_of(trial.image, trial.mask)), folder / f"{stem}.nii", np.float32)
+    record = {
+        "group": case.group, "name": case.name, "trial": number, "bin": which, "template": template.name,
+        "truth": trial.truth.matrix.tolist(), "center": list(map(float, target.brain.center)),
+    }  # fmt: skip
+    write_text(folder / f"{stem}.json", json.dumps(record))
+
+
+def _scaled(brain: Volume) -> Volume:
+    return brain.with_data((brain.data * (MEAN / brain.data[brain.data > 0].mean())).astype(np.float32))
+
+
+def read_scenes(found: Sequence[Case], folder: Path, *, turns: int, seed: int) -> Iterator[Scene]:
+    """The scenes that :func:`write_scenes` wrote, in the same order."""
+    for case in found:
+        for number in range(turns * len(LAST_BINS)):
+            if number % len(LAST_BINS) < len(BINS):
+                yield scene_of(folder / f"{case.name}_{seed}_{number}.json")
+
+
+def scene_of(path: Path) -> Scene:
+    """The scene in the file ``path``."""
+    about = json.loads(path.read_text(encoding="utf-8"))
+    x, y, z = about["center"]
+    return Scene(
+        about["group"], about["name"], about["trial"], about["bin"], path.with_suffix(".nii"), path.parent / about["template"],
+        Rigid.from_matrix(about["truth"]), (x, y, z),
+    )  # fmt: skip
+
+
+def part_path(folder: Path, method: str, threads: int) -> Path:
+    """Path of the rows of one method."""
+    return folder / "parts" / f"{method}_{threads}.csv"
+
+
+def run_method(scenes: Sequence[Scene], folder: Path, method: str, *, options: Options, repeats: int, pinned: bool = True) -> int:
+    """Measure one method in a process of its own, ``pinned`` to as many processors as it has threads; rows go to :func:`part_path`, its
+    messages to ``logs/``. The exit status."""
+    log = folder / "logs" / f"{method}_{options.threads}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    job = {
+        "method": method, "threads": options.threads, "data": str(options.data), "weights": str(options.weights or ""), "repeats": repeats,
+        "pinned": pinned, "fireants_python": options.fireants_python, "rows": str(part_path(folder, method, options.threads)),
+        "scenes": [str(scene.image.with_suffix(".json")) for scene in scenes],
+    }  # fmt: skip
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(options.threads))}
+    with log.open("w", encoding="utf-8") as stream:
+        command = [sys.executable, "-m", "posepipe.bench.speed_worker", json.dumps(job)]
+        return subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode

@@ -12,7 +12,7 @@ from miniature import Miniature, upright
 
 from posepipe.atlas import AtlasLibrary
 from posepipe.atlas.sidecars import file_sha256
-from posepipe.bench import canonical, classical, confidence, contrast, extracted, speed, volume
+from posepipe.bench import canonical, classical, confidence, contrast, extracted, volume
 from posepipe.bench.methods import BenchmarkRunner
 from posepipe.bench.rows import PartFile, read_rows
 from posepipe.cli.tools import main
@@ -102,24 +102,6 @@ def test_cohorts_far_apart_in_age_are_not_compared(miniature: Miniature) -> None
     crl, late, serag, bcp = (library.template(*t, "T2w") for t in (("CRL", 30), ("CRL", 34), ("Serag", 31), ("BCP", "00")))
     assert canonical.neighbours(crl, serag) and not canonical.neighbours(crl, late) and not canonical.neighbours(late, serag)
     assert canonical.neighbours(bcp, library.template("Serag", 42, "T2w")) and not canonical.neighbours(bcp, crl)
-
-
-@pytest.mark.slow
-def test_times_of_the_stages_sum_to_the_whole(
-    miniature: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(speed, "THREADS", (1,))
-    data = miniature.part(tmp_path, "ds-fetal", atlases=("CRL/29",))
-    (data / "ds-neonates").mkdir()
-    (data / "ds-neonates/participants.tsv").write_text("participant_id\tpma_weeks\n")
-    assert speed.main([str(data), "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and all(line.startswith("f234, 1 thread(s): ") for line in lines)
-    alone = float(lines[0].split()[-2])
-    for line, method in zip(lines[1:], ("search", "auto"), strict=True):
-        prepare, pose, torch_, together = (float(x) for x in re.findall(rf"(?:prepare|{method}|torch|together) ([\d.]+)", line))
-        assert together == pytest.approx(prepare + pose + torch_, abs=0.002)
-    assert 0 < alone < 10
 
 
 def test_ages_of_test_brains_are_reported_and_measured_once(
