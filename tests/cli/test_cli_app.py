@@ -290,6 +290,14 @@ def test_lost_output_comes_back_without_computing_again(first_run: Any, tmp_path
     assert code == 0 and "1 aligned" in output
     assert lost.read_bytes() == content
     assert computed.stat().st_mtime_ns == stamp
+    first, second = ({row["node"]: row for row in table(path)} for path in sorted(study.out.glob("logs/runs/*/resources.tsv"), key=_age))
+    assert {row["status"] for row in first.values()} == {"done"}
+    assert {node for node, row in second.items() if row["status"] == "done"} == {"outputs"}  # it always runs
+    assert {row["status"] for row in second.values()} == {"done", "cached"} and first["mask"]["seconds"] == second["mask"]["seconds"]
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 @pytest.mark.slow

@@ -157,6 +157,7 @@ def _write_one(out: str, number: int) -> str:
     return str(table.write())
 
 
+@pytest.mark.slow
 def test_tasks_of_an_array_do_not_write_to_each_other_s_file(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         written = pool.starmap(_write_one, [(str(tmp_path), n) for n in range(8)])

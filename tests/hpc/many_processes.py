@@ -24,7 +24,7 @@ from pathlib import Path
 from posepipe.phantom.demo_data import write_demo
 
 _APP = "import sys; from posepipe.cli.app import main; sys.exit(main())"
-SHARED = ("dataset_description.json", ".bidsignore", "logs/CITATION.md", "failures.tsv")
+SHARED = ("dataset_description.json", ".bidsignore", "logs/CITATION.md", "logs/CITATION.bib", "logs/CITATION.html", "failures.tsv")
 """Files that every process writes or may write."""
 
 
