@@ -87,7 +87,7 @@ class Monitor:
             for session, image in self._images_of(node):
                 if image.image.path in self.failed or image.image.path in self.finished:
                     continue  # Nipype's Linear plugin reports "end" for nodes that it skips
-                if status in {"end", "exception"} and node.fullname not in self._ended:  # once: the second round takes the first one's results
+                if status in {"end", "exception"} and node.fullname not in self._ended:  # the second round takes over the first
                     self._ended.add(node.fullname)
                     self.resources.add(session, image, node, failed=status == "exception")
                 if status == "exception":
