@@ -14,48 +14,25 @@ from typing import Any
 import pytest
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, isdefined, traits
 from nipype.pipeline import engine as pe
+from planned_images import make_image
 from posepipe.workflows.base import init_posepipe_wf, planned_citation
 from posepipe.workflows.engine import execution_config
 from posepipe.workflows.image import image_wf_name, init_image_wf
 from posepipe.workflows.memory import IDLE_GB, NEEDS, memory_gb
 from posepipe.workflows.plugin import ImageByImagePlugin, SafeMultiProcPlugin, quiet_nipype
 
-from posepipe.atlas import Choice, Template, VolumeRange
-from posepipe.bids import Age, InputImage, OutputNames
+from posepipe.atlas import VolumeRange
+from posepipe.bids import Age
 from posepipe.interfaces.base import DigestInputSpec
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
-from posepipe.plan import ImagePlan, Plan, SessionPlan
+from posepipe.plan import Plan, SessionPlan
 from posepipe.settings import Settings
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _quiet() -> None:
     quiet_nipype("CRITICAL")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path / "bids", tmp_path / "out", tmp_path / "work", "run1", refine="torch")
-
-
-def make_image(
-    tmp_path: Path, name: str, *, suffix: str = "T2w", done: bool = False, masked: bool = False
-) -> ImagePlan:
-    """A planned image; its files are there, but hold nothing."""
-    files = {key: tmp_path / f"{key}.nii.gz" for key in ("image", "template", "mask")}
-    for path in files.values():
-        path.touch()
-    entities = {"sub": name}
-    relative = Path(f"sub-{name}/anat/sub-{name}_{suffix}.nii.gz")
-    path = tmp_path / "bids" / relative
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    image = InputImage(path, relative, entities, suffix, files["mask"] if masked else None)
-    template = Template("CRL", "29", 29.0, "T2w", files["template"], files["mask"])
-    names = OutputNames(tmp_path / "out", image, ("CRL", "29"))
-    choice = Choice(template, "T2w", "CRL+29: near")
-    return ImagePlan(image, names, Age(29.1, "--age"), choice, suffix, (image.source_uri,), {}, "hash", done)
 
 
 def edges_of(workflow: Any) -> list[tuple[str, str, str, str]]:
@@ -204,26 +181,6 @@ def test_nipype_takes_for_outdated_what_posepipe_does(tmp_path: Path, settings: 
         assert {nodes[name].inputs.digest for name in stages} == {digest}
         hashes.append({name: nodes[name].inputs.get_hashval()[1] for name in stages})
     assert all(hashes[0][name] != hashes[1][name] for name in stages)
-
-
-def test_images_that_get_one_pose_are_found_first_and_written_in_a_second_round(tmp_path: Path, settings: Settings) -> None:
-    both = [replace(make_image(tmp_path, "01", suffix=suffix), parameters_hash=suffix, alone_hash="alone") for suffix in ("T1w", "T2w")]
-    plan = Plan((SessionPlan("01", None, tuple(both)), SessionPlan("02", None, (make_image(tmp_path, "02"),))))
-    first, second = (init_posepipe_wf(plan=plan, settings=settings, found=found) for found in (None, {one.image.path for one in both}))
-    writes = {name for name in first.list_node_names() if name.endswith(".outputs")}
-    assert writes == {"sub_02_wf.sub_02_T2w_wf.outputs"}
-    nodes = {name: second.get_node(name) for name in second.list_node_names()}
-    assert all(name.startswith("sub_01_wf.") for name in nodes)
-    for suffix in ("T1w", "T2w"):
-        found, written = (f"sub_01_wf.sub_01_{suffix}_wf{ending}." for ending in ("", "_written"))
-        assert nodes[f"{found}quality"].inputs.digest == "alone" and nodes[f"{written}quality"].inputs.digest == suffix
-        assert nodes[f"{written}outputs"].inputs.digest == suffix and f"{found}outputs" not in nodes
-        # what was computed in the first round is computed in the same folder
-        assert first.get_node(f"{found}refinement").inputs.get_hashval()[1] == nodes[f"{found}refinement"].inputs.get_hashval()[1]
-    assert nodes["sub_01_wf.together_CRL_29"].inputs.names == [one.image.source_uri for one in both]
-    alone = init_posepipe_wf(plan=plan, settings=settings, found={both[0].image.path})
-    assert not any("T2w" in name for name in alone.list_node_names())
-    assert "given one pose" in first.visit_desc() and "given one pose" in second.visit_desc()
 
 
 def test_names_of_image_workflows_differ(tmp_path: Path) -> None:
