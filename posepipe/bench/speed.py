@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_text
+from ..files import replacing, write_text
 from ..geometry import Rigid
 from ..imaging.volume import Volume, save_volume
 from .baselines import brain_of
@@ -156,6 +156,6 @@ def run_method(scenes: Sequence[Scene], folder: Path, method: str, *, options: O
         "scenes": [str(scene.image.with_suffix(".json")) for scene in scenes],
     }  # fmt: skip
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(options.threads))}
-    with log.open("w", encoding="utf-8") as stream:
+    with replacing(log) as temporary, temporary.open("w", encoding="utf-8") as stream:
         command = [sys.executable, "-m", "posepipe.bench.speed_worker", json.dumps(job)]
         return subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import PosepipeError
+from ...files import replacing
 from ...geometry.so3 import Array
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -86,7 +87,7 @@ def from_lps(matrix: Array, translation: Array, center: Array | None = None) -> 
 def run_program(command: Sequence[str], log: Path, threads: int) -> tuple[float, float]:
     """Run a program to its end; wall seconds and peak memory (MB). Its messages go to ``log``. Raises :class:`ToolError` if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with log.open("w", encoding="utf-8") as stream:
+    with replacing(log) as temporary, temporary.open("w", encoding="utf-8") as stream:
         begun = time.perf_counter()
         process = subprocess.Popen(list(command), stdout=stream, stderr=subprocess.STDOUT, env=environment)
         watch = _Watch(process.pid)

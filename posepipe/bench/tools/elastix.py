@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ...files import write_text
 from ...geometry.so3 import Array
 from .base import Options, Registered, Tool, ToolError, from_lps, run_program, started
 
@@ -57,7 +58,7 @@ class Elastix(Tool):
         return self._start
 
     def register(self, image: Path, template: Path, folder: Path) -> Registered:
-        (folder / "rigid.txt").write_text(PARAMETERS, encoding="ascii")
+        write_text(folder / "rigid.txt", PARAMETERS)
         command = ["elastix", "-f", template, "-m", image, "-p", folder / "rigid.txt", "-out", folder, "-threads", self._threads]
         log = folder / "elastix.out"
         wall, peak = run_program([str(word) for word in command], log, self._threads)
