@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=absolute_path, metavar="DIR", help="folder of network weights that come before those of the package"
     )
-    parser.add_argument("--fireants-python", default="", metavar="PATH", help="Python of an environment that has FireANTs")
+    parser.add_argument("--fireants-python", type=absolute_path, metavar="PATH", help="Python of an environment that has FireANTs")
     parser.add_argument(
         "--shared", action="store_true",
         help="the machine does other work meanwhile: the report says so, and processes are not kept to as many cores as threads",
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if not cases:
         msg = f"{args.data}: no image to measure; look at --names"
         raise UsageError(msg)
-    options = [Options(n, args.data, args.weights, args.fireants_python) for n in args.threads]
+    options = [Options(n, args.data, args.weights, str(args.fireants_python or "")) for n in args.threads]
     missing = {m: why for m in chosen if (why := TOOLS[m].missing(options[0]))}
     for method, why in missing.items():
         print(f"{method}: not run, {why}", flush=True)

@@ -184,7 +184,7 @@ def test_every_input_and_output_is_documented_and_led_somewhere() -> None:
     assert {g for _, _, b, g in edges if b == "outputnode"} == set(OUTPUTS)
     assert workflow.name == "mine" and workflow.get_node("template").inputs.atlas == "CRL"
     assert workflow.get_node("refinement").inputs.seed == 5 and workflow.get_node("refinement").n_procs == 2
-    assert "posepipe" in workflow.visit_desc() and any("Salehi" in one for one in workflow.visit_references())
+    assert "posepipe" in workflow.visit_desc() and any("Salehi" in str(one) for one in workflow.visit_references())
 
 
 def test_what_is_not_asked_for_is_handed_on(demo: DemoDataset, tmp_path: Path) -> None:
