@@ -13,6 +13,7 @@ import pytest
 
 from posepipe.atlas import Cohort, Manifest, SourceFile
 from posepipe.imaging.volume import Volume, save_volume
+from posepipe.references import Reference
 
 REPOSITORY, COMMIT = "someone/atlas", "0" * 40
 
@@ -124,8 +125,7 @@ def served_manifest(root: Path, *, name: str = "Tiny", **changes) -> Manifest:
         "licence": "test licence",
         "terms": "You may use it in tests.",
         "requires_acceptance": False,
-        "citation": "Nobody, 2020",
-        "doi": "10.0/0",
+        "reference": Reference("nobody2020", "misc", ("Nobody",), "A tiny atlas", "none", 2020, doi="10.0/0"),
         "home": "https://example.org",
         "source": "files",
         "sources": tuple(rows),
