@@ -126,7 +126,7 @@ def test_sorting_by_every_column(study: Path, open_page: Callable):
         "space": (["01"], ["17", "01"]),
         "queue": (["18", "17"], None),
     }
-    assert {b.get_attribute("data-sort") for b in tab.locator("#images th button").all()} == {*expected, "1"}
+    assert {b.get_attribute("data-sort") for b in tab.locator("#images th button").all()} == {*expected, "1", "spread"}
     for key, (up, down) in expected.items():
         button = tab.locator(f'#images th button[data-sort="{key}"]')
         button.click()

@@ -25,7 +25,7 @@ from posepipe.imaging.volume import load_volume
 
 KEYS = (
     "Sources", "Age", "AgeSource", "Atlas", "Cohort", "Contrast", "Mask", "InitMethod", "RefineMethod", "RefineTemplate",
-    "RotationMatrix", "RotationVector", "RotationAngleDegrees", "TranslationMM", "Similarity", "Confidence", "QC",
+    "RotationMatrix", "RotationVector", "RotationAngleDegrees", "TranslationMM", "BrainCenterMM", "Similarity", "Confidence", "QC",
     "QCReasons", "Seconds", "PeakMemoryMB", "Weights", "SoftwareVersions", HASH_KEY,
 )  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_labels_are_the_atlas_s_on_the_image_s_grid(asked: tuple[Any, str]) -> N
     assert labels.same_grid(image) and labels.data.dtype == np.uint8
     assert np.mean(labels.data != labels_on_image(atlas, image, pose).data) < 1e-5
     sidecar = read_json(anat(study) / f"{LABELS}.json")
-    assert "no segmentation" in sidecar["Description"] and sidecar["LabelMap"] == "tissues"
+    assert "not a segmentation" in sidecar["Description"] and sidecar["LabelMap"] == "tissues"
     assert sidecar["Interpolation"] == "nearest neighbour"
     assert sidecar["Transform"] == f"bids::sub-01/anat/{FORWARD}.txt"
     # the phantoms' atlas names no labels; of two images of one newborn neither writes over the other's
