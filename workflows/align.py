@@ -61,11 +61,11 @@ def init_single_image_align_wf(
     ----------
     atlas : :obj:`str`
         name of an atlas, or ``auto``: by age and contrast
-    atlas_dirs : sequence of paths
+    atlas_dirs : :obj:`list`
         folders of atlases (TemplateFlow's layout), looked in first
     mask, init, refine, convert, slices, age_policy, device : :obj:`str`
         as the options of ``posepipe`` of these names
-    weights : path or None
+    weights : :class:`~pathlib.Path`
         folder of network weights that come before the package's
     omp_nthreads : :obj:`int`
         threads of a node
