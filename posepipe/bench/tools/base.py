@@ -70,7 +70,7 @@ class Tool(ABC):
     @abstractmethod
     def register(self, image: Path, template: Path, folder: Path) -> Registered:
         """Register ``image`` to ``template``, brain-extracted NIfTI files; ``folder`` is for files in between. Raises
-        :class:`ToolError` if there is no transform."""
+        :class:`~posepipe.bench.tools.base.ToolError` if there is no transform."""
 
     def stop(self) -> None:  # noqa: B027
         """End what :meth:`start` began."""
@@ -85,7 +85,8 @@ def from_lps(matrix: Array, translation: Array, center: Array | None = None) -> 
 
 
 def run_program(command: Sequence[str], log: Path, threads: int) -> tuple[float, float]:
-    """Run a program to its end; wall seconds and peak memory (MB). Its messages go to ``log``. Raises :class:`ToolError` if it fails."""
+    """Run a program to its end; wall seconds and peak memory (MB). Its messages go to ``log``. Raises
+    :class:`~posepipe.bench.tools.base.ToolError` if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with replacing(log) as temporary, temporary.open("w", encoding="utf-8") as stream:
         begun = time.perf_counter()

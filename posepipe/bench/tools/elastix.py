@@ -69,7 +69,8 @@ class Elastix(Tool):
 
 
 def euler_matrix(path: Path) -> Array:
-    """The RAS matrix (4, 4) of elastix's ``EulerTransform``, R = Rz Rx Ry about its centre. Raises :class:`ToolError` if there is none."""
+    """The RAS matrix (4, 4) of elastix's ``EulerTransform``, R = Rz Rx Ry about its centre. Raises
+    :class:`~posepipe.bench.tools.base.ToolError` if there is none."""
     if not path.is_file():
         msg = f"elastix wrote no {path.name}"
         raise ToolError(msg)
