@@ -76,7 +76,7 @@ def test_align_writes_formats_and_labels(aligned: Aligned) -> None:
     a, b = labels.data > 0, mask.data > 0
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9
     sidecar = json.loads(aligned.made("seg-tissues_desc-atlas_dseg.json").read_text(encoding="utf-8"))
-    assert sidecar["Transform"] == aligned.forward.name and "no segmentation" in sidecar["Description"]
+    assert sidecar["Transform"] == aligned.forward.name and "not a segmentation" in sidecar["Description"]
     assert f"{stem}.mat" in aligned.made("xfm").with_name("head.html").read_text(encoding="utf-8")
 
 
