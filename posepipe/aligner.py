@@ -14,6 +14,7 @@ from .age.curves import AgeEstimate
 from .age.estimator import AgeEstimator
 from .alignment import Alignment
 from .atlas import AtlasLibrary, Choice, Template, VolumeRange, candidates, choose_template, end_templates
+from .bids.converted import converter_doubts
 from .brainmask.choose import brain_mask
 from .brainmask.finder import BrainFinder
 from .contrast.converter import Converted, Converter
@@ -187,7 +188,10 @@ class Aligner:
         quality = judge_pose(
             initial, refined, inputs.brain, inputs.target, inputs.age, scanned=scanned, contrast=inputs.contrast,
             calibration=self._calibration, estimated=estimate is not None, volumes=self._volumes(inputs),
-            doubts=(*inputs.image.doubts, *((estimate.doubt,) if estimate and estimate.doubt else ())),
+            doubts=(
+                *inputs.image.doubts, *((estimate.doubt,) if estimate and estimate.doubt else ()),
+                *converter_doubts(Path(inputs.image.source)),
+            ),
         )  # fmt: skip
         return Alignment(
             pose=refined.pose,

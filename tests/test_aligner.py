@@ -183,6 +183,14 @@ def test_a_header_that_cannot_be_believed_is_for_review(warm, done, files, tmp_p
     assert any(words in reason for reason in found.sidecar()["QCReasons"])
 
 
+def test_an_image_that_the_dicom_converter_resampled_beside_it_is_for_review(warm, files, tmp_path):
+    for name in ("brain.nii.gz", "brain_Eq_1.nii.gz"):
+        shutil.copyfile(files.image, tmp_path / name)
+    result = warm.align(tmp_path / "brain.nii.gz", 29.2, mask=files.mask)
+    assert result.quality.qc == "review"
+    assert any(reason.startswith("brain_Eq_1.nii.gz lies beside it") for reason in result.quality.reasons)
+
+
 @pytest.mark.slow
 def test_voxels_that_are_not_finite_are_reported(warm, files):
     volume = load_volume(files.image)

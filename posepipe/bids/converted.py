@@ -49,7 +49,9 @@ def converter_advice(name: str) -> str | None:
 
 def converter_doubts(image: Path) -> tuple[str, ...]:
     """Reasons for ``review`` that files beside an image tell: dcm2niix resamples an image whose slices NIfTI cannot place, and the image as
-    it was acquired then has a wrong header."""
+    it was acquired then has a wrong header. None for a name that is not of a file."""
+    if not image.is_file():
+        return ()
     stem = image.name.partition(".")[0]
     found = []
     for mark, why in _GEOMETRY:

@@ -53,7 +53,7 @@ class _ChooseTemplateOutputSpec(TraitedSpec):
     converted = traits.Bool(desc="whether the image is converted to T2-like contrast for the alignment")
     by_slices = traits.Bool(desc="whether each slice gets a pose of its own")
     volumes = traits.Dict(desc="volumes of brains in the atlases at hand, for the verdict")
-    doubts = traits.List(traits.Str, desc="problems with the age that lead to the verdict review")
+    doubts = traits.List(traits.Str, desc="problems with the age or the conversion from DICOM that lead to the verdict review")
     known = traits.Dict(desc="values for the sidecars")
 
 
@@ -71,6 +71,7 @@ class ChooseTemplate(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from ..aligner import contrast_of
         from ..atlas import AtlasLibrary, VolumeRange, choose_template, end_templates
+        from ..bids.converted import converter_doubts
         from ..imaging.volume import load_volume
         from ..plan import converts, template_contrast, wants_slices
 
@@ -94,7 +95,7 @@ class ChooseTemplate(SimpleInterface):
             "converted": converted,
             "by_slices": (converted or contrast == choice.contrast) and wants_slices(spacing, i.slices),
             "volumes": vars(volumes),
-            "doubts": [estimate.doubt] if estimate and estimate.doubt else [],
+            "doubts": [*([estimate.doubt] if estimate and estimate.doubt else []), *converter_doubts(Path(i.in_file))],
             "known": self._known(choice, contrast, weeks, estimate),
         }
         return runtime

@@ -173,6 +173,14 @@ def test_an_age_is_estimated_where_that_is_asked_for(demo: DemoDataset, tmp_path
     assert found.contrast == "T2w" and found.age == found.known["Age"]
 
 
+def test_an_image_that_the_dicom_converter_resampled_beside_it_is_in_doubt(demo: DemoDataset, tmp_path: Path) -> None:
+    image = write_image(tmp_path, "a.nii.gz")
+    assert run_choice(demo, image, tmp_path / "alone", age=WEEKS).doubts == []
+    write_image(tmp_path, "a_Tilt_1.nii.gz")
+    (doubt,) = run_choice(demo, image, tmp_path / "beside", age=WEEKS).doubts
+    assert doubt.startswith("a_Tilt_1.nii.gz lies beside it")
+
+
 def test_every_input_and_output_is_documented_and_led_somewhere() -> None:
     workflow = init_single_image_align_wf(atlas="CRL", weights=None, name="mine", omp_nthreads=2, random_seed=5)
     text = str(init_single_image_align_wf.__doc__)
