@@ -77,7 +77,7 @@ def processes_of(session: int) -> dict[str, int]:
 def test_there_are_no_threads_besides(raw_study: Any, tmp_path: Path, plugin: str, nprocs: int) -> None:
     """One that works and one that looks at the memory; in a worker also one that waits for the end of the main process."""
     if not Path("/proc/self/task").is_dir():
-        pytest.skip("this system does not tell the threads of a process")
+        pytest.skip("threads are counted in /proc (Linux), which is not here")
     if cores() < 2:
         pytest.skip("one core only: every library has one thread anyway")
     study = raw_study.copy(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from posepipe.interfaces import resources
 from posepipe.interfaces.resources import measured, resident_mb
 
-pytestmark = pytest.mark.skipif(resident_mb() is None, reason="this system does not tell the memory of a process")
+pytestmark = pytest.mark.skipif(resident_mb() is None, reason="the memory of a process is read from /proc (Linux), which is not here")
 
 STAGES = """
 import json, time

@@ -274,7 +274,7 @@ def test_commands_that_cannot_be(gathered: Any, tmp_path: Path, capsys: Any, com
     assert code == 2 and words in capsys.readouterr().err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the message for a missing CUDA device, and there is one here")
 def test_a_device_that_is_not_here_is_reported(gathered: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", "pose", "--sources", str(gathered.path), "-o", str(tmp_path), *TINY[:-4], "--device", "cuda"]) == 2
     assert "torch finds no CUDA device here; use --device cpu" in capsys.readouterr().err

@@ -355,7 +355,7 @@ class Counts(Task):
 
 def test_memory_that_idle_workers_keep_is_counted(tmp_path: Path) -> None:
     if not Path("/proc/self/stat").is_file():
-        pytest.skip("this system does not tell the processes")
+        pytest.skip("processes are counted in /proc (Linux), which is not here")
     limit = 3 * IDLE_GB
     workflow = pe.Workflow(name="tasks", base_dir=str(tmp_path))
     workflow.config = execution_config(crashdump_dir=tmp_path / "crash")
