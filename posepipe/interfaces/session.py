@@ -56,7 +56,7 @@ class SessionPose(SimpleInterface):
         with measured(seconds):
             alone = [refined_of(*pair) for pair in zip(self.inputs.in_records, self.inputs.in_poses, strict=True)]
             qualities = [read_json(path) for path in self.inputs.quality_records]
-            final, told = self._shared(alone, qualities)
+            final, entries = self._shared(alone, qualities)
         cwd, poses, records, session = Path(runtime.cwd), [], [], []
         for i in range(count):
             poses.append(str(write_itk(final[i].pose, cwd / f"pose_{i}.txt")))
@@ -66,35 +66,35 @@ class SessionPose(SimpleInterface):
             records.append(write_record(cwd, f"refined_{i}", record))
             # the time of the whole is shared by its images
             own = {key: round(value / count, 3) if key == "seconds" else value for key, value in seconds.items()}
-            session.append(write_record(cwd, f"session_{i}", {**own, SESSION_KEY: told[i]}))
+            session.append(write_record(cwd, f"session_{i}", {**own, SESSION_KEY: entries[i]}))
         self._results = {"out_poses": poses, "out_records": records, "session_records": session}
         return runtime
 
     def _shared(self, alone: Sequence[Refined], qualities: Sequence[dict[str, Any]]) -> tuple[list[Refined], list[dict[str, Any]]]:
-        """The images' final results, and what their sidecars tell of it."""
+        """The final results of the images, and the entry of each sidecar."""
         from ..refinement.session import still_groups
 
         center = qualities[0]["center"]
         excluded = {i: why for i, quality in enumerate(qualities) if (why := _excluded(alone[i], quality))}
         free = [i for i in range(len(alone)) if i not in excluded]
         group = dict(zip(free, still_groups([alone[i].pose for i in free], center), strict=True))
-        final, told = list(alone), [dict[str, Any]() for _ in alone]
+        final, entries = list(alone), [dict[str, Any]() for _ in alone]
         for number in sorted(set(group.values())):
             members = [i for i in free if group[i] == number]
             how: dict[str, Any] = {"Method": "alone"}
             if len(members) > 1:
                 how = self._refine(members, alone, qualities, final)
             for i in members:
-                told[i] = how
+                entries[i] = how
         for i, quality in enumerate(qualities):
             about = about_session(i, self.inputs.names, alone, final, group, excluded, quality["center"])
-            told[i] = {"Method": "alone"} | told[i] | about
-        return final, told
+            entries[i] = {"Method": "alone"} | entries[i] | about
+        return final, entries
 
     def _refine(
         self, members: Sequence[int], alone: Sequence[Refined], qualities: Sequence[dict[str, Any]], final: list[Refined]
     ) -> dict[str, Any]:
-        """Give the ``members`` one pose in ``final``; what is told of it. If that fails they keep their own, with a warning."""
+        """Give the ``members`` one pose in ``final``; its entry for the sidecars. If that fails they keep their own, with a warning."""
         from dataclasses import replace
 
         from ..errors import PosepipeError
@@ -159,7 +159,7 @@ def about_session(
     own, pose = alone[i].pose, final[i].pose
     return {
         "SharedBy": [name for j, name in enumerate(names) if i in group and group.get(j) == group[i]] or [names[i]],
-        "ToldApart": apart,
+        "NotSharedBy": apart,
         "ToleranceDegrees": AGREE_DEGREES,
         "ToleranceMM": AGREE_MM,
         "PoseBefore": {"RotationMatrix": own.rotation, "TranslationMM": own.translation},

@@ -171,7 +171,7 @@ def session_rows(sidecar: Mapping[str, Any]) -> list[Row]:
     rows.append(("Changed by that", _apart(known.get("MovedDegrees"), known.get("MovedMM"))))
     rows += [
         (f"Apart from {_files([one.get('Image')])}", f"{_apart(one.get('Degrees'), one.get('Millimetres'))}: {one.get('Reason')}")
-        for one in known.get("ToldApart") or []
+        for one in known.get("NotSharedBy") or []
     ]
     return rows
 

@@ -113,7 +113,7 @@ def test_one_head_has_one_pose_and_what_turned_or_failed_stops_nobody(session):
     # the turned image is told apart, and keeps its own pose
     assert again["SessionPose"]["SharedBy"] == uris[2:]
     np.testing.assert_allclose(again["SessionPose"]["PoseBefore"]["RotationMatrix"], again["RotationMatrix"], atol=1e-9)
-    assert [one["Image"] for one in again["SessionPose"]["ToldApart"]] == uris[:2]
+    assert [one["Image"] for one in again["SessionPose"]["NotSharedBy"]] == uris[:2]
     assert 20 < again["SessionSpread"] < 30 and t1["SessionSpreadImages"] == uris[1:]
     assert t1["Seconds"].keys() >= {"SessionPose", "Quality", "Outputs"}
     with (study.out / "failures.tsv").open() as table:

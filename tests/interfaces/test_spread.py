@@ -116,10 +116,10 @@ def test_what_a_sidecar_tells_of_the_session():
     group, excluded = {0: 0, 1: 0, 2: 1}, {3: "verdict fail"}
     told = [about_session(i, names, alone, final, group, excluded, CENTER) for i in range(4)]
     assert [one["SharedBy"] for one in told] == [["a", "b"], ["a", "b"], ["turned"], ["failed"]]
-    assert [(one["Image"], one["Reason"]) for one in told[0]["ToldApart"]] == [
+    assert [(one["Image"], one["Reason"]) for one in told[0]["NotSharedBy"]] == [
         ("turned", "the head turned or moved between them"), ("failed", "verdict fail"),
     ]  # fmt: skip
-    assert told[0]["ToldApart"][0]["Degrees"] == pytest.approx(30)
-    assert {one["Reason"] for one in told[3]["ToldApart"]} == {"this image: verdict fail"}
+    assert told[0]["NotSharedBy"][0]["Degrees"] == pytest.approx(30)
+    assert {one["Reason"] for one in told[3]["NotSharedBy"]} == {"this image: verdict fail"}
     assert told[1]["MovedDegrees"] == pytest.approx(1) and told[2]["MovedDegrees"] == 0
     np.testing.assert_allclose(told[1]["PoseBefore"]["RotationMatrix"], turned(2).rotation)
