@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import PosepipeError
+from .settings import FULL
 
 if TYPE_CHECKING:
-    from .atlas import Choice, LabelMap, VolumeRange
+    from .atlas import Choice, LabelMap, Template, VolumeRange
     from .bids import Age, InputImage, OutputNames
 
 
@@ -77,8 +78,12 @@ class ImagePlan:
     verdict ``review``. ``voxels`` is the number of voxels, from which the memory is estimated.
     ``alone_hash`` is the digest of the pose that the image is found to have alone, if it gets one pose with the other images of its session
     at the same template (``--session-pose consistent``), else empty; ``parameters_hash`` then depends on these images too.
-    ``formats`` are the formats of its transforms, ``labels`` the label maps that are written, ``label_request`` their entry in the
-    sidecar, and ``notes`` warnings about what was requested.
+    ``level`` is how much is written, ``formats`` are the formats of its transforms, ``labels`` the label maps that are written,
+    ``label_request`` their entry in the sidecar, and ``notes`` warnings about what was requested.
+
+    An image has one such plan for each atlas that was asked for and has a template of its age. ``lacks`` tells, in the first of them, of
+    the others. ``first`` is the template of that first one, with whose volume the mask is compared; None there. ``earlier`` is the result
+    of an earlier run that is taken instead, if there is one, and ``reuse`` tells of it, or why there is none.
     """
 
     image: InputImage
@@ -101,16 +106,23 @@ class ImagePlan:
     label_request: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
     alone_hash: str = ""
+    level: str = FULL
+    lacks: tuple[str, ...] = ()
+    first: Template | None = None
+    earlier: OutputNames | None = None
+    reuse: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All output files of the image."""
-        return self.names.files(synth=self.converted, slices=self.timing is not None, formats=self.formats, labels=self.label_request)
+        return self.names.files(
+            synth=self.converted, slices=self.timing is not None, formats=self.formats, labels=self.label_request, level=self.level
+        )  # fmt: skip
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about its age, its template and what was requested."""
-        return (*self.age.warnings, *self.choice.warnings, *self.notes)
+        return (*self.age.warnings, *self.choice.warnings, *self.notes, *self.lacks)
 
     @property
     def space(self) -> str:
@@ -120,11 +132,12 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class PlanFailure:
-    """One image that cannot be processed, the stage at which this was found, and the error."""
+    """One image that cannot be processed, the stage at which this was found, and the error; ``atlas``: it cannot at this one of several."""
 
     image: InputImage
     stage: str
     error: PosepipeError
+    atlas: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,19 @@ class Plan:
     def pending(self) -> tuple[ImagePlan, ...]:
         """Every image that is not done yet."""
         return tuple(image for session in self.sessions for image in session.pending)
+
+    def with_done(self, images: Iterable[ImagePlan]) -> Plan:
+        """The plan with these images done."""
+        done = {image.names.forward for image in images}
+        parts = (
+            replace(session, images=tuple(replace(i, done=True) if i.names.forward in done else i for i in session.images))
+            for session in self.sessions
+        )
+        return replace(self, sessions=tuple(parts))
+
+    def at(self, image: InputImage) -> tuple[ImagePlan, ...]:
+        """The plans of one image, at all its atlases."""
+        return tuple(one for one in self.images if one.image.path == image.path)
 
     def without(self, images: Iterable[ImagePlan]) -> Plan:
         """The plan less these images, and less those that would get one pose with them."""

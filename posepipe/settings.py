@@ -28,6 +28,11 @@ XFM_FORMATS = {"itk": ".txt", "fsl": ".mat", "lta": ".lta", "x5": ".x5", "niftyr
 LABEL_MAPS = ("tissues", "regions")
 """Label maps that a template may have."""
 LEVELS = ("participant", "group")
+TRANSFORMS, HEADER, FULL = "transforms", "header", "full"
+OUTPUT_LEVELS = (TRANSFORMS, HEADER, FULL)
+"""What is written of an image: transforms alone; the reoriented image too; the resampled image, the mask and a conversion too."""
+AUTO = "auto"
+"""The value of ``--atlas`` that chooses one atlas by age, contrast and what is on the machine."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Settings:
     bids_filter_file: Path | None = None
     derivatives: tuple[str, ...] = ()
     skip_bids_validation: bool = False
-    atlas: str = "auto"
+    atlas: tuple[str, ...] = (AUTO,)
     atlas_dir: tuple[Path, ...] = ()
     age: float | str | None = None
     age_column: str | None = None
@@ -62,6 +67,7 @@ class Settings:
     init: str = "auto"
     refine: str = "ants"
     xfm_formats: tuple[str, ...] = ("itk",)
+    level: str = FULL
     labels: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None

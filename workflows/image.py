@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -22,14 +23,18 @@ from posepipe.interfaces.template import template_inputs
 from posepipe.models.listing import LISTING
 from posepipe.models.weights import PACKAGED
 from posepipe.plan import ImagePlan, planned_mask, uses_mask_network
-from posepipe.settings import Settings
+from posepipe.settings import FULL, TRANSFORMS, Settings
 
 from .engine import Workflow
 from .memory import memory_gb
 from .methods import Methods, image_methods
 
+FROM_ANOTHER = {"mask": ("out_mask", "out_record"), "conversion": ("out_file", "out_record")}
+"""Nodes whose results do not depend on the atlas → their outputs. At a further atlas of the same image, nodes of these names hand on what
+the first workflow has made (:func:`~posepipe.workflows.session.init_session_wf` connects them)."""
 
-def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
+
+def init_image_wf(*, plan: ImagePlan, settings: Settings, given: Collection[str] = ()) -> Workflow:
     """Build the workflow that aligns one image to its template.
 
     Workflow Graph
@@ -44,6 +49,8 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
         the image, its age, its template and where its outputs go
     settings : :class:`~posepipe.settings.Settings`
         methods, device and seed
+    given
+        names of nodes (:data:`FROM_ANOTHER`) that do no work, as the workflow of the same image at another atlas does it
 
     Inputs
     ------
@@ -61,14 +68,14 @@ def init_image_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     figure
         picture (WebP) of the image before and after
     """
-    stages = _Stages(plan, settings)
+    stages = _Stages(plan, settings, given=given)
     stages.find()
     stages.judge()
     stages.write()
     return stages.workflow
 
 
-def init_alone_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
+def init_alone_wf(*, plan: ImagePlan, settings: Settings, given: Collection[str] = ()) -> Workflow:
     """Build the workflow that finds the pose which an image has alone, and writes nothing: the first part of :func:`init_image_wf`.
 
     Its name, and with it the folder of its work, is that of the whole workflow.
@@ -89,7 +96,7 @@ def init_alone_wf(*, plan: ImagePlan, settings: Settings) -> Workflow:
     Of ``foundnode``, :data:`FOUND_FIELDS`: image, as it was aligned, mask, initial pose, pose, conversion and slices if there are any, and
     the records of these stages; of ``quality``, its record.
     """
-    stages = _Stages(plan, settings, digest=plan.alone_hash)
+    stages = _Stages(plan, settings, digest=plan.alone_hash, given=given)
     stages.find()
     stages.judge()
     return stages.workflow
@@ -130,7 +137,10 @@ class _Stages:
     """Adds the nodes of an image to its ``workflow``: those that :meth:`find` a pose, that :meth:`judge` it, and that :meth:`write` the
     outputs. The latter two take what they need from ``foundnode``."""
 
-    def __init__(self, plan: ImagePlan, settings: Settings, *, name: str = "", digest: str = "") -> None:
+    def __init__(
+        self, plan: ImagePlan, settings: Settings, *, name: str = "", digest: str = "", given: Collection[str] = ()
+    ) -> None:
+        self._given = given
         self._plan, self._settings, self._digest = plan, settings, digest or plan.parameters_hash
         self.workflow = Workflow(name=name or image_wf_name(plan))
         self.workflow.__desc__, self.workflow.references = image_methods(Methods.planned(plan, settings))
@@ -141,6 +151,8 @@ class _Stages:
         self._networks = {"weights": str((settings.weights or PACKAGED) / LISTING)}
 
     def _stage(self, interface: Any, name: str) -> pe.Node:
+        if name in self._given:
+            return pe.Node(IdentityInterface(fields=list(FROM_ANOTHER[name])), name=name)
         if isinstance(interface.inputs, DigestInputSpec):
             interface.inputs.digest = self._digest
         # the same number for every stage, as linear algebra libraries use it too
@@ -160,9 +172,9 @@ class _Stages:
         aligned, image = inputnode, "image"
         if plan.converted:
             aligned, image = self._stage(ContrastConvert(**self._torch, **self._networks), "conversion"), "out_file"
+            made = [(inputnode, aligned, [("image", "in_file")]), (mask, aligned, [("out_mask", "in_mask")])]
             self.workflow.connect([
-                (inputnode, aligned, [("image", "in_file")]),
-                (mask, aligned, [("out_mask", "in_mask")]),
+                *([] if "conversion" in self._given else made),
                 (aligned, self._found, [("out_file", "synth"), ("out_record", "convert_record")]),
             ])  # fmt: skip
         final = refined
@@ -175,7 +187,7 @@ class _Stages:
                 (final, self._found, [("out_table", "slices"), ("slices_record", "slices_record")]),
             ])  # fmt: skip
         self.workflow.connect([
-            (inputnode, mask, [("image", "in_file"), ("mask", "in_mask")]),
+            *([] if "mask" in self._given else [(inputnode, mask, [("image", "in_file"), ("mask", "in_mask")])]),
             (aligned, initial, [(image, "in_file")]),
             (aligned, refined, [(image, "in_file")]),
             (mask, initial, [("out_mask", "in_mask"), ("out_record", "mask_record")]),
@@ -203,9 +215,8 @@ class _Stages:
 
     def write(self) -> None:
         """Resampling to outputs."""
-        plan = self._plan
+        plan, level = self._plan, self._settings.level
         outputnode = pe.Node(IdentityInterface(fields=["sidecar", "out_files", "figure"]), name="outputnode")
-        apply = self._stage(ApplyPose(template=self._template["template"]), "resampling")
         figure = self._stage(PoseFigure(**self._template), "figure")
         derivatives = self._stage(Derivatives(**_derivatives_inputs(plan, self._settings)), "outputs")
         more = [
@@ -213,17 +224,20 @@ class _Stages:
             *([("slices", "slices"), ("slices_record", "slices_record")] if plan.timing is not None else []),
             *([("session_record", "session_record")] if plan.alone_hash else []),
         ]
+        if level != TRANSFORMS:
+            apply = self._stage(ApplyPose(template=self._template["template"], resample=level == FULL), "resampling")
+            made = ["resampled", "reoriented"] if level == FULL else ["reoriented"]
+            self.workflow.connect([
+                (self._found, apply, [("image", "in_file"), ("pose", "in_pose")]),
+                (apply, derivatives, [*((name, name) for name in made), ("out_record", "apply_record")]),
+            ])  # fmt: skip
         self.workflow.connect([
-            (self._found, apply, [("image", "in_file"), ("pose", "in_pose")]),
             (self._found, figure, [
                 ("image", "in_file"), ("mask", "in_mask"), ("pose", "in_pose"), *([("synth", "in_synth")] if plan.converted else []),
             ]),
             (self._found, derivatives, [
                 ("pose", "in_pose"), ("mask", "in_mask"), ("mask_record", "mask_record"), ("initial_record", "initial_record"),
                 ("pose_record", "refined_record"), *more,
-            ]),
-            (apply, derivatives, [
-                ("resampled", "resampled"), ("reoriented", "reoriented"), ("out_record", "apply_record"),
             ]),
             (self._quality, derivatives, [("out_record", "quality_record")]),
             # the figure is an input of the last node: the page can be written as soon as the outputs exist
@@ -233,8 +247,8 @@ class _Stages:
 
 
 def image_wf_name(plan: ImagePlan) -> str:
-    """Name of the workflow of an image: its file name with the characters that Nipype allows."""
-    stem = name_stem(plan.image.path)
+    """Name of the workflow of an image: its file name, and the space of a further atlas, with the characters that Nipype allows."""
+    stem = name_stem(plan.image.path) + (f"_to_{plan.space}" if plan.names.further else "")
     return re.sub(r"\W", "_", stem) + "_wf"
 
 
@@ -245,13 +259,14 @@ def written_wf_name(plan: ImagePlan) -> str:
 
 def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
     template, names = plan.choice.template, plan.names
+    full = settings.level == FULL
     outputs = (
         "forward",
         "backward",
-        "resampled",
-        "reoriented",
-        "mask",
-        *(("synth",) if plan.converted else ()),
+        *(("resampled",) if full else ()),
+        *(() if settings.level == TRANSFORMS else ("reoriented",)),
+        *(("mask",) if full else ()),
+        *(("synth",) if plan.converted and full else ()),
         *(("slices",) if plan.timing is not None else ()),
     )
     labels = {
@@ -265,6 +280,9 @@ def _derivatives_inputs(plan: ImagePlan, settings: Settings) -> dict[str, Any]:
         "template": str(template.image),
         "xfm_formats": list(plan.formats),
         "labels": labels,
+        "level": settings.level,
+        "further": names.further,
+        **({"first": template_inputs(plan.first)} if plan.first is not None else {}),
         "known": {
             "Sources": list(plan.sources),
             "Age": plan.age.weeks,

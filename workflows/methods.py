@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from posepipe.atlas import load_manifests
+from posepipe.bids.names import LEVEL_KEY
 from posepipe.interfaces.sidecars import software_versions
 from posepipe.plan import ImagePlan, planned_mask
 from posepipe.references import Reference
-from posepipe.settings import BY_SLICES, WHOLE, Settings
+from posepipe.settings import BY_SLICES, FULL, HEADER, TRANSFORMS, WHOLE, Settings
 
 from .citation import Citation, by_keys
 
@@ -59,6 +60,12 @@ _TOGETHER = (
     "Where the head had lain still between images of one session, they were given one pose, by maximising the sum of their correlation "
     "ratios and, at the end, of their mutual information. "
 )
+_WRITTEN = {
+    FULL: "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
+    "written into the header of the image as it was scanned.",
+    HEADER: "The pose was written into the header of the image as it was scanned; no image was interpolated.",
+    TRANSFORMS: "The pose was written as a transform; no image was interpolated.",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Methods:
     without_csf: bool = False
     slices: bool = False
     together: bool = False
+    level: str = FULL
 
     @classmethod
     def planned(cls, plan: ImagePlan, settings: Settings) -> Methods:
@@ -88,6 +96,7 @@ class Methods:
         return cls(
             plan.contrast, template.atlas, template.contrast, mask, init, settings.refine,
             age_estimated=guessed, converted=plan.converted, slices=plan.timing is not None, together=bool(plan.alone_hash),
+            level=settings.level,
         )  # fmt: skip
 
     @classmethod
@@ -107,6 +116,7 @@ class Methods:
             without_csf=sidecar.get("RefineTemplate", WHOLE) != WHOLE,
             slices=bool(sidecar.get("Slices")),
             together=bool(sidecar.get("SessionPose")),
+            level=str(sidecar.get(LEVEL_KEY, FULL)),
         )
 
 
@@ -165,8 +175,7 @@ def image_methods(methods: Methods) -> tuple[str, tuple[Reference, ...]]:
         + (_SLICES if methods.slices else "")
         + (_TOGETHER if methods.together else "")
         + (f"Weights of the networks: {weights}. " if weights else "")
-        + "Images were resampled once, onto the grid of the template, by cubic interpolation; the same pose was also "
-        "written into the header of the image as it was scanned."
+        + _WRITTEN.get(methods.level, _WRITTEN[FULL])
     )
     return _with_references(text, *((manifest.reference,) if manifest else ()))
 

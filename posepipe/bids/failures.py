@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import BidsError
@@ -21,7 +22,8 @@ from .sidecars import read_json, write_json
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("subject", "session", "image", "stage", "error", "log")
-"""Columns of the table. The records also hold the ``dataset`` of the image, as several datasets may share one output folder."""
+"""Columns of the table. The records also hold the ``dataset`` of the image, as several datasets may share one output folder, and
+the ``atlas`` where an image failed at one of several."""
 
 
 class Failures:
@@ -32,26 +34,36 @@ class Failures:
         self._records = self._out_dir / "logs" / "failures"
         self.table = self._out_dir / "failures.tsv"
 
-    def record(self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None) -> None:
-        """Record that ``image`` failed at ``stage``; replaces an earlier record."""
+    def record(
+        self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None, atlas: str = ""
+    ) -> None:
+        """Record that ``image`` failed at ``stage``; replaces an earlier record. ``atlas``: it failed at this one of several alone."""
         text = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
         row = {
             "subject": f"sub-{image.subject}",
             "session": f"ses-{image.session}" if image.session else "n/a",
             "image": image.relative.as_posix(),
-            "stage": stage,
+            "stage": f"{stage} at {atlas}" if atlas else stage,
             "error": text,
             "log": self._shown(log),
             "dataset": str(image.root.resolve()),
+            **({"atlas": atlas} if atlas else {}),
         }
-        write_json(self._record_of(image), row)
+        write_json(self._record_of(image, atlas), row)
         self.merge()
 
-    def clear(self, image: InputImage) -> None:
-        """Remove the record of ``image`` after success."""
-        record = self._record_of(image)
-        if record.exists():
+    def clear(self, image: InputImage, atlas: str = "", asked: Collection[str] = ()) -> None:
+        """Remove the record of ``image`` after success, also that at the one ``atlas`` and those at atlases not among the ``asked``."""
+        gone = [path for path in (self._record_of(image), self._record_of(image, atlas)) if path.exists()]
+        for name in self._listing():
+            with contextlib.suppress(BidsError):
+                row = read_json(self._records / name)
+                others = row.get("atlas") and row["atlas"] not in asked
+                if others and (row.get("image"), row.get("dataset")) == (image.relative.as_posix(), str(image.root.resolve())):
+                    gone.append(self._records / name)
+        for record in gone:
             record.unlink(missing_ok=True)
+        if gone:
             self.merge()
 
     def forget_removed(self, dataset: str | Path) -> None:
@@ -110,8 +122,8 @@ class Failures:
                 found[name] = (status.st_mtime_ns, status.st_ino)
         return found
 
-    def _record_of(self, image: InputImage) -> Path:
-        name = f"{image.path.name.partition('.')[0]}.json"
+    def _record_of(self, image: InputImage, atlas: str = "") -> Path:
+        name = f"{image.path.name.partition('.')[0]}{'.' if atlas else ''}{atlas}.json"
         if len(temporary_name(name).encode()) > LONGEST_NAME:  # for an image whose own name has the maximum length
             name = f"{hashlib.sha256(name.encode()).hexdigest()}.json"
         return self._records / name

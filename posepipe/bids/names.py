@@ -9,18 +9,20 @@
   all of them.
 - ``desc-brain_mask``, ``desc-atlas_dseg`` and ``desc-slices_pose`` do not say the contrast, and a T1w and a T2w image often share all
   entities: those of a T1w image always carry ``mod-T1w``, those of a T2w image never do, whatever else the dataset holds.
+- Of several atlases (``--atlas A B``) the first that has a template of the age has these names. At a further one, what depends on the pose
+  without naming the template names it too: ``space-B_cohort-30_desc-reoriented``, ``space-B_cohort-30_desc-slices``, ``seg-B+30+tissues``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import BidsError
 from ..files import name_stem, temporary_name
-from ..settings import LABEL_MAPS, XFM_FORMATS
+from ..settings import FULL, LABEL_MAPS, OUTPUT_LEVELS, TRANSFORMS, XFM_FORMATS
 from .entities import join_name
 from .image import InputImage
 
@@ -28,6 +30,9 @@ LONGEST_NAME = 255
 """Bytes in the name of a file: the limit of every common file system (NAME_MAX of Linux)."""
 FORMATS_KEY, LABELS_KEY, NAMES_KEY = "TransformFiles", "Labels", "NamesSHA256"
 """Of the forward transform's sidecar: transforms in other formats, label maps, and the hash of a label map's names."""
+LEVEL_KEY, BRAIN_MASK_KEY, FURTHER_KEY, TAKEN_KEY = "Level", "BrainMask", "NamedBySpace", "TakenFrom"
+"""Of the forward transform's sidecar: the ``--level`` and what is known of the mask, where it was not the full level; true for a further
+atlas of one run; the result of an earlier run that this is a copy of."""
 _GRID_ENTITIES = ("space", "cohort", "res", "den")
 
 
@@ -35,12 +40,14 @@ _GRID_ENTITIES = ("space", "cohort", "res", "den")
 class OutputNames:
     """Paths of everything that is written for one image.
 
-    ``template_space`` is the atlas and its cohort as in ``tpl-ATLAS_cohort-COHORT`` (None: an atlas without cohorts).
+    ``template_space`` is the atlas and its cohort as in ``tpl-ATLAS_cohort-COHORT`` (None: an atlas without cohorts). ``further``: the
+    atlas is not the first one of those that were asked for and have a template of the age.
     """
 
     out_dir: Path
     image: InputImage
     template_space: tuple[str, str | None]
+    further: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out_dir", Path(self.out_dir))
@@ -68,20 +75,13 @@ class OutputNames:
     @property
     def resampled(self) -> Path:
         """The image on the template's grid."""
-        atlas, cohort = self.template_space
-        moved = [key + self.image.entities[key] for key in _GRID_ENTITIES if key in self.image.entities]
-        entities = {k: v for k, v in self.image.entities.items() if k not in (*_GRID_ENTITIES, "desc")}
-        entities["space"] = atlas
-        if cohort:
-            entities["cohort"] = cohort
-        desc = "+".join([*moved, *([self.image.entities["desc"]] if "desc" in self.image.entities else [])])
-        if desc:
-            entities["desc"] = desc
-        return self.folder / join_name(entities, self.image.suffix, ".nii.gz")
+        return self._in_space(self.image.suffix)
 
     @property
     def reoriented(self) -> Path:
         """The image's own voxels under a new affine."""
+        if self.further:
+            return self._in_space(self.image.suffix, label="reoriented")
         return self._with_desc("reoriented", self.image.suffix)
 
     @property
@@ -97,12 +97,14 @@ class OutputNames:
     @property
     def slices(self) -> Path:
         """Table of the poses of its slices; written for stacks of slices only."""
+        if self.further:
+            return self._in_space("pose", ".tsv", label="slices", **self._contrast)
         return self._with_desc("slices", "pose", ".tsv", **self._contrast)
 
     def labels(self, kind: str) -> Path:
         """The atlas's label map ``kind`` (tissues, regions) on the image's own grid; written on request only."""
-        own = self.image.entities.get("seg")
-        return self._with_desc("atlas", "dseg", **self._contrast, seg=f"{own}+{kind}" if own else kind)
+        parts = [self.image.entities.get("seg"), self.template if self.further else None, kind]
+        return self._with_desc("atlas", "dseg", **self._contrast, seg="+".join(filter(None, parts)))
 
     def label_table(self, kind: str) -> Path:
         """Names of the labels in that map."""
@@ -134,14 +136,17 @@ class OutputNames:
         slices: bool = False,
         formats: Iterable[str] = (),
         labels: Mapping[str, Mapping[str, str]] | None = None,
+        level: str = FULL,
     ) -> tuple[Path, ...]:
-        """Every file that a finished image has, sidecars included.
+        """Every file that an image has that was finished with ``--level`` ``level``, sidecars included.
 
         ``synth``: the converted contrast too; ``slices``: poses of its slices too; ``formats``: transforms in these formats;
         ``labels``: these label maps too, as ``Labels`` of the forward transform's sidecar has them.
         """
-        made = [self.forward, self.resampled, self.reoriented, self.mask]
-        made += [*([self.synth] if synth else []), *([self.slices] if slices else []), self.backward]
+        full = level == FULL
+        made = [self.forward, *([self.resampled] if full else []), *([] if level == TRANSFORMS else [self.reoriented])]
+        made += [*([self.mask] if full else []), *([self.synth] if synth and full else [])]
+        made += [*([self.slices] if slices else []), self.backward]
         others = [in_format(path, form) for path in (self.forward, self.backward) for form in formats if form != "itk"]
         others += [self.label_table(kind) for kind, request in (labels or {}).items() if NAMES_KEY in request]
         made += [self.labels(kind) for kind in labels or {}]
@@ -176,6 +181,18 @@ class OutputNames:
         entities = {**self.image.entities, "from": source, "to": target, "mode": "image"}
         return self.folder / join_name(entities, "xfm", ".txt")
 
+    def _in_space(self, suffix: str, extension: str = ".nii.gz", *, label: str | None = None, **extra: str) -> Path:
+        """A name in the template's space."""
+        own, (atlas, cohort) = self.image.entities, self.template_space
+        moved = [key + own[key] for key in _GRID_ENTITIES if key in own]
+        entities = {k: v for k, v in own.items() if k not in (*_GRID_ENTITIES, "desc")} | extra | {"space": atlas}
+        if cohort:
+            entities["cohort"] = cohort
+        desc = "+".join(filter(None, [*moved, own.get("desc"), label]))
+        if desc:
+            entities["desc"] = desc
+        return self.folder / join_name(entities, suffix, extension)
+
     def _with_desc(self, label: str, suffix: str, extension: str = ".nii.gz", **extra: str) -> Path:
         own = self.image.entities.get("desc")
         entities = {**self.image.entities, **extra, "desc": f"{own}+{label}" if own else label}
@@ -194,10 +211,17 @@ def in_format(transform: Path, form: str) -> Path:
 def requested(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     """What was written on request of the image with this ``sidecar`` of the forward transform, as :meth:`OutputNames.files` takes it."""
     formats, labels = sidecar.get(FORMATS_KEY), sidecar.get(LABELS_KEY)
+    level = sidecar.get(LEVEL_KEY)
     return {
         "formats": [form for form in formats if form in XFM_FORMATS] if isinstance(formats, Mapping) else [],
         "labels": {kind: labels[kind] for kind in labels if kind in LABEL_MAPS} if isinstance(labels, Mapping) else {},
+        "level": level if level in OUTPUT_LEVELS else FULL,
     }
+
+
+def as_written(names: OutputNames, sidecar: Mapping[str, Any]) -> OutputNames:
+    """``names`` as of the result with this ``sidecar`` of the forward transform."""
+    return replace(names, further=sidecar.get(FURTHER_KEY) is True)
 
 
 def subject_page(out_dir: str | Path, subject: str, session: str | None = None) -> Path:
@@ -231,7 +255,7 @@ def collisions(outputs: Iterable[tuple[InputImage, Iterable[Path]]]) -> dict[Pat
     for image, paths in outputs:
         for path in paths:
             other = owner.setdefault(path, image)
-            if other != image:
+            if other.path != image.path:
                 msg = f"{other.path} and {image.path} would both be written to {path}; rename one, or choose with --bids-filter-file"
                 for one in (other, image):
                     found.setdefault(one.path, BidsError(msg))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..errors import BidsError
 from ..files import name_stem
 from .entities import join_name, split_name
 from .image import InputImage
-from .names import OutputNames, requested
+from .names import BRAIN_MASK_KEY, LEVEL_KEY, OutputNames, as_written, requested
 from .sidecars import read_json
 
 _OF_TRANSFORMS = {"from", "to", "mode"}
@@ -53,6 +53,15 @@ def results_in(out_dir: Path, anat: Path) -> list[Result]:
     return found
 
 
+def told_instead(sidecar: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What the sidecars of the resampled image and of the mask would tell, from that of the forward transform, where they were not written
+    (``--level``); None where they were."""
+    if LEVEL_KEY not in sidecar:
+        return None
+    mask = sidecar.get(BRAIN_MASK_KEY)
+    return {key: value for key, value in sidecar.items() if key.startswith("Template")}, dict(mask) if isinstance(mask, Mapping) else {}
+
+
 def current(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
     """The current result of each image and atlas among the ``results`` of one folder, and the superseded ones, left by a stopped run or an
     older version.
@@ -71,8 +80,10 @@ def current(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
 
 
 def _is_turned_by(result: Result) -> bool:
-    with contextlib.suppress(BidsError):
-        return is_turned_by(result.names)
+    for further in (False, True):
+        with contextlib.suppress(BidsError):
+            if is_turned_by(replace(result.names, further=further)):
+                return True
     return False
 
 
@@ -88,15 +99,18 @@ def is_turned_by(names: OutputNames) -> bool:
 def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: Callable[[str, Mapping[str, Any]], bool]) -> list[str]:
     """Remove the outputs of superseded results of this image, except files shared with current ones; returns the spaces of removed results.
 
-    ``files`` are those of the current result, at ``names``. ``is_superseded`` is called for each other result, with its atlas and the
-    forward transform's sidecar (empty if unreadable). Raises OSError for a file that cannot be removed.
+    ``files`` are those of the current result, at ``names``, and of what the same run makes of the image at other atlases. ``is_superseded``
+    is called for each other result, with its atlas and the forward transform's sidecar (empty if unreadable). Raises OSError for a file
+    that cannot be removed.
     """
     kept = set(files)
     with contextlib.suppress(BidsError):  # outputs requested earlier are kept if they are of the current pose
-        kept |= set(names.files(**requested(read_json(names.sidecar(names.forward)))))
+        kept |= _files_of(names, read_json(names.sidecar(names.forward)))
     gone, own = [], name_stem(names.image.path)
     # only T1w images have a synthetic T2w output; for a T2w image the file belongs to another image
     possible = set(names.every_file) - (set() if names.image.suffix == "T1w" else {names.synth, names.sidecar(names.synth)})
+    if not names.further:  # as a further atlas of an earlier run it had other names; the names of a first atlas may be another's by now
+        possible |= set(replace(names, further=True).every_file) - {names.synth, names.sidecar(names.synth)}
     for result in results_in(names.out_dir, names.folder):
         if result.stem != own or result.names.forward == names.forward:
             continue
@@ -104,12 +118,17 @@ def remove_superseded(names: OutputNames, files: Iterable[Path], is_superseded: 
         with contextlib.suppress(BidsError):
             sidecar = read_json(result.sidecar)
         if is_superseded(result.atlas, sidecar):
-            possible |= set(result.names.files(**requested(sidecar)))
+            possible |= set(as_written(result.names, sidecar).files(**requested(sidecar)))
             gone.append(result.names.template)
         else:
-            synth, slices = bool(sidecar.get("ContrastConversion")), bool(sidecar.get("Slices"))
-            kept |= set(result.names.files(synth=synth, slices=slices, **requested(sidecar)))
+            kept |= _files_of(as_written(result.names, sidecar), sidecar)
     # the sidecars of transforms first: they define a result
     for path in sorted(possible - kept, key=lambda path: not path.name.endswith("_xfm.json")):
         path.unlink(missing_ok=True)
     return gone
+
+
+def _files_of(names: OutputNames, sidecar: Mapping[str, Any]) -> set[Path]:
+    """The files of the result with this ``sidecar``."""
+    synth, slices = bool(sidecar.get("ContrastConversion")), bool(sidecar.get("Slices"))
+    return set(names.files(synth=synth, slices=slices, **requested(sidecar)))

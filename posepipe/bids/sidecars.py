@@ -14,9 +14,10 @@ from typing import Any
 
 from ..errors import BidsError
 from ..files import write_text
+from ..settings import FULL
 from .entities import split_name
 from .image import InputImage
-from .names import OutputNames, requested
+from .names import FURTHER_KEY, OutputNames, requested
 from .reading import read_object
 
 logger = logging.getLogger(__name__)
@@ -87,16 +88,17 @@ def is_done(
     slices: bool = False,
     formats: Iterable[str] = (),
     labels: Mapping[str, Mapping[str, str]] | None = None,
+    level: str = FULL,
 ) -> bool:
     """Whether an earlier run finished this image with these settings: all outputs are there, and the hash that
     the forward transform's sidecar holds under ``ParametersHash`` is equal.
 
     ``synth``: the converted contrast is among the outputs; ``slices``: the poses of its slices are; ``formats`` and
-    ``labels`` are outputs on request (:meth:`OutputNames.files`). The image is not done if an input was replaced since, or if the sidecar
-    does not list a requested output, which may then be of another pose. Other existing files are ignored.
+    ``labels`` are outputs on request, ``level`` is the ``--level`` (:meth:`OutputNames.files`). The image is not done if an input was
+    replaced since, or if the sidecar does not list a requested output, which may then be of another pose. Other existing files are ignored.
     """
     formats, labels = [form for form in formats if form != "itk"], labels or {}
-    if not all(path.is_file() for path in names.files(synth=synth, slices=slices, formats=formats, labels=labels)):
+    if not all(path.is_file() for path in names.files(synth=synth, slices=slices, formats=formats, labels=labels, level=level)):
         return False
     try:
         sidecar = read_json(names.sidecar(names.forward))
@@ -105,6 +107,8 @@ def is_done(
         return False
     written, there = sidecar.get(HASH_KEY), requested(sidecar)
     if not set(formats) <= set(there["formats"]) or any(there["labels"].get(kind) != request for kind, request in labels.items()):
+        return False
+    if (sidecar.get(FURTHER_KEY) is True) != names.further:  # its files have other names
         return False
     return written is not None and written == parameters_hash(parameters, names.image)
 

@@ -78,7 +78,7 @@ class AgesOfImages:
             networks=(*POSE_NETWORKS, *(SCAN_NETWORKS if masked else ())),
             weights_dir=self._settings.weights,
             templates=[template for series in self._of(contrast) for template in series.templates],
-            settings={"estimate": self._files.of(PACKAGED), "atlas": self._settings.atlas, "mask": self._settings.mask},
+            settings={"estimate": self._files.of(PACKAGED), "atlas": " ".join(self._settings.atlas), "mask": self._settings.mask},
             files=self._files,
         )
         return parameters_hash(depends, image)[:32]
@@ -91,7 +91,8 @@ class AgesOfImages:
         from ..atlas import candidates
 
         if contrast not in self._candidates:
-            self._candidates[contrast] = candidates(self._library, contrast=contrast, atlas=self._settings.atlas)
+            named = [candidates(self._library, contrast=contrast, atlas=atlas) for atlas in self._settings.atlas]
+            self._candidates[contrast] = tuple(series for some in named for series in some)
         return self._candidates[contrast]
 
     @cached_property

@@ -110,12 +110,12 @@ def _tasks(args: argparse.Namespace, settings: Settings) -> tuple[Task, ...]:
     """The tasks, in the order of the dataset; participants without images are printed."""
     from ..atlas import AtlasLibrary
     from ..bids import list_subjects, read_filter_file, survey_images
-    from .plan import check_atlas
+    from .plan import check_atlases
     from .unfinished import unfinished
 
     library = AtlasLibrary.default(settings.atlas_dir)
     if "container" not in vars(args):  # which may hold atlases of its own
-        check_atlas(library, settings.atlas)
+        check_atlases(library, settings.atlas)
     filters = read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None
     survey = survey_images(
         args.bids_dir, participants=args.participant_label, sessions=args.session_label, filters=filters,

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..paths import absolute_derivative, absolute_path
 from ..settings import (
     AGE_POLICIES,
+    AUTO,
     CONTRAST_CHOICES,
     CONVERT_CHOICES,
     DEVICE_CHOICES,
@@ -23,6 +24,7 @@ from ..settings import (
     INIT_CHOICES,
     LEVELS,
     MASK_CHOICES,
+    OUTPUT_LEVELS,
     REFINE_CHOICES,
     SESSION_CHOICES,
     SLICES_CHOICES,
@@ -50,8 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"posepipe {__version__}")
     _add_selection(parser)
-    _add_session(add_alignment(parser))
-    add_outputs(parser)
+    _add_session(add_alignment(parser, several=True))
+    add_outputs(parser).add_argument(
+        "--level", choices=OUTPUT_LEVELS,
+        help=_with_default(
+            "level", "what is written: transforms: these with their sidecars; header: the reoriented image too, not interpolated; full: "
+            "the image on the atlas's grid, the mask and a conversion too"
+        ),
+    )  # fmt: skip
     _add_age(parser)
     _add_group(parser)
     _add_run(parser)
@@ -66,15 +74,19 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--bids-filter-file", type=absolute_path, metavar="FILE", help="selection by entities, as for fMRIPrep (JSON)")
     group.add_argument(
         "-d", "--derivatives", type=absolute_derivative, nargs="+", action="extend", metavar="[NAME=]PATH",
-        help="derivative datasets with brain masks (desc-brain_mask)",
+        help="derivative datasets with brain masks (desc-brain_mask); posepipe=DIR: outputs of an earlier run, whose results are taken if "
+        "image, version and settings are the same",
     )  # fmt: skip
     group.add_argument("--skip-bids-validation", action="store_true", help="do not check file names against BIDS")
 
 
-def add_alignment(parser: argparse.ArgumentParser) -> Any:
-    """Add the options of the alignment, shared with ``posepipe-tools align``; returns their group."""
+def add_alignment(parser: argparse.ArgumentParser, *, several: bool = False) -> Any:
+    """Add the options of the alignment, shared with ``posepipe-tools align``; returns their group. ``several``: ``--atlas`` takes several
+    names."""
     group = parser.add_argument_group("alignment")
-    group.add_argument("--atlas", metavar="NAME", help=f"auto (by age), or a name (default: {_DEFAULT['atlas']})")
+    names: dict[str, Any] = {"nargs": "+"} if several else {}
+    which = "a name, or several: a pose at each that has a template of the age" if several else "a name"
+    group.add_argument("--atlas", metavar="NAME", help=f"auto (one by age), or {which} (default: {AUTO})", **names)
     group.add_argument(
         "--atlas-dir", type=absolute_path, action="append", metavar="DIR",
         help="folder of tpl-NAME folders (repeatable), searched before POSEPIPE_ATLAS_PATH, TemplateFlow's home "
@@ -123,8 +135,8 @@ def _add_session(group: Any) -> None:
     )  # fmt: skip
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the outputs, shared with ``posepipe-tools align``."""
+def add_outputs(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options of the outputs, shared with ``posepipe-tools align``; their group."""
     group = parser.add_argument_group("outputs")
     group.add_argument(
         "--xfm-formats", nargs="+", choices=XFM_FORMATS, metavar="FORMAT",
@@ -134,6 +146,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "--labels", action="store_true",
         help="write the atlas's label maps (tissues, regions) on the image's grid, by the rigid pose: approximate, not a segmentation",
     )  # fmt: skip
+    return group
 
 
 def _add_age(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +216,7 @@ def make_settings(given: dict[str, Any]) -> Settings:
     if settings.session_pose == "consistent" and settings.refine == "none":
         msg = "--session-pose consistent refines the poses of a session together, which --refine none rules out: give one of the two"
         raise UsageError(msg)
+    _check_atlases(settings.atlas)
     if isinstance(settings.age, float) and settings.age_column is not None:
         msg = "--age WEEKS and --age-column exclude each other: give one"
         raise UsageError(msg)
@@ -217,6 +231,16 @@ def _check_level(settings: Settings) -> None:
     if settings.analysis_level == "participant" and (settings.ratings or settings.blind):
         option = "--ratings" if settings.ratings else "--blind"
         msg = f"{option} belongs to the group level: posepipe {settings.bids_dir} {settings.out_dir} group {option} …"
+        raise UsageError(msg)
+
+
+def _check_atlases(names: tuple[str, ...]) -> None:
+    if AUTO in names and len(names) > 1:
+        msg = f"--atlas {' '.join(names)}: {AUTO} chooses one atlas by itself; give {AUTO} alone, or names of atlases alone"
+        raise UsageError(msg)
+    double = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if double:
+        msg = f"--atlas {' '.join(names)}: {double[0]} is named twice; name each atlas once"
         raise UsageError(msg)
 
 

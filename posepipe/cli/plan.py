@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,13 @@ from ..plan import (
     uses_mask_network,
     wants_slices,
 )
-from ..settings import ESTIMATE, Settings
+from ..settings import AUTO, ESTIMATE, TRANSFORMS, Settings
 from .parameters import FileDigests, parameters_of
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Choice, Template, VolumeRange
-    from ..bids import Age, InputImage, Survey
+    from ..bids import Age, InputImage, OutputNames, Survey
+    from .reuse import Earlier
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -39,25 +40,27 @@ def make_plan(settings: Settings) -> Plan:
     """
     from ..atlas import AtlasLibrary
     from ..bids import collisions, duplicates, read_filter_file, survey_images
+    from .reuse import split_earlier
 
     library = AtlasLibrary.default(settings.atlas_dir)
-    check_atlas(library, settings.atlas)
+    check_atlases(library, settings.atlas)
+    others, earlier = split_earlier(settings)
     survey = survey_images(
         settings.bids_dir,
         participants=settings.participant_label,
         sessions=settings.session_label,
         filters=read_filter_file(settings.bids_filter_file) if settings.bids_filter_file else None,
-        derivatives=settings.derivatives,
+        derivatives=others,
         validate=not settings.skip_bids_validation,
         everywhere=settings.dry_run or settings.verbose > 0,
     )
-    planner = _Planner(settings, library, survey)
+    planner = _Planner(settings, library, survey, earlier and earlier.matched(survey.images))
     double = duplicates(survey.images)
     reported: set[str] = set()
     parts: list[ImagePlan | PlanFailure] = []
     for image in survey.images:
         if image.path not in double:
-            parts.append(planner.plan(image))
+            parts += planner.plan(image)
         elif str(double[image.path]) not in reported:  # once: it is one image
             reported.add(str(double[image.path]))
             parts.append(PlanFailure(image, "image", double[image.path]))
@@ -94,9 +97,13 @@ def _together(image: ImagePlan, images: list[ImagePlan]) -> ImagePlan | PlanFail
     parameters = {**image.parameters, "session_pose": sorted(members)}
     try:
         digest = parameters_hash(parameters, image.image)
-        return _checked(replace(image, parameters=parameters, parameters_hash=digest, alone_hash=image.parameters_hash))
+        alone = replace(image, alone_hash=image.parameters_hash, earlier=None, reuse=_TOGETHER if image.reuse else "")
+        return _checked(replace(alone, parameters=parameters, parameters_hash=digest))
     except OSError as error:
         return PlanFailure(image.image, "image", ImageError(f"{error.filename or image.image.path}: cannot be read ({error.strerror})"))
+
+
+_TOGETHER = "nothing is taken of an earlier run, as the images of the session get one pose together (--session-pose consistent)"
 
 
 def _checked(plan: ImagePlan) -> ImagePlan:
@@ -104,14 +111,20 @@ def _checked(plan: ImagePlan) -> ImagePlan:
     from ..bids import is_done, is_turned_by
 
     done = is_done(
-        plan.names, plan.parameters, synth=plan.converted, slices=plan.timing is not None, formats=plan.formats, labels=plan.label_request
+        plan.names, plan.parameters, synth=plan.converted, slices=plan.timing is not None, formats=plan.formats, labels=plan.label_request,
+        level=plan.level,
     )  # fmt: skip
-    return replace(plan, done=done and is_turned_by(plan.names))
+    return replace(plan, done=done and (plan.level == TRANSFORMS or is_turned_by(plan.names)))
 
 
-def check_atlas(library: AtlasLibrary, atlas: str) -> None:
-    """Check that the atlas exists, before the images are planned; raises :class:`~posepipe.errors.AtlasError`."""
-    if atlas != "auto":
+def check_atlases(library: AtlasLibrary, atlases: Sequence[str]) -> None:
+    """Check that each of the ``atlases`` exists, before the images are planned; raises :class:`~posepipe.errors.AtlasError`."""
+    for atlas in atlases:
+        _check_atlas(library, atlas)
+
+
+def _check_atlas(library: AtlasLibrary, atlas: str) -> None:
+    if atlas != AUTO:
         if not library.contrasts(atlas):
             library.templates(atlas, "T2w")  # raises, saying what is missing and where it was looked for
     elif not any(library.contrasts(name) for name in (*library.manifests, *library.added())):
@@ -125,7 +138,7 @@ def check_atlas(library: AtlasLibrary, atlas: str) -> None:
 class _Planner:
     """Plans images one by one; tables of ages and files of templates are read once."""
 
-    def __init__(self, settings: Settings, library: AtlasLibrary, survey: Survey) -> None:
+    def __init__(self, settings: Settings, library: AtlasLibrary, survey: Survey, earlier: Earlier | None) -> None:
         from ..bids import AgeReader, Metadata, parse_derivative
         from .ages import AgesOfImages
 
@@ -139,13 +152,30 @@ class _Planner:
             self._ages = AgeReader(settings.bids_dir, age=given, column=settings.age_column, estimate=estimate)
         except AgeError as error:  # an --age outside of the possible range
             raise UsageError(str(error)) from error
-        self._ends: dict[str, tuple[Template, ...]] = {}
+        self._ends: dict[tuple[str, str], tuple[Template, ...]] = {}
         self._metadata = Metadata()
         self._with_t1w: dict[Path, bool] = {}
         self._derivatives = dict(map(parse_derivative, settings.derivatives))
+        self._earlier = earlier
 
-    def plan(self, image: InputImage) -> ImagePlan | PlanFailure:
-        """The plan of ``image``, or the failure."""
+    def plan(self, image: InputImage) -> list[ImagePlan | PlanFailure]:
+        """The plans of ``image``, one for each atlas with a template of its age, and failures; at least one of either."""
+        masked = image if self._earlier is None else self._earlier.with_mask(image)
+        if masked is not image and self._settings.mask == "given":
+            image = masked
+        parts = self._plans(image)
+        if self._earlier is None:
+            return parts
+        parts = [self._earlier.look(part) if isinstance(part, ImagePlan) else part for part in parts]
+        if masked is image or all(isinstance(part, ImagePlan) and (part.done or part.earlier) for part in parts):
+            return parts
+        others = self._plans(masked)
+        if len(others) != len(parts):  # its age was estimated otherwise with that mask
+            return others
+        return [self._earlier.instead(part, other) for part, other in zip(parts, others, strict=True)]
+
+    def _plans(self, image: InputImage) -> list[ImagePlan | PlanFailure]:
+        from ..bids import OutputNames
         from ..bids.converted import converter_doubts
         from ..imaging.header import check_header
 
@@ -160,10 +190,40 @@ class _Planner:
             stage = "age"
             age = self._ages.age_of(image)
             stage = "atlas"
-            planned = self._image_plan(image, age, timing)
-            return replace(planned, doubts=(*header.doubts, *age.doubts, *converter_doubts(image.path)), voxels=math.prod(header.shape))
+            choices, lacks = self._choices(image, age.weeks)
         except PosepipeError as error:
-            return PlanFailure(image, stage, error)
+            return [PlanFailure(image, stage, error)]
+        first = choices[0].template
+        parts: list[ImagePlan | PlanFailure] = []
+        for choice in choices:
+            names = OutputNames(self._settings.out_dir, image, (choice.template.atlas, choice.template.cohort), choice is not choices[0])
+            try:
+                planned = self._image_plan(image, age, timing, choice, names)
+                about: dict[str, Any] = {"first": first} if names.further else {"lacks": lacks}
+                doubts = (*header.doubts, *age.doubts, *converter_doubts(image.path))
+                parts.append(replace(planned, doubts=doubts, voxels=math.prod(header.shape), **about))
+            except PosepipeError as error:
+                parts.append(PlanFailure(image, stage, error, "" if len(self._settings.atlas) == 1 else choice.template.atlas))
+        return parts
+
+    def _choices(self, image: InputImage, weeks: float) -> tuple[list[Choice], tuple[str, ...]]:
+        """The template at each of the atlases that were asked for, and a line for each atlas without one.
+
+        Raises :class:`~posepipe.errors.PosepipeError` if no atlas has one.
+        """
+        found: list[Choice] = []
+        errors: dict[str, AgeError] = {}
+        for atlas in self._settings.atlas:
+            try:
+                found.append(self._choose(image, weeks, atlas))
+            except AgeError as error:
+                errors[atlas] = error
+        if not found and len(errors) == 1:
+            raise next(iter(errors.values()))
+        if not found:
+            told = {str(error): error for error in errors.values()}
+            raise AgeError("; ".join(told))
+        return found, tuple(f"no pose at the atlas {atlas}: {str(error).split('; ')[0]}" for atlas, error in errors.items())
 
     def _check_mask(self, image: InputImage) -> None:
         from ..imaging.header import check_header
@@ -184,20 +244,17 @@ class _Planner:
         known = self._metadata.of(image)
         return {key: known[key] for key in SLICE_KEYS if key in known}
 
-    def _image_plan(self, image: InputImage, age: Age, timing: dict[str, Any] | None) -> ImagePlan:
+    def _image_plan(self, image: InputImage, age: Age, timing: dict[str, Any] | None, choice: Choice, names: OutputNames) -> ImagePlan:
         from ..atlas import label_maps
-        from ..bids import OutputNames, parameters_hash
+        from ..bids import parameters_hash
         from ..interfaces.on_request import label_request, no_labels
 
         s = self._settings
-        contrast = image.suffix if s.contrast == "auto" else s.contrast
-        choice = self._template(image, age, contrast)
-        template = choice.template
+        contrast, template = self._contrast(image), choice.template
         converted = converts(contrast, template.contrast, s.convert)
         if not converted and contrast != template.contrast:
             timing = None  # slices are compared with a template of their own contrast alone
         volumes = self._volumes(template, contrast)
-        names = OutputNames(s.out_dir, image, (template.atlas, template.cohort))
         names.check_length()
         try:
             parameters = parameters_of(
@@ -211,34 +268,38 @@ class _Planner:
             return _checked(ImagePlan(
                 image, names, age, choice, contrast, self._sources(image), parameters, digest, False, template_files, converted, timing,
                 volumes, formats=s.xfm_formats, labels=labels, label_request=request,
-                notes=(no_labels(template.space),) if s.labels and not labels else (),
+                notes=(no_labels(template.space),) if s.labels and not labels else (), level=s.level,
             ))  # fmt: skip
         except OSError as error:
             msg = f"{error.filename or image.path}: cannot be read ({error.strerror})"
             raise ImageError(msg) from error
 
-    def _template(self, image: InputImage, age: Age, contrast: str) -> Choice:
-        """The template for the image, and why it is this one."""
+    def _choose(self, image: InputImage, weeks: float, atlas: str) -> Choice:
+        """The template of ``image`` at one of the atlases that were asked for."""
         from ..atlas import choose_template
 
-        s = self._settings
-        beside_t1w = s.atlas == "auto" and self._is_beside_t1w(image, age.weeks)
+        contrast = self._contrast(image)
+        beside_t1w = atlas == AUTO and self._is_beside_t1w(image, weeks)
         choice = choose_template(
-            self._library, age=age.weeks, contrast=contrast, atlas=s.atlas, age_policy=s.age_policy,
-            stage="neonatal" if beside_t1w else None, onto=template_contrast(contrast, s.convert),
+            self._library, age=weeks, contrast=contrast, atlas=atlas, age_policy=self._settings.age_policy,
+            stage="neonatal" if beside_t1w else None, onto=template_contrast(contrast, self._settings.convert),
         )  # fmt: skip
-        if not beside_t1w:
-            return choice
-        because = "its session has a T1w image too, which is taken as a preterm newborn's"
-        return replace(choice, reason=f"{choice.reason} ({because})")
+        if beside_t1w:
+            because = "its session has a T1w image too, which is taken as a preterm newborn's"
+            choice = replace(choice, reason=f"{choice.reason} ({because})")
+        return choice
+
+    def _contrast(self, image: InputImage) -> str:
+        return image.suffix if self._settings.contrast == "auto" else self._settings.contrast
 
     def _volumes(self, template: Template, contrast: str) -> VolumeRange:
-        """The volumes that a brain on ``template`` can have."""
+        """The sizes of brains at the atlas, or at all candidates with ``--atlas auto``."""
         from ..atlas import VolumeRange, end_templates
 
-        if contrast not in self._ends:
-            self._ends[contrast] = end_templates(self._library, contrast=contrast, atlas=self._settings.atlas)
-        return VolumeRange.of(template, self._ends[contrast])
+        atlas = AUTO if self._settings.atlas == (AUTO,) else template.atlas
+        if (contrast, atlas) not in self._ends:
+            self._ends[contrast, atlas] = end_templates(self._library, contrast=contrast, atlas=atlas)
+        return VolumeRange.of(template, self._ends[contrast, atlas])
 
     def _networks(self, image: InputImage, converted: bool, timing: dict[str, Any] | None) -> tuple[str, ...]:
         """Names of the networks that the image is processed with."""
@@ -296,7 +357,8 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
     for session in plan.sessions:
         yield session.label
         for image in session.images:
-            yield f"  {image.image.relative}" + (" (done: nothing to do)" if image.done else "")
+            at = f" at {image.space}" if len(settings.atlas) > 1 else ""
+            yield f"  {image.image.relative}{at}" + (" (done: nothing to do)" if image.done else "")
             give_or_take = "" if image.age.error is None else f" ± {image.age.error:.1f}"
             yield f"    age       {image.age.weeks:.2f}{give_or_take} weeks ({image.age.source})"
             yield f"    template  {image.choice.reason} ({image.choice.contrast})"
@@ -308,20 +370,26 @@ def describe(plan: Plan, settings: Settings) -> Iterator[str]:
                 yield f"    slices    a pose of each; order of acquisition {order}"
             if image.alone_hash:
                 yield f"    session   one pose with the other images at {image.space} between which the head lay still"
+            if image.reuse:
+                yield f"    reuse     {image.reuse}"
             yield f"    outputs   {image.names.folder}{'/'}"
             yield from (f"              {path.name}" for path in image.files)
             yield from (f"    warning   {warning}" for warning in image.warnings)
             yield from (f"    review    {doubt}" for doubt in image.doubts)
         for failure in session.failures:
             yield f"  {failure.image.relative}"
-            yield f"    CANNOT BE PROCESSED ({failure.stage}): {failure.error}"
+            at = f" at {failure.atlas}" if failure.atlas else ""
+            yield f"    CANNOT BE PROCESSED ({failure.stage}{at}): {failure.error}"
     if plan.left_out:
         yield f"left out, {len(plan.left_out)} files that look like images:"
         yield from (f"  {line}" for line in plan.left_out)
     yield from (f"LACKING: {line}" for line in plan.lacking)
     pending, failed = len(plan.pending), len(plan.failures)
     done = sum(image.done for image in plan.images)
-    yield f"{pending} to do, {done} done already, {failed} that cannot be processed"
+    taken = sum(image.earlier is not None for image in plan.pending)
+    yield f"{pending} to do, {done} done already, {failed} that cannot be processed" + (
+        f"; {taken} of those to do are taken from an earlier run" if taken else ""
+    )
 
 
 def _mask(image: InputImage, mode: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..bids import Failures, read_json
 from ..errors import PosepipeError, advised
 from ..plan import ImagePlan, Plan, PlanFailure, SessionPlan
-from ..settings import Settings
+from ..settings import AUTO, Settings
 from .resource_table import ResourceTable
 from .stopping import Stopped
 
@@ -58,7 +58,7 @@ class Monitor:
     image_of: Mapping[str, tuple[SessionPlan, ImagePlan]]
     together: Mapping[tuple[str, str], tuple[SessionPlan, tuple[ImagePlan, ...]]] = field(default_factory=dict)
     say: Callable[[str], None] = print
-    failed: dict[Path, str] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)  # by forward transform; of images that could not be planned by their path
     finished: set[Path] = field(default_factory=set)
     found: set[Path] = field(default_factory=set)
     others: set[Path] = field(default_factory=set)
@@ -85,17 +85,18 @@ class Monitor:
         try:
             self._record_failures()
             for session, image in self._images_of(node):
-                if image.image.path in self.failed or image.image.path in self.finished:
+                if image.names.forward in self.failed or image.names.forward in self.finished:
                     continue  # Nipype's Linear plugin reports "end" for nodes that it skips
                 if status in {"end", "exception"} and node.fullname not in self._ended:  # the second round takes the first's
                     self._ended.add(node.fullname)
                     self.resources.add(session, image, node, failed=status == "exception")
                 if status == "exception":
-                    self._fail(session, image, node)
+                    for one in self._waiting_for(image, node.name):
+                        self._fail(session, one, node)
                 elif status == "end" and node.name == LAST_NODE:
                     self._succeed(session, image, node)
-                elif status == "end" and node.name == FOUND_NODE and image.alone_hash and image.image.path not in self.found:
-                    self.found.add(image.image.path)
+                elif status == "end" and node.name == FOUND_NODE and image.alone_hash and image.names.forward not in self.found:
+                    self.found.add(image.names.forward)
                     self.say(f"{image.image.path.name}: its own pose found; next that of its session's images")
         except Exception:  # an error here must not end the run of the other images
             logger.exception("posepipe could not process the status of %s (%s)", node.fullname, status)
@@ -106,13 +107,14 @@ class Monitor:
         if names[2] in self.image_of:
             return [self.image_of[names[2]]]
         session, images = self.together[names[1], names[2].partition("_of_")[0]]
-        return [(session, image) for image in images if image.image.path in self.found]
+        return [(session, image) for image in images if image.names.forward in self.found]
 
     def refuse(self, failure: PlanFailure) -> None:
         """Record an image that could not be planned."""
-        self.failed[failure.image.path] = str(failure.error)
-        self._failures.record(failure.image, failure.stage, failure.error)
-        self.say(f"{failure.image.path.name}: FAILED ({failure.stage}): {failure.error}")
+        self.failed[failure.image.path / failure.atlas] = str(failure.error)
+        self._failures.record(failure.image, failure.stage, failure.error, atlas=failure.atlas)
+        at = f" at {failure.atlas}" if failure.atlas else ""
+        self.say(f"{failure.image.path.name}: FAILED ({failure.stage}{at}): {failure.error}")
 
     def stop(self) -> None:
         """Record the remaining failures and the resources; the next run writes the pages."""
@@ -128,15 +130,18 @@ class Monitor:
 
     def supersede(self, image: ImagePlan) -> None:
         """Remove superseded results of ``image``: those at other cohorts of the atlas, and those at other atlases unless the atlas was
-        given by name and age and contrast are the same."""
+        given by name and age and contrast are the same. What this run makes at other atlases has its own turn."""
         from ..bids import remove_superseded
+
+        own, plans = image.choice.template.atlas, self.plan.at(image.image)
+        others = {one.choice.template.atlas for one in plans} - {own}
 
         def is_superseded(atlas: str, sidecar: Mapping[str, Any]) -> bool:
             same = (sidecar.get("Age"), sidecar.get("Contrast")) == (image.age.weeks, image.contrast)
-            return self.settings.atlas == "auto" or atlas == image.choice.template.atlas or not same
+            return atlas not in others and (self.settings.atlas == (AUTO,) or atlas == own or not same)
 
         try:
-            gone = remove_superseded(image.names, image.files, is_superseded)
+            gone = remove_superseded(image.names, [path for one in plans for path in one.files], is_superseded)
         except OSError as error:
             logger.warning("%s: this superseded result could not be removed (%s); remove it", error.filename, error.strerror)
             return
@@ -144,9 +149,15 @@ class Monitor:
             self.say(f"{image.image.path.name}: its earlier result at {space} is superseded by that at {image.space}, and removed")
             self._superseded.add(image.image.path)
 
+    def _waiting_for(self, image: ImagePlan, node: str) -> list[ImagePlan]:
+        """The plans that cannot go on without the result of the ``node`` of ``image``: the image's others too, if it works for all."""
+        others = [one for one in self.plan.at(image.image) if not one.done and one.names.forward not in self.finished]
+        shared = {"mask": others, "conversion": [one for one in others if one.converted]}.get(node, [])
+        return [image, *(one for one in shared if one is not image and one.names.forward not in self.failed)]
+
     def _succeed(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
-        self.finished.add(image.image.path)
-        self._failures.clear(image.image)
+        self.finished.add(image.names.forward)
+        self._failures.clear(image.image, image.choice.template.atlas, self.settings.atlas)
         self.supersede(image)
         self._figures[image.names.forward.name] = node.result.outputs.figure
         sidecar = read_json(image.names.sidecar(image.names.forward))
@@ -159,10 +170,11 @@ class Monitor:
 
     def _fail(self, session: SessionPlan, image: ImagePlan, node: Any) -> None:
         text = error_text(node, self._log_of(session, node.fullname))
-        self.failed[image.image.path] = text
+        self.failed[image.names.forward] = text
         self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
         first = text.strip().splitlines()[0]
-        self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}): {first}")
+        at = f" at {image.space}" if self._atlas_of(image) else ""
+        self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}{at}): {first}")
 
     def _record_failures(self, *, pages: bool = True) -> None:
         """Record the failures whose crash files exist now; write the pages of finished sessions."""
@@ -171,11 +183,15 @@ class Monitor:
             log = self._log_of(crash.session, crash.node)
             if crash.text == NO_MESSAGE:  # other plugins report errors only in the crash file
                 crash.text = advised(_cause(_trace_in(log)))
-            self._failures.record(crash.image.image, crash.stage, crash.text, log)
+            self._failures.record(crash.image.image, crash.stage, crash.text, log, self._atlas_of(crash.image))
             self._done_with(crash.session)
         ready, self._ready = self._ready, []
         for session in ready if pages else ():
             self._write_page(session)
+
+    def _atlas_of(self, image: ImagePlan) -> str:
+        """The atlas at which an image failed, if it may have a pose at another."""
+        return image.choice.template.atlas if len(self.settings.atlas) > 1 else ""
 
     def _log_of(self, session: SessionPlan, node: str) -> Path | None:
         return crash_file(session.log_dir(self.settings.out_dir, self.settings.run_id), node)
@@ -189,14 +205,14 @@ class Monitor:
         """Write to the sidecars how far the poses of the session's images are apart."""
         from ..interfaces.spread import record_spread
 
-        paths = {image.image.path: image.names.sidecar(image.names.forward) for image in session.images if self._is_there(image)}
+        own = [image.names for image in session.images if self._is_there(image) and image.image.path not in self.others]
         try:
-            record_spread([sidecar for path, sidecar in paths.items() if path not in self.others])
+            record_spread([names.sidecar(names.forward) for names in own])
         except OSError as error:
             logger.warning("%s: the spread of the session's poses could not be written (%s)", error.filename, error.strerror)
 
     def _is_there(self, image: ImagePlan) -> bool:
-        return image.done or image.image.path in self.finished
+        return image.done or image.names.forward in self.finished
 
     def _write_page(self, session: SessionPlan) -> None:
         self._tell_spread(session)
@@ -208,7 +224,7 @@ class Monitor:
             self.pages.append(page)  # as an earlier run left it
             return
         shown = [image for image in session.images if self._is_there(image)]
-        if not shown and not session.failures and not any(i.image.path in self.failed for i in session.images):
+        if not shown and not session.failures and not any(i.names.forward in self.failed for i in session.images):
             return  # stopped before any of its images
         try:
             sessions = [s.session for s in self.plan.sessions if s.subject == session.subject and s.session]
@@ -222,7 +238,7 @@ class Monitor:
             self.pages.append(page)
 
     def _count(self) -> int:
-        planned = {image.image.path for image in self.plan.pending}
+        planned = {image.names.forward for image in self.plan.pending}
         return len(planned & (self.failed.keys() | self.finished))
 
 

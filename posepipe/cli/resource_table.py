@@ -22,7 +22,10 @@ COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "participant_id": {"Description": "Participant, as in participants.tsv."},
     "session_id": {"Description": "Session; n/a if the dataset has none."},
     "image": {"Description": "Path of the image, relative to the input dataset."},
-    "node": {"Description": "Node of the Nipype workflow of the image, in the order in which nodes ended."},
+    "node": {
+        "Description": "Node of the Nipype workflow of the image, in the order in which nodes ended; with the space of a further atlas "
+        "of several."
+    },
     "status": {
         "Description": "How it ended.",
         "Levels": {"done": "it ran", "cached": "an earlier run's result was used; its resources are given", "failed": "it failed"},
@@ -62,8 +65,9 @@ class ResourceTable:
         seconds = record.get("seconds", getattr(runtime, "duration", None))
         ended = str(getattr(runtime, "endTime", "") or "")
         status = "failed" if failed else "cached" if ended and ended < self.started else "done"
+        name = f"{node.name} at {image.space}" if image.names.further else node.name
         values = (
-            f"sub-{session.subject}", f"ses-{session.session}" if session.session else "n/a", image.image.relative.as_posix(), node.name,
+            f"sub-{session.subject}", f"ses-{session.session}" if session.session else "n/a", image.image.relative.as_posix(), name,
             status, _number(seconds), _number(record.get("peak_memory_mb")), str(getattr(runtime, "hostname", None) or "n/a"),
         )  # fmt: skip
         self.rows.append(dict(zip(COLUMNS, values, strict=True)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PosepipeError
 from ..paths import check_writable
-from ..plan import Plan, SessionPlan
+from ..plan import ImagePlan, Plan, SessionPlan
 from ..settings import Settings
 from .batch_plugins import GRAPH, LOCAL
 from .parser import cores
@@ -69,9 +69,8 @@ def _claimed(plan: Plan, claims: Claims) -> Plan:
         if image in rest.pending and not claims.take(image.image):
             rest = rest.without([image])
     kept = {image.image.path for image in rest.pending}
-    for image in plan.pending:
-        if image.image.path not in kept:
-            print(f"{image.image.path.name}: another run is working on it, left to that run")
+    for path in dict.fromkeys(image.image.path for image in plan.pending if image.image.path not in kept):
+        print(f"{path.name}: another run is working on it, left to that run")
     return rest
 
 
@@ -111,8 +110,11 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         from ..models.device import pick_device
 
         pick_device(settings.device)
-    pending = plan.pending
     failures = Failures(settings.out_dir)
+    _say_what_is_not_done(plan)
+    done = [image for image in plan.images if image.done]
+    plan, copied = _take_earlier(plan)
+    pending = plan.pending
     nprocs = settings.nprocs or cores()
     threads = settings.omp_nthreads or 1
     workflow = _build(plan, settings)
@@ -121,20 +123,23 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         _check_writable(folder)
     text = _plan_citation(workflow, settings)
     monitor = _monitor(plan, settings, text)
-    for image in plan.images:
-        if image.done:
-            print(f"{image.image.path.name}: done already with these settings, left as it is")
-            failures.clear(image.image)
-            if claims.take(image.image):
-                monitor.supersede(image)
-            else:
-                monitor.others.add(image.image.path)
+    for image in [*done, *copied]:
+        if image in done:
+            at = f" at {image.space}" if len(settings.atlas) > 1 else ""
+            print(f"{image.image.path.name}: done already with these settings{at}, left as it is")
+        failures.clear(image.image, image.choice.template.atlas, settings.atlas)
+        if claims.take(image.image):
+            monitor.supersede(image)
+        else:
+            monitor.others.add(image.image.path)
     failures.forget_removed(settings.bids_dir)
     for failure in plan.failures:
         monitor.refuse(failure)
     try:
         if pending and not (settings.stop_on_first_crash and plan.failures):
-            print(f"{len(pending)} images to align; {nprocs} cores, threads for each image: {threads}", flush=True)
+            images = len({image.image.path for image in pending})
+            poses = f", {len(pending)} poses" if images < len(pending) else ""
+            print(f"{images} images to align{poses}; {nprocs} cores, threads for each image: {threads}", flush=True)
             _execute(workflow, plan, settings, monitor, nprocs)
             if monitor.found and not (settings.stop_on_first_crash and monitor.failed):
                 _execute(_build(plan, settings, monitor.found), plan, settings, monitor, nprocs)
@@ -143,9 +148,34 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
     except KeyboardInterrupt:
         monitor.stop()
         with contextlib.suppress(OSError):  # the terminal may have been closed
-            _summary(plan, settings, monitor, left)
+            _summary(plan, settings, monitor, left, len(copied))
         raise
-    return _summary(plan, settings, monitor, left)
+    return _summary(plan, settings, monitor, left, len(copied))
+
+
+def _say_what_is_not_done(plan: Plan) -> None:
+    """Print at which atlases images get no pose, and what is taken of an earlier run and what not."""
+    for image in plan.images:
+        for line in image.lacks:
+            print(f"{image.image.path.name}: {line}")
+        if image.reuse:
+            print(f"{image.image.path.name}: {image.reuse}")
+
+
+def _take_earlier(plan: Plan) -> tuple[Plan, list[ImagePlan]]:
+    """Copy the results of an earlier run that are taken; the plan with these done, and these. What cannot be copied is computed."""
+    from .reuse import take
+
+    copied: list[ImagePlan] = []
+    for image in plan.pending:
+        if image.earlier is not None:
+            try:
+                take(image)
+            except (PosepipeError, OSError) as error:
+                print(f"{image.image.path.name}: the result at {image.space} cannot be taken ({error}), so it is computed")
+            else:
+                copied.append(image)
+    return plan.with_done(copied), copied
 
 
 def _build(plan: Plan, settings: Settings, found: set[Path] | None = None) -> Any:
@@ -256,14 +286,15 @@ def _write_graph(workflow: Any) -> None:
         logger.warning("--write-graph: only graph.dot was written, in %s (%s)", workflow.base_dir, error)
 
 
-def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int) -> int:
-    """Print a summary; the exit code."""
-    asked = [*(image.image.path for image in plan.images), *(failure.image.path for failure in plan.failures)]
-    done = [image.image.path for image in plan.images if image.done]
-    lost = [path for path in asked if path not in monitor.failed and path not in monitor.finished and path not in done]
+def _summary(plan: Plan, settings: Settings, monitor: Monitor, left: int, copied: int = 0) -> int:
+    """Print a summary; the exit code. ``copied``: number of results taken from an earlier run, which count as done in the ``plan``."""
+    done = sum(image.done for image in plan.images) - copied
+    ended = monitor.failed.keys() | monitor.finished
+    lost = dict.fromkeys(image.image.path for image in plan.pending if image.names.forward not in ended)
     handed = settings.nipype_plugin in GRAPH
     print(
-        f"\n{len(monitor.finished)} aligned, {len(done)} done before, {len(monitor.failed)} failed"
+        f"\n{len(monitor.finished)} aligned, {done} done before, {len(monitor.failed)} failed"
+        + (f", {copied} taken from an earlier run" if copied else "")
         + (f", {len(lost)} {'handed to the scheduler' if handed else 'not reached'}" if lost else "")
         + (f", {left} left to another run; see what it says" if left else "")
     )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, Undefined, isdefined, traits
 
 from ..files import copy_file, remove_leftovers, write_text
-from ..settings import LABEL_MAPS
+from ..settings import FULL, LABEL_MAPS, OUTPUT_LEVELS
 from .base import DigestInputSpec
 from .resources import measured
-from .sidecars import STAGES, Records, forward_sidecar, other_sidecars
+from .sidecars import STAGES, Records, forward_sidecar, instead_of_others, other_sidecars
+from .template import millilitres_of
 
 if TYPE_CHECKING:
     from ..geometry import Rigid
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 class _DerivativesInputSpec(DigestInputSpec):
     in_pose = File(exists=True, mandatory=True, desc="final pose, atlas points to image points (ITK)")
     in_mask = File(exists=True, mandatory=True, desc="brain mask")
-    resampled = File(exists=True, mandatory=True, desc="the image on the template's grid")
-    reoriented = File(exists=True, mandatory=True, desc="the image under its new affine")
+    resampled = File(exists=True, desc="the image on the template's grid, at the level full")
+    reoriented = File(exists=True, desc="the image under its new affine, not at the level transforms")
     mask_record = File(exists=True, mandatory=True, desc="record of BrainMask")
     initial_record = File(exists=True, mandatory=True, desc="record of InitialPose")
     refined_record = File(exists=True, mandatory=True, desc="record of RefinePose")
-    apply_record = File(exists=True, mandatory=True, desc="record of ApplyPose")
-    in_synth = File(exists=True, desc="the converted image, if there is one")
+    apply_record = File(exists=True, desc="record of ApplyPose, if it ran")
+    in_synth = File(exists=True, desc="the converted image, if there is one and it is written")
     convert_record = File(exists=True, desc="record of ContrastConvert, if it ran")
     slices = File(exists=True, desc="poses of the slices (TSV), of a stack")
     slices_record = File(exists=True, desc="record of SlicePoses, if it ran")
@@ -43,9 +44,12 @@ class _DerivativesInputSpec(DigestInputSpec):
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     out_files = traits.Dict(
         traits.Str, traits.Str, mandatory=True,
-        desc="final paths: forward, backward, resampled, reoriented, mask, synth if converted, slices of a stack, label maps by kind",
+        desc="final paths, of what is written alone: forward, backward, resampled, reoriented, mask, synth, slices, label maps by kind",
         hash_files=False,
     )  # fmt: skip
+    level = traits.Enum(FULL, *OUTPUT_LEVELS, usedefault=True, desc="how much is written")
+    further = traits.Bool(False, usedefault=True, desc="whether the atlas is a further one of several, and files are named by its space")
+    first = traits.Dict(traits.Str, desc="template whose volume the mask is compared with in its sidecar; default: that of the image")
     known = traits.Dict(
         traits.Str, mandatory=True,
         desc="what is known of the image: Sources, Age, AgeSource, AgeStandardError (if estimated), Atlas, Cohort, Contrast, "
@@ -60,7 +64,7 @@ class _DerivativesOutputSpec(TraitedSpec):
 
 
 class Derivatives(SimpleInterface):
-    """Write transforms, images, mask and all sidecars to the output dataset, each file atomically.
+    """Write transforms, images, mask and all sidecars to the output dataset, each file atomically; less at lower levels.
 
     The forward transform's sidecar is written last: if it exists, so do the others.
     """
@@ -72,6 +76,7 @@ class Derivatives(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from ..bids import OutputNames, read_json, write_json
+        from ..bids.names import FURTHER_KEY
         from ..geometry import read_itk
 
         files = {name: Path(path) for name, path in self.inputs.out_files.items()}
@@ -82,16 +87,27 @@ class Derivatives(SimpleInterface):
         marker = OutputNames.sidecar(files["forward"])
         marker.unlink(missing_ok=True)  # the image is not done until all files are written again
         with measured(records["outputs"]):
-            written = self._write(files, pose, records)
+            others = self._others(files, records)
+            written = self._write(files, pose, records, others)
             more, entries = self._write_requested(files, pose)
-        write_json(marker, {**forward_sidecar(self.inputs.known, pose, records), **entries})
+        forward = forward_sidecar(self.inputs.known, pose, records)
+        forward |= instead_of_others(self.inputs.level, forward, others) | ({FURTHER_KEY: True} if self.inputs.further else {})
+        write_json(marker, {**forward, **entries})
         written += more
         self._results = {"out_files": [str(path) for path in [*written, marker]], "sidecar": str(marker)}
         if isdefined(self.inputs.figure):
             self._results["figure"] = self.inputs.figure
         return runtime
 
-    def _write(self, files: dict[str, Path], pose: Rigid, records: Records) -> list[Path]:
+    def _others(self, files: dict[str, Path], records: Records) -> dict[str, dict[str, Any]]:
+        """All sidecars but that of the forward transform, by output."""
+        forward = self._reference(files["forward"])
+        expected = records["quality"]["expected_millilitres"]
+        if isdefined(self.inputs.first):
+            expected = millilitres_of(self.inputs.first)
+        return other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
+
+    def _write(self, files: dict[str, Path], pose: Rigid, records: Records, others: dict[str, dict[str, Any]]) -> list[Path]:
         """Write all but the forward transform's sidecar; the paths."""
         from ..bids import OutputNames, write_json
         from ..geometry import write_itk
@@ -99,21 +115,16 @@ class Derivatives(SimpleInterface):
         for path in files.values():
             for one in (path, OutputNames.sidecar(path)):
                 remove_leftovers(one)
-        copy_file(self.inputs.in_mask, files["mask"])
-        if isdefined(self.inputs.in_synth):
-            copy_file(self.inputs.in_synth, files["synth"])
-        if isdefined(self.inputs.slices):
+        made = {"mask": "in_mask", "synth": "in_synth", "resampled": "resampled", "reoriented": "reoriented"}
+        for name, trait in made.items():
+            if name in files:
+                copy_file(getattr(self.inputs, trait), files[name])
+        if "slices" in files:
             self._write_slices(files["slices"], pose, records)
-        copy_file(self.inputs.resampled, files["resampled"])
-        copy_file(self.inputs.reoriented, files["reoriented"])
         write_itk(pose, files["forward"])
         write_itk(~pose, files["backward"])
         written = [path for name, path in files.items() if name not in LABEL_MAPS]
-        forward = self._reference(files["forward"])
-        expected = records["quality"]["expected_millilitres"]
-        others = other_sidecars(self.inputs.known, records["mask"], expected, forward, records.get("convert"), records.get("slices"))
-        for name, content in others.items():
-            written.append(write_json(OutputNames.sidecar(files[name]), content))
+        written += [write_json(OutputNames.sidecar(files[name]), content) for name, content in others.items() if name in files]
         return written
 
     def _reference(self, file: Path) -> str:

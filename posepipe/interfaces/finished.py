@@ -79,12 +79,16 @@ class FinishedImage:
         import numpy as np
 
         from ..bids import read_json
+        from ..bids.names import LEVEL_KEY
         from ..geometry import read_itk
         from ..imaging.volume import load_volume
         from ..matching.target import Target
         from ..reports.views import make_views
 
         names = self.names
+        if LEVEL_KEY in self.sidecar:
+            msg = f"{names.forward}: written with --level {self.sidecar[LEVEL_KEY]}, without the images that pictures are made of"
+            raise BidsError(msg)
         contrast = str(self.resampled.get("TemplateContrast", "T2w"))
         target = Target.load(library.template(self.sidecar["Atlas"], self.sidecar["Cohort"], contrast))
         # the reoriented image differs from the input only in its affine, which its transform restores
@@ -121,6 +125,8 @@ def finished_images(out_dir: Path, bids_dir: Path, subject: str, session: str | 
 def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path) -> FinishedImage:
     from ..bids import InputImage, OutputNames, read_json
     from ..bids.entities import split_name
+    from ..bids.names import as_written
+    from ..bids.results import told_instead
 
     relative = Path(str(sidecar["Sources"][0]).removeprefix(_RAW))
     split = split_name(relative.name)
@@ -128,9 +134,9 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
         msg = f"{path}: its source {relative} is no BIDS name; run posepipe again for this image"
         raise BidsError(msg)
     image = InputImage(bids_dir / relative, relative, split.entities, split.suffix)
-    names = OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"]))
+    names = as_written(OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"])), sidecar)
     others = [names.sidecar(path) for path in (names.resampled, names.mask)]
-    return FinishedImage(names, sidecar, *(read_json(path) if path.is_file() else {} for path in others))
+    return FinishedImage(names, sidecar, *(told_instead(sidecar) or (read_json(path) if path.is_file() else {} for path in others)))
 
 
 def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:

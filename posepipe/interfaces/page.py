@@ -85,7 +85,7 @@ def write_page_of(
 
     unit = (f"sub-{subject}", f"ses-{session}" if session else "n/a")
     rows = [row for row in Failures(out_dir).rows() if (row["subject"], row["session"]) == unit]
-    failed = {row["image"] for row in rows}
+    failed = {(row["image"], row.get("atlas", "")) for row in rows}
     library = AtlasLibrary.default(atlas_dirs)
     images = [
         PageImage(
@@ -93,7 +93,7 @@ def write_page_of(
             done.warnings, done.resampled, done.mask, done.slices,
         )
         for done in finished_images(out_dir, bids_dir, subject, session)
-        if done.name not in failed
+        if not failed & {(done.name, ""), (done.name, done.sidecar["Atlas"])}
     ]  # fmt: skip
     others = {other for one, other in sessions_of(out_dir) if one == subject and other} | set(sessions)
     return write_subject_page(

@@ -148,6 +148,29 @@ def other_sidecars(
     }
 
 
+IN_FORWARD = ("TemplateContrast", "TemplateChoice", "TemplateFiles")
+"""What the sidecar of the resampled image tells of the template, and that of the forward transform where that image is not written."""
+_OF_MASK = ("Voxels", "Millilitres", "ExpectedMillilitres", "VolumeRatio", "Warnings")
+
+
+def instead_of_others(level: str, forward: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the ``forward`` transform's sidecar tells at a ``level`` at which mask and resampled image are not written, from their sidecars
+    among the ``others``; nothing at the full one."""
+    from ..bids.names import BRAIN_MASK_KEY, LEVEL_KEY
+    from ..settings import FULL
+
+    if level == FULL:
+        return {}
+    resampled, mask = others["resampled"], others["mask"]
+    warnings = [*forward.get("Warnings", []), *resampled["Warnings"]]
+    return {
+        LEVEL_KEY: level,
+        **{key: resampled[key] for key in IN_FORWARD},
+        BRAIN_MASK_KEY: {key: mask[key] for key in _OF_MASK},
+        **({"Warnings": list(dict.fromkeys(warnings))} if warnings else {}),
+    }
+
+
 def about_slices(record: Mapping[str, Any]) -> dict[str, Any]:
     """The summary of the slices of a stack for sidecars, from the record of :class:`~posepipe.interfaces.slices.SlicePoses`."""
     return {k: v for k, v in record.items() if k not in {"seconds", "peak_memory_mb", "Weights"}}

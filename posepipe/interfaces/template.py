@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from nipype.interfaces.base import File, isdefined, traits
+from nipype.interfaces.base import File, Undefined, isdefined, traits
 
 from .base import DigestInputSpec
 
@@ -79,6 +81,12 @@ def target_of(inputs: Any, device: str = "cpu") -> Target:
     template = template_of(inputs)
     changed = template.image.stat().st_mtime_ns
     return _target(template, changed, device)
+
+
+def millilitres_of(values: Mapping[str, Any]) -> float:
+    """Volume (ml) of the brain mask of the template with these ``values`` (:func:`template_inputs`)."""
+    missing = {"template_mask": Undefined, "to_canonical": (), "torch_threads": 1}
+    return target_of(SimpleNamespace(**(missing | dict(values)))).millilitres
 
 
 @lru_cache(maxsize=2)

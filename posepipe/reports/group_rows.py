@@ -14,7 +14,8 @@ from typing import Any
 
 from ..bids import Failures, InputImage, OutputNames, current, read_json, results_in, subject_page
 from ..bids.entities import split_name
-from ..bids.results import Result
+from ..bids.names import as_written
+from ..bids.results import Result, told_instead
 from ..errors import BidsError, TransformError
 from ..files import name_stem
 from .facts import pose_of
@@ -33,7 +34,7 @@ class GroupRow:
 
     ``subject`` and ``session`` are labels without prefix; ``image`` is the input's path below its dataset, ``contrast``
     its suffix. ``sidecar`` is that of the forward transform and ``resampled_sidecar`` that of the image on the template's
-    grid; both are empty where there is no pose. ``forward`` and ``resampled`` are paths below the output dataset, or
+    grid; both are empty where there is no pose. ``forward``, ``resampled`` and ``mask`` are paths below the output dataset, or
     empty. ``error`` says why there is no pose.
     """
 
@@ -167,10 +168,12 @@ def collect(
     problems: list[str] = []
     failures = Failures(out_dir)
     problems += [str(error) for error in failures.broken()]
-    failed = [_failed(row) for row in failures.rows()]
-    latest = {row.image for row in failed}  # an image that failed last is shown as failed, not as it was before
+    records = failures.rows()
+    failed = [_failed(row) for row in records]
+    latest = {(row.get("image", ""), row.get("atlas", "")) for row in records}  # what failed last is shown as failed, not as it was before
     notes: list[str] = []
-    rows = [row for row in _poses(out_dir, problems, notes) if row.image not in latest]
+    poses = _poses(out_dir, problems, notes)
+    rows = [row for row in poses if not latest & {(row.image, ""), (row.image, str(row.sidecar.get("Atlas")))}]
     known = {_stem(row.image) for row in (*rows, *failed)}
     by_stem = {_stem(i.relative.as_posix()): i for i in inputs}  # one image, though it be there as .nii and as .nii.gz
     missing = [
@@ -239,7 +242,9 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
         raise BidsError(msg)
     cohort = sidecar.get("Cohort")
     image = InputImage(out_dir / relative, relative, split.entities, split.suffix)
-    names = OutputNames(out_dir, image, (str(sidecar["Atlas"]), None if cohort is None else str(cohort)))
+    names = as_written(OutputNames(out_dir, image, (str(sidecar["Atlas"]), None if cohort is None else str(cohort))), sidecar)
+    instead = told_instead(sidecar)
+    images = (names.resampled, names.mask) if instead is None else ()
     verdict, reasons = verdict_of(sidecar)
     return GroupRow(
         image.subject,
@@ -249,8 +254,8 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
         verdict,
         tuple(reasons),
         sidecar,
-        read_json(names.sidecar(names.resampled)),
-        *(file.relative_to(out_dir).as_posix() for file in (path.with_suffix(".txt"), names.resampled, names.mask)),
+        read_json(names.sidecar(names.resampled)) if instead is None else instead[0],
+        *(file.relative_to(out_dir).as_posix() for file in (path.with_suffix(".txt"), *images)),
     )
 
 

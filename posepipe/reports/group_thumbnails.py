@@ -85,7 +85,7 @@ def make_thumbnails(
     problems: list[str] = []
     missing = []
     for row in rows:
-        if not row.has_pose:
+        if not row.has_pose or not row.resampled:
             continue
         try:
             stamps[row.resampled] = _stamp(out_dir / row.resampled)

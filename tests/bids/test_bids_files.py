@@ -210,6 +210,17 @@ def test_a_finished_image_is_done(finished):
     assert not is_done(names, settings, synth=True)
 
 
+def test_result_of_a_further_atlas_is_done_as_that_alone(finished):
+    """Transforms have the same names at the first atlas and at a further one; slices and label maps have not."""
+    names, settings = finished
+    assert is_done(names, settings, level="transforms")
+    assert not is_done(replace(names, further=True), settings, level="transforms")
+    path = names.sidecar(names.forward)
+    write_json(path, {**read_json(path), "NamedBySpace": True})
+    assert is_done(replace(names, further=True), settings, level="transforms")
+    assert not is_done(names, settings, level="transforms")
+
+
 def test_every_output_must_be_there(finished):
     names, settings = finished
     for path in names.files():
@@ -346,6 +357,19 @@ def test_a_failure_of_an_image_with_the_longest_name_is_recorded(tmp_path, image
     assert [row["error"] for row in failures.rows()] == ["too long"]
     failures.clear(image)
     assert not failures.rows()
+
+
+def test_failures_at_atlases_are_told_apart_and_go_when_they_are_mended_or_no_longer_asked_for(tmp_path, image_of):
+    failures = Failures(tmp_path)
+    image, other = (image_of(tmp_path, f"sub-{label}/anat/sub-{label}_T2w.nii") for label in ("01", "02"))
+    for one, atlas in ((image, "CRL"), (image, "Serag"), (other, "Serag")):
+        failures.record(one, "refinement", "diverged", atlas=atlas)
+    assert [row["stage"] for row in failures.rows()] == ["refinement at CRL", "refinement at Serag", "refinement at Serag"]
+    failures.clear(image, "CRL", ("CRL", "Serag"))
+    assert [(row["image"][4:6], row["atlas"]) for row in failures.rows()] == [("01", "Serag"), ("02", "Serag")]
+    failures.clear(image, "CRL", ("CRL",))
+    assert [row["image"][4:6] for row in failures.rows()] == ["02"]
+    assert failures.table.read_text().count("refinement at Serag") == 1
 
 
 def test_importing_the_package_is_light():

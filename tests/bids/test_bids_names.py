@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from posepipe.bids import InputImage, OutputNames, collisions, duplicates, find_images, subject_page
 from posepipe.bids.entities import ENTITIES, in_order, join_name, split_name
+from posepipe.settings import OUTPUT_LEVELS
 
 OUT = Path("/out")
 LABELS = st.text(string.ascii_letters + string.digits + "+", min_size=1, max_size=6)
@@ -64,6 +66,27 @@ def test_an_atlas_without_cohorts(outputs):
     names = outputs("sub-01_T2w.nii.gz", atlas="X", cohort=None)
     assert names.forward.name == "sub-01_from-T2w_to-X_mode-image_xfm.txt"
     assert names.resampled.name == "sub-01_space-X_T2w.nii.gz"
+
+
+def test_names_at_a_further_atlas_of_several_tell_its_space(outputs):
+    first = outputs("sub-01_ses-1_T1w.nii", atlas="CRL", cohort="29")
+    names = replace(outputs("sub-01_ses-1_T1w.nii", atlas="Serag", cohort="30"), further=True)
+    assert names.reoriented.name == "sub-01_ses-1_space-Serag_cohort-30_desc-reoriented_T1w.nii.gz"
+    assert names.slices.name == "sub-01_ses-1_mod-T1w_space-Serag_cohort-30_desc-slices_pose.tsv"
+    assert names.labels("tissues").name == "sub-01_ses-1_mod-T1w_seg-Serag+30+tissues_desc-atlas_dseg.nii.gz"
+    shared = set(names.every_file) & set(first.every_file)
+    assert shared == {path for one in (first.mask, first.synth) for path in (one, first.sidecar(one))}
+    own = replace(outputs("sub-01_space-T2w_res-05_desc-preproc_T2w.nii.gz", atlas="X", cohort=None), further=True)
+    assert own.reoriented.name == "sub-01_space-X_desc-spaceT2w+res05+preproc+reoriented_T2w.nii.gz"
+
+
+def test_lower_levels_are_parts_of_the_full_one(outputs):
+    names = outputs("sub-01_T1w.nii.gz")
+    made = {level: set(names.files(synth=True, slices=True, level=level)) for level in OUTPUT_LEVELS}
+    assert made["full"] == set(names.files(synth=True, slices=True))
+    assert made["header"] - made["transforms"] == {names.reoriented, names.sidecar(names.reoriented)}
+    paths = (names.forward, names.backward, names.slices)
+    assert made["transforms"] == {*paths, *map(names.sidecar, paths)} < made["header"] < made["full"]
 
 
 def test_entities_of_the_grid_and_the_description_are_kept(outputs):

@@ -20,12 +20,12 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     entities = {"sub": "01", "ses": "1", "rec": "svr", **({"desc": "preproc"} if request.param else {})}
     image = InputImage(tmp_path / "bids" / relative, relative, entities, "T1w")
 
-    def made(atlas: str, cohort: str | None, age: float, *, synth: bool = False) -> OutputNames:
-        names = OutputNames(tmp_path / "out", image, (atlas, cohort))
+    def made(atlas: str, cohort: str | None, age: float, *, synth: bool = False, further: bool = False) -> OutputNames:
+        names = OutputNames(tmp_path / "out", image, (atlas, cohort), further)
         for path in names.files(synth=synth):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        more = {"ContrastConversion": "contrast"} if synth else {}
+        more = ({"ContrastConversion": "contrast"} if synth else {}) | ({"NamedBySpace": True} if further else {})
         write_json(names.sidecar(names.forward), {"Age": age, **more})
         write_json(names.sidecar(names.reoriented), {"Transform": f"bids::{relative.parent}/{names.forward.name}"})
         return names
@@ -70,6 +70,24 @@ def test_what_is_superseded_goes_with_all_its_files_and_no_others(make: Make) ->
     assert not any("synth" in path.name or "cohort-29" in path.name for path in now.folder.iterdir())
     assert remove_superseded(now, now.files(), lambda atlas, sidecar: True) == ["Serag"]
     assert sorted(now.folder.iterdir()) == sorted([*now.files(), stranger])
+
+
+def test_results_at_the_atlases_of_one_run_leave_each_other_alone(make: Make) -> None:
+    first, further = make("CRL", "31", 31.0), make("Serag", "31", 31.0, further=True)
+    there = sorted(first.folder.iterdir())
+    assert {r.names.template for r in current(results_in(first.out_dir, first.folder))[0]} == {"CRL+31", "Serag+31"}
+    for names in (first, further):
+        assert remove_superseded(names, [*first.files(), *further.files()], lambda atlas, sidecar: False) == []
+        assert sorted(first.folder.iterdir()) == there
+    assert remove_superseded(first, first.files(), lambda atlas, sidecar: True) == ["Serag+31"]
+    assert sorted(first.folder.iterdir()) == sorted(first.files())
+
+
+def test_first_atlas_that_was_a_further_one_leaves_none_of_the_names_of_then(make: Make) -> None:
+    make("Serag", "31", 31.0, further=True)
+    now = make("Serag", "31", 31.0)
+    assert remove_superseded(now, now.files(), lambda atlas, sidecar: True) == []
+    assert sorted(now.folder.iterdir()) == sorted(now.files())
 
 
 def test_conversion_of_a_result_that_stays_stays(make: Make) -> None:

@@ -42,7 +42,7 @@ def test_options_reach_settings() -> None:
     assert s.participant_label == ("01", "sub-02") and s.session_label == ("1",)
     assert s.derivatives == ("masks=/m", "/n") and s.atlas_dir == (Path("/a"), Path("/b"))
     assert (s.atlas, s.age, s.age_policy, s.contrast, s.mask, s.init, s.refine) == (
-        "CRL", 29.5, "nearest", "T1w", "given", "axes", "none",
+        ("CRL",), 29.5, "nearest", "T1w", "given", "axes", "none",
     )  # fmt: skip
     assert (s.nprocs, s.omp_nthreads, s.mem_gb, s.device, s.random_seed, s.verbose) == (3, 2, 0.8, "cpu", 7, 2)
     assert s.work_dir == Path("/w") and s.skip_bids_validation and s.stop_on_first_crash
@@ -118,7 +118,7 @@ def test_config_file_fills_in_and_the_command_line_wins(tmp_path: Path) -> None:
         "skip-bids-validation = true\n[run]\ncommand = 'x'\n[versions]\nposepipe = '1'\n",
     )
     s = parse_settings([*command, "--refine", "none", "--atlas-dir", "/line"])
-    assert (s.atlas, s.refine, s.mem_gb, s.age, s.skip_bids_validation) == ("CRL", "none", 4.5, 30.0, True)
+    assert (s.atlas, s.refine, s.mem_gb, s.age, s.skip_bids_validation) == (("CRL",), "none", 4.5, 30.0, True)
     assert s.atlas_dir == (Path("/line"),) and s.participant_label == ("01",)
 
 
@@ -129,7 +129,7 @@ def test_config_file_fills_in_and_the_command_line_wins(tmp_path: Path) -> None:
         ("refine = 'magic'", "is one of ants, torch, none"),
         ("nprocs = 0", "not a whole number above 0"),
         ("skip-bids-validation = 'yes'", "true or false"),
-        ("atlas = ['CRL', 'CHN']", "cannot be"),
+        ("refine = ['ants', 'torch']", "cannot be"),
         ("config-file = 'x.toml'", "unknown option"),
         ("atlas = ", "not valid TOML"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from group_outputs import Output, write_failure, write_output
 
-from posepipe.bids import InputImage
+from posepipe.bids import Failures, InputImage
 from posepipe.reports.group_queue import review_queue, rule_of
 from posepipe.reports.group_rows import Collected, collect, number
 
@@ -42,6 +42,16 @@ def test_an_image_that_failed_last_is_shown_as_failed(tmp_path: Path):
     (row,) = collect(tmp_path).rows
     assert (row.verdict.key, row.has_pose, row.reasons) == ("failed", False, ("stopped in mask",))
     assert row.error == "MaskError: the mask is empty"
+
+
+def test_an_image_that_failed_at_one_atlas_keeps_its_pose_at_another(tmp_path: Path):
+    done = Output("01")
+    write_output(tmp_path, done)
+    image = InputImage(tmp_path / done.image, Path(done.image), {"sub": "01"}, "T2w")
+    Failures(tmp_path).record(image, "refinement", "diverged", atlas="Serag")
+    assert sorted((row.space, row.reasons) for row in collect(tmp_path).rows) == [("", ("stopped in refinement at Serag",)), ("CRL+29", ())]
+    Failures(tmp_path).record(image, "refinement", "diverged", atlas="CRL")
+    assert not any(row.has_pose for row in collect(tmp_path).rows)
 
 
 def test_inputs_without_outputs_are_missing(tmp_path: Path):

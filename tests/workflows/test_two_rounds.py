@@ -15,7 +15,7 @@ from posepipe.settings import Settings
 def test_images_that_get_one_pose_are_found_first_and_written_in_a_second_round(tmp_path: Path, settings: Settings) -> None:
     both = [replace(make_image(tmp_path, "01", suffix=suffix), parameters_hash=suffix, alone_hash="alone") for suffix in ("T1w", "T2w")]
     plan = Plan((SessionPlan("01", None, tuple(both)), SessionPlan("02", None, (make_image(tmp_path, "02"),))))
-    first, second = (init_posepipe_wf(plan=plan, settings=settings, found=found) for found in (None, {one.image.path for one in both}))
+    first, second = (init_posepipe_wf(plan=plan, settings=settings, found=found) for found in (None, {one.names.forward for one in both}))
     writes = {name for name in first.list_node_names() if name.endswith(".outputs")}
     assert writes == {"sub_02_wf.sub_02_T2w_wf.outputs"}
     nodes = {name: second.get_node(name) for name in second.list_node_names()}
@@ -27,6 +27,6 @@ def test_images_that_get_one_pose_are_found_first_and_written_in_a_second_round(
         # what was computed in the first round is computed in the same folder
         assert first.get_node(f"{found}refinement").inputs.get_hashval()[1] == nodes[f"{found}refinement"].inputs.get_hashval()[1]
     assert nodes["sub_01_wf.together_CRL_29"].inputs.names == [one.image.source_uri for one in both]
-    alone = init_posepipe_wf(plan=plan, settings=settings, found={both[0].image.path})
+    alone = init_posepipe_wf(plan=plan, settings=settings, found={both[0].names.forward})
     assert not any("T2w" in name for name in alone.list_node_names())
     assert "given one pose" in first.visit_desc() and "given one pose" in second.visit_desc()
