@@ -15,6 +15,8 @@ from .tools import TOOLS
 from .volume_tables import LOST_DEGREES, unique
 
 OURS = ("search", "deep", "auto")
+MARK = "<!-- table of: posepipe-tools bench speed DATA -o OUT -->"
+"""Line before each table: the command that makes it (tests/test_result_tables.py)."""
 
 
 def report(rows: Sequence[Row], missing: Mapping[str, str], machine: str, *, shared: bool) -> str:
@@ -24,9 +26,9 @@ def report(rows: Sequence[Row], missing: Mapping[str, str], machine: str, *, sha
     noise = " **The machine did other work at the same time: the seconds are upper limits.**" if shared else ""
     out = [f"{len(names)} images, {poses} poses: {', '.join(names)}. {machine}.{noise}"]
     for threads in sorted({r.threads for r in rows}):
-        out += ["", f"## {threads} thread{'s' * (threads > 1)}", "", _table([r for r in rows if r.threads == threads])]
-    out += ["", "## By image", "", _by_group(rows), "", "## Stages of posepipe", "", _stages(rows)]
-    out += ["", "## Beside the paper's Table 3", "", _beside_paper(rows), "", "## Methods", ""]
+        out += ["", f"## {threads} thread{'s' * (threads > 1)}", "", MARK, _table([r for r in rows if r.threads == threads])]
+    out += ["", "## By image", "", MARK, _by_group(rows), "", "## Stages of posepipe", "", MARK, _stages(rows)]
+    out += ["", "## Beside the paper's Table 3", "", MARK, _beside_paper(rows), "", "## Methods", ""]
     out += [f"- `{method}`: {TOOLS[method].about}" for method in unique(r.method for r in rows)]
     out += [f"- `{method}`: **not run**, {why}" for method, why in missing.items()]
     return "\n".join(out) + "\n"
