@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import PosepipeError
-from ..geometry import Rigid, so3
-from ..geometry.so3 import Array
+from ..geometry import Rigid
 from .rows import PartFile
 from .tools import TOOLS, Options, Registered, Tool
-from .tools.base import peak_mb
+from .tools.base import mirrored, peak_mb, rigid_part
 
 Result = dict[str, Any]
 
@@ -97,13 +96,7 @@ def refused(found: Registered) -> str:
     """Why a transform counts as failed; empty if it does not."""
     if not np.isfinite(found.matrix).all():
         return "the transform holds no numbers"
-    determinant = np.linalg.det(found.matrix[:3, :3])
-    return "" if determinant > 0 else f"mirrored: its determinant is {determinant:.2f}"
-
-
-def rigid_part(matrix: Array, center: Array) -> Rigid:
-    """The rotation nearest to the linear map ``matrix`` (4, 4), which must not mirror, and the map's image of ``center`` (3,)."""
-    return Rigid.about(so3.project(matrix[:3, :3]), center, matrix[:3, :3] @ center + matrix[:3, 3])
+    return mirrored(found.matrix)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from posepipe.interfaces import warm
 from posepipe.interfaces.pose import InitialPose, PoseQuality, RefinePose
 from posepipe.interfaces.template import template_inputs
 from posepipe.matching.brain import Brain
+from posepipe.models.calibration import NAME as CALIBRATION
+from posepipe.models.weights import PACKAGED
 from posepipe.pose.coordinate_networks import PoseNetworks
 
 TIMES = ("seconds", "peak_memory_mb")
@@ -108,7 +111,9 @@ def test_no_more_than_two_brains_are_kept(case: dict[str, Any], tmp_path: Path) 
 def test_networks_are_loaded_anew_for_other_weights(tmp_path: Path) -> None:
     one = warm.pose_networks(None, "cpu")
     assert warm.pose_networks(None, "cpu") is one
-    other = warm.pose_networks(tmp_path, "cpu")  # an empty folder: the package's
-    assert other is not one and warm.pose_networks(tmp_path, "cpu") is other
-    (tmp_path / "calibration-of-mine.txt").write_text("x")
-    assert warm.pose_networks(tmp_path, "cpu") is not other
+    folder = tmp_path / "weights"
+    shutil.copytree(PACKAGED, folder)
+    other = warm.pose_networks(folder, "cpu")
+    assert other is not one and warm.pose_networks(folder, "cpu") is other
+    (folder / CALIBRATION).unlink()  # so that nothing is calibrated
+    assert warm.pose_networks(folder, "cpu") is not other

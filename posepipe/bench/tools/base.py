@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import PosepipeError
 from ...files import replacing
+from ...geometry import Rigid, so3
 from ...geometry.so3 import Array
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -82,6 +83,17 @@ def from_lps(matrix: Array, translation: Array, center: Array | None = None) -> 
     m = np.eye(4)
     m[:3, :3], m[:3, 3] = a, np.asarray(translation, dtype=float) + c - a @ c
     return LPS @ m @ LPS
+
+
+def rigid_part(matrix: Array, center: Array) -> Rigid:
+    """The rotation nearest to the linear map ``matrix`` (4, 4), which must not mirror, and the map's image of ``center`` (3,)."""
+    return Rigid.about(so3.project(matrix[:3, :3]), center, matrix[:3, :3] @ center + matrix[:3, 3])
+
+
+def mirrored(matrix: Array) -> str:
+    """Why a linear map (4, 4) is no pose of a brain: it mirrors; empty if it does not."""
+    determinant = np.linalg.det(matrix[:3, :3])
+    return "" if determinant > 0 else f"mirrored: its determinant is {determinant:.2f}"
 
 
 def run_program(command: Sequence[str], log: Path, threads: int) -> tuple[float, float]:

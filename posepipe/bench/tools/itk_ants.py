@@ -14,7 +14,7 @@ from ...geometry import Rigid, write_itk
 from ...geometry.so3 import Array
 from ...imaging.moments import moments
 from ...imaging.volume import load_volume
-from .base import Options, Registered, Tool, ToolError, from_lps
+from .base import Options, Registered, Tool, ToolError, from_lps, mirrored, rigid_part
 
 COARSE_MM = 4.0
 """Voxels on which starts are sought: those of ANTs' own ``antsBrainExtraction.sh``. On the images' own grids ``affine_initializer`` over
@@ -60,15 +60,22 @@ class AntsRigid(Tool):
 
 
 class AntsSearch(AntsRigid):
-    """ANTs' multi-start search over all rotations, on a coarse grid as in ANTs' own scripts, then its rigid registration."""
+    """ANTs' multi-start search over all rotations, on a coarse grid as in ANTs' own scripts, then its rigid registration from the nearest
+    rotation: the search also scales and shears, which rigid registration would keep."""
 
-    about = f"`ants.affine_initializer(radian_fraction=1)` at {COARSE_MM:g} mm, then as `ants`"
+    about = f"`ants.affine_initializer(radian_fraction=1)` at {COARSE_MM:g} mm, its nearest rotation, then as `ants`"
 
     def first(self, fixed: Any, moving: Any, image: Path, template: Path, folder: Path) -> list[str]:
         import ants
 
         pair = map(coarse, (fixed, moving))
-        return [ants.affine_initializer(*pair, search_factor=SEARCH_DEGREES, radian_fraction=1, txfn=f"{folder}/first.mat")]
+        path = ants.affine_initializer(*pair, search_factor=SEARCH_DEGREES, radian_fraction=1, txfn=f"{folder}/first.mat")
+        matrix = matrix_of(path)
+        if why := mirrored(matrix):
+            msg = f"affine_initializer {why}"
+            raise ToolError(msg)
+        center = load_volume(template).center
+        return [str(write_itk(rigid_part(matrix, center), folder / "first.txt", center))]
 
 
 class AntsAxes(AntsRigid):
