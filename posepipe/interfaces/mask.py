@@ -10,6 +10,7 @@ from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined
 from .base import DigestInputSpec
 from .records import mask_to_record, weights_folder, write_record
 from .resources import measured
+from .warm import brain_finder
 
 
 class _BrainMaskInputSpec(DigestInputSpec):
@@ -63,8 +64,7 @@ class BrainMask(SimpleInterface):
         """The networks, with torch's number of threads set."""
         import torch
 
-        from ..brainmask.finder import BrainFinder
         from ..models.device import pick_device
 
         torch.set_num_threads(self.inputs.torch_threads)
-        return BrainFinder(weights_folder(self.inputs), pick_device(self.inputs.device))
+        return brain_finder(weights_folder(self.inputs), pick_device(self.inputs.device))

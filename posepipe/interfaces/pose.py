@@ -10,6 +10,7 @@ from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined
 from .records import found_of, initial_of, initial_to_record, mask_of, refined_of, weights_folder, write_record
 from .resources import measured
 from .template import TemplateInputSpec, target_of
+from .warm import brain_of, comparison_of, pose_networks
 
 
 class ComputeInputSpec(TemplateInputSpec):
@@ -29,6 +30,11 @@ def prepare(inputs: Any) -> tuple[Any, Any, Any, str]:
 
     device = pick_device(inputs.device)
     return load_volume(inputs.in_file), load_mask(inputs.in_mask), target_of(inputs, device), device
+
+
+def compared(inputs: Any, image: Any, mask: Any, target: Any, device: str) -> Any:
+    """What :func:`prepare` returned as a comparison, which the stages of an image share where they run in one process."""
+    return comparison_of(image, mask, (inputs.in_file, inputs.in_mask), target, device)
 
 
 class _InitialPoseInputSpec(ComputeInputSpec):
@@ -52,7 +58,6 @@ class InitialPose(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from ..bids import read_json
         from ..geometry import write_itk
-        from ..pose.coordinate_networks import PoseNetworks
         from ..pose.initial import initial_pose
 
         record: dict[str, Any] = {}
@@ -65,7 +70,8 @@ class InitialPose(SimpleInterface):
                 method=self.inputs.method,
                 age_known=self.inputs.age_known,
                 device=device,
-                networks=PoseNetworks(weights_folder(self.inputs), device=device),
+                compare=compared(self.inputs, image, mask, target, device),
+                networks=pose_networks(weights_folder(self.inputs), device),
                 found=found_of(read_json(self.inputs.mask_record)) if isdefined(self.inputs.mask_record) else None,
             )
         record |= initial_to_record(initial)
@@ -108,6 +114,7 @@ class RefinePose(SimpleInterface):
                 method=self.inputs.method,
                 seed=self.inputs.seed,
                 device=device,
+                compare=compared(self.inputs, image, mask, target, device),
             )
         record |= {"method": refined.method, "template": refined.template}
         record |= {"similarity": refined.similarity, "warnings": list(refined.warnings)}
@@ -148,8 +155,6 @@ class PoseQuality(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from ..atlas import VolumeRange
         from ..imaging.volume import load_volume
-        from ..matching.brain import Brain
-        from ..matching.target import SPACING
         from ..models.calibration import load_calibration
         from ..quality.verdict import judge_pose
 
@@ -167,7 +172,7 @@ class PoseQuality(SimpleInterface):
                 mask,
                 target,
                 self.inputs.age if isdefined(self.inputs.age) else None,
-                scanned=Brain.prepare(scanned, mask.volume, SPACING) if scanned else None,
+                scanned=brain_of(scanned, mask.volume, (self.inputs.in_file, self.inputs.in_mask)) if scanned else None,
                 contrast=self.inputs.contrast if isdefined(self.inputs.contrast) else None,
                 calibration=load_calibration(weights_folder(self.inputs)),
                 estimated=self.inputs.estimated,
