@@ -12,6 +12,8 @@ from .base import Options, Registered, Tool, ToolError
 
 RIGID = "-a -dof 6 -m NMI -n 100x50x10"
 """Rigid registration as in Greedy's own manual, by normalised mutual information."""
+SEARCH = "1000 any 20"
+"""Random search: attempts, any rotation, and standard deviation of the shift (mm). Greedy seeds it by the clock."""
 
 
 class GreedyMoments(Tool):
@@ -58,8 +60,8 @@ class GreedyMoments(Tool):
 class GreedySearch(GreedyMoments):
     """From the centres of mass a random search over all rotations and 20 mm, then rigid registration."""
 
-    about = f"`greedy -moments 1`, then `{RIGID} -search 1000 any 20`"
+    about = f"`greedy -moments 1`, then `{RIGID} -search {SEARCH}`"
 
     def commands(self, folder: Path) -> list[str]:
         first = f"{folder}/first.mat"
-        return [f"-moments 1 -o {first}", f"{RIGID} -ia {first} -search 1000 any 20 -o {folder}/rigid.mat"]
+        return [f"-moments 1 -o {first}", f"{RIGID} -ia {first} -search {SEARCH} -o {folder}/rigid.mat"]
