@@ -13,7 +13,7 @@ from .base import Options, Registered, Tool, ToolError
 RIGID = "-a -dof 6 -m NMI -n 100x50x10"
 """Rigid registration as in Greedy's own manual, by normalised mutual information."""
 SEARCH = "1000 any 20"
-"""Random search: attempts, any rotation, and standard deviation of the shift (mm). Greedy seeds it by the clock."""
+"""Random search: attempts, any rotation, and standard deviation of the shift (mm). Results differ from run to run."""
 
 
 class GreedyMoments(Tool):
