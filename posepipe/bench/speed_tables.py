@@ -24,7 +24,7 @@ def report(rows: Sequence[Row], missing: Mapping[str, str], machine: str, *, sha
     names = unique(f"{r.name} ({r.group})" for r in rows)
     poses = len({(r.name, r.trial) for r in rows})
     noise = " **The machine did other work at the same time: the seconds are upper limits.**" if shared else ""
-    out = [f"{len(names)} images, {poses} poses: {', '.join(names)}. {machine}.{noise}"]
+    out = [f"{len(names)} image{'s' * (len(names) > 1)}, {poses} poses: {', '.join(names)}. {machine}.{noise}", "", "![Error against time](speed.png)"]
     for threads in sorted({r.threads for r in rows}):
         out += ["", f"## {threads} thread{'s' * (threads > 1)}", "", MARK, _table([r for r in rows if r.threads == threads])]
     out += ["", "## By image", "", MARK, _by_group(rows), "", "## Stages of posepipe", "", MARK, _stages(rows)]
@@ -133,6 +133,7 @@ def plot(rows: Sequence[Row], output: Path) -> Path:
         axes.set_yscale("log")
         axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50, 100, 180], ["0.5", "1", "2", "5", "10", "20", "50", "100", "180"])
         axes.yaxis.minorticks_off()
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("seconds a registration, images in memory")
         axes.set_title(f"{threads} thread{'s' * (threads > 1)}", fontsize=10)
         axes.grid(alpha=0.3)
