@@ -24,7 +24,8 @@ def report(rows: Sequence[Row], missing: Mapping[str, str], machine: str, *, sha
     names = unique(f"{r.name} ({r.group})" for r in rows)
     poses = len({(r.name, r.trial) for r in rows})
     noise = " **The machine did other work at the same time: the seconds are upper limits.**" if shared else ""
-    out = [f"{len(names)} image{'s' * (len(names) > 1)}, {poses} poses: {', '.join(names)}. {machine}.{noise}", "", "![Error against time](speed.png)"]
+    count = f"{len(names)} image{'s' * (len(names) > 1)}, {poses} poses"
+    out = [f"{count}: {', '.join(names)}. {machine}.{noise}", "", "![Error against time](speed.png)"]
     for threads in sorted({r.threads for r in rows}):
         out += ["", f"## {threads} thread{'s' * (threads > 1)}", "", MARK, _table([r for r in rows if r.threads == threads])]
     out += ["", "## By image", "", MARK, _by_group(rows), "", "## Stages of posepipe", "", MARK, _stages(rows)]
