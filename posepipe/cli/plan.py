@@ -15,15 +15,15 @@ from ..plan import (
     ImagePlan,
     Plan,
     PlanFailure,
-    SessionPlan,
     converts,
     planned_mask,
     template_contrast,
     uses_mask_network,
     wants_slices,
 )
-from ..settings import AUTO, ESTIMATE, TRANSFORMS, Settings
+from ..settings import AUTO, ESTIMATE, Settings
 from .parameters import FileDigests, parameters_of
+from .session_plan import checked, session_plan
 
 if TYPE_CHECKING:
     from ..atlas import AtlasLibrary, Choice, Template, VolumeRange
@@ -70,51 +70,8 @@ def make_plan(settings: Settings) -> Plan:
         clash = clashes.get(part.image.path)
         found[part.image.subject, part.image.session].append(part if clash is None else PlanFailure(part.image, "image", clash))
     consistent = settings.session_pose == "consistent"
-    sessions = tuple(_session(subject, session, parts, consistent=consistent) for (subject, session), parts in found.items())
+    sessions = tuple(session_plan(subject, session, parts, consistent=consistent) for (subject, session), parts in found.items())
     return Plan(sessions, survey.left_out, survey.lacking)
-
-
-def _session(subject: str, session: str | None, parts: list[ImagePlan | PlanFailure], *, consistent: bool) -> SessionPlan:
-    images = [part for part in parts if isinstance(part, ImagePlan)]
-    failures = [part for part in parts if isinstance(part, PlanFailure)]
-    if consistent:
-        planned = [_together(image, images) for image in images]
-        failures += [part for part in planned if isinstance(part, PlanFailure)]
-        images = [part for part in planned if isinstance(part, ImagePlan)]
-        # one pose for several images: all of them are worked on again if one is
-        unfinished = {image.space for image in images if image.alone_hash and not image.done}
-        images = [replace(image, done=False) if image.alone_hash and image.space in unfinished else image for image in images]
-    return SessionPlan(subject, session, tuple(images), tuple(failures))
-
-
-def _together(image: ImagePlan, images: list[ImagePlan]) -> ImagePlan | PlanFailure:
-    """``image``, its result dependent on the other ``images`` of its session at the same template too; itself if there are none."""
-    from ..bids import parameters_hash
-
-    members = [other.parameters_hash for other in images if other.space == image.space]
-    if len(members) < 2:
-        return image
-    parameters = {**image.parameters, "session_pose": sorted(members)}
-    try:
-        digest = parameters_hash(parameters, image.image)
-        alone = replace(image, alone_hash=image.parameters_hash, earlier=None, reuse=_TOGETHER if image.reuse else "")
-        return _checked(replace(alone, parameters=parameters, parameters_hash=digest))
-    except OSError as error:
-        return PlanFailure(image.image, "image", ImageError(f"{error.filename or image.image.path}: cannot be read ({error.strerror})"))
-
-
-_TOGETHER = "nothing is taken of an earlier run, as the images of the session get one pose together (--session-pose consistent)"
-
-
-def _checked(plan: ImagePlan) -> ImagePlan:
-    """``plan`` with its ``done``; raises OSError for a file that cannot be read."""
-    from ..bids import is_done, is_turned_by
-
-    done = is_done(
-        plan.names, plan.parameters, synth=plan.converted, slices=plan.timing is not None, formats=plan.formats, labels=plan.label_request,
-        level=plan.level,
-    )  # fmt: skip
-    return replace(plan, done=done and (plan.level == TRANSFORMS or is_turned_by(plan.names)))
 
 
 def check_atlases(library: AtlasLibrary, atlases: Sequence[str]) -> None:
@@ -221,8 +178,7 @@ class _Planner:
         if not found and len(errors) == 1:
             raise next(iter(errors.values()))
         if not found:
-            told = {str(error): error for error in errors.values()}
-            raise AgeError("; ".join(told))
+            raise AgeError("; ".join(dict.fromkeys(map(str, errors.values()))))
         return found, tuple(f"no pose at the atlas {atlas}: {str(error).split('; ')[0]}" for atlas, error in errors.items())
 
     def _check_mask(self, image: InputImage) -> None:
@@ -265,7 +221,7 @@ class _Planner:
             labels = label_maps(template) if s.labels else ()
             request = label_request(labels, self._files.of)
             digest = parameters_hash(parameters, image)
-            return _checked(ImagePlan(
+            return checked(ImagePlan(
                 image, names, age, choice, contrast, self._sources(image), parameters, digest, False, template_files, converted, timing,
                 volumes, formats=s.xfm_formats, labels=labels, label_request=request,
                 notes=(no_labels(template.space),) if s.labels and not labels else (), level=s.level,
