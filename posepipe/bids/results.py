@@ -53,7 +53,7 @@ def results_in(out_dir: Path, anat: Path) -> list[Result]:
     return found
 
 
-def told_instead(sidecar: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def written_instead(sidecar: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """What the sidecars of the resampled image and of the mask would tell, from that of the forward transform, where they were not written
     (``--level``); None where they were."""
     if LEVEL_KEY not in sidecar:

@@ -97,7 +97,7 @@ class Monitor:
                     self._succeed(session, image, node)
                 elif status == "end" and node.name == FOUND_NODE and image.alone_hash and image.names.forward not in self.found:
                     self.found.add(image.names.forward)
-                    self.say(f"{image.image.path.name}: its own pose found; next that of its session's images")
+                    self.say(f"{image.image.path.name}: its own pose at {image.space} found; next that of its session's images")
         except Exception:  # an error here must not end the run of the other images
             logger.exception("posepipe could not process the status of %s (%s)", node.fullname, status)
 

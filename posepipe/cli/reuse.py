@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "posepipe"
 """Name of a derivative dataset (``-d NAME=DIR``) whose results are taken."""
-_COMPARED = ("mask", "init", "refine", "slices", "convert", "contrast", "random_seed", "weights")
+_COMPARED = ("mask", "init", "refine", "session_pose", "slices", "convert", "contrast", "random_seed", "weights")
 """Settings that are named where they explain why a result is not taken."""
 
 
@@ -80,7 +80,7 @@ class Earlier:
         if not isinstance(bare, ImagePlan) or bare.done or bare.earlier:
             return bare
         if isinstance(masked, ImagePlan) and not masked.done:
-            return replace(masked, reuse=f"{bare.reuse}; the brain mask there is")
+            return replace(masked, reuse=f"{bare.reuse}; only its brain mask is taken")
         return masked
 
     def _result(self, plan: ImagePlan) -> tuple[OutputNames | None, str]:
@@ -99,7 +99,7 @@ class Earlier:
         level = requested(sidecar)["level"]
         digest = sidecar.get("ParametersHash")
         if digest != plan.parameters_hash:
-            return None, "; ".join(self._differences(plan, names, sidecar)) or "the image, its mask or a setting was another"
+            return None, "; ".join(self._differences(plan, names, sidecar)) or "the image, its mask or a setting was different"
         options: dict[str, Any] = {"formats": plan.formats, "labels": plan.label_request, "level": plan.level}
         if not is_done(names, plan.parameters, synth=plan.converted, slices=plan.timing is not None, **options):
             written = f" (it was written with --level {level})" if level != plan.level else ""
@@ -111,7 +111,7 @@ class Earlier:
     def _differences(self, plan: ImagePlan, names: OutputNames, sidecar: Mapping[str, Any]) -> Iterator[str]:
         """What is known to have been otherwise when the result there was made."""
         from ..bids import read_json
-        from ..bids.results import told_instead
+        from ..bids.results import written_instead
 
         versions = sidecar.get("SoftwareVersions")
         version = versions.get(NAME) if isinstance(versions, Mapping) else None
@@ -120,7 +120,7 @@ class Earlier:
         if sidecar.get("Age") != plan.age.weeks:
             yield f"the age was {sidecar.get('Age')} weeks, and is {plan.age.weeks:g}"
         resampled = names.sidecar(names.resampled)
-        instead = told_instead(sidecar)
+        instead = written_instead(sidecar)
         template = instead[0] if instead else read_json(resampled) if resampled.is_file() else {}
         if template.get("TemplateFiles") not in (None, dict(plan.template_files)):
             yield "the files of the template were others"

@@ -126,7 +126,7 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
     from ..bids import InputImage, OutputNames, read_json
     from ..bids.entities import split_name
     from ..bids.names import as_written
-    from ..bids.results import told_instead
+    from ..bids.results import written_instead
 
     relative = Path(str(sidecar["Sources"][0]).removeprefix(_RAW))
     split = split_name(relative.name)
@@ -136,7 +136,7 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
     image = InputImage(bids_dir / relative, relative, split.entities, split.suffix)
     names = as_written(OutputNames(out_dir, image, (sidecar["Atlas"], sidecar["Cohort"])), sidecar)
     others = [names.sidecar(path) for path in (names.resampled, names.mask)]
-    return FinishedImage(names, sidecar, *(told_instead(sidecar) or (read_json(path) if path.is_file() else {} for path in others)))
+    return FinishedImage(names, sidecar, *(written_instead(sidecar) or (read_json(path) if path.is_file() else {} for path in others)))
 
 
 def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:

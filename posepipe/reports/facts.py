@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..bids.names import FURTHER_KEY
 from ..errors import TransformError
+from ..files import name_stem
 from ..geometry import Rigid
 from ..settings import WHOLE
 
@@ -30,6 +32,20 @@ def pose_of(sidecar: Mapping[str, Any]) -> Rigid | None:
     except (TypeError, ValueError) as error:
         msg = f"{sidecar.get('Sources')}: the sidecar's rotation and translation are not numbers; run posepipe again"
         raise TransformError(msg) from error
+
+
+def rated_name(image: str, sidecar: Mapping[str, Any]) -> str:
+    """What is rated: the name of the ``image`` without folders and extension; the template too where the pose is at a further atlas.
+
+    >>> rated_name("sub-01/anat/sub-01_T2w.nii.gz", {"Atlas": "CRL", "Cohort": "29"})
+    'sub-01_T2w'
+    >>> rated_name("sub-01/anat/sub-01_T2w.nii.gz", {"Atlas": "Serag", "Cohort": "29", "NamedBySpace": True})
+    'sub-01_T2w at Serag+29'
+    """
+    name = name_stem(image)
+    if sidecar.get(FURTHER_KEY) is not True:
+        return name
+    return f"{name} at {'+'.join(str(part) for part in (sidecar.get('Atlas'), sidecar.get('Cohort')) if part)}"
 
 
 def pose_rows(sidecar: Mapping[str, Any]) -> list[Row]:

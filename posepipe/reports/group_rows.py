@@ -15,10 +15,10 @@ from typing import Any
 from ..bids import Failures, InputImage, OutputNames, current, read_json, results_in, subject_page
 from ..bids.entities import split_name
 from ..bids.names import as_written
-from ..bids.results import Result, told_instead
+from ..bids.results import Result, written_instead
 from ..errors import BidsError, TransformError
 from ..files import name_stem
-from .facts import pose_of
+from .facts import pose_of, rated_name
 from .verdict import FAILED, Verdict, verdict_of
 
 UNREADABLE = Verdict(
@@ -58,8 +58,8 @@ class GroupRow:
 
     @property
     def name(self) -> str:
-        """The input's file name without its extension, as ratings name it."""
-        return name_stem(self.image)
+        """The name in ratings: :func:`~posepipe.reports.facts.rated_name`."""
+        return rated_name(self.image, self.sidecar)
 
     @property
     def label(self) -> str:
@@ -243,7 +243,7 @@ def _pose(out_dir: Path, path: Path) -> GroupRow:
     cohort = sidecar.get("Cohort")
     image = InputImage(out_dir / relative, relative, split.entities, split.suffix)
     names = as_written(OutputNames(out_dir, image, (str(sidecar["Atlas"]), None if cohort is None else str(cohort))), sidecar)
-    instead = told_instead(sidecar)
+    instead = written_instead(sidecar)
     images = (names.resampled, names.mask) if instead is None else ()
     verdict, reasons = verdict_of(sidecar)
     return GroupRow(

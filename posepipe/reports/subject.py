@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import name_stem
 from . import facts
 from .drawing import axis_phrases, head_turn
 from .embed import embedded
@@ -44,8 +43,8 @@ class PageImage:
 
     @property
     def stem(self) -> str:
-        """The input file's name without its extension, the image's name in ratings."""
-        return name_stem(self.name.rstrip("/"))
+        """The name in ratings: :func:`~posepipe.reports.facts.rated_name`."""
+        return facts.rated_name(self.name.rstrip("/"), self.sidecar)
 
 
 @dataclass(frozen=True)

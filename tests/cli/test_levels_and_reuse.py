@@ -122,7 +122,7 @@ def test_what_is_taken_has_the_names_and_the_level_of_now(runs: Runs, full: Path
     """As the further atlas of two, of which the first is computed, and without images."""
     code, told = runs("second", "--atlas", OTHER, PHANTOM, "-d", f"posepipe={full}")
     assert code == 0 and "1 aligned, 0 done before, 0 failed, 1 taken from an earlier run" in told, told
-    assert f"the result at Other+24 is not taken from {full}: there is none; the brain mask there is" in told
+    assert f"the result at Other+24 is not taken from {full}: there is none; only its brain mask is taken" in told
     base = stem(runs, "second")
     assert read_json(f"{base}{FORWARD}")["NamedBySpace"] is True
     assert Path(f"{base}_space-Phantom_cohort-24_desc-reoriented_T2w.nii.gz").is_file()
@@ -143,13 +143,13 @@ def test_what_is_taken_has_the_names_and_the_level_of_now(runs: Runs, full: Path
         ("settings", ("--refine", "torch"), "--refine was none, and is torch"),
         ("age", ("--age", "24"), "the age was 24.3 weeks, and is 24"),
         ("image", (), "it is of another image of this name"),
-        ("mask", (), "its brain mask was changed since; the brain mask there is"),
+        ("mask", (), "its brain mask was changed since; only its brain mask is taken"),
         ("file", (), "files that are asked for now are not there"),
         ("broken", (), "cannot be read as JSON"),
         ("level", ("--level", "full"), "files that are asked for now are not there (it was written with --level transforms)"),
     ],
 )
-def test_result_that_is_not_the_one_of_now_is_not_taken_and_the_reason_is_told(
+def test_result_that_is_not_the_one_of_now_is_not_taken_and_the_reason_is_printed(
     runs: Runs, full: Path, transforms: Path, tmp_path: Path, fault: str, options: tuple[str, ...], why: str
 ) -> None:
     there = tmp_path / "there"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def test_an_image_that_failed_at_one_atlas_keeps_its_pose_at_another(tmp_path: P
     assert sorted((row.space, row.reasons) for row in collect(tmp_path).rows) == [("", ("stopped in refinement at Serag",)), ("CRL+29", ())]
     Failures(tmp_path).record(image, "refinement", "diverged", atlas="CRL")
     assert not any(row.has_pose for row in collect(tmp_path).rows)
+
+
+def test_each_pose_of_an_image_is_rated_under_a_name_of_its_own(tmp_path: Path):
+    write_output(tmp_path, Output("01"))
+    (row,) = collect(tmp_path).rows
+    assert row.name == "sub-01_T2w"
+    assert replace(row, sidecar={**row.sidecar, "NamedBySpace": True}).name == "sub-01_T2w at CRL+29"
 
 
 def test_inputs_without_outputs_are_missing(tmp_path: Path):

@@ -175,6 +175,14 @@ def test_the_most_urgent_stand_first(tmp_path: Path) -> None:
     assert "Failed: 1 of 3 images It has no pose: processing stopped. In all: 1 failed, 1 fail, 1 pass." in text
 
 
+def test_poses_of_one_image_at_two_atlases_have_their_own_headings_and_ratings(tmp_path: Path) -> None:
+    reader, text = write(tmp_path, page_image(), page_image(Atlas="Serag", Cohort="29", NamedBySpace=True))
+    rated = {attributes["data-image"] for tag, attributes in reader.tags if tag == "form"}
+    assert rated == {"sub-01_rec-svr_T2w", "sub-01_rec-svr_T2w at Serag+29"}
+    assert "sub-01_rec-svr_T2w.nii.gz at CRL, cohort 29" in text and "sub-01_rec-svr_T2w.nii.gz at Serag, cohort 29" in text
+    assert "T2w.nii.gz at CRL" not in write(tmp_path, page_image())[1]
+
+
 def test_confidence_that_was_not_estimated_is_called_so(tmp_path: Path) -> None:
     _, text = write(tmp_path, page_image(Confidence=None))
     assert "Confidence not estimated" in text and "None" not in text and "97 %" not in text
