@@ -16,7 +16,7 @@ from ..imaging.mask import BrainMask, FoundPose, checked_mask, no_brain
 from ..imaging.moments import Moments
 from ..imaging.volume import Volume
 from ..models.calibration import load_calibration, uncalibrated
-from ..pose.coordinate_networks import SAME_DEGREES, DownsampledBrain, Placement, PoseNetworks
+from ..pose.coordinate_networks import VOTE_DEGREES, DownsampledBrain, Placement, PoseNetworks
 from .detection import LARGEST_RADIUS_MM, BrainProbability, Candidate, Detection, ScanNetworks
 from .scan import Frame, Scan
 
@@ -177,7 +177,7 @@ def pose_of(image: Volume, detections: Sequence[Detection]) -> FoundPose:
     # a crop of a left-handed grid is mirrored; the canonical frame is mirrored as well
     mirror = np.diag([float(np.sign(np.linalg.det(axes))), 1.0, 1.0])
     features = {
-        "agree": float((apart[k] < SAME_DEGREES).mean()),
+        "agree": float((apart[k] < VOTE_DEGREES).mean()),
         "spread": float(np.median(apart[k])),
         **{name: float(np.median([one.features[name] for one in detections])) for name in ("sure", "expected_error", "residual")},
     }

@@ -34,6 +34,7 @@ from ..models.inputs import sampled
 from ..models.layers import for_inference
 from ..models.precision import inference_context
 from ..models.weights import POSE_NETWORKS, LoadedNetwork, load_network
+from .hypothesis import SAME_DEGREES
 from .paper_networks import PaperNetworks
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ DOWNSAMPLED_MM = 2.0
 """Voxels are averaged to about this edge, mm, before sampling for the networks, whose cubes have 3 mm and more."""
 COPIES = 4
 """Rotated copies of the brain for test-time augmentation of the coarse network; each gives one vote."""
-SAME_DEGREES = 25.0
+VOTE_DEGREES = 25.0
 """Votes within this angle, degrees, form one hypothesis; poses from rotated crops of a raw scan within it of their medoid agree with it."""
-MULTISTART, MULTISTART_KEPT, MULTISTART_APART = 64, 16, 15.0
-"""Number of start rotations of :meth:`PoseNetworks.place_multistart`, number of results kept, and their minimum distance, degrees."""
+MULTISTART, MULTISTART_KEPT = 64, 16
+"""Number of start rotations of :meth:`PoseNetworks.place_multistart`, and number of results kept."""
 
 
 class NetworkInput(Protocol):
@@ -287,9 +288,9 @@ def _placed(brain: NetworkInput, votes: _Votes, i: int, features: dict[str, floa
 
 
 def _least_error(votes: _Votes) -> list[int]:
-    """Indices of the votes with the least expected error, at least :data:`MULTISTART_APART` apart."""
+    """Indices of the votes with the least expected error, at least :data:`~posepipe.pose.hypothesis.SAME_DEGREES` apart."""
     cosine = torch.einsum("iab,jab->ij", votes.rotation, votes.rotation)
-    near = cosine > 1 + 2 * np.cos(np.radians(MULTISTART_APART))
+    near = cosine > 1 + 2 * np.cos(np.radians(SAME_DEGREES))
     kept: list[int] = []
     for i in votes.error.argsort().tolist():
         if len(kept) < MULTISTART_KEPT and not any(bool(near[i, j]) for j in kept):
@@ -301,7 +302,7 @@ def _grouped(rotation: Tensor, trust: Tensor) -> list[list[int]]:
     """Groups of indices of votes that agree with each other, largest group first; the first of each group is its most central vote."""
     left = set(range(len(rotation)))
     cosine = torch.einsum("iab,jab->ij", rotation, rotation)
-    near = cosine > 1 + 2 * np.cos(np.radians(SAME_DEGREES))
+    near = cosine > 1 + 2 * np.cos(np.radians(VOTE_DEGREES))
     groups = []
     while left:
         center = max(left, key=lambda i: (sum(bool(near[i, j]) for j in left), float(trust[i])))

@@ -16,14 +16,11 @@ from ..matching.comparison import Comparison
 from ..matching.gauss_newton import Poses, fit
 from ..matching.target import Target
 from .coordinate_networks import NetworkInput, PoseNetworks
-from .hypothesis import LOW_COARSE_RATIO, LOW_CRITERION, Hypothesis, Ranked, measured
-from .multistart import ACCEPTED_RATIO, ATTEMPTS
+from .hypothesis import LOW_CRITERION, SAME_DEGREES, Hypothesis, Ranked, fits, measured
+from .multistart import ATTEMPTS
 from .search import distinct_hypotheses, search
 
 INIT_METHODS = ("auto", "deep", "posenet", "search", "axes", "center")
-AGREE_DEGREES = 10.0
-"""Angle, degrees, within which two poses are the same. ``auto`` skips the search if all network votes agree, refinement moves their pose by
-less than this, and the criterion is high enough."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +39,8 @@ class NetworkPrediction:
         return cls(pose, features, networks.sha256, networks.reliable(features))
 
     def supports(self, pose: Rigid) -> bool:
-        """Whether the prediction is reliable and ``pose`` agrees with it within :data:`AGREE_DEGREES`."""
-        return self.reliable and pose.degrees_from(self.pose) < AGREE_DEGREES
+        """Whether the prediction is reliable and ``pose`` agrees with it within :data:`~posepipe.pose.hypothesis.SAME_DEGREES`."""
+        return self.reliable and pose.degrees_from(self.pose) < SAME_DEGREES
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +87,8 @@ def initial_pose(
     - ``search``: search over all rotations.
     - ``auto``: refine the networks' hypotheses. If their votes disagree, refinement moves the pose, or the criterion is low, search over
       all rotations with the networks' hypotheses as additional starts. The best-ranked hypothesis is used; ``method`` of the
-      result is ``deep`` or ``search``, its origin. If its scores stay below the thresholds, the networks' first hypothesis is used;
-      the threshold is higher for a reliable prediction.
+      result is ``deep`` or ``search``, its origin. If both scores stay low (:func:`~posepipe.pose.hypothesis.fits`), the networks'
+      first hypothesis is used.
     - ``axes``: align the principal axes of the masks, with the best of the four proper sign choices.
     - ``center``: keep the header's orientation and align the centres of the masks.
 
@@ -167,23 +164,23 @@ def _auto(
     """Hypotheses by the method ``auto``, and the origin of the best one: ``deep`` or ``search``."""
     rough = reduce(Poses.concat, [compare.poses(h.pose, h.log_scale) for h in proposed])
     refined = distinct_hypotheses(compare, compare.fit_criterion(rough))
-    agreed = prediction.features["votes"] == 1.0 and refined.best.pose.degrees_from(prediction.pose) < AGREE_DEGREES
+    agreed = prediction.features["votes"] == 1.0 and refined.best.pose.degrees_from(prediction.pose) < SAME_DEGREES
     if agreed and refined.best.score("criterion") >= LOW_CRITERION:
         return refined, "deep"
     attempts = 1 if prediction.reliable else ATTEMPTS
     found = search(compare, age_known=age_known, also=rough, more=lambda: _multistart_poses(compare, networks), attempts=attempts)
     best = measured(compare, found.best)
-    if best.score("criterion") < LOW_CRITERION and best.score("coarse") < (ACCEPTED_RATIO if prediction.reliable else LOW_COARSE_RATIO):
+    if not fits(best.score("criterion"), best.score("coarse")):
         return _networks_first(proposed[0], refined, found), "deep"
-    own = min(best.pose.degrees_from(h.pose) for h in refined.hypotheses) < AGREE_DEGREES
+    own = min(best.pose.degrees_from(h.pose) for h in refined.hypotheses) < SAME_DEGREES
     return found, "deep" if own else "search"
 
 
 def _networks_first(first: Hypothesis, refined: Ranked, found: Ranked) -> Ranked:
     """The networks' ``first`` hypothesis, refined if the refined pose agrees with it, then the other hypotheses in ``found``."""
-    near = [h for h in refined.hypotheses if h.pose.degrees_from(first.pose) < AGREE_DEGREES]
+    near = [h for h in refined.hypotheses if h.pose.degrees_from(first.pose) < SAME_DEGREES]
     best = replace(near[0], votes=first.votes) if near else first
-    others = (h for h in found.hypotheses if h.pose.degrees_from(best.pose) >= AGREE_DEGREES)
+    others = (h for h in found.hypotheses if h.pose.degrees_from(best.pose) >= SAME_DEGREES)
     return Ranked((best, *others), "votes")
 
 
@@ -208,4 +205,4 @@ def _votes(hypothesis: Hypothesis, proposed: tuple[Hypothesis, ...]) -> float:
     """Fraction of the networks' votes for the pose of ``hypothesis``."""
     if hypothesis.votes is not None:
         return hypothesis.votes
-    return max((h.score("votes") for h in proposed if h.pose.degrees_from(hypothesis.pose) < AGREE_DEGREES), default=0.0)
+    return max((h.score("votes") for h in proposed if h.pose.degrees_from(hypothesis.pose) < SAME_DEGREES), default=0.0)

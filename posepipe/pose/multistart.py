@@ -18,20 +18,10 @@ from ..imaging.sampling import tensor
 from ..matching.channels import Points
 from ..matching.comparison import OUTLINE_SHARE, TEXTURE_SHARE, Comparison
 from ..matching.gauss_newton import SCALE_LIMIT, Fitted, Poses, Term, fit
+from .hypothesis import LOW_COARSE_RATIO, SAME_DEGREES
 
-STOP_RATIO = 0.3
-"""Coarse texture score at which the rounds stop: wrong poses of corrupted brains have at most 0.08."""
-APART_DEGREES = 12.0
-"""Minimum distance between the poses that are perturbed, degrees."""
-ACCEPTED_RATIO = 0.15
-"""Coarse texture score at which the attempts stop: wrong poses reach 0.13 in :data:`ATTEMPTS` attempts, correct ones have 0.08 (spina
-bifida on a normal template) to 0.7."""
 ATTEMPTS = 7
 """Default number of attempts."""
-MIN_OVERLAP = 0.5
-"""Poses with a smaller fraction of the image's weight inside the template are dropped: a small overlap can give any correlation.
-Corrupted brains have 0.7 and more at the true pose."""
-
 
 Terms: TypeAlias = tuple[Term, Term]
 """Coarse texture, which gives the score, and the outline with a smaller weight."""
@@ -78,15 +68,15 @@ def multistart_search(compare: Comparison, starts: Poses, keep: int, attempts: i
 
     def restarted(found: Fitted, rounds: tuple[Round, ...]) -> Fitted:
         for this in rounds:
-            if float(found.criterion.max()) >= STOP_RATIO:
+            if float(found.criterion.max()) >= LOW_COARSE_RATIO:
                 break
-            best = found.poses.pick(found.best(this.kept, APART_DEGREES))
+            best = found.poses.pick(found.best(this.kept, SAME_DEGREES))
             found = _screened(sparse, sparse, _perturbed(best, this, radius, generator), 4)
         return _judged(full, found.poses.pick(found.best(keep)), 4)
 
     found = restarted(near, ROUNDS)
     for attempt in range(1, attempts):
-        if float(found.criterion.max()) >= ACCEPTED_RATIO:
+        if float(found.criterion.max()) >= LOW_COARSE_RATIO:
             break
         if attempt % 2:
             again = restarted(near, (WIDE_ROUND, *ROUNDS))
@@ -97,13 +87,8 @@ def multistart_search(compare: Comparison, starts: Poses, keep: int, attempts: i
 
 
 def _judged(terms: Terms, poses: Poses, steps: int) -> Fitted:
-    """``poses`` after a strict fit on both terms, scored by the first. Poses with an overlap below :data:`MIN_OVERLAP` are dropped unless
-    all are."""
-    judged = fit(terms[:1], fit(terms, poses, steps, strict=True).poses, 0)
-    held = judged.overlap >= MIN_OVERLAP
-    if bool(held.all()) or not bool(held.any()):
-        return judged
-    return fit(terms[:1], judged.poses.pick(held.nonzero()[:, 0]), 0)
+    """``poses`` after a strict fit on both terms, scored by the first."""
+    return fit(terms[:1], fit(terms, poses, steps, strict=True).poses, 0)
 
 
 def _screened(first: Terms, then: Terms, poses: Poses, share: int) -> Fitted:

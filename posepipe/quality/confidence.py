@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ..pose.hypothesis import SAME_DEGREES
+
 if TYPE_CHECKING:
     from ..models.calibration import ConfidenceModel
     from ..pose.initial import InitialPose
     from ..refinement.refine import Refined
 
-WITHIN_DEGREES = 15.0
-"""A pose is correct if its rotation error is below this."""
+WITHIN_DEGREES = SAME_DEGREES
+"""A pose is correct if its rotation error is below this, degrees."""
 NO_RIVAL = 0.5
 """Value of the feature ``lead`` without a rival hypothesis; larger leads are clipped to it."""
 

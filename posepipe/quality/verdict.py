@@ -11,17 +11,12 @@ from ..imaging.mask import BrainMask
 from ..matching.brain import Brain
 from ..matching.target import Target
 from ..models.calibration import Calibration, load_calibration, uncalibrated
-from ..pose.hypothesis import fits
 from ..pose.initial import InitialPose
 from ..refinement.refine import Refined
 from .confidence import confidence
 
-LOW_DICE, BAD_DICE = 0.85, 0.70
-"""Overlap of the masks after alignment (Dice) below which it is named as a sign of a wrong pose, and below which the pose fails."""
-LOW_LEAD = 0.02
-"""Lead in criterion over the best rival below which the pose is ambiguous."""
-MOVED_DEGREES = 15.0
-"""Angle by which the refinement turned the pose, degrees, above which that is named as a sign of a wrong pose."""
+BAD_DICE = 0.70
+"""Overlap of the masks after alignment (Dice) below which the pose fails."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,9 @@ def judge_pose(
     ``volumes`` is the range of brain volumes in the atlases. A mask fails if its volume is implausible both for the age and for every age
     of the atlases, or only for the latter if the age was ``estimated``; its confidence is then limited to that of a failed pose.
 
-    If the confidence is known, the other signs of a wrong pose (similarity inside the brain, overlap, lead over rival hypotheses, motion
-    during refinement) are listed as reasons only if it is low, since it was calibrated on them. If it is not known, each sign is a reason.
+    If the confidence is low or not known, a further reason lists the scores of the pose: similarity inside the brain, overlap of the masks,
+    lead over another orientation, rotation by the refinement. They have no limits of their own, since the confidence was calibrated on
+    them (docs/decisions/044).
     """
     calibration = calibration or load_calibration()
     other_weights = calibration.others(initial.prediction.weights if initial.prediction else {})
@@ -72,15 +68,17 @@ def judge_pose(
     elif not usual:
         at = f" at {age:g} weeks" if age is not None else ""
         reasons.append(f"the brain mask holds {mask.millilitres:.0f} ml, {size:.2f} times the template's{at}: check mask and age")
-    failed = refined.similarity["Dice"]["after"] < BAD_DICE
-    if known is None:
-        reasons.extend(_signs(initial, refined))
-    elif known < model.review:
+    dice = refined.similarity["Dice"]["after"]
+    failed = dice < BAD_DICE
+    if failed:
+        reasons.append(f"after alignment the brain mask and the template's overlap by only {dice:.2f} (Dice)")
+    if known is None and not other_weights:
+        reasons.append("the probability that the pose is right was not estimated, as there is no prediction by networks")
+    elif known is not None and known < model.review:
         failed = failed or known < model.fail
         reasons.append(f"the pose is within 15° of the right one with an estimated probability of only {known:.2f}")
-        reasons.extend(_signs(initial, refined))
-    elif failed:
-        reasons.append(_overlap(refined))
+    if known is None or known < model.review:
+        reasons.append(_scores(initial, refined))
     if scanned is not None and contrast is not None and not failed:  # the check is not meaningful at a wrong pose
         reasons.extend(_contrast_mismatch(scanned, contrast, target, refined))
     reasons.extend((*mask.warnings, *refined.warnings, *doubts))
@@ -90,27 +88,17 @@ def judge_pose(
     return Quality(verdict, tuple(reasons), known)
 
 
-def _misfit(initial: InitialPose, refined: Refined) -> list[str]:
-    """Reason: low similarity inside the brain, unless a reliable network prediction supports the pose."""
-    criterion, coarse = (refined.similarity[name]["after"] for name in ("CR", "CoarseCR"))
-    if fits(criterion, coarse) or (initial.prediction is not None and initial.prediction.supports(refined.pose)):
-        return []
-    scores = f"criterion {criterion:.2f}, coarse texture {coarse:.2f}"
-    return [f"the intensities inside the brain do not match the template at this pose ({scores}): the pose is likely wrong"]
-
-
-def _signs(initial: InitialPose, refined: Refined) -> list[str]:
-    """Signs of a wrong pose, in words."""
-    signs = _misfit(initial, refined)
-    if refined.similarity["Dice"]["after"] < LOW_DICE:
-        signs.append(_overlap(refined))
-    lead = initial.found.lead()
-    if initial.found.by == "criterion" and lead is not None and lead < LOW_LEAD:
-        signs.append(f"another orientation fits nearly as well (its criterion is {lead:.3f} lower)")
+def _scores(initial: InitialPose, refined: Refined) -> str:
+    """The scores of a pose in doubt, in words."""
+    after = {name: refined.similarity[name]["after"] for name in ("CR", "CoarseCR", "Dice")}
+    lead = initial.found.lead("criterion")
     moved = refined.pose.degrees_from(initial.pose)
-    if moved > MOVED_DEGREES:
-        signs.append(f"refinement rotated the pose by {moved:.0f}°, more than expected")
-    return signs
+    parts = (
+        f"criterion {after['CR']:.2f}", f"coarse texture {after['CoarseCR']:.2f}", f"overlap of the masks {after['Dice']:.2f} (Dice)",
+        "no rival orientation" if lead is None else f"lead of {lead:.3f} over another orientation",
+        f"rotated by {moved:.0f}° in the refinement",
+    )  # fmt: skip
+    return f"scores of the pose: {', '.join(parts)}"
 
 
 def _contrast_mismatch(scanned: Brain, contrast: str, target: Target, refined: Refined) -> list[str]:
@@ -121,8 +109,3 @@ def _contrast_mismatch(scanned: Brain, contrast: str, target: Target, refined: R
         f"named {contrast}, but its contrast is that of {apparent} (correlation with the {target.contrast} template {correlation:.2f}): "
         f"check the file, or give --contrast {apparent}"
     ]
-
-
-def _overlap(refined: Refined) -> str:
-    dice = refined.similarity["Dice"]["after"]
-    return f"after alignment the brain mask and the template's overlap by only {dice:.2f} (Dice)"

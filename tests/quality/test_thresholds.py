@@ -17,24 +17,10 @@ from posepipe.matching.comparison import Comparison
 from posepipe.matching.gauss_newton import Term, fit, residual_weights
 from posepipe.matching.target import Target
 from posepipe.pose.hypothesis import Hypothesis, Ranked
-from posepipe.pose.initial import InitialPose
+from posepipe.pose.initial import InitialPose, NetworkPrediction
 from posepipe.quality.verdict import Quality, judge_pose
 from posepipe.refinement.refine import Refined, refine_pose
 from posepipe.settings import WHOLE, WITHOUT_CSF
-
-
-def searched(lead: float = 0.8) -> InitialPose:
-    """A pose by search, at the identity, that leaves no doubt but for its lead over a rival."""
-    best = Hypothesis(Rigid.identity(), 0.0, 1.0, criterion=1.0, coarse=0.5)
-    rival = Hypothesis(Rigid.from_rotvec([0, 2, 0]), 0.0, 1.0, criterion=1.0 - lead)
-    return InitialPose(best.pose, "search", Ranked((best, rival), "criterion"), 1.0)
-
-
-def refined(dice: float = 0.95, degrees: float = 0.0) -> Refined:
-    """A good refinement but for the overlap, or for the angle that it turned by."""
-    after = {"NCC": 0.8, "NMI": 1.1, "Dice": dice, "CR": 0.5, "CoarseCR": 0.5}
-    pose = Rigid.from_rotvec([0.0, np.radians(degrees), 0.0])
-    return Refined(pose, "torch", {name: {"before": value, "after": value} for name, value in after.items()})
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +28,14 @@ def mask(average) -> BrainMask:
     return BrainMask(average[1].with_data(average[1].data > 0), "given")
 
 
-def judged(mask: BrainMask, target: Target, then: Refined | None = None, lead: float = 0.8) -> Quality:
-    return judge_pose(searched(lead), then or refined(), mask, target, 29.0)
+def judged(mask: BrainMask, target: Target) -> Quality:
+    """The verdict on a pose that raises no doubt."""
+    scores = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95, "CR": 0.5, "CoarseCR": 0.5}
+    best = Hypothesis(Rigid.identity(), 0.0, 1.0, criterion=1.0, coarse=0.5)
+    features = {"votes": 1.0, "expected_error": 0.01, "brain_share": 0.95, "shift": 0.02}
+    first = InitialPose(best.pose, "search", Ranked((best,), "criterion"), 1.0, NetworkPrediction(best.pose, features))
+    then = Refined(best.pose, "torch", {name: {"before": value, "after": value} for name, value in scores.items()})
+    return judge_pose(first, then, mask, target, 29.0)
 
 
 @pytest.mark.parametrize(("ratio", "qc"), [(0.64, "review"), (0.66, "pass"), (1.49, "pass"), (1.51, "review")])
@@ -53,16 +45,6 @@ def test_masks_from_0_65_to_1_5_times_the_template_s_volume_are_plausible(mask, 
     resized = replace(mask, volume=volume)
     assert resized.millilitres / target.millilitres == pytest.approx(ratio)
     assert judged(resized, target).qc == qc
-
-
-@pytest.mark.parametrize(("dice", "qc"), [(0.86, "pass"), (0.84, "review"), (0.71, "review"), (0.69, "fail")])
-def test_a_dice_below_0_85_is_to_be_reviewed_and_below_0_70_a_failure(mask, target, dice, qc):
-    assert judged(mask, target, refined(dice)).qc == qc
-
-
-@pytest.mark.parametrize(("degrees", "qc"), [(14.5, "pass"), (15.5, "review")])
-def test_a_refinement_that_turned_more_than_15_degrees_is_reported(mask, target, degrees, qc):
-    assert judged(mask, target, refined(degrees=degrees)).qc == qc
 
 
 @pytest.mark.parametrize(("strict", "deviations", "share"), [(False, 3.0, 1 / 2), (True, 2.0, 1 / 4)])

@@ -12,10 +12,14 @@ from posepipe.geometry import Rigid
 from posepipe.imaging.mask import BrainMask
 from posepipe.pose.hypothesis import Hypothesis, Ranked
 from posepipe.pose.initial import InitialPose, NetworkPrediction
-from posepipe.quality.verdict import MOVED_DEGREES, Quality, _misfit, judge_pose
+from posepipe.quality.verdict import Quality, judge_pose
 from posepipe.refinement.refine import Refined
 
 ALIKE = {"NCC": 0.8, "NMI": 1.1, "Dice": 0.95, "CR": 0.5, "CoarseCR": 0.5}
+
+
+FEATURES = {"votes": 1.0, "expected_error": 0.01, "brain_share": 0.95, "shift": 0.02}
+NOT_ESTIMATED = "the probability that the pose is right was not estimated, as there is no prediction by networks"
 
 
 def initial(lead: float | None = 0.8, by: str = "criterion") -> InitialPose:
@@ -42,13 +46,16 @@ def grown(mask: BrainMask, factor: float) -> BrainMask:
     return replace(mask, volume=volume)
 
 
-def judge(mask: BrainMask, target, first: InitialPose | None = None, then: Refined | None = None) -> Quality:
-    return judge_pose(first or initial(), then or refined(), mask, target, 29.0)
+def judge(mask: BrainMask, target, then: Refined | None = None, age: float | None = 29.0, **options) -> Quality:
+    """The verdict on a pose that the networks predict too; its confidence is high unless ``then`` is poor."""
+    then = then or refined()
+    first = replace(initial(), prediction=NetworkPrediction(then.pose, FEATURES, {}, True))
+    return judge_pose(first, then, mask, target, age, **options)
 
 
 def test_a_good_pose_passes(mask, target):
-    assert judge(mask, target) == Quality("pass", (), None)
-    assert judge(mask, target, initial(lead=None)).qc == "pass"
+    verdict = judge(mask, target)
+    assert (verdict.qc, verdict.reasons) == ("pass", ()) and verdict.confidence > 0.99
 
 
 @pytest.mark.parametrize(("factor", "qc"), [(0.5, "review"), (0.75, "pass"), (1.4, "pass"), (1.7, "review")])
@@ -62,7 +69,7 @@ def test_a_mask_of_a_size_beyond_the_age(mask, target, factor, qc):
 
 
 def test_size_without_an_age(mask, target):
-    (reason,) = judge_pose(initial(), refined(), grown(mask, 2), target, None).reasons
+    (reason,) = judge(grown(mask, 2), target, age=None).reasons
     assert "times the template's: check" in reason
 
 
@@ -74,7 +81,7 @@ def test_size_without_an_age(mask, target):
 def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, estimated, qc):
     """Beyond 1.35 times the largest and half of the smallest; where the age is known only if the mask does not suit that either."""
     known = VolumeRange(target.millilitres, "Phantom+29", target.millilitres, "Phantom+29")
-    verdict = judge_pose(initial(), refined(), grown(mask, factor), target, 29.0, estimated=estimated, volumes=known)
+    verdict = judge(grown(mask, factor), target, estimated=estimated, volumes=known)
     assert verdict.qc == qc
     if qc == "fail":
         (reason,) = verdict.reasons
@@ -82,48 +89,44 @@ def test_a_brain_of_no_age_of_the_atlas_fails(mask, target, factor, estimated, q
 
 
 def test_an_estimated_age_that_is_doubted_is_for_review_at_best(mask, target):
-    verdict = judge_pose(initial(), refined(), mask, target, 29.0, estimated=True, doubts=["the age cannot be determined"])
-    assert verdict == Quality("review", ("the age cannot be determined",), None)
-    assert judge_pose(initial(), refined(), mask, target, 29.0, estimated=True) == Quality("pass", (), None)
+    verdict = judge(mask, target, estimated=True, doubts=["the age cannot be determined"])
+    assert (verdict.qc, verdict.reasons) == ("review", ("the age cannot be determined",))
+    assert judge(mask, target, estimated=True).qc == "pass"
 
 
-@pytest.mark.parametrize(("dice", "qc"), [(0.9, "pass"), (0.8, "review"), (0.6, "fail")])
+@pytest.mark.parametrize(("dice", "qc"), [(0.71, "pass"), (0.69, "fail")])
 def test_masks_that_overlap_too_little(mask, target, dice, qc):
-    verdict = judge(mask, target, then=refined(dice))
-    assert verdict.qc == qc
-    assert qc == "pass" or f"by only {dice:.2f} (Dice)" in verdict.reasons[0]
+    verdict = judge(mask, target, refined(dice))
+    assert verdict.qc == qc and verdict.confidence > 0.99
+    assert qc == "pass" or verdict.reasons == (f"after alignment the brain mask and the template's overlap by only {dice:.2f} (Dice)",)
 
 
-def test_a_rival_that_fits_as_well(mask, target):
-    verdict = judge(mask, target, initial(lead=0.01))
-    assert verdict.qc == "review"
-    assert verdict.reasons == ("another orientation fits nearly as well (its criterion is 0.010 lower)",)
-
-
-@pytest.mark.parametrize(
-    ("by", "lead", "qc"), [("criterion", 0.019, "review"), ("criterion", 0.021, "pass"), ("coarse", 0.0, "pass"), ("votes", 0.0, "pass")]
-)
-def test_the_limit_of_a_lead_is_one_of_the_criterion(mask, target, by, lead, qc):
-    assert judge(mask, target, initial(lead, by)).qc == qc
-
-
-@pytest.mark.parametrize(("degrees", "qc"), [(MOVED_DEGREES - 1, "pass"), (MOVED_DEGREES + 1, "review")])
-def test_a_refinement_that_turned_far(mask, target, degrees, qc):
-    pose = Rigid.from_rotvec([0, np.radians(degrees), 0])
-    verdict = judge(mask, target, then=refined(pose=pose))
-    assert verdict.qc == qc
-    assert qc == "pass" or "refinement rotated the pose by 16°" in verdict.reasons[0]
+def test_a_pose_in_doubt_has_its_scores_as_a_reason(mask, target):
+    """Without a prediction by networks, and below the calibrated limit of the confidence; not above it."""
+    pose = Rigid.from_rotvec([0, np.radians(16), 0])
+    then = refined(0.81, pose, CR=0.05, CoarseCR=0.01, NCC=0.05, NMI=1.0)
+    verdict = judge_pose(initial(lead=0.01), then, mask, target, 29.0)
+    scores = (
+        "scores of the pose: criterion 0.05, coarse texture 0.01, overlap of the masks 0.81 (Dice), "
+        "lead of 0.010 over another orientation, rotated by 16° in the refinement"
+    )
+    assert verdict == Quality("review", (NOT_ESTIMATED, scores))
+    assert "no rival orientation" in judge_pose(initial(lead=None), then, mask, target, 29.0).reasons[1]
+    prediction = NetworkPrediction(Rigid.from_rotvec([2, 0, 0]), {**FEATURES, "expected_error": 0.1, "brain_share": 0.8, "shift": 0.3})
+    doubted = judge_pose(replace(initial(lead=0.01), prediction=prediction), then, mask, target, 29.0)
+    assert (doubted.qc, doubted.reasons[1]) == ("fail", scores) and "probability of only 0.0" in doubted.reasons[0]
+    assert not any("scores of the pose" in reason for reason in judge(mask, target, refined(0.81)).reasons)
 
 
 def test_warnings_of_mask_and_refinement_are_passed_on(mask, target):
-    verdict = judge(replace(mask, warnings=("pieces",)), target, then=refined(warnings=("astray",)))
-    assert verdict == Quality("review", ("pieces", "astray"))
+    verdict = judge(replace(mask, warnings=("pieces",)), target, refined(warnings=("astray",)))
+    assert (verdict.qc, verdict.reasons) == ("review", ("pieces", "astray"))
 
 
 @pytest.mark.parametrize(("contrast", "dice", "reported"), [("T2w", 0.95, 0), ("T1w", 0.95, 1), ("T1w", 0.6, 0)])
 def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dice, reported):
     """At a pose that failed it would mean nothing."""
-    verdict = judge_pose(initial(), refined(dice), mask, target, 29.0, scanned=target.brain, contrast=contrast)
+    verdict = judge(mask, target, refined(dice), scanned=target.brain, contrast=contrast)
     start = "named T1w, but its contrast is that of T2w (correlation with the T2w template 0.9"
     reasons = [r for r in verdict.reasons if r.startswith(start)]
     assert len(reasons) == reported and all("check the file, or give --contrast T2w" in r for r in reasons)
@@ -131,27 +134,6 @@ def test_an_image_that_looks_like_the_other_contrast(mask, target, contrast, dic
 
 
 def test_all_reasons_are_reported_and_the_worst_decides(mask, target):
-    verdict = judge(grown(mask, 3), target, initial(lead=0.0), refined(0.5))
+    verdict = judge(grown(mask, 3), target, refined(0.5), doubts=["the header is doubtful"])
     assert verdict.qc == "fail"
     assert len(verdict.reasons) == 3
-
-
-@pytest.mark.parametrize("method", ["auto", "search", "deep", "axes", "center", "posenet"])
-@pytest.mark.parametrize(("criterion", "coarse", "reported"), [(0.31, 0.09, True), (0.31, 0.11, False), (0.33, 0.0, False)])
-def test_a_brain_that_does_not_fit_where_it_was_laid(mask, target, method, criterion, coarse, reported):
-    """Each score against its own limit, whatever the method."""
-    poor = refined(CR=criterion, CoarseCR=coarse)
-    verdict = judge(mask, target, replace(initial(), method=method), poor)
-    assert verdict.qc == ("review" if reported else "pass")
-    if reported:
-        (reason,) = verdict.reasons
-        assert reason.startswith("the intensities inside the brain do not match")
-        assert f"(criterion {criterion:.2f}, coarse texture {coarse:.2f})" in reason
-
-
-@pytest.mark.parametrize(("sure", "degrees", "reported"), [(True, 9.0, False), (True, 11.0, True), (False, 1.0, True)])
-def test_a_reliable_prediction_that_agrees_suppresses_the_misfit_reason(mask, target, sure, degrees, reported):
-    prediction = NetworkPrediction(Rigid.from_rotvec([np.radians(degrees), 0, 0]), {}, {}, sure)
-    assert prediction.supports(Rigid.identity()) is not reported
-    assert bool(_misfit(replace(initial(), prediction=prediction), refined(CR=0.2, CoarseCR=0.02))) is reported
-

@@ -19,6 +19,7 @@ from posepipe.imaging.mask import BrainMask
 from posepipe.matching.brain import Brain
 from posepipe.matching.comparison import Comparison
 from posepipe.matching.target import SPACING, Target
+from posepipe.pose.coordinate_networks import PoseNetworks
 from posepipe.pose.initial import initial_pose
 from posepipe.quality.verdict import judge_pose
 from posepipe.refinement import ants as ants_refine
@@ -132,7 +133,7 @@ def test_a_start_that_cannot_be_bettered_is_kept_and_raises_no_doubt(average, ta
     refined = refine_pose(image, mask, target, start, method="torch")
     assert refined.pose.is_close(start, 0.05, 0.05)
     assert refined.warnings == ()
-    initial = initial_pose(image, mask, target)
+    initial = initial_pose(image, mask, target, networks=PoseNetworks())
     verdict = judge_pose(initial, refined, BrainMask(mask.with_data(mask.data > 0), "given"), target, 29.0)
     assert verdict.qc == "pass", verdict.reasons
 
