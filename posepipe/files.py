@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -35,6 +36,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+@contextmanager
+def alone(lock: str | Path) -> Iterator[None]:
+    """Wait until no other process, on any machine that shares the folder, holds the file ``lock``, and hold it during the block.
+
+    For files that are read, changed and written by several runs at once. The lock is released when the process ends for any reason. On
+    file systems without locks nothing is waited for.
+    """
+    lock = Path(lock)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 def name_stem(path: str | Path) -> str:

@@ -11,13 +11,15 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from ..errors import BidsError
-from ..files import write_bytes
+from ..files import alone, write_bytes
 from .masks import parse_derivative
 from .sidecars import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 BIDS_VERSION = "1.10.0"
+LOCK = "logs/description.lock"
+"""Held while the description is read, changed and written, as several runs may do so at once."""
 HASHES = ("AtlasFiles", "Weights")
 """Keys of posepipe's entry under GeneratedBy: file or name → SHA-256."""
 NO_LICENCE = "No licence is granted by posepipe; the terms of the data that these files were made from hold."
@@ -73,28 +75,30 @@ def write_dataset_description(
     given = {name: folder.resolve() for name, folder in map(parse_derivative, derivatives)}
     folders = {**given, **{name: folder.resolve() for name, folder in (links or {}).items()}}
     linked = {"raw": raw, **{name: folder.as_uri() for name, folder in folders.items()}}
-    sources = _list(old, "SourceDatasets", path)
-    for entry in (_source(Path(source), raw), *(_source(folder, folder.as_uri()) for folder in given.values())):
-        sources = _with(sources, entry)
-    made_by = _list(old, "GeneratedBy", path)
-    before = next((entry for entry in made_by if entry.get("Name") == "posepipe"), {})
-    ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
-    if url:
-        ours["CodeURL"] = url
-    if container:
-        ours["Container"] = dict(container)
-    ours |= {key: before[key] for key in HASHES if key in before}
-    others = [entry for entry in made_by if entry.get("Name") != "posepipe"]
-    new = {
-        "Name": "posepipe: fetal and newborn brain MRI in the space of an age-matched atlas",
-        "BIDSVersion": BIDS_VERSION,
-        **old,
-        "DatasetType": "derivative",
-        "GeneratedBy": [*others, ours],
-        "SourceDatasets": sources,
-        "DatasetLinks": {**_links(old, path), **linked},
-    }
-    return path if new == old else write_json(path, new)
+    with alone(path.parent / LOCK):
+        old = read_json(path) if path.exists() else {}
+        sources = _list(old, "SourceDatasets", path)
+        for entry in (_source(Path(source), raw), *(_source(folder, folder.as_uri()) for folder in given.values())):
+            sources = _with(sources, entry)
+        made_by = _list(old, "GeneratedBy", path)
+        before = next((entry for entry in made_by if entry.get("Name") == "posepipe"), {})
+        ours: dict[str, Any] = {"Name": "posepipe", "Version": version}
+        if url:
+            ours["CodeURL"] = url
+        if container:
+            ours["Container"] = dict(container)
+        ours |= {key: before[key] for key in HASHES if key in before}
+        others = [entry for entry in made_by if entry.get("Name") != "posepipe"]
+        new = {
+            "Name": "posepipe: fetal and newborn brain MRI in the space of an age-matched atlas",
+            "BIDSVersion": BIDS_VERSION,
+            **old,
+            "DatasetType": "derivative",
+            "GeneratedBy": [*others, ours],
+            "SourceDatasets": sources,
+            "DatasetLinks": {**_links(old, path), **linked},
+        }
+        return path if new == old else write_json(path, new)
 
 
 def record_hashes(
@@ -107,17 +111,18 @@ def record_hashes(
     :class:`~posepipe.errors.BidsError` for a description that is missing or broken.
     """
     path = Path(out_dir) / "dataset_description.json"
-    old = read_json(path)
-    entries = _list(old, "GeneratedBy", path)
-    ours = next((entry for entry in entries if entry.get("Name") == "posepipe"), {"Name": "posepipe"})
-    named = dict(zip(HASHES, (dict(sorted(atlases.items())), dict(sorted(weights.items()))), strict=True))
-    new_ours = {**{k: v for k, v in ours.items() if k not in HASHES}, **{k: v for k, v in named.items() if v}}
-    made_by = [new_ours if entry is ours else entry for entry in entries] if ours in entries else [*entries, new_ours]
-    new = {**old, "GeneratedBy": made_by}
-    if terms is not None:
-        told = (("License", _licence(_list(old, "SourceDatasets", path), terms, weights)), ("HowToAcknowledge", ACKNOWLEDGE))
-        new |= {key: text for key, text in told if str(old.get(key) or text).startswith((NO_LICENCE, ACKNOWLEDGE))}
-    return path if new == old else write_json(path, new)
+    with alone(path.parent / LOCK):
+        old = read_json(path)
+        entries = _list(old, "GeneratedBy", path)
+        ours = next((entry for entry in entries if entry.get("Name") == "posepipe"), {"Name": "posepipe"})
+        named = dict(zip(HASHES, (dict(sorted(atlases.items())), dict(sorted(weights.items()))), strict=True))
+        new_ours = {**{k: v for k, v in ours.items() if k not in HASHES}, **{k: v for k, v in named.items() if v}}
+        made_by = [new_ours if entry is ours else entry for entry in entries] if ours in entries else [*entries, new_ours]
+        new = {**old, "GeneratedBy": made_by}
+        if terms is not None:
+            said = (("License", _licence(_list(old, "SourceDatasets", path), terms, weights)), ("HowToAcknowledge", ACKNOWLEDGE))
+            new |= {key: text for key, text in said if str(old.get(key) or text).startswith((NO_LICENCE, ACKNOWLEDGE))}
+        return path if new == old else write_json(path, new)
 
 
 def _licence(sources: Sequence[Mapping[str, Any]], terms: Sequence[str], weights: Mapping[str, str]) -> str:

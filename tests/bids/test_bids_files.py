@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,22 @@ def test_description_is_merged(make_dataset, tmp_path):
     assert content["GeneratedBy"] == [other, ours]
     assert len(content["SourceDatasets"]) == 1
     assert content["DatasetLinks"].keys() == {"x", "raw"}
+
+
+def _describe(out: Path, source: Path, number: int) -> None:
+    for k in range(20):
+        write_dataset_description(out, version="1", source=source, links={f"tpl-{number}-{k}": source})
+
+
+def test_runs_that_describe_a_dataset_at_once_lose_nothing_of_each_other(make_dataset, tmp_path):
+    source = make_dataset("sub-01_T2w.nii.gz")
+    runs = [get_context("fork").Process(target=_describe, args=(tmp_path / "out", source, number)) for number in range(4)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    links = read_json(tmp_path / "out" / "dataset_description.json")["DatasetLinks"]
+    assert len(links) == 81 and [run.exitcode for run in runs] == [0] * 4
 
 
 def test_an_input_dataset_is_never_described_as_results(make_dataset):

@@ -17,7 +17,7 @@ from posepipe.phantom.demo_data import write_demo
 
 SHARED = [
     ".bidsignore", "dataset_description.json", "failures.tsv", "logs/CITATION.bib", "logs/CITATION.html", "logs/CITATION.md",
-    "logs/running.lock", "logs/runs/RUN/resources.json", "logs/runs/RUN/resources.tsv",
+    "logs/description.lock", "logs/running.lock", "logs/runs/RUN/resources.json", "logs/runs/RUN/resources.tsv",
 ]  # fmt: skip
 GROUP = ["group_pose.html", "group_pose.json", "group_pose.tsv", "logs/thumbnails.json"]
 
