@@ -117,6 +117,7 @@ def calibration(args: argparse.Namespace) -> int:
 
     from ..bench import brains, consensus, methods, rows, scans
     from ..bench import confidence as bench
+    from ..bench.data_digests import data_digests, other_data
     from ..models.calibration import NAME, Calibration, load_calibration, write_calibration
     from ..models.weights import POSE_NETWORKS, SCAN_NETWORKS, hashes
 
@@ -142,7 +143,7 @@ def calibration(args: argparse.Namespace) -> int:
     all_weights = {**weights, **of_scans}
     kept = {name: sha256 for name, sha256 in before.weights.items() if name not in all_weights}
     made = {**before.made, "brain": brain_made, "sureness": agreement_made, "confidence": fit.made}
-    after = Calibration({**kept, **all_weights}, brain, agreement, fit.model, made, before.slices)
+    after = Calibration({**kept, **all_weights}, brain, agreement, fit.model, made, before.slices, data_digests(args.data))
     write_calibration(after, args.output / NAME)
     for folder in folds.values():  # so that verdicts by networks of a fold can be measured
         write_calibration(replace(after, weights={**after.weights, **hashes(SCAN_NETWORKS, folder)}), folder / NAME)
@@ -151,9 +152,9 @@ def calibration(args: argparse.Namespace) -> int:
         write_calibration(after, args.install / NAME)
     parts = (
         f"Network consensus: {agreement_made}; error {agreement.error:g}.", f"Brain: {brain_made}; refused below {brain.fail:.3g}.",
-        fit.report(),
+        other_data(before.data, after.data), fit.report(),
     )  # fmt: skip
-    return write_report("\n\n".join(parts), args.output / "calibration.md")
+    return write_report("\n\n".join(filter(None, parts)), args.output / "calibration.md")
 
 
 def named(cases: list[Any], names: list[str] | None) -> list[Any]:

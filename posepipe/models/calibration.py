@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ class Calibration:
 
     ``brain``: the brain score, the probability that a candidate of the scan network is a brain; candidates below its ``fail`` are not
     masked, those below its ``review`` are doubtful. ``consensus``: thresholds of network consensus. ``confidence``: of a volume's pose.
-    ``slices``: of the pose of a single slice; None if not fitted. ``made``: table of the file → how it was fitted, in words.
+    ``slices``: of the pose of a single slice; None if not fitted. ``made``: table of the file → how it was fitted, in words. ``data``:
+    dataset → digest of its files (:mod:`posepipe.bench.data_digests`).
     """
 
     weights: Mapping[str, str]
@@ -93,6 +94,7 @@ class Calibration:
     confidence: ConfidenceModel
     made: Mapping[str, str]
     slices: ConfidenceModel | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def others(self, weights: Mapping[str, str]) -> tuple[str, ...]:
         """Names of the networks in ``weights`` (name → SHA-256) whose weights are not those of this calibration."""
@@ -134,6 +136,7 @@ def read_calibration(path: str | Path) -> Calibration:
             _model(confidence),
             {part: str(content[part]["made"]) for part in PARTS if part in content},
             _model(content["slices"]) if "slices" in content else None,
+            {str(name): str(digest) for name, digest in content.get("data", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = (
@@ -167,6 +170,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
         "",
         "# Networks that it holds for: SHA-256.",
         *_table("weights", dict(sorted(calibration.weights.items()))),
+        *(["# Data that it was fitted on: SHA-256 of names and contents.", *_table("data", calibration.data)] if calibration.data else []),
         *_model_lines("brain", calibration.made["brain"], calibration.brain),
         *_table("sureness", {"made": calibration.made["sureness"], **_numbers(consensus, ("votes", "error"))}),
         *_model_lines("confidence", calibration.made["confidence"], calibration.confidence),
