@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atlas.volumes import SIZE_DEVIATION
 from ..errors import WeightsError
 from ..files import write_text
 from ..geometry.so3 import Array
@@ -26,8 +27,6 @@ else:
 
 PACKAGED = Path(__file__).with_name("age.toml")
 STAGES = ("fetal", "neonatal")
-SPREAD = 0.05
-"""Standard deviation of the log radius among brains of one age, about that of the newborns of the calibration; scales the size term."""
 SCORE_WEEKS, SIZE_WEEKS = 3.0, 4.0
 """Standard deviations (weeks) of the Gaussian weights with which parabolas are fitted to both curves."""
 STEP_WEEKS = 0.05
@@ -98,7 +97,7 @@ def most_likely_age(curve: AgeCurve, similarity: float, *, by_mask: bool = False
         return float(grid[score.argmax()])
     log_size = curve.log_mask if by_mask else curve.log_size
     size = _parabola(curve.weeks, log_size, curve.weeks[np.abs(log_size).argmin()], SIZE_WEEKS)(grid)
-    return float(grid[(similarity * score - 0.5 * (size / SPREAD) ** 2).argmax()])
+    return float(grid[(similarity * score - 0.5 * (size / SIZE_DEVIATION) ** 2).argmax()])
 
 
 def _parabola(weeks: Array, values: Array, center: float, reach: float) -> np.poly1d:

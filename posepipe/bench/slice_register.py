@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ..atlas import AtlasLibrary
+from ..atlas.volumes import SIZE_DEVIATION
 from ..errors import UsageError
 from ..geometry import Rigid, random_rotations, so3
 from ..imaging.mask import given_mask, nonzero_mask
@@ -34,7 +35,6 @@ from ..slices.frames import Slice, SliceGrid
 from ..slices.points import SliceBatch, SliceTarget
 from ..slices.register import SHAPE_DEVIATION, SVROptions, register_slices
 from ..slices.scanner import SliceScanner
-from ..slices.stack import SCALE_DEVIATION
 from .classical import Case, canonical_pose, cases
 
 STARTS = (5.0, 10.0, 15.0, 20.0, 30.0)
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--slices", type=int, default=156)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=SCALE_DEVIATION, help="deviation of the logarithm of a brain's size")
+    parser.add_argument("--scale", type=float, default=SIZE_DEVIATION, help="deviation of the logarithm of a brain's size")
     parser.add_argument("--shape", type=float, default=SHAPE_DEVIATION, help="the same of its length, width and height each, besides")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

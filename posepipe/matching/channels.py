@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..imaging.sampling import smooth, tensor
+from ..models.inputs import FOREGROUND_OFFSET
 from .brain import Brain
 
-FOREGROUND_OFFSET = 2.5
-"""Added to the standardised intensity in the outline channel: the background lies this many standard deviations below the brain's mean."""
 MARGIN_MM = 14.0
 """Empty border about the brain's box, mm, so that blurred channels end at 0."""
 OUTLINE_BLUR_MM = 2.0

@@ -26,7 +26,8 @@ CLASSES = 16
 """Intensity classes of the correlation ratio, of equal size. How it was chosen is not recorded."""
 OUTLIER = 3.0
 """A residual of this many robust standard deviations has weight 1/2. Dimensionless: ``|r| / (1.48 · median |r|)`` of residuals r. It is the
-baseline in docs/decisions/007 (templates of other atlases and newborns); how it was first chosen is not recorded."""
+baseline in docs/decisions/007 (templates of other atlases and newborns); how it was first chosen is not recorded. Slices are outliers by
+the same number: in NCC below the median of their stack, and in distance to the path of their neighbours in time."""
 STRICT_OUTLIER = 2.0
 """In a strict fit a residual of this many robust standard deviations has weight 1/4, and larger ones far less. Same quantity as
 :data:`OUTLIER`; set on 16 templates of other atlases and 16 newborns, corrupted, 8° off (docs/decisions/007)."""

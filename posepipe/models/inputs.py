@@ -7,7 +7,7 @@ from torch import Tensor
 
 FOREGROUND_OFFSET = 2.5
 """Constant added to the standardised intensities inside the mask, in standard deviations. Outside is 0, so most brain voxels become
-brighter than the background and the outline of the mask is visible in one channel."""
+brighter than the background and the outline of the mask is visible in one channel, for the networks and in registration."""
 
 SIZES = ("mask", "age")
 """What sets the side of the cube of the paper's networks: the radius of the brain mask, or that of the atlas template of the same age."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import TransformError
 from ..geometry import Rigid, read_itk, write_itk
-from ..matching.channels import FOREGROUND_OFFSET
+from ..models.inputs import FOREGROUND_OFFSET
 
 if TYPE_CHECKING:
     from ..matching.brain import Brain

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import PosepipeError
 from ..geometry import Rigid, mean_pose, so3
 from ..geometry.so3 import Array
+from ..matching.gauss_newton import OUTLIER
 
 DEGREES, MM = 10.0, 5.0
 """Units of rotation (degrees) and of displacement of the brain's centre (mm) with equal weight in :func:`distance`. The network's error of
@@ -25,8 +26,6 @@ FARTHEST = 3.0
 """Upper limit of the cost of a distance in the choice of twins, in units of :data:`DEGREES` and :data:`MM` (30° or 15 mm, three standard
 deviations). A distance of this size costs half the limit. The cost is strictly increasing, so that the nearer of two far hypotheses
 wins."""
-STRAY = 3.0
-"""Number of robust standard deviations of the distance to the path of the neighbours in time above which a slice is an outlier."""
 LEAST_STRAY_DEGREES, LEAST_STRAY_MM = 5.0, 3.0
 """Least distance of an outlier, degrees or mm: about the error of slice-to-volume registration of a single slice of a newborn's brain
 (4.9° and 4.2 mm on Serag's templates, :mod:`posepipe.bench.slice_register`), so that a stack without motion has no outliers."""
@@ -124,8 +123,9 @@ def fuse(
     2. The median pose of the chosen hypotheses; then the choice along the order of acquisition with the least sum of costs: of the distance
        to the median pose and of that to the previous slice (Viterbi 1967). Both are repeated until nothing changes.
     3. Outliers: slices whose distance to the median pose of the :data:`NEIGHBOURS` slices before in time, and to that of those after (the
-       smaller of the two distances), exceeds :data:`STRAY` robust standard deviations (1.48 times the median of all), in degrees or in mm,
-       and :data:`LEAST_STRAY_DEGREES` or :data:`LEAST_STRAY_MM`. The stack's pose is the median of the others.
+       smaller of the two distances), exceeds :data:`~posepipe.matching.gauss_newton.OUTLIER` robust standard deviations (1.48 times the
+       median of all), in degrees or in mm, and :data:`LEAST_STRAY_DEGREES` or :data:`LEAST_STRAY_MM`. The stack's pose is the median of
+       the others.
 
     Raises :class:`~posepipe.errors.PosepipeError` for no slices.
     """
@@ -217,7 +217,7 @@ def _strays(
                 apart.append((turn, float(np.linalg.norm(places[i] - path.apply(center)))))
         if apart:
             degrees[i], mm[i] = min(apart, key=lambda a: a[0] / DEGREES + a[1] / MM)
-    far_turn = degrees > max(STRAY * 1.48 * float(np.median(degrees)), LEAST_STRAY_DEGREES)
-    far_move = mm > max(STRAY * 1.48 * float(np.median(mm)), LEAST_STRAY_MM)
+    far_turn = degrees > max(OUTLIER * 1.48 * float(np.median(degrees)), LEAST_STRAY_DEGREES)
+    far_move = mm > max(OUTLIER * 1.48 * float(np.median(mm)), LEAST_STRAY_MM)
     out: npt.NDArray[np.bool_] = far_turn | far_move | (weights <= 0)
     return out, degrees

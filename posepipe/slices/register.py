@@ -45,8 +45,6 @@ EVIDENCE_MM2 = 500.0
 """Area of a slice that counts as one independent observation, mm². It sets the weight of the data relative to the smoothness of motion and
 the prior of the scales: anatomical differences are correlated over centimetres. On the brains of :mod:`posepipe.bench.slice_register` 250
 and 1,000 mm² are as good (docs/decisions/033)."""
-SLICE_OUTLIER = 3.0
-"""A slice with an NCC this many robust standard deviations below the median of its stack has weight 1/2."""
 LEAST_SPREAD = 0.03
 """Lower limit of the robust standard deviation of the NCC in a stack, so that small differences in a good stack give no outliers."""
 
@@ -199,7 +197,7 @@ def stack_weights(ncc: np.ndarray) -> np.ndarray:
     """Weights (n,) in [0, 1] from the NCC (n,) of the slices of a stack: 1 at the median and above, less below (Geman–McClure)."""
     below = np.maximum(np.median(ncc) - ncc, 0)
     spread = max(1.48 * float(np.median(np.abs(ncc - np.median(ncc)))), LEAST_SPREAD)
-    return 1 / (1 + (below / (SLICE_OUTLIER * spread)) ** 2)
+    return 1 / (1 + (below / (OUTLIER * spread)) ** 2)
 
 
 class SliceTerm:

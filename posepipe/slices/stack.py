@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..atlas.volumes import SIZE_DEVIATION
 from ..geometry import Rigid
 from .acquisition import Acquisition
 from .frames import MidsagittalPlane, Slice, twin_pose
@@ -16,13 +17,10 @@ from .points import SliceBatch, SliceTarget
 from .register import SHAPE_DEVIATION, SVROptions, register_slices
 from .smoothness import Smoothness
 
-SCALE_DEVIATION = 0.05
-"""Prior standard deviation of the log scale of a brain relative to its template: on brains and templates of the same week the errors with
-0.03 and 0.06 were equal, and smaller than with fixed scale (:mod:`posepipe.bench.slice_register`)."""
-SINGLE = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
+SINGLE = SVROptions(scale_deviation=SIZE_DEVIATION, shape_deviation=SHAPE_DEVIATION)
 """Options for the registration of single slices."""
-HEAD = SVROptions(scale_deviation=SCALE_DEVIATION, shared_scale=True, foreground_offset=0.0)
-"""How the slices of one head are registered together: one size, the background not lifted, as three sizes and the foreground_offset made
+HEAD = SVROptions(scale_deviation=SIZE_DEVIATION, shared_scale=True, foreground_offset=0.0)
+"""How the slices of one head are registered together: one size, without a foreground offset, as three sizes and the foreground_offset made
 newborns' stacks worse (docs/decisions/034)."""
 LAST_STEPS = 6
 """Steps at the finest level after the best start of each slice was chosen."""

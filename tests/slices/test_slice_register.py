@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from posepipe.atlas.volumes import SIZE_DEVIATION
 from posepipe.bench.slice_baselines import DEEP_RATE, FIRST_STEP_MM, geometric_start, svr_deep, svr_gc
 from posepipe.bench.slice_register import slice_mm, start_off
 from posepipe.errors import MaskError
@@ -17,7 +18,6 @@ from posepipe.slices.points import FOREGROUND_OFFSET, LEVELS, SliceBatch, profil
 from posepipe.slices.register import SHAPE_DEVIATION, SHARES, SlicePoses, SliceTerm, SVROptions, register_slices, stack_weights
 from posepipe.slices.scanner import SliceScanner
 from posepipe.slices.smoothness import Smoothness, coupled_step
-from posepipe.slices.stack import SCALE_DEVIATION
 
 from .conftest import grid_through
 
@@ -145,12 +145,12 @@ def test_a_brain_of_other_proportions_is_not_taken_as_a_turned_one(average, plan
     few = [scanner.acquire(g, Rigid.identity(), i) for i, g in enumerate(planes)]
     begin = [Rigid.identity()] * len(few)
     one, three = (
-        register_slices(few, slice_target, begin, options=SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=p))
+        register_slices(few, slice_target, begin, options=SVROptions(scale_deviation=SIZE_DEVIATION, shape_deviation=p))
         for p in (0.0, SHAPE_DEVIATION)
     )
     degrees = [np.mean([p.degrees_from(Rigid.identity()) for p in r.poses]) for r in (one, three)]
     assert degrees[1] < 0.6 * degrees[0]
-    head = SVROptions(scale_deviation=SCALE_DEVIATION, shape_deviation=SHAPE_DEVIATION, shared_scale=True)
+    head = SVROptions(scale_deviation=SIZE_DEVIATION, shape_deviation=SHAPE_DEVIATION, shared_scale=True)
     size = register_slices(few, slice_target, begin, options=head).log_scale[0]
     np.testing.assert_allclose(size, -np.log([0.9, 1.1, 1.0]), atol=0.04)
 
