@@ -23,7 +23,8 @@ standard deviation of the log ratio is 0.15 in A01–A12 on Serag and 0.08 in CH
 standard deviations."""
 SIZE_DEVIATION = 0.05
 """Standard deviation of the log radius among brains of one age, about that of the newborns A01–A12 on Serag. In slice registration it is
-the prior of the scale: with 0.03 and 0.06 the errors were equal, and smaller than with a fixed scale (:mod:`posepipe.bench.slice_register`)."""
+the prior of the scale. There the errors with 0.03 and 0.06 were equal, and smaller than with a fixed scale
+(:mod:`posepipe.bench.slice_register`)."""
 TOO_SMALL, TOO_LARGE = 0.5, 1.35
 """Limits of the ratio of a brain mask's volume to that of the youngest, and of the oldest, cohort, beyond which it is outside the ages of
 the atlas. No correct mask lies below the first: the smallest, FidonSBA of 21 weeks, has 0.58 of CRL's. The second lies midway between the
