@@ -23,9 +23,8 @@ from ..matching.comparison import Comparison
 Score: TypeAlias = Literal["criterion", "coarse", "votes"]
 
 SAME_DEGREES = 15.0
-"""Angle, degrees, within which two poses are the same, and a pose is correct. One angle for the distance of rotations from the bank and of
-restarts, and for the agreement of networks, search and refinement: separate ones (20, 12 and 10 degrees) gave the same poses
-(docs/decisions/044)."""
+"""Angle, degrees, within which two poses are the same, and a pose is correct. One angle for the distance of restarts and
+for the agreement of networks, search and refinement: separate ones (12 and 10 degrees) gave the same poses (docs/decisions/044)."""
 LOW_CRITERION = 0.32
 """Criterion below which a multi-start search follows. Uncorrupted brains have 0.26 (a spina bifida template on a normal one) to 1.1;
 corrupted brains with a wrong pose have at most 0.24 (17 brains, 357 corrupted poses; docs/decisions/007 and 011)."""

@@ -17,9 +17,12 @@ from ..matching.comparison import Comparison
 from ..matching.gauss_newton import Fitted, Poses
 from ..matching.rotation_bank import RotationBank, Scores
 from ..matching.target import Target
-from .hypothesis import LOW_CRITERION, SAME_DEGREES, Hypothesis, Ranked
+from .hypothesis import LOW_CRITERION, Hypothesis, Ranked
 from .multistart import ATTEMPTS, multistart_search
 
+DISTINCT_DEGREES = 20.0
+"""Minimum distance of the rotations that are taken from the bank, degrees. How it was chosen is not recorded. With 15 the poses are the
+same, but there are fewer rivals, and the confidence of low-contrast scans is about 0.1 higher than it was calibrated (docs/decisions/044)."""
 BY_CONTRAST, BY_RATIO = 12, 8
 """Number of hypotheses from the bank: by overlap plus NCC, and by Dice plus correlation ratio (valid for any contrast)."""
 FINALISTS = 6
@@ -100,11 +103,11 @@ def _centers() -> Array:
 
 
 def _distinct(scores: list[Tensor], bank: RotationBank, n: int) -> list[tuple[int, int]]:
-    """The ``n`` best rotations at least :data:`~posepipe.pose.hypothesis.SAME_DEGREES` apart, as (rotation, centre) indices."""
+    """The ``n`` best rotations at least :data:`DISTINCT_DEGREES` apart, as (rotation, centre) indices."""
     best, which = torch.cat(scores, 1).max(1)
     best = best.clone()
     flat = tensor(bank.rotations, best.device).flatten(1)
-    limit = 1 + 2 * np.cos(np.radians(SAME_DEGREES))
+    limit = 1 + 2 * np.cos(np.radians(DISTINCT_DEGREES))
     out = []
     for _ in range(n):
         j = int(best.argmax())
