@@ -17,7 +17,7 @@ from .speed import THREAD_VARIABLES
 from .tools.base import peak_mb
 
 _SAMPLE_SECONDS = 0.02
-"""Sampling interval of the memory. A sample takes about 0.1 ms for each process. Of the first process the kernel keeps the peak, and
+"""Sampling interval of the memory. A sample takes about 0.1 ms, with several processes some ms for each. Of the first process the kernel keeps the peak, and
 only growth in the last interval is missed; of the sum of several, a peak between two samples."""
 
 
@@ -28,8 +28,7 @@ class GrowthError(PosepipeError):
 @dataclass(frozen=True)
 class Used:
     """What a command used: wall ``seconds``; ``processor`` seconds, with those of the processes that it started and waited for;
-    ``peak_mb``: largest sum of the resident memory (10⁶ bytes) of it and of all that it started. Memory that several processes share counts
-    in each."""
+    ``peak_mb``: largest sum of the resident memory (10⁶ bytes) of it and of all that it started; memory that they share counts once."""
 
     seconds: float
     processor: float
@@ -80,11 +79,39 @@ class _TreeWatch(threading.Thread):
 
 
 def tree_mb(pid: int) -> float:
-    """Resident memory (10⁶ bytes) of the process ``pid`` and of all below it, now; 0 where the system does not tell."""
+    """Memory (10⁶ bytes) of the process ``pid`` and of all below it, now; 0 where the system does not tell. Pages that several processes
+    share are divided among these, so that a process that has just been forked does not count twice."""
+    states = _states(pid, None)
+    if len(states) < 2:
+        return sum(_pages(state) for state in states.values()) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sum(_shared_mb(one, state) for one, state in states.items())
+
+
+def _states(pid: int, parent: str | None) -> dict[int, str]:
+    """Process → the kernel's line about its memory, of ``pid`` and all below it; without those that still work in the memory of their parent,
+    as between vfork and exec."""
     folder = Path(f"/proc/{pid}")
     try:
-        pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
+        state = (folder / "statm").read_text(encoding="ascii")
         below = [int(one) for task in (folder / "task").iterdir() for one in (task / "children").read_text(encoding="ascii").split()]
-    except (OSError, IndexError, ValueError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6 + sum(map(tree_mb, below))
+    except (OSError, ValueError):
+        return {}
+    found = {} if state == parent else {pid: state}
+    for one in below:
+        found |= _states(one, state)
+    return found
+
+
+def _pages(state: str) -> int:
+    fields = state.split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _shared_mb(pid: int, state: str) -> float:
+    """The process's share of its resident memory (10⁶ bytes); all of it where the system does not tell the share."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    share = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
+    return (_pages(state) * os.sysconf("SC_PAGE_SIZE") if share is None else share) / 1e6

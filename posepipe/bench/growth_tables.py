@@ -143,5 +143,6 @@ def _curve(axes: Any, rows: Sequence[Row], measure: str, color: str) -> None:
     axes.plot([row.size for row in rows], [getattr(row, measure) for row in rows], ".", ms=4, color=color)
     axes.plot(sizes, medians, "-", lw=1.2, color=color, label=MEASURES[measure])
     power = QUANTITIES[rows[0].quantity].dimensions
-    axes.plot(sizes, [medians[-1] * (size / sizes[-1]) ** power for size in sizes], ":", lw=0.8, color="grey")
-    axes.set_ylim(bottom=min(axes.get_ylim()[0], *medians) if len(medians) > 1 else None)
+    linear = [(size, medians[-1] * (size / sizes[-1]) ** power) for size in sizes]
+    shown = [(size, value) for size, value in linear if value >= min(medians) / 10]  # below, only the start-up would be small in the panel
+    axes.plot(*zip(*shown, strict=True), ":", lw=0.8, color="grey")
