@@ -17,8 +17,8 @@ from .speed import THREAD_VARIABLES
 from .tools.base import peak_mb
 
 _SAMPLE_SECONDS = 0.02
-"""Sampling interval of the memory. A sample takes about 0.1 ms, with several processes some ms for each. Of the first process the kernel keeps the peak, and
-only growth in the last interval is missed; of the sum of several, a peak between two samples."""
+"""Sampling interval of the memory. A sample takes about 0.1 ms, with several processes some ms for each. Of the first
+process the kernel keeps the peak, and only growth in the last interval is missed; of the sum of several, a peak between two samples."""
 
 
 class GrowthError(PosepipeError):
@@ -88,8 +88,8 @@ def tree_mb(pid: int) -> float:
 
 
 def _states(pid: int, parent: str | None) -> dict[int, str]:
-    """Process → the kernel's line about its memory, of ``pid`` and all below it; without those that still work in the memory of their parent,
-    as between vfork and exec."""
+    """Process → the kernel's line about its memory, of ``pid`` and all below it; without those that still work in the memory of their
+    parent, as between vfork and exec."""
     folder = Path(f"/proc/{pid}")
     try:
         state = (folder / "statm").read_text(encoding="ascii")

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=absolute_path, required=True, help="folder for CSV, table, plot and logs; rows in it are not made again"
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="QUANTITY", help=f"some of: {', '.join(NAMES)}")
-    parser.add_argument("--largest", type=whole_number, metavar="N", help="largest size of each (voxels: N³); default: those of a large study")
+    parser.add_argument(
+        "--largest", type=whole_number, metavar="N", help="largest size of each (voxels: N³); default: those of a large study"
+    )
     parser.add_argument("--repeats", type=whole_number, default=1, help="runs of each size (default 1)")
     parser.add_argument("--shared", action="store_true", help="the machine does other work meanwhile: the report says so")
 

@@ -115,12 +115,15 @@ class Monitor:
         session, images = self.together[names[1], names[2].partition("_of_")[0]]
         return [(session, image) for image in images if image.names.forward in self.found]
 
-    def refuse(self, failure: PlanFailure) -> None:
-        """Record an image that could not be planned."""
-        self.failed[failure.image.path / failure.atlas] = str(failure.error)
-        self._failures.record(failure.image, failure.stage, failure.error, atlas=failure.atlas)
-        at = f" at {failure.atlas}" if failure.atlas else ""
-        self.say(f"{failure.image.path.name}: FAILED ({failure.stage}{at}): {failure.error}")
+    def refuse(self, failures: Sequence[PlanFailure]) -> None:
+        """Record the images that could not be planned."""
+        for failure in failures:
+            self.failed[failure.image.path / failure.atlas] = str(failure.error)
+            self._failures.record(failure.image, failure.stage, failure.error, atlas=failure.atlas, merge=False)
+            at = f" at {failure.atlas}" if failure.atlas else ""
+            self.say(f"{failure.image.path.name}: FAILED ({failure.stage}{at}): {failure.error}")
+        if failures:
+            self._failures.merge()
 
     def stop(self) -> None:
         """Record the remaining failures and the resources; the next run writes the pages."""

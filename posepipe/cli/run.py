@@ -137,8 +137,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         else:
             monitor.others.add(image.image.path)
     failures.forget_removed(settings.bids_dir)
-    for failure in plan.failures:
-        monitor.refuse(failure)
+    monitor.refuse(plan.failures)
     try:
         if pending and not (settings.stop_on_first_crash and plan.failures):
             images = len({image.image.path for image in pending})

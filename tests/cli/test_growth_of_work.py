@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from posepipe.bench.growth_data import Study, participants, write_dataset, write_study
-from posepipe.bids import InputImage
+from posepipe.bids import Failures, InputImage, failures
+from posepipe.bids.entities import split_name
 from posepipe.bids.index import _Elsewhere, indexed_images
 from posepipe.bids.names import OutputNames
 from posepipe.cli.claims import Claims
@@ -20,9 +21,10 @@ from posepipe.cli.parser import parse_settings
 from posepipe.cli.plan import make_plan
 from posepipe.cli.progress import Monitor
 from posepipe.cli.run import _build, _claimed, _monitor
+from posepipe.errors import AgeError
 from posepipe.interfaces.finished import sessions_of
 from posepipe.models import weights
-from posepipe.plan import Plan, SessionPlan
+from posepipe.plan import Plan, PlanFailure, SessionPlan
 from posepipe.settings import Settings
 
 FEW, MANY = 4, 12
@@ -166,17 +168,15 @@ def test_images_are_claimed_in_steps_that_do_not_grow(study: Study, tmp_path: Pa
 def test_the_sessions_of_one_participant_are_found_without_listing_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for unit in ("sub-1/ses-a", "sub-1/ses-b", "sub-11/ses-c", "sub-2"):
         (tmp_path / unit / "anat").mkdir(parents=True)
-    (tmp_path / "failures.tsv").write_text(
-        "subject\tsession\timage\tstage\terror\tlog\n"
-        + "".join(f"sub-{s}\tses-d\tsub-{s}/x_T2w.nii.gz\tmask\tbad\tn/a\n" for s in (1, 2))
-    )
+    for subject in ("1", "2"):
+        write_failure(tmp_path, f"sub-{subject}/ses-d/anat/sub-{subject}_ses-d_T2w.nii.gz")
     everybody = sessions_of(tmp_path)
     assert everybody == [("1", "a"), ("1", "b"), ("1", "d"), ("11", "c"), ("2", None), ("2", "d")]
     listed: list[str] = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path=".": (listed.append(str(path)), real(path))[1])
     assert sessions_of(tmp_path, "1") == everybody[:3]
-    assert listed and set(listed) <= {str(tmp_path / "sub-1"), *(str(tmp_path / f"sub-1/ses-{s}") for s in "ab")}
+    assert {str(Path(path).relative_to(tmp_path)) for path in listed} == {"logs/failures", "sub-1"}
 
 
 def test_the_plan_knows_the_plans_of_an_image(study: Study, tmp_path: Path):
@@ -185,3 +185,44 @@ def test_the_plan_knows_the_plans_of_an_image(study: Study, tmp_path: Path):
     assert [plan.at(image.image) for image in plan.images] == [(image,) for image in plan.images]
     assert plan.with_done(plan.pending[:1]).pending == plan.pending[1:]
     assert plan.without(plan.pending[:1]).at(plan.pending[0].image) == ()
+
+
+def write_failure(out: Path, image: str) -> None:
+    split = split_name(Path(image).name)
+    assert split is not None
+    Failures(out).record(InputImage(out / image, Path(image), split.entities, split.suffix), "mask", "MaskError: empty")
+
+
+def test_each_record_of_a_failure_is_read_once_and_the_table_written_once(study: Study, tmp_path: Path):
+    uses = []
+    for number in (FEW, MANY):
+        plan, settings = planned(study, tmp_path, number)
+        monitor = _monitor(plan, settings, "")
+        lines: list[str] = []
+        monitor.say = lines.append
+        refused = [PlanFailure(image.image, "age", AgeError("no age")) for image in plan.images]
+        with counting(failures, "read_json") as reads, counting(failures, "write_text") as tables:
+            monitor.refuse(refused)
+        table = (settings.out_dir / "failures.tsv").read_text().splitlines()
+        assert len(table) == number + 1 and table[-1].endswith("\tage\tAgeError: no age\tn/a") and len(lines) == number
+        own = monitor._failures
+        with counting(failures, "read_json") as later:
+            for image in plan.pending[1:]:
+                own.clear(image.image)
+        assert own.table.read_text().splitlines() == table[:2]
+        uses.append((reads["uses"] / number, tables["uses"], later["uses"]))
+    assert uses == [(1, 1, 0), (1, 1, 0)]
+
+
+def test_a_record_that_another_run_replaced_is_read_again(tmp_path: Path):
+    image = "sub-1/anat/sub-1_T2w.nii.gz"
+    write_failure(tmp_path, image)
+    one = Failures(tmp_path)
+    assert [row["error"] for row in one.rows()] == ["MaskError: empty"]
+    one.rows()[0]["error"] = "changed by the caller"
+    assert [row["error"] for row in one.rows()] == ["MaskError: empty"]
+    other = InputImage(tmp_path / image, Path(image), {"sub": "1"}, "T2w")
+    Failures(tmp_path).record(other, "age", "AgeError: no age")
+    assert [row["error"] for row in one.rows()] == ["AgeError: no age"]
+    Failures(tmp_path).clear(other)
+    assert one.rows() == []
