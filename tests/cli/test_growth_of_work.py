@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,10 @@ def test_each_page_gets_the_figures_and_sessions_of_its_participant_alone(
 class SecondIsTaken(Claims):
     """As if another process worked on the second participant."""
 
+    asked: list[str]
+
     def take(self, image: InputImage) -> bool:
+        self.asked = [*getattr(self, "asked", []), image.subject]
         return image.subject != "00002" and super().take(image)
 
 
@@ -163,6 +167,16 @@ def test_images_are_claimed_in_steps_that_do_not_grow(study: Study, tmp_path: Pa
         assert [image.image.subject for image in rest.pending] == [name[4:] for name in participants(number) if name != "sub-00002"]
         uses.append(count["uses"] / number)
     assert uses[1] <= 1.1 * uses[0]  # each claim twice or so, and what is done once
+
+
+def test_images_that_get_one_pose_are_left_to_one_run(study: Study, tmp_path: Path):
+    plan, settings = planned(study, tmp_path, 5)
+    first, second, *others = (replace(image, alone_hash="together") for image in plan.images)
+    alike = replace(first, choice=second.choice, image=replace(first.image, path=first.image.path.with_name("other_T2w.nii.gz")))
+    with SecondIsTaken(settings.out_dir) as claims:
+        rest = _claimed(Plan((SessionPlan("1", None, (second, alike)), SessionPlan("2", None, tuple(others)))), claims)
+        assert list(rest.images) == others
+        assert claims.asked == ["00002", *(image.image.subject for image in others)]
 
 
 def test_the_sessions_of_one_participant_are_found_without_listing_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
