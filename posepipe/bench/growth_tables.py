@@ -85,7 +85,8 @@ def _sizes(rows: Sequence[Row]) -> str:
         if before.get("quantity") == name:
             spent = float(row["processor"]) - float(before["processor"])
             power = QUANTITIES[name].dimensions
-            further = f"{1000 * spent / (size**power - int(before['size']) ** power):.3g}"
+            each = 1000 * spent / (size**power - int(before["size"]) ** power)
+            further = f"{each:,.0f}" if abs(each) >= 100 else f"{each:.2g}"
         seconds = f"{float(row['seconds']):.2f} ({float(row['seconds_least']):.2f}–{float(row['seconds_most']):.2f})"
         shown = f"{size}³" if QUANTITIES[name].dimensions == 3 else f"{size}"
         cells = (QUANTITIES[name].title, shown, row["repeats"], seconds, f"{float(row['processor']):.2f}", further)
@@ -126,6 +127,9 @@ def plot(rows: Sequence[Row], output: Path) -> Path:
                 _curve(axes, mine, measure, f"C{k}")
             axes.set_xscale("log")
             axes.set_yscale("log")
+            sizes = sorted({row.size for row in mine})
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.xaxis.minorticks_off()
             axes.grid(alpha=0.3)
         panels[0, column].set_title(QUANTITIES[name].title, fontsize=9)
         panels[1, column].set_xlabel("n" if QUANTITIES[name].dimensions == 3 else "number")
