@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,10 +192,17 @@ class Plan:
         """Every image that can be processed."""
         return (image for session in self.sessions for image in session.images)
 
-    @property
+    @cached_property
     def pending(self) -> tuple[ImagePlan, ...]:
         """Every image that is not done yet."""
         return tuple(image for session in self.sessions for image in session.pending)
+
+    @cached_property
+    def _by_path(self) -> dict[Path, tuple[ImagePlan, ...]]:
+        found: dict[Path, list[ImagePlan]] = {}
+        for image in self.images:
+            found.setdefault(image.image.path, []).append(image)
+        return {path: tuple(images) for path, images in found.items()}
 
     def with_done(self, images: Iterable[ImagePlan]) -> Plan:
         """The plan with these images done."""
@@ -207,7 +215,7 @@ class Plan:
 
     def at(self, image: InputImage) -> tuple[ImagePlan, ...]:
         """The plans of one image, at all its atlases."""
-        return tuple(one for one in self.images if one.image.path == image.path)
+        return self._by_path.get(image.path, ())
 
     def without(self, images: Iterable[ImagePlan]) -> Plan:
         """The plan less these images, and less those that would get one pose with them."""

@@ -38,8 +38,8 @@ BELOW: dict[str, str] = {
     "training": "quality bids",
     "interfaces": "aligner reports",
     "workflows": "interfaces",
-    "bench": "aligner training",
-    "cli": "workflows bench phantom",
+    "bench": "aligner training phantom",
+    "cli": "workflows bench",
 }
 """Folder or module → what it depends on directly; it may import these, their own dependencies, and itself."""
 

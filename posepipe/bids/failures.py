@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from ..errors import BidsError
 from ..files import temporary_name, write_text
@@ -33,11 +34,14 @@ class Failures:
         self._out_dir = Path(out_dir)
         self._records = self._out_dir / "logs" / "failures"
         self.table = self._out_dir / "failures.tsv"
+        self._known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
 
     def record(
-        self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None, atlas: str = ""
-    ) -> None:
-        """Record that ``image`` failed at ``stage``; replaces an earlier record. ``atlas``: it failed at this one of several alone."""
+        self, image: InputImage, stage: str, error: BaseException | str, log: str | Path | None = None, atlas: str = "", *,
+        merge: bool = True,
+    ) -> None:  # fmt: skip
+        """Record that ``image`` failed at ``stage``; replaces an earlier record. ``atlas``: it failed at this one of several alone. Without
+        ``merge`` the table is not written; call :meth:`merge` after several."""
         text = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
         row = {
             "subject": f"sub-{image.subject}",
@@ -50,14 +54,15 @@ class Failures:
             **({"atlas": atlas} if atlas else {}),
         }
         write_json(self._record_of(image, atlas), row)
-        self.merge()
+        if merge:
+            self.merge()
 
     def clear(self, image: InputImage, atlas: str = "", asked: Collection[str] = ()) -> None:
         """Remove the record of ``image`` after success, also that at the one ``atlas`` and those at atlases not among the ``asked``."""
         gone = [path for path in (self._record_of(image), self._record_of(image, atlas)) if path.exists()]
-        for name in self._listing():
+        for name, stamp in self._listing().items():
             with contextlib.suppress(BidsError):
-                row = read_json(self._records / name)
+                row = self._read(name, stamp)
                 others = row.get("atlas") and row["atlas"] not in asked
                 if others and (row.get("image"), row.get("dataset")) == (image.relative.as_posix(), str(image.root.resolve())):
                     gone.append(self._records / name)
@@ -69,9 +74,9 @@ class Failures:
     def forget_removed(self, dataset: str | Path) -> None:
         """Remove the records of images that are no longer in ``dataset``, and write the table; other datasets are unaffected."""
         root = Path(dataset).resolve()
-        for name in self._listing():
+        for name, stamp in self._listing().items():
             with contextlib.suppress(BidsError):
-                row = read_json(self._records / name)
+                row = self._read(name, stamp)
                 if row.get("dataset") == str(root) and not os.path.lexists(root / str(row.get("image"))):
                     (self._records / name).unlink(missing_ok=True)
         self.merge()
@@ -79,9 +84,9 @@ class Failures:
     def rows(self) -> list[dict[str, str]]:
         """One row per failed image, with the columns of the table, sorted by image."""
         rows = []
-        for name in self._listing():
+        for name, stamp in self._listing().items():
             try:
-                rows.append(read_json(self._records / name))
+                rows.append(dict(self._read(name, stamp)))
             except BidsError as error:
                 if (self._records / name).exists():  # else cleared since it was listed
                     logger.warning("%s; this failure is left out of failures.tsv", error)
@@ -90,9 +95,9 @@ class Failures:
     def broken(self) -> list[BidsError]:
         """The errors of records that cannot be read, and are therefore in no row."""
         errors = []
-        for name in self._listing():
+        for name, stamp in self._listing().items():
             try:
-                read_json(self._records / name)
+                self._read(name, stamp)
             except BidsError as error:
                 errors.append(error)
         return errors
@@ -107,6 +112,13 @@ class Failures:
             # repeat if the records have changed, so that the last writer has read all of them
             if self._listing() == seen:
                 return self.table
+
+    def _read(self, name: str, stamp: tuple[int, int]) -> dict[str, Any]:
+        """The record ``name``, read again only if its ``stamp`` (:meth:`_listing`) has changed. Raises BidsError if it cannot be read."""
+        known = self._known.get(name)
+        if known is None or known[0] != stamp:
+            known = self._known[name] = (stamp, read_json(self._records / name))
+        return known[1]
 
     def _listing(self) -> dict[str, tuple[int, int]]:
         """Record files with modification time and inode, which change on replacement."""

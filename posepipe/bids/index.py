@@ -22,14 +22,28 @@ def indexed_images(root: Path, anat: Sequence[str]) -> set[Path]:
     with _some_home():
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    above = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
-    entered = "|".join(map(re.escape, sorted(above)))
-    inside = "|".join(map(re.escape, anat))
-    ignore = [re.compile(rf"^/(?!(?:{entered})$|(?:{inside})/{INPUT.pattern}$)", re.DOTALL)]
+    ignore = [_Elsewhere(anat)]
     indexer = BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False, config_filename=_NO_CONFIG)
     # the "bids" rules alone: entities of derivatives are read from the names, without loss
     layout = BIDSLayout(root, validate=False, derivatives=False, config=["bids"], indexer=indexer)
     return {Path(name) for name in layout.get(suffix=list(SUFFIXES), extension=[".nii", ".nii.gz"], return_type="filename")}
+
+
+class _Elsewhere:
+    """Matches what the index need not read: all but the folders ``anat`` (POSIX paths relative to the dataset), those above them, and the
+    T1w and T2w images in them. pybids asks its ``search`` for every path (POSIX, from the dataset's ``/``).
+
+    A regular expression that lists the folders would be read from its beginning for every path: for n participants, n² steps.
+    """
+
+    def __init__(self, anat: Sequence[str]) -> None:
+        self._inside = set(anat)
+        self._entered = {parent for path in anat for parent in (path, *(p.as_posix() for p in Path(path).parents))} - {"."}
+
+    def search(self, path: str) -> bool:
+        """Whether ``path`` is to be ignored."""
+        folder, _, name = path.removeprefix("/").rpartition("/")
+        return path.removeprefix("/") not in self._entered and not (folder in self._inside and INPUT.fullmatch(name))
 
 
 @contextmanager

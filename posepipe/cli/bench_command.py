@@ -7,7 +7,7 @@ from typing import Any
 
 from ..files import write_text
 from ..paths import absolute_path
-from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_scans, bench_slice, bench_speed
+from . import bench_age, bench_contrast, bench_decisions, bench_deep, bench_growth, bench_scans, bench_slice, bench_speed
 from .parser import whole_number
 
 GROUPS = ("fetus", "templates", "newborn-T2w", "newborn-T1w", "stacks")
@@ -28,6 +28,7 @@ def add_arguments(subparsers: Any) -> None:
     bench_slice.add_stacks(tables.add_parser("stacks", help="moving stacks, slice by slice and as volumes, and six raw stacks"))
     bench_scans.add_arguments(tables.add_parser("scans", help="brains and poses found without a mask"))
     bench_speed.add_arguments(tables.add_parser("speed", help="time, error and memory beside other registration tools"))
+    bench_growth.add_arguments(tables.add_parser("growth", help="time and memory by the number of images, voxels, slices and participants"))
 
 
 def _add_classical(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         "negative": bench_decisions.negative,
         "contrast": bench_contrast.run,
         "speed": bench_speed.run,
+        "growth": bench_growth.run,
     }
     return made_by[args.table](args)
 

@@ -27,11 +27,10 @@ def parameters_of(
     Raises :class:`~posepipe.errors.WeightsError` for missing weights, and OSError for a file that cannot be read.
     """
     from ..models.calibration import calibration_file
-    from ..models.weights import hashes
 
     return {
         "version": __version__,
-        "weights": hashes(networks, weights_dir),
+        "weights": files.of_networks(tuple(networks), weights_dir),
         "calibration": files.of(calibration_file(weights_dir)),
         "templates": [
             [t.space, t.age, t.contrast, t.to_canonical, [files.of(path) for path in (t.image, t.mask) if path]] for t in templates
@@ -41,13 +40,22 @@ def parameters_of(
 
 
 class FileDigests:
-    """SHA-256 (hex) of files, each read once."""
+    """SHA-256 (hex) of files and of networks. Each file is read once, and the lists of networks once for each selection of these."""
 
     def __init__(self) -> None:
         self._known: dict[Path, str] = {}
+        self._networks: dict[tuple[tuple[str, ...], Path | None], dict[str, str]] = {}
 
     def of(self, path: Path) -> str:
         """The digest of ``path``; raises OSError for a file that cannot be read."""
         if path not in self._known:
             self._known[path] = hashlib.sha256(path.read_bytes()).hexdigest()
         return self._known[path]
+
+    def of_networks(self, names: tuple[str, ...], weights_dir: Path | None) -> dict[str, str]:
+        """Name → digest of the weights, as :func:`~posepipe.models.weights.hashes` gives it, with its errors."""
+        from ..models.weights import hashes
+
+        if (names, weights_dir) not in self._networks:
+            self._networks[names, weights_dir] = hashes(names, weights_dir)
+        return dict(self._networks[names, weights_dir])

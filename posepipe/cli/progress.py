@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -62,7 +63,7 @@ class Monitor:
     finished: set[Path] = field(default_factory=set)
     found: set[Path] = field(default_factory=set)
     others: set[Path] = field(default_factory=set)
-    pages: list[Path] = field(default_factory=list)
+    pages: dict[Path, None] = field(default_factory=dict)  # in order
     page_errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,6 +76,11 @@ class Monitor:
         self._figures: dict[str, str] = {}
         self._left = {session.label: len(session.pending) for session in self.plan.sessions}
         self._ready: list[SessionPlan] = []
+        self._sessions: dict[str, list[str]] = defaultdict(list)
+        for session in self.plan.sessions:
+            self._sessions[session.subject] += [session.session] if session.session else []
+        self._planned = {image.names.forward for image in self.plan.pending}
+        self._over: set[Path] = set()
         self._total = len(self.plan.pending)
 
     def __call__(self, node: Any, status: str) -> None:
@@ -109,12 +115,15 @@ class Monitor:
         session, images = self.together[names[1], names[2].partition("_of_")[0]]
         return [(session, image) for image in images if image.names.forward in self.found]
 
-    def refuse(self, failure: PlanFailure) -> None:
-        """Record an image that could not be planned."""
-        self.failed[failure.image.path / failure.atlas] = str(failure.error)
-        self._failures.record(failure.image, failure.stage, failure.error, atlas=failure.atlas)
-        at = f" at {failure.atlas}" if failure.atlas else ""
-        self.say(f"{failure.image.path.name}: FAILED ({failure.stage}{at}): {failure.error}")
+    def refuse(self, failures: Sequence[PlanFailure]) -> None:
+        """Record the images that could not be planned."""
+        for failure in failures:
+            self.failed[failure.image.path / failure.atlas] = str(failure.error)
+            self._failures.record(failure.image, failure.stage, failure.error, atlas=failure.atlas, merge=False)
+            at = f" at {failure.atlas}" if failure.atlas else ""
+            self.say(f"{failure.image.path.name}: FAILED ({failure.stage}{at}): {failure.error}")
+        if failures:
+            self._failures.merge()
 
     def stop(self) -> None:
         """Record the remaining failures and the resources; the next run writes the pages."""
@@ -163,7 +172,7 @@ class Monitor:
         sidecar = read_json(image.names.sidecar(image.names.forward))
         seconds = sum(sidecar["Seconds"].values())
         self.say(
-            f"[{self._count()}/{self._total}] {image.image.path.name}: {sidecar['QC']}, turned "
+            f"[{self._count(image)}/{self._total}] {image.image.path.name}: {sidecar['QC']}, turned "
             f"{sidecar['RotationAngleDegrees']:.1f}° from {image.space}, {seconds:.1f} s"
         )
         self._done_with(session)
@@ -174,7 +183,7 @@ class Monitor:
         self._crashes.append(_Crash(image, session, node.fullname, node.name, text))
         first = text.strip().splitlines()[0]
         at = f" at {image.space}" if self._atlas_of(image) else ""
-        self.say(f"[{self._count()}/{self._total}] {image.image.path.name}: FAILED ({node.name}{at}): {first}")
+        self.say(f"[{self._count(image)}/{self._total}] {image.image.path.name}: FAILED ({node.name}{at}): {first}")
 
     def _record_failures(self, *, pages: bool = True) -> None:
         """Record the failures whose crash files exist now; write the pages of finished sessions."""
@@ -221,25 +230,26 @@ class Monitor:
             return
         as_shown = not session.pending and not session.failures and _shows_all(page, session)
         if as_shown and not any(image.image.path in self._superseded for image in session.images):
-            self.pages.append(page)  # as an earlier run left it
+            self.pages[page] = None  # as an earlier run left it
             return
         shown = [image for image in session.images if self._is_there(image)]
         if not shown and not session.failures and not any(i.names.forward in self.failed for i in session.images):
             return  # stopped before any of its images
         try:
-            sessions = [s.session for s in self.plan.sessions if s.subject == session.subject and s.session]
-            write_page(self.settings, session.subject, session.session, self._figures, self.methods, sessions)
+            figures = {name: self._figures[name] for i in session.images if (name := i.names.forward.name) in self._figures}
+            write_page(self.settings, session.subject, session.session, figures, self.methods, self._sessions[session.subject])
         except (PosepipeError, OSError, ValueError) as error:
             message = advised(f"{page}: not written ({error})")
             if message not in self.page_errors:  # it is tried again at the end
                 self.page_errors.append(message)
                 self.say(message)
         else:
-            self.pages.append(page)
+            self.pages[page] = None
 
-    def _count(self) -> int:
-        planned = {image.names.forward for image in self.plan.pending}
-        return len(planned & (self.failed.keys() | self.finished))
+    def _count(self, image: ImagePlan) -> int:
+        """How many of the planned images are done or have failed, with ``image``, which just has."""
+        self._over |= {image.names.forward} & self._planned
+        return len(self._over)
 
 
 def write_page(

@@ -64,10 +64,14 @@ def _run_level(settings: Settings) -> int:
 
 def _claimed(plan: Plan, claims: Claims) -> Plan:
     """The plan of the images that no other run is working on. Images that get one pose are left to one run together."""
-    rest = plan
-    for image in plan.pending:
-        if image in rest.pending and not claims.take(image.image):
-            rest = rest.without([image])
+    refused = []
+    for session in plan.sessions:
+        rest = Plan((session,))
+        for image in session.pending:
+            if image in rest.pending and not claims.take(image.image):
+                refused.append(image)
+                rest = rest.without([image])
+    rest = plan.without(refused)
     kept = {image.image.path for image in rest.pending}
     for path in dict.fromkeys(image.image.path for image in plan.pending if image.image.path not in kept):
         print(f"{path.name}: another run is working on it, left to that run")
@@ -133,8 +137,7 @@ def _run(plan: Plan, settings: Settings, claims: Claims, *, left: int) -> int:
         else:
             monitor.others.add(image.image.path)
     failures.forget_removed(settings.bids_dir)
-    for failure in plan.failures:
-        monitor.refuse(failure)
+    monitor.refuse(plan.failures)
     try:
         if pending and not (settings.stop_on_first_crash and plan.failures):
             images = len({image.image.path for image in pending})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,13 +140,15 @@ def _finished(path: Path, sidecar: dict[str, Any], out_dir: Path, bids_dir: Path
     return FinishedImage(names, sidecar, *(written_instead(sidecar) or (read_json(path) if path.is_file() else {} for path in others)))
 
 
-def sessions_of(out_dir: Path) -> list[tuple[str, str | None]]:
-    """Participants and sessions that have outputs or failures in ``out_dir``, sorted."""
+def sessions_of(out_dir: Path, subject: str | None = None) -> list[tuple[str, str | None]]:
+    """Participants and sessions that have outputs or failures in ``out_dir``, sorted; with ``subject`` those of one participant, and no
+    other folder is read."""
     from ..bids import Failures
 
-    rows = Failures(out_dir).rows()
+    rows = [row for row in Failures(out_dir).rows() if subject is None or row["subject"] == f"sub-{subject}"]
     found = {(row["subject"][4:], None if row["session"] == "n/a" else row["session"][4:]) for row in rows}
-    for anat in (*out_dir.glob("sub-*/anat"), *out_dir.glob("sub-*/ses-*/anat")):
+    of = "sub-*" if subject is None else f"sub-{glob.escape(subject)}"
+    for anat in (*out_dir.glob(f"{of}/anat"), *out_dir.glob(f"{of}/ses-*/anat")):
         parts = anat.relative_to(out_dir).parts
         found.add((parts[0][4:], parts[1][4:] if len(parts) == 3 else None))
     return sorted(found, key=lambda unit: (unit[0], unit[1] or ""))

@@ -95,7 +95,7 @@ def write_page_of(
         for done in finished_images(out_dir, bids_dir, subject, session)
         if not failed & {(done.name, ""), (done.name, done.sidecar["Atlas"])}
     ]  # fmt: skip
-    others = {other for one, other in sessions_of(out_dir) if one == subject and other} | set(sessions)
+    others = {other for _, other in sessions_of(out_dir, subject) if other} | set(sessions)
     return write_subject_page(
         subject_page(out_dir, subject, session),
         subject=subject,
