@@ -94,10 +94,10 @@ def _copy_tree(source: Path, target: Path, name: str) -> None:
             continue
         inside = path.relative_to(source)
         place = target / inside.parent / inside.name.replace(ONE, name)
-        place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".json":
-            place.write_text(path.read_text(encoding="utf-8").replace(ONE, name), encoding="utf-8")
+            write_text(place, path.read_text(encoding="utf-8").replace(ONE, name))
         else:
+            place.parent.mkdir(parents=True, exist_ok=True)
             _link(path, place)
 
 

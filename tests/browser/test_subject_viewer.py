@@ -42,7 +42,7 @@ def box(visit: Any, name: str, image: str = "image-1") -> Any:
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ("05", ["Fail", "pose that is not to be trusted", "sub-05_T2w.nii.gz: after alignment the brain mask and the template"]),
+        ("05", ["Fail", "pose that is not to be trusted", "sub-05_T2w.nii.gz: the pose is within 15° of the right one with"]),
         ("06", ["sub-06_T2w.nii.gz: the brain mask holds", "check mask and age"]),
         ("07", ["Failed", "The image has no pose", "sub-07_T2w.nii.gz: stopped in image: ImageError", "is it a complete NIfTI file?"]),
         ("03", ["sub-03_T1w.nii.gz T1w", "sub-03_T2w.nii.gz T2w"]),

@@ -96,7 +96,8 @@ def test_there_are_no_threads_besides(raw_study: Any, tmp_path: Path, plugin: st
     busy = (sum(os.times()[2:4]) - before) / (time.perf_counter() - start)
     workers = [threads for name, threads in most.items() if "spawn_main" in name]
     if plugin == "Linear":
-        assert list(most.values()) == [2], most
+        ours = {name: threads for name, threads in most.items() if "python" in name}  # Nipype asks `mount` for file systems
+        assert list(ours.values()) == [2], most
         assert busy <= 1.1  # cores
     else:
         assert workers and max(workers) == 3, most
