@@ -17,6 +17,9 @@ __all__ = ["average", "head", "heads", "make_head", "target"]
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
 
+# ITK reads the number of its threads once a process. With more than one, two runs of ANTs differ in the last digits.
+os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -20,6 +20,7 @@ from posepipe.cli.parser import cores, parse_settings
 from posepipe.cli.run import LEAST_GB, left_for_nodes
 from posepipe.cli.threads import VARIABLES, library_threads, within_cores
 from posepipe.interfaces.resources import resident_mb
+from posepipe.refinement.ants import THREADS_VARIABLE
 
 FAST = ("--participant-label", "01", "--init", "search", "--refine", "torch")
 APP = """
@@ -35,7 +36,7 @@ print("\\n" + json.dumps({"code": code, "pools": pools, "torch": torch.get_num_t
 
 def environment() -> dict[str, str]:
     """That of a user who has not set any number of threads."""
-    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return {name: value for name, value in os.environ.items() if name not in {*VARIABLES, THREADS_VARIABLE}}
 
 
 @pytest.mark.slow
