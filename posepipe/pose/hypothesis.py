@@ -24,14 +24,15 @@ Score: TypeAlias = Literal["criterion", "coarse", "votes"]
 
 SAME_DEGREES = 15.0
 """Angle, degrees, within which two poses are the same, and a pose is correct. One angle for the distance of restarts and
-for the agreement of networks, search and refinement: separate ones (12 and 10 degrees) gave the same poses (docs/decisions/044)."""
+for the agreement of networks, search and refinement: with separate ones (12 and 10 degrees) as many poses were right
+(docs/decisions/044)."""
 LOW_CRITERION = 0.32
 """Criterion below which a multi-start search follows. Uncorrupted brains have 0.26 (a spina bifida template on a normal one) to 1.1;
 corrupted brains with a wrong pose have at most 0.24 (17 brains, 357 corrupted poses; docs/decisions/007 and 011)."""
 LOW_COARSE_RATIO = 0.10
 """Coarse texture score below which a pose with a low criterion is likely wrong: of 116 corrupted brains the ten with a wrong pose had at
-most 0.091, those with a correct pose at least 0.110 (docs/decisions/010). From this score on the multi-start search stops; higher limits
-for its rounds and attempts gave the same poses (docs/decisions/044)."""
+most 0.091, those with a correct pose at least 0.110 (docs/decisions/010). From this score on the multi-start search stops; with
+higher limits for its rounds and attempts as many poses were right (docs/decisions/044)."""
 RIVAL_DEGREES = 30.0
 """Hypotheses farther than this from the best one, degrees, are its rivals."""
 

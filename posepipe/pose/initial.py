@@ -38,10 +38,6 @@ class NetworkPrediction:
         """The prediction ``pose`` with ``features`` of these ``networks``."""
         return cls(pose, features, networks.sha256, networks.reliable(features))
 
-    def supports(self, pose: Rigid) -> bool:
-        """Whether the prediction is reliable and ``pose`` agrees with it within :data:`~posepipe.pose.hypothesis.SAME_DEGREES`."""
-        return self.reliable and pose.degrees_from(self.pose) < SAME_DEGREES
-
 
 @dataclass(frozen=True, eq=False)
 class InitialPose:

@@ -21,8 +21,8 @@ from .hypothesis import LOW_CRITERION, Hypothesis, Ranked
 from .multistart import ATTEMPTS, multistart_search
 
 DISTINCT_DEGREES = 20.0
-"""Minimum distance of the rotations that are taken from the bank, degrees. How it was chosen is not recorded. With 15 the poses are the
-same, but there are fewer rivals: the confidence of low-contrast scans is then 0.1 above the calibrated one (docs/decisions/044)."""
+"""Minimum distance of the rotations that are taken from the bank, degrees. How it was chosen is not recorded. With 15 as many poses are
+right, but there are fewer rivals: the confidence of low-contrast scans is then 0.1 above the calibrated one (docs/decisions/044)."""
 BY_CONTRAST, BY_RATIO = 12, 8
 """Number of hypotheses from the bank: by overlap plus NCC, and by Dice plus correlation ratio (valid for any contrast)."""
 FINALISTS = 6

@@ -86,7 +86,7 @@ HOLDS = "import time; held = bytearray(b'1') * 80_000_000; time.sleep(0.3)"
 
 def test_memory_and_processor_time_of_programs_below_count(tmp_path: Path):
     if not Path("/proc/self/statm").is_file():
-        pytest.skip("the system does not tell the memory of processes")
+        pytest.skip("the memory of processes is read from /proc (Linux), which is not here")
     alone = growth_run.run_command([sys.executable, "-c", HOLDS], tmp_path / "log")
     both = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {HOLDS!r}]); {HOLDS}; child.wait()"
     assert 80 < alone.peak_mb < 130

@@ -148,7 +148,7 @@ def test_the_networks_pose_is_used_if_all_scores_are_low(head, target, networks,
     assert found.method == "deep"
     assert found.pose.degrees_from(found.prediction.pose) < SAME_DEGREES
     assert found.found.by == "votes" and found.best.votes == 0.75
-    assert found.best.coarse < LOW_COARSE_RATIO and found.prediction.supports(found.pose) is sure
+    assert found.best.coarse < LOW_COARSE_RATIO and found.prediction.reliable is sure
     if sure:
         assert all(h.pose.degrees_from(found.pose) >= SAME_DEGREES for h in found.hypotheses[1:])
 
